@@ -1,0 +1,168 @@
+// Packet buffers. The core sees only this header; where the memory comes from is the pool's business (DPDK
+// mbufs with the Packet in their private area, or the heap in tests and for the loopback wire).
+#pragma once
+
+#include <array>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "stack/base/seq.hh"
+#include "stack/base/time.hh"
+
+namespace mtcp::stack {
+
+class PacketPool;
+
+// Room in front of a TCP payload for Ethernet (14) + VLAN (4) + IPv6 (40) + TCP with options (60), rounded up.
+inline constexpr std::size_t kHeadroom = 128;
+
+// One buffer. Whoever holds the pointer owns it, and links it through `next`.
+struct alignas(64) Packet {
+  std::byte* buf;      // start of the buffer
+  std::byte* data;     // first valid byte: the frame, later the layer that is being worked on
+  Packet* next;        // the owner's link
+  PacketPool* pool;    // where it goes back to
+  std::uint32_t len;   // valid bytes from `data`
+  std::uint16_t capacity;  // bytes from `buf`
+  std::uint16_t flags;     // PacketFlag bits
+
+  // A sent packet's payload stays where it is while headers come and go in front of it; TCP keeps these.
+  std::uint16_t payload_offset;  // from buf
+  std::uint16_t payload_len;     // bytes
+  std::uint32_t payload_sum;     // ones'-complement partial sum of the payload, valid with kPayloadSum
+  Seq seq;                       // sequence number of the first payload byte (sent and received)
+  std::uint8_t tcp_flags;        // TCP's own marks (FIN carried, sacked, lost, retransmitted, ...)
+  std::uint8_t transmissions;    // times handed to the device
+  std::uint8_t tos;              // sent: the IP header's DSCP and ECN
+  std::uint8_t ttl;              // sent: 0 for the usual one
+  Time sent_at;                  // last transmission
+
+  [[nodiscard]] std::byte* end() { return data + len; }
+  [[nodiscard]] std::size_t headroom() const { return static_cast<std::size_t>(data - buf); }
+  [[nodiscard]] std::size_t tailroom() const { return capacity - headroom() - len; }
+  [[nodiscard]] std::span<std::byte> bytes() { return {data, len}; }
+  [[nodiscard]] std::span<const std::byte> bytes() const { return {data, len}; }
+  // Removes n bytes in front / adds n bytes in front / cuts to n bytes. The caller has checked the room.
+  void pull(std::size_t n) { assert(n <= len); data += n; len -= static_cast<std::uint32_t>(n); }
+  std::byte* push(std::size_t n) { assert(n <= headroom()); data -= n; len += static_cast<std::uint32_t>(n); return data; }
+  void trim(std::size_t n) { assert(n <= len); len = static_cast<std::uint32_t>(n); }
+  // Back to an empty buffer with the standard headroom.
+  void reset() {
+    data = buf + kHeadroom;
+    next = nullptr;
+    len = 0;
+    flags = 0;
+    payload_offset = kHeadroom;
+    payload_len = 0;
+    tcp_flags = 0;
+    transmissions = 0;
+    tos = ttl = 0;
+  }
+};
+
+enum PacketFlag : std::uint16_t {
+  kKeep = 1 << 0,         // the core keeps the packet after transmission (it may be sent again)
+  kQueued = 1 << 1,       // it waits in a transmit queue: do not free it, clear kKeep instead
+  kRxL4Good = 1 << 2,     // the device has verified the TCP checksum
+  kTxL4Offload = 1 << 3,  // the device fills in the TCP checksum
+  kPayloadSum = 1 << 4,   // payload_sum is valid
+};
+
+// A source of packets, shared by all that use a device. Not for the fast path: see PacketCache.
+class PacketPool {
+ public:
+  virtual ~PacketPool() = default;
+  // Gives up to n packets (reset()), returns how many.
+  virtual std::size_t alloc(Packet** out, std::size_t n) = 0;
+  virtual void free(Packet* const* packets, std::size_t n) = 0;
+  [[nodiscard]] virtual std::size_t capacity() const = 0;
+  // Free packets in the pool itself; approximate while others use it.
+  [[nodiscard]] virtual std::size_t available() const = 0;
+};
+
+// A worker's own stock of packets in front of its pool. One per worker; not thread-safe (the stack's lock covers it).
+class PacketCache {
+ public:
+  explicit PacketCache(PacketPool& pool) : pool_(pool) {}
+  PacketCache(const PacketCache&) = delete;
+  PacketCache& operator=(const PacketCache&) = delete;
+  ~PacketCache() { pool_.free(stock_.data(), count_); }
+
+  // An empty packet with kHeadroom in front, or null when the pool is empty.
+  [[nodiscard]] Packet* alloc() {
+    if (count_ == 0 && (count_ = pool_.alloc(stock_.data(), kBatch)) == 0) return nullptr;
+    Packet* p = stock_[--count_];
+    p->reset();
+    return p;
+  }
+  // Takes a packet back. One that still waits in a transmit queue is released after transmission instead.
+  void free(Packet* p) {
+    if ((p->flags & kQueued) != 0) {
+      p->flags = static_cast<std::uint16_t>(p->flags & ~kKeep);
+      return;
+    }
+    if (p->pool != &pool_) return p->pool->free(&p, 1);
+    if (count_ == stock_.size()) {
+      count_ -= kBatch;
+      pool_.free(stock_.data() + count_, kBatch);
+    }
+    stock_[count_++] = p;
+  }
+  [[nodiscard]] PacketPool& pool() { return pool_; }
+
+ private:
+  static constexpr std::size_t kBatch = 64;
+  PacketPool& pool_;
+  std::size_t count_ = 0;
+  std::array<Packet*, 4 * kBatch> stock_{};
+};
+
+// A FIFO through Packet::next. Owns nothing.
+class PacketList {
+ public:
+  [[nodiscard]] bool empty() const { return head_ == nullptr; }
+  [[nodiscard]] Packet* front() const { return head_; }
+  [[nodiscard]] Packet* back() const { return tail_; }
+  void push_back(Packet* p) {
+    p->next = nullptr;
+    (head_ == nullptr ? head_ : tail_->next) = p;
+    tail_ = p;
+  }
+  void push_front(Packet* p) {
+    p->next = head_;
+    head_ = p;
+    if (tail_ == nullptr) tail_ = p;
+  }
+  // Inserts after `at` (which is in the list), or in front when `at` is null.
+  void insert_after(Packet* at, Packet* p) {
+    if (at == nullptr) return push_front(p);
+    p->next = at->next;
+    at->next = p;
+    if (tail_ == at) tail_ = p;
+  }
+  // Removes the packet after `at`, or the first when `at` is null; there is one.
+  Packet* remove_after(Packet* at) {
+    if (at == nullptr) return pop_front();
+    Packet* p = at->next;
+    at->next = p->next;
+    if (tail_ == p) tail_ = at;
+    p->next = nullptr;
+    return p;
+  }
+  Packet* pop_front() {
+    Packet* p = head_;
+    if (p == nullptr) return nullptr;
+    head_ = p->next;
+    if (head_ == nullptr) tail_ = nullptr;
+    p->next = nullptr;
+    return p;
+  }
+
+ private:
+  Packet* head_ = nullptr;
+  Packet* tail_ = nullptr;
+};
+
+}  // namespace mtcp::stack

@@ -1,0 +1,121 @@
+#include "stack/wire/tcp_header.hh"
+
+#include <cassert>
+
+namespace mtcp::stack {
+namespace {
+
+void put_key(Segment& out, const std::byte* header, const IpAddress& source, const IpAddress& destination) {
+  out.key.local = destination;
+  out.key.remote = source;
+  out.key.remote_port = load_be<std::uint16_t>(header);
+  out.key.local_port = load_be<std::uint16_t>(header + 2);
+}
+
+std::byte* put_option(std::byte* at, std::uint8_t kind, std::uint8_t length) {
+  at[0] = std::byte{kind};
+  at[1] = std::byte{length};
+  return at + 2;
+}
+
+std::byte* put_nop(std::byte* at) {
+  *at = std::byte{kOptionNop};
+  return at + 1;
+}
+
+// The options of a SYN. SACK-permitted takes the place of the NOPs in front of timestamps.
+std::byte* put_syn_options(std::byte* at, const TcpHeader& h) {
+  if (h.mss != 0) {
+    at = put_option(at, kOptionMss, 4);
+    store_be(at, h.mss);
+    at += 2;
+  }
+  if (h.window_scale >= 0) {
+    at = put_option(put_nop(at), kOptionWindowScale, 3);
+    *at++ = static_cast<std::byte>(h.window_scale);
+  }
+  if (h.sack_permitted) {
+    at = put_option(at, kOptionSackPermitted, 2);
+    if (!h.timestamps) at = put_nop(put_nop(at));
+  } else if (h.timestamps) {
+    at = put_nop(put_nop(at));
+  }
+  return at;
+}
+
+std::byte* put_options(std::byte* at, const TcpHeader& h) {
+  at = put_syn_options(at, h);
+  if (h.timestamps) {
+    at = put_option(at, kOptionTimestamps, 10);
+    store_be(at, h.ts_val);
+    store_be(at + 4, h.ts_ecr);
+    at += 8;
+  }
+  if (h.sack_count != 0) {
+    at = put_option(put_nop(put_nop(at)), kOptionSack, static_cast<std::uint8_t>(2 + 8 * h.sack_count));
+    for (std::size_t i = 0; i < h.sack_count; ++i, at += 8) {
+      store_be(at, h.sack[i].begin.value());
+      store_be(at + 4, h.sack[i].end.value());
+    }
+  }
+  return at;
+}
+
+}  // namespace
+
+ParseError parse_tcp(Packet* p, const IpAddress& source, const IpAddress& destination, bool verify_checksum,
+                     Segment& out) {
+  const std::size_t length = p->len;
+  if (length < kTcpHeader) return ParseError::too_short;
+  const std::byte* h = p->data;
+  const auto offset_and_flags = load_be<std::uint16_t>(h + 12);
+  const std::size_t header = std::size_t{offset_and_flags} >> 12 << 2;
+  if (header < kTcpHeader) return ParseError::bad_header;
+  if (header > length) return ParseError::too_short;
+  if (verify_checksum && !sum_is_good(sum_of_pseudo_header(source, destination, source.is_v4(), 6, length) +
+                                      partial_sum(h, length))) {
+    return ParseError::bad_checksum;
+  }
+  const auto flags = static_cast<std::uint8_t>(offset_and_flags);
+  TcpOptions options;
+  if (header > kTcpHeader) {
+    const auto bytes = std::span<const std::byte>(h + kTcpHeader, header - kTcpHeader);
+    if (const ParseError e = parse_tcp_options(bytes, (flags & kSyn) != 0, options); e != ParseError::none)
+      return e;
+  }
+  put_key(out, h, source, destination);
+  out.seq = Seq(load_be<std::uint32_t>(h + 4));
+  out.ack = Seq(load_be<std::uint32_t>(h + 8));
+  out.window = load_be<std::uint16_t>(h + 14);
+  out.len = static_cast<std::uint32_t>(length - header);
+  out.flags = flags;
+  out.options = options;
+  out.packet = p;
+  p->pull(header);
+  p->seq = out.seq + ((flags & kSyn) != 0 ? 1U : 0U);
+  return ParseError::none;
+}
+
+std::size_t tcp_header_length(const TcpHeader& h) {
+  std::size_t options = 0;
+  if (h.mss != 0) options += 4;
+  if (h.window_scale >= 0) options += 4;
+  if (h.timestamps)
+    options += kTimestampsLength;
+  else if (h.sack_permitted)
+    options += 4;
+  if (h.sack_count != 0) options += 4 + 8 * std::size_t{h.sack_count};
+  assert(options <= kMaxTcpOptions);
+  return kTcpHeader + options;
+}
+
+std::size_t write_tcp(std::byte* at, const TcpHeader& h) {
+  assert(h.sack_count <= h.sack.size());
+  write_tcp_plain(at, h.source_port, h.destination_port, h.seq, h.ack, h.flags, h.window, false, 0, 0);
+  const auto length = static_cast<std::size_t>(put_options(at + kTcpHeader, h) - at);
+  assert(length == tcp_header_length(h));
+  at[12] = static_cast<std::byte>(length / 4 << 4);
+  return length;
+}
+
+}  // namespace mtcp::stack

@@ -1,0 +1,71 @@
+#include "stack/wire/tcp_options.hh"
+
+#include "stack/base/bytes.hh"
+
+namespace mtcp::stack {
+namespace {
+
+void read_sack(std::span<const std::byte> body, TcpOptions& out) {
+  if (body.size() % 8 != 0 || body.empty()) return;
+  for (out.sack_count = 0; out.sack_count < out.sack.size() && body.size() >= 8; body = body.subspan(8)) {
+    out.sack[out.sack_count++] = {Seq(load_be<std::uint32_t>(body.data())),
+                                  Seq(load_be<std::uint32_t>(body.data() + 4))};
+  }
+}
+
+void read_option(std::uint8_t kind, std::span<const std::byte> body, bool syn, TcpOptions& out) {
+  switch (kind) {
+    case kOptionMss:
+      if (syn && body.size() == 2) out.mss = load_be<std::uint16_t>(body.data());
+      break;
+    case kOptionWindowScale:
+      if (syn && body.size() == 1) {
+        out.has_window_scale = true;
+        out.window_scale = std::min(std::to_integer<std::uint8_t>(body[0]), kMaxWindowScale);
+      }
+      break;
+    case kOptionSackPermitted:
+      if (syn && body.empty()) out.sack_permitted = true;
+      break;
+    case kOptionSack:
+      read_sack(body, out);
+      break;
+    case kOptionTimestamps:
+      if (body.size() == 8) {
+        out.has_timestamps = true;
+        out.ts_val = load_be<std::uint32_t>(body.data());
+        out.ts_ecr = load_be<std::uint32_t>(body.data() + 4);
+      }
+      break;
+    default:
+      break;  // RFC 9293 MUST-6: options that we do not know are ignored
+  }
+}
+
+}  // namespace
+
+ParseError parse_tcp_options(std::span<const std::byte> bytes, bool syn, TcpOptions& out) {
+  // What every data segment of a connection with timestamps carries (RFC 7323 appendix A).
+  if (bytes.size() == 12 && load_be<std::uint32_t>(bytes.data()) == 0x0101080a) {
+    out.has_timestamps = true;
+    out.ts_val = load_be<std::uint32_t>(bytes.data() + 4);
+    out.ts_ecr = load_be<std::uint32_t>(bytes.data() + 8);
+    return ParseError::none;
+  }
+  while (!bytes.empty()) {
+    const auto kind = std::to_integer<std::uint8_t>(bytes[0]);
+    if (kind == kOptionEnd) break;
+    if (kind == kOptionNop) {
+      bytes = bytes.subspan(1);
+      continue;
+    }
+    if (bytes.size() < 2) return ParseError::bad_options;
+    const auto length = std::to_integer<std::size_t>(bytes[1]);
+    if (length < 2 || length > bytes.size()) return ParseError::bad_options;
+    read_option(kind, bytes.subspan(2, length - 2), syn, out);
+    bytes = bytes.subspan(length);
+  }
+  return ParseError::none;
+}
+
+}  // namespace mtcp::stack

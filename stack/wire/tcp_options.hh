@@ -1,0 +1,29 @@
+// TCP options: MSS (RFC 9293 3.7.1), window scale and timestamps (RFC 7323), SACK (RFC 2018).
+#pragma once
+
+#include <span>
+
+#include "stack/wire/parse_error.hh"
+#include "stack/wire/segment.hh"
+
+namespace mtcp::stack {
+
+inline constexpr std::size_t kMaxTcpOptions = 40;
+inline constexpr std::uint8_t kMaxWindowScale = 14;  // RFC 7323 section 2.3
+
+enum TcpOptionKind : std::uint8_t {
+  kOptionEnd = 0,
+  kOptionNop = 1,
+  kOptionMss = 2,
+  kOptionWindowScale = 3,
+  kOptionSackPermitted = 4,
+  kOptionSack = 5,
+  kOptionTimestamps = 8,
+};
+
+// Reads everything between the fixed header and the payload. `syn`: MSS, window scale and SACK-permitted
+// count only there. An option of a known kind with another length than its own is skipped; one of length 0 or
+// 1, or that runs past the end, makes the whole segment malformed (RFC 9293 MUST-7).
+[[nodiscard]] ParseError parse_tcp_options(std::span<const std::byte> bytes, bool syn, TcpOptions& out);
+
+}  // namespace mtcp::stack
