@@ -1,0 +1,66 @@
+// Everything a stack can be told. Plain values with the defaults; conf fills them in from the file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "stack/base/time.hh"
+#include "stack/wire/address.hh"
+
+namespace mtcp::stack {
+
+struct BufferSizes {  // bytes, as net.ipv4.tcp_rmem and tcp_wmem
+  std::uint32_t min = 4096;
+  std::uint32_t initial = 131072;
+  std::uint32_t max = 6291456;
+};
+
+struct TcpTuning {  // names and meaning of net.ipv4.tcp_*
+  BufferSizes rmem{4096, 131072, 6291456};
+  BufferSizes wmem{4096, 16384, 4194304};
+  std::string congestion_control = "newreno";
+  bool slow_start_after_idle = true;
+  bool timestamps = true;
+  bool window_scaling = true;
+  bool syncookies = true;
+  bool tw_reuse = true;                          // a local port in TIME_WAIT may be used again for a connect ...
+  Duration tw_reuse_delay = milliseconds(2);     // ... this long after it was entered (needs timestamps; RFC 6191)
+  bool abort_on_overflow = false;                // accept queue full: RST instead of silence
+  std::uint32_t max_syn_backlog = 4096;
+  std::uint32_t max_tw_buckets = 262144;
+  std::uint32_t max_connections = 1048576;       // per stack
+  std::uint32_t syn_retries = 6;
+  std::uint32_t synack_retries = 5;
+  std::uint32_t retries2 = 15;
+  std::uint32_t orphan_retries = 8;
+  Duration fin_timeout = seconds(60);
+  Duration keepalive_time = seconds(7200);
+  Duration keepalive_intvl = seconds(75);
+  std::uint32_t keepalive_probes = 9;
+  Duration rto_min = milliseconds(200);
+  Duration rto_max = seconds(120);
+  Duration delayed_ack = milliseconds(40);
+  std::uint16_t ip_local_port_first = 32768;     // net.ipv4.ip_local_port_range
+  std::uint16_t ip_local_port_last = 60999;
+  std::uint32_t initial_window = 10;             // segments (RFC 6928)
+  std::uint32_t challenge_ack_limit = 1000;      // per second (RFC 5961 section 7)
+};
+
+struct InterfaceOptions {
+  struct Address {
+    IpAddress address;
+    std::uint8_t prefix_length = 0;  // of the 128 bits
+  };
+  std::vector<Address> addresses;
+  std::vector<IpAddress> gateways;
+  std::uint32_t mtu = 1500;
+};
+
+struct Options {
+  InterfaceOptions interface;
+  TcpTuning tcp;
+  bool loopback = false;  // 127.0.0.0/8 and ::1 are the stack's own too
+};
+
+}  // namespace mtcp::stack

@@ -1,0 +1,110 @@
+// What the socket layer asks of a connection, and the options that it changes.
+#include "stack/tcp/buffers.hh"
+#include "stack/tcp/rto.hh"
+#include "stack/tcp/tcp.hh"
+
+namespace mtcp::stack {
+
+Readiness Tcp::readiness(const Connection& c) const {
+  const auto& h = c.hot;
+  Readiness r;
+  r.error = c.error != Errc::ok;
+  if (h.state == State::syn_sent || h.state == State::syn_received) return r;
+  const bool closed = h.state == State::closed || h.state == State::time_wait;
+  const bool no_more = h.fin_received || c.read_shut || closed;
+  r.readable = r.error || no_more ||
+               (c.rx.queued != 0 && (c.rx.queued >= c.options.rcvlowat || c.rx.queued >= largest_window(c)));
+  r.writable = r.error || closed || h.fin_queued || is_writable(c);
+  r.peer_closed = no_more;
+  r.hung_up = closed || (no_more && h.fin_queued);
+  return r;
+}
+
+Readiness Tcp::readiness(const Listener& l) const {
+  Readiness r;
+  r.readable = l.accept_count != 0;
+  return r;
+}
+
+std::size_t Tcp::readable_bytes(const Connection& c) const { return c.rx.queued; }
+
+std::size_t Tcp::writable_bytes(const Connection& c) const {
+  return can_send(c.hot.state) && !c.hot.fin_queued ? send_room(c) : 0;
+}
+
+bool Tcp::drained(const Connection& c) const {
+  const auto& h = c.hot;
+  if (h.state == State::closed || h.state == State::time_wait) return true;
+  return c.tx.queue.empty() && h.snd_una == h.snd_nxt && (!h.fin_queued || h.fin_sent);
+}
+
+void Tcp::set_options(Connection& c, const SocketOptions& o, Time now) {
+  const SocketOptions old = std::exchange(c.options, o);
+  auto& h = c.hot;
+  if (!is_synchronized(h.state) || h.state == State::time_wait) return;
+  resize_buffers(c);
+  if (o.quickack) {
+    h.pingpong = false;
+    c.rx.quickack_left = std::max<std::uint8_t>(c.rx.quickack_left, 16);
+    if (h.last_ack_sent != h.rcv_nxt) request_ack(c);
+  } else if (old.quickack) {
+    h.pingpong = true;
+  }
+  if (o.max_segment != 0 && o.max_segment < h.mss) h.mss = std::max<std::uint16_t>(o.max_segment, 64);
+  if (o.keepalive != old.keepalive || o.keepalive_time != old.keepalive_time ||
+      o.keepalive_intvl != old.keepalive_intvl) {
+    c.tx.probes = 0;
+    arm_keepalive(c, now);
+  }
+  if (old.cork && !o.cork) h.more = false;
+  push(c, now);
+  // What a smaller low-water mark or a larger buffer makes ready.
+  if (c.rx.queued >= o.rcvlowat && c.rx.queued != 0 && o.rcvlowat < old.rcvlowat)
+    raise(c, SocketBase::kReadEdge);
+  wake_writer(c);
+}
+
+void Tcp::wake_writer(Connection& c) {
+  if (!c.hot.wake_writer || !is_writable(c)) return;
+  c.hot.wake_writer = false;
+  raise(c, SocketBase::kWriteEdge);
+}
+
+ConnectionInfo Tcp::info(const Connection& c) const {
+  const auto& h = c.hot;
+  ConnectionInfo i;
+  i.key = c.key;
+  i.state = h.state;
+  i.rx_queued = c.rx.queued;
+  i.tx_queued = h.snd_queued;
+  i.tx_unsent = unsent_bytes(c);
+  i.cwnd = h.cwnd;
+  i.ssthresh = c.tx.ssthresh;
+  i.snd_wnd = h.snd_wnd;
+  i.rcv_wnd = after(h.rcv_adv, h.rcv_nxt) ? h.rcv_adv - h.rcv_nxt : 0;
+  i.mss = h.mss;
+  i.rcv_mss = c.rx.mss_estimate;
+  i.peer_mss = c.peer_mss;
+  i.path_mtu = c.path_mtu != 0 ? c.path_mtu : c.path->mtu;
+  i.srtt = c.tx.srtt;
+  i.rttvar = c.tx.rttvar;
+  i.rto = backed_off(c.tx.rto, c.tx.backoff, options.tcp);
+  i.retransmits = c.retransmits;
+  i.flight = h.flight();
+  i.backoff = c.tx.backoff;
+  i.probes = c.tx.probes;
+  i.snd_wscale = h.snd_wscale;
+  i.rcv_wscale = h.rcv_wscale;
+  i.timestamps = h.timestamps;
+  i.wscale = h.wscale;
+  i.sack = h.sack_ok;
+  i.in_recovery = h.in_recovery;
+  i.bytes_received = c.bytes_received;
+  i.bytes_acked = c.bytes_acked;
+  i.last_sent = c.tx.last_sent;
+  i.last_received = c.created + milliseconds(h.last_received - ts_clock(c.created));
+  i.created = c.created;
+  return i;
+}
+
+}  // namespace mtcp::stack

@@ -1,0 +1,27 @@
+// LISTEN: a local endpoint, its half-open connections' count and its queue of established ones.
+#pragma once
+
+#include <cstdint>
+
+#include "stack/socket_base.hh"
+#include "stack/tcp/connection.hh"
+
+namespace mtcp::stack {
+
+class Listener : public SocketBase {
+ public:
+  Listener() : SocketBase(Kind::listener) {}
+
+  std::uint32_t index = 0;         // in the slab
+  Endpoint local;
+  SocketOptions options;           // what accepted connections start with
+  std::uint32_t backlog = 128;     // bounds the accept queue, as listen(2)
+  std::uint32_t accept_count = 0;  // connections in accept_queue
+  std::uint32_t syn_count = 0;     // half-open connections
+  bool v6_only = false;
+  bool reuse_port = false;
+  Duration defer_accept{};
+  IntrusiveList<Connection, &Connection::accept_hook> accept_queue;
+};
+
+}  // namespace mtcp::stack

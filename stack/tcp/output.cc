@@ -1,0 +1,283 @@
+// RFC 9293 section 3.8.6.2.1 and what may be sent now: windows, Nagle, cork; segments and their headers.
+#include <algorithm>
+
+#include "stack/port/port.hh"
+#include "stack/tcp/buffers.hh"
+#include "stack/tcp/congestion.hh"
+#include "stack/tcp/rto.hh"
+#include "stack/tcp/tcp.hh"
+#include "stack/wire/tcp_header.hh"
+
+namespace mtcp::stack {
+namespace {
+
+constexpr std::size_t kTxBurst = 32;     // packets
+constexpr std::size_t kTxBacklog = 256;  // packets that may wait for the device before connections do
+
+std::size_t header_length(const Connection& c) {
+  return c.hot.timestamps ? kTcpHeader + kTimestampsLength : kTcpHeader;
+}
+
+// Writes the header of an ordinary segment. Every segment carries an ACK and a window, so nothing is owed
+// afterwards.
+void write_header(Tcp& tcp, Connection& c, Packet& p, Seq seq, std::uint8_t flags, Time now) {
+  auto& h = c.hot;
+  std::byte* at = p.push(header_length(c));
+  p.tos = c.options.tos;
+  p.ttl = c.options.ttl;
+  const std::uint32_t window = tcp.receive_window(c);
+  h.rcv_adv = later(h.rcv_adv, h.rcv_nxt + window);
+  h.last_ack_sent = h.rcv_nxt;
+  h.ack_now = false;
+  tcp.wheel.cancel(c.delayed_ack_timer);
+  if (c.rx.quickack_left > 0) --c.rx.quickack_left;
+  write_tcp_plain(at, c.key.local_port, c.key.remote_port, seq, h.rcv_nxt, flags,
+                  static_cast<std::uint16_t>(window >> h.rcv_wscale), h.timestamps,
+                  Tcp::ts_clock(now) + c.ts_offset, h.ts_recent);
+}
+
+// RFC 9293 3.10.7.4: the sequence number of a segment without data; never beyond the peer's window, or it is
+// dropped.
+Seq acceptable_seq(const Connection& c) {
+  const Seq edge = c.hot.snd_una + c.hot.snd_wnd;
+  return after(c.hot.snd_nxt, edge) ? later(edge, c.hot.snd_una) : c.hot.snd_nxt;
+}
+
+// True if the FIN follows directly on this packet and may or must go with it.
+bool carries_fin(const Connection& c, const Packet* p) {
+  const auto& h = c.hot;
+  if (!h.fin_queued || p->next != nullptr) return false;
+  if (h.fin_sent) return p->seq + p->payload_len + 1 == h.snd_nxt;
+  return before(p->seq + p->payload_len, h.snd_una + h.snd_wnd);  // the FIN needs room in the window too
+}
+
+// RFC 9293 3.7.4 (Nagle) as Minshall changed it and Linux does it: a small segment waits only for another
+// small one. `p` is the last packet of the queue and not full.
+bool must_wait(const Connection& c) {
+  const auto& h = c.hot;
+  if (h.fin_queued) return false;
+  if (c.options.cork || h.more) return true;
+  if (c.options.nodelay) return false;
+  return h.snd_una != h.snd_nxt && after(c.tx.small_end, h.snd_una) &&
+         at_or_before(c.tx.small_end, h.snd_nxt);
+}
+
+// RFC 5681 section 4.1 and RFC 2861: half the window for each RTO that nothing was sent.
+void restart_after_idle(Connection& c, const TcpTuning& tuning, Time now) {
+  auto& h = c.hot;
+  const Duration rto = backed_off(c.tx.rto, 0, tuning);
+  Duration idle = now - c.tx.last_sent;
+  if (idle <= rto) return;
+  c.tx.ssthresh = std::max(c.tx.ssthresh, h.cwnd - h.cwnd / 4);
+  const std::uint32_t restart = std::min(tuning.initial_window * std::uint32_t{h.mss}, h.cwnd);
+  for (; idle > rto && h.cwnd > restart; idle -= rto) h.cwnd /= 2;
+  h.cwnd = std::max(h.cwnd, restart);
+  c.tx.cwnd_acked = 0;
+}
+
+}  // namespace
+
+std::uint32_t Tcp::ts_clock(Time now) {
+  return static_cast<std::uint32_t>(now.time_since_epoch().count() / 1'000'000);
+}
+
+void Tcp::release(Packet* p) {
+  // A packet that the device still reads goes back to its pool, which waits for the device; only then is it
+  // used again.
+  if (port != nullptr && (p->flags & (kKeep | kQueued)) == kKeep && port->busy(*p)) {
+    p->pool->free(&p, 1);
+    return;
+  }
+  cache.free(p);
+}
+
+bool Tcp::transmit(Connection& c, Packet* p, Time now) {
+  if ((p->flags & kQueued) != 0) return false;
+  auto& h = c.hot;
+  // Built before the path's MTU was known: on_path_mtu() could not cut it then. Without a packet it goes as
+  // it is.
+  if (p->payload_len > h.mss) [[unlikely]]
+    split(c, p, h.mss);
+  const bool again = p->transmissions != 0;
+  Packet* out = p;
+  if (again && port != nullptr && port->busy(*p)) {
+    // The device still reads the old headers: send a copy.
+    out = cache.alloc();
+    if (out == nullptr) return stats.add(Counter::no_packets), false;
+    std::memcpy(out->data, p->buf + p->payload_offset, p->payload_len);
+    out->payload_len = p->payload_len;
+    out->payload_sum = p->payload_sum;
+    out->flags = static_cast<std::uint16_t>(p->flags & kPayloadSum);
+  } else {
+    p->flags |= kKeep;
+  }
+  out->data = out->buf + out->payload_offset;
+  out->len = out->payload_len;
+  std::uint8_t flags = kAck;
+  if (p->next == nullptr) flags |= kPsh;
+  if (carries_fin(c, p)) flags |= kFin;
+  write_header(*this, c, *out, p->seq, flags, now);
+  p->sent_at = now;
+  if (p->transmissions != UINT8_MAX) ++p->transmissions;
+  stats.add(Counter::segments_sent);
+  if (again) {
+    ++c.retransmits;
+    stats.add(Counter::retransmitted_segments);
+  } else {
+    h.snd_nxt = p->seq + p->payload_len;
+  }
+  if ((flags & kFin) != 0 && !h.fin_sent) {
+    h.fin_sent = true;
+    h.snd_nxt += 1;
+  }
+  c.tx.last_sent = now;
+  network.output_tcp(out, c.key.local, c.key.remote, *c.path, TxPriority::data, now);
+  return true;
+}
+
+bool Tcp::must_stop(Connection& c) {
+  if (c.hot.tx_blocked) return true;
+  if (port == nullptr || c.path->local || tx.size() < kTxBurst) return false;
+  if (tx.size() % kTxBurst != 0 && tx.size() < kTxBacklog) return false;
+  // In bursts, while the data is still in the cache; and no more waits here than keeps the device busy, so
+  // that the window measures the path and not this queue.
+  if (!device_full) device_full = !tx.flush(*port);
+  if (tx.size() < kTxBacklog) return false;
+  blocked.push_back(c);
+  c.hot.tx_blocked = true;
+  if (!is_writable(c)) c.hot.wake_writer = true;
+  return true;
+}
+
+void Tcp::push(Connection& c, Time now, bool override) {
+  auto& h = c.hot;
+  auto& t = c.tx;
+  if (t.lost != nullptr) retransmit_lost(c, now);
+  if (t.unsent == nullptr && (!h.fin_queued || h.fin_sent)) return;
+  if (h.state < State::established || h.state > State::last_ack || t.lost != nullptr) return;
+  if (h.snd_una == h.snd_nxt && options.tcp.slow_start_after_idle) restart_after_idle(c, options.tcp, now);
+  const Seq edge = h.snd_una + h.snd_wnd;
+  const std::uint32_t full = std::min<std::uint32_t>(h.mss, std::max(t.max_window / 2, 64U));
+  const bool replying = h.rcv_nxt != h.last_ack_sent;
+  bool sent = false;
+  h.cwnd_limited = false;
+  while (Packet* p = t.unsent) {
+    if (after(p->seq + p->payload_len, edge)) break;
+    if (h.flight() + p->payload_len > h.cwnd && h.flight() != 0) {
+      h.cwnd_limited = true;
+      break;
+    }
+    const bool small = p->payload_len < full;
+    if (small && p->next == nullptr && !override && must_wait(c)) break;
+    if (must_stop(c) || !transmit(c, p, now)) break;
+    if (small) t.small_end = p->seq + p->payload_len;
+    t.unsent = p->next;
+    sent = true;
+  }
+  if (sent && replying) h.pingpong = true;
+  if (t.unsent == nullptr && h.fin_queued && !h.fin_sent && before(h.snd_nxt, edge)) {
+    send_fin(c, now);
+    sent = true;
+  }
+  if (h.snd_una == h.snd_nxt) {
+    if (t.unsent != nullptr || (h.fin_queued && !h.fin_sent)) arm_probe(c, now);
+  } else if (sent && (t.probing || !c.retransmit_timer.armed())) {
+    arm_retransmit(c, now);
+  }
+}
+
+void Tcp::push_blocked(Time now) {
+  // Until one of them finds the device full again. That one goes to the end of the list, so each has its
+  // turn, and thousands that wait do not keep this stack from receiving, which is what the peer waits for.
+  while (Connection* c = blocked.pop_front()) {
+    c->hot.tx_blocked = false;
+    push(*c, now);
+    wake_writer(*c);
+    if (c->hot.tx_blocked) break;
+  }
+}
+
+void Tcp::send_fin(Connection& c, Time now) {
+  auto& h = c.hot;
+  Packet* p = cache.alloc();
+  if (p == nullptr) return stats.add(Counter::no_packets);
+  const bool again = h.fin_sent;
+  if (!again) {
+    h.fin_sent = true;
+    h.snd_nxt += 1;
+  } else {
+    ++c.retransmits;
+    stats.add(Counter::retransmitted_segments);
+  }
+  write_header(*this, c, *p, h.snd_nxt - 1, kAck | kFin, now);
+  stats.add(Counter::segments_sent);
+  c.tx.last_sent = now;
+  // It must not overtake our own data in the transmit queue.
+  const bool alone = h.snd_una + 1 == h.snd_nxt;
+  network.output_tcp(p, c.key.local, c.key.remote, *c.path, alone ? TxPriority::control : TxPriority::data,
+                     now);
+}
+
+void Tcp::send_ack(Connection& c, Time now) {
+  Packet* p = cache.alloc();
+  if (p == nullptr) return stats.add(Counter::no_packets);
+  write_header(*this, c, *p, acceptable_seq(c), kAck, now);
+  stats.add(Counter::segments_sent);
+  network.output_tcp(p, c.key.local, c.key.remote, *c.path, TxPriority::ack, now);
+}
+
+void Tcp::send_probe(Connection& c, Time now) {
+  Packet* p = cache.alloc();
+  if (p == nullptr) return stats.add(Counter::no_packets);
+  write_header(*this, c, *p, c.hot.snd_una - 1, kAck, now);
+  stats.add(Counter::segments_sent);
+  network.output_tcp(p, c.key.local, c.key.remote, *c.path, TxPriority::ack, now);
+}
+
+bool Tcp::send_bare(const Header& hd, const Path& path, TxPriority priority, Time now) {
+  Packet* p = cache.alloc();
+  if (p == nullptr) return stats.add(Counter::no_packets), false;
+  TcpHeader w;
+  w.source_port = hd.key.local_port;
+  w.destination_port = hd.key.remote_port;
+  w.seq = hd.seq;
+  w.ack = hd.ack;
+  w.flags = hd.flags;
+  w.window = static_cast<std::uint16_t>(std::min(hd.window, 65535U));
+  w.timestamps = hd.timestamps;
+  w.ts_val = hd.ts_val;
+  w.ts_ecr = hd.ts_ecr;
+  w.mss = hd.mss;
+  w.window_scale = hd.window_scale;
+  w.sack_permitted = hd.sack_permitted;
+  write_tcp(p->push(tcp_header_length(w)), w);
+  p->tos = hd.tos;
+  p->ttl = hd.ttl;
+  stats.add(Counter::segments_sent);
+  network.output_tcp(p, hd.key.local, hd.key.remote, path, priority, now);
+  return true;
+}
+
+void Tcp::send_syn(Connection& c, Time now) {
+  auto& h = c.hot;
+  const bool answer = h.state == State::syn_received;
+  Header hd;
+  hd.key = c.key;
+  hd.tos = c.options.tos;
+  hd.ttl = c.options.ttl;
+  hd.seq = c.iss;
+  hd.flags = answer ? kSyn | kAck : kSyn;
+  if (answer) hd.ack = h.rcv_nxt;
+  hd.window = initial_window(c.options);
+  // In a SYN the flags say what we offer; in the answer to one, what was agreed (RFC 7323 sections 2.2
+  // and 3.2).
+  hd.timestamps = answer ? h.timestamps : options.tcp.timestamps;
+  hd.ts_val = ts_clock(now) + c.ts_offset;
+  hd.ts_ecr = answer ? h.ts_recent : 0;
+  hd.mss = local_mss(*c.path, c.key, c.options);
+  if (answer ? h.wscale : options.tcp.window_scaling) hd.window_scale = choose_window_scale(c.options);
+  c.tx.last_sent = now;
+  send_bare(hd, *c.path, TxPriority::control, now);
+}
+
+}  // namespace mtcp::stack

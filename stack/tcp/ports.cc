@@ -1,0 +1,64 @@
+#include "stack/tcp/ports.hh"
+
+#include <cassert>
+
+namespace mtcp::stack {
+
+Ports::Ports(std::uint16_t first, std::uint16_t last, SipKey key)
+    : key_(key),
+      first_(first),
+      count_(last >= first ? std::uint32_t{last} - first + 1 : 1),
+      free_count_(count_),
+      live_(count_),
+      parked_(count_),
+      all_((count_ + 63) / 64, ~std::uint64_t{0}),
+      counters_(kCounters) {
+  if (count_ % 64 != 0) all_.back() = (std::uint64_t{1} << (count_ % 64)) - 1;
+  free_ = idle_ = all_;
+  // Where each destination's counter starts must not be known either.
+  for (std::size_t i = 0; i < kCounters; ++i)
+    counters_[i] = static_cast<std::uint32_t>(siphash_words<2, 4>(key_, std::uint64_t{i}, 3U));
+}
+
+void Ports::update(std::uint32_t at) {
+  const std::uint64_t bit = std::uint64_t{1} << (at % 64);
+  std::uint64_t& free = free_[at / 64];
+  std::uint64_t& idle = idle_[at / 64];
+  const bool was_free = (free & bit) != 0;
+  const bool is_idle = live_[at] == 0;
+  const bool is_free = is_idle && parked_[at] == 0;
+  idle = is_idle ? idle | bit : idle & ~bit;
+  free = is_free ? free | bit : free & ~bit;
+  if (is_free != was_free) free_count_ = is_free ? free_count_ + 1 : free_count_ - 1;
+}
+
+void Ports::hold(std::uint16_t port) {
+  if (!in_range(port)) return;
+  const std::uint32_t at = port - first_;
+  if (live_[at]++ == 0) update(at);
+}
+
+void Ports::release(std::uint16_t port) {
+  if (!in_range(port)) return;
+  const std::uint32_t at = port - first_;
+  assert(live_[at] > 0);
+  if (--live_[at] == 0) update(at);
+}
+
+void Ports::park(std::uint16_t port) {
+  if (!in_range(port)) return;
+  const std::uint32_t at = port - first_;
+  assert(live_[at] > 0);
+  --live_[at];
+  ++parked_[at];
+  update(at);
+}
+
+void Ports::unpark(std::uint16_t port) {
+  if (!in_range(port)) return;
+  const std::uint32_t at = port - first_;
+  assert(parked_[at] > 0);
+  if (--parked_[at] == 0) update(at);
+}
+
+}  // namespace mtcp::stack

@@ -1,0 +1,82 @@
+// Local ports for active opens (RFC 6056): double-hash port selection over maps of what is free, so that a
+// choice costs about the same whether few or nearly all ports are in use.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "stack/base/siphash.hh"
+
+namespace mtcp::stack {
+
+class Ports {
+ public:
+  // Ports first .. last, host order.
+  Ports(std::uint16_t first, std::uint16_t last, SipKey key);
+
+  // A connection (or listener) uses the port; `release` takes one such use back. Ports outside the range are
+  // ignored.
+  void hold(std::uint16_t port);
+  void release(std::uint16_t port);
+  // A use turns into one by a TIME-WAIT, and that one ends.
+  void park(std::uint16_t port);
+  void unpark(std::uint16_t port);
+
+  // The first port from a secret, per-destination place on for which usable(port) holds, or 0. Asks for ports
+  // that nobody uses first, then for those with nothing but TIME-WAITs, then for those in use towards other
+  // destinations.
+  template <typename Usable>
+  [[nodiscard]] std::uint16_t choose(std::uint64_t destination, Usable&& usable) {
+    std::uint32_t& counter = counters_[siphash_words<2, 4>(key_, destination, 1U) % kCounters];
+    const auto offset = static_cast<std::uint32_t>(siphash_words<2, 4>(key_, destination, 2U) >> 32);
+    const std::uint32_t start = (offset + counter) % count_;
+    if (free_count_ > 0)
+      if (const auto port = search(free_, start, counter, usable); port != 0) return port;
+    if (const auto port = search(idle_, start, counter, usable); port != 0) return port;
+    return search(all_, start, counter, usable);
+  }
+  // Ports that nothing uses.
+  [[nodiscard]] std::uint32_t free_ports() const { return free_count_; }
+
+ private:
+  using Bitmap = std::vector<std::uint64_t>;
+  static constexpr std::size_t kCounters = 1024;
+
+  template <typename Usable>
+  std::uint16_t search(const Bitmap& map, std::uint32_t start, std::uint32_t& counter, Usable& usable) {
+    for (std::uint32_t walked = 0; walked < count_;) {
+      std::uint32_t at = start + walked;
+      if (at >= count_) at -= count_;
+      const std::uint64_t bits = map[at / 64] >> (at % 64);
+      if (bits == 0) {  // to the next word, or round the end
+        const std::uint32_t word_end = at / 64 * 64 + 64;
+        walked += (word_end < count_ ? word_end : count_) - at;
+        continue;
+      }
+      const auto skip = static_cast<std::uint32_t>(__builtin_ctzll(bits));
+      walked += skip;
+      if (walked >= count_) break;
+      const auto port = static_cast<std::uint16_t>(first_ + at + skip);
+      if (usable(port)) {
+        counter += walked + 1;
+        return port;
+      }
+      ++walked;
+    }
+    return 0;
+  }
+  [[nodiscard]] bool in_range(std::uint16_t port) const {
+    return static_cast<std::uint32_t>(port - first_) < count_;
+  }
+  void update(std::uint32_t at);
+
+  SipKey key_;
+  std::uint32_t first_, count_;
+  std::uint32_t free_count_;
+  std::vector<std::uint32_t> live_, parked_;  // uses per port
+  Bitmap free_, idle_, all_;                  // no use at all; no live use; every port
+  std::vector<std::uint32_t> counters_;
+};
+
+}  // namespace mtcp::stack

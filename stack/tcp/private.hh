@@ -1,0 +1,62 @@
+// The parts of Tcp that belong to the life of connections: half-open ones, TIME-WAITs, listeners, ports,
+// keys.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "stack/base/siphash.hh"
+#include "stack/base/slab.hh"
+#include "stack/tcp/connection.hh"
+#include "stack/tcp/flow_table.hh"
+#include "stack/tcp/listener.hh"
+#include "stack/tcp/ports.hh"
+#include "stack/tcp/syn_entry.hh"
+#include "stack/tcp/tcp.hh"
+#include "stack/tcp/time_wait.hh"
+
+namespace mtcp::stack {
+
+// Keys for purposes that must not tell of each other.
+[[nodiscard]] SipKey derive_key(const Secrets& secrets, std::uint64_t purpose);
+
+struct Tcp::Private {
+  Private(const Options& options, const Secrets& secrets, Time now);
+
+  // One burst of parsed segments on its way from Network to demultiplex().
+  struct Batch {
+    static constexpr std::size_t kSize = 32;
+    std::array<Packet*, kSize> packets;
+    std::array<Segment, kSize> segments;
+    std::array<std::uint32_t, kSize> hashes;
+    std::size_t count = 0;
+  };
+  // SYN entries by number of retries: each list has one timeout, so it is in the order of its deadlines.
+  using SynList = IntrusiveList<SynEntry, &SynEntry::hook>;
+  static constexpr std::size_t kSynLists = 8;
+
+  SipKey isn_key, ts_key, cookie_key;
+  Slab<SynEntry> syn_entries;
+  std::array<SynList, kSynLists> syn_lists;
+  Slab<TimeWaitEntry> time_waits;
+  std::uint32_t tw_oldest = Slab<TimeWaitEntry>::kNone, tw_newest = Slab<TimeWaitEntry>::kNone;
+  Slab<Listener> listeners;
+  std::vector<Endpoint> left;  // where another process goes on listening
+  FlowTable listener_table;
+  IntrusiveList<Connection, &Connection::accept_hook> opening;  // SYN-SENT
+  Ports ports;
+  std::uint32_t orphans = 0;  // connections that the application has let go
+  std::uint32_t max_orphans;
+
+  std::uint64_t last_tick;  // timers have been run for it
+  Time network_due{};       // Network::run_timers
+  Time cookies_until{};     // SYN cookies are taken until then
+  std::uint64_t challenge_second = 0;
+  std::uint32_t challenge_budget = 0;
+  std::uint64_t challenge_random = 0;
+  bool link_was_up = false;
+  Batch batch;
+};
+
+}  // namespace mtcp::stack

@@ -1,0 +1,97 @@
+// Out-of-order segments: a list sorted by sequence number, without overlap, bounded by the receive buffer.
+#include <cstring>
+
+#include "stack/tcp/buffers.hh"
+#include "stack/tcp/tcp.hh"
+
+namespace mtcp::stack {
+namespace {
+
+constexpr std::uint32_t kTiny = 256;
+
+Seq end_of(const Packet* p) { return p->seq + p->len; }
+
+// The last packet that begins at or before `seq`, null if none does. Looks at the end first: that is where
+// segments behind a gap arrive.
+Packet* find_before(const PacketList& list, Seq seq) {
+  if (list.empty() || after(list.front()->seq, seq)) return nullptr;
+  if (at_or_before(list.back()->seq, seq)) return list.back();
+  Packet* p = list.front();
+  while (p->next != nullptr && at_or_before(p->next->seq, seq)) p = p->next;
+  return p;
+}
+
+}  // namespace
+
+void Tcp::insert_out_of_order(Connection& c, Segment& s) {
+  auto& rx = c.rx;
+  Packet* p = s.packet;
+  Packet* prev = find_before(rx.out_of_order, p->seq);
+  if (prev != nullptr && after(end_of(prev), p->seq)) {
+    const std::uint32_t known = end_of(prev) - p->seq;
+    if (known >= p->len) return stats.add(Counter::duplicate_data);
+    p->pull(known);
+    p->seq += known;
+  }
+  // Whatever the new one covers goes; at the first that reaches beyond it the new one ends.
+  for (Packet* next = prev != nullptr ? prev->next : rx.out_of_order.front(); next != nullptr;) {
+    if (at_or_after(next->seq, end_of(p))) break;
+    if (after(end_of(next), end_of(p))) {
+      p->trim(next->seq - p->seq);
+      break;
+    }
+    Packet* covered = rx.out_of_order.remove_after(prev);
+    next = prev != nullptr ? prev->next : rx.out_of_order.front();
+    rx.ooo_bytes -= covered->len;
+    rx.memory -= covered->capacity;
+    cache.free(covered);
+  }
+  if (p->len == 0) return stats.add(Counter::duplicate_data);
+  rx.ooo_bytes += p->len;
+  stats.add(Counter::out_of_order_queued);
+  if (prev != nullptr && end_of(prev) == p->seq && p->len <= kTiny && p->len <= prev->tailroom()) {
+    std::memcpy(prev->end(), p->data, p->len);
+    prev->len += p->len;
+    return;
+  }
+  if (rx.memory + p->capacity > receive_limit(c)) {
+    rx.ooo_bytes -= p->len;
+    return stats.add(Counter::out_of_order_pruned);
+  }
+  rx.memory += p->capacity;
+  rx.out_of_order.insert_after(prev, p);
+  s.packet = nullptr;
+}
+
+void Tcp::drain_out_of_order(Connection& c) {
+  auto& rx = c.rx;
+  auto& h = c.hot;
+  while (Packet* p = rx.out_of_order.front()) {
+    if (after(p->seq, h.rcv_nxt)) return;
+    rx.out_of_order.pop_front();
+    rx.ooo_bytes -= p->len;
+    rx.memory -= p->capacity;
+    const std::uint32_t known = std::min(h.rcv_nxt - p->seq, p->len);
+    p->pull(known);
+    const std::uint32_t n = p->len;
+    if (n != 0) {
+      c.bytes_received += n;
+      h.rcv_nxt += n;
+      enqueue_in_order(c, p);
+    }
+    if (p != nullptr) cache.free(p);
+  }
+}
+
+// Data in order comes before data out of order: the peer will send it again (RFC 2018 section 8 allows it).
+void Tcp::prune_out_of_order(Connection& c) {
+  auto& rx = c.rx;
+  while (Packet* p = rx.out_of_order.pop_front()) {
+    rx.ooo_bytes -= p->len;
+    rx.memory -= p->capacity;
+    cache.free(p);
+    stats.add(Counter::out_of_order_pruned);
+  }
+}
+
+}  // namespace mtcp::stack

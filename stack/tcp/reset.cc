@@ -1,0 +1,103 @@
+// RST: sending (RFC 9293 3.5.2) and believing (RFC 5961).
+#include "stack/tcp/private.hh"
+
+namespace mtcp::stack {
+
+void Tcp::send_reset_for(const Segment& s, Time now) {
+  if (s.has(kRst)) return;
+  const Result<const Path*> path = network.path(s.key.remote, s.key.local);
+  if (!path) return stats.add(Counter::no_route);
+  Header h;
+  h.key = s.key;
+  h.flags = kRst;
+  if (s.has(kAck)) {
+    h.seq = s.ack;
+  } else {
+    h.flags |= kAck;
+    h.ack = s.seq + s.seq_len();
+  }
+  stats.add(Counter::resets_sent);
+  send_bare(h, **path, TxPriority::control, now);
+}
+
+void Tcp::send_reset(Connection& c, Time now) {
+  const auto& hot = c.hot;
+  if (hot.state == State::closed || hot.state == State::syn_sent || hot.state == State::last_ack ||
+      hot.state == State::closing || hot.state == State::time_wait) {
+    if (hot.state != State::last_ack && hot.state != State::closing) return;
+  }
+  Header h;
+  h.key = c.key;
+  h.seq = hot.snd_nxt;
+  h.ack = hot.rcv_nxt;
+  h.flags = kRst | kAck;
+  h.timestamps = hot.timestamps;
+  h.ts_val = ts_clock(now) + c.ts_offset;
+  h.ts_ecr = hot.ts_recent;
+  stats.add(Counter::resets_sent);
+  send_bare(h, *c.path, TxPriority::control, now);
+}
+
+namespace {
+
+// As Linux's tcp_reset().
+Errc errc_of_reset(State s) {
+  switch (s) {
+    case State::syn_sent:
+    case State::syn_received:
+      return Errc::connection_refused;
+    case State::close_wait:
+      return Errc::broken_pipe;
+    case State::last_ack:
+    case State::closing:
+      return Errc::ok;  // RFC 9293 3.10.7.4: nobody waits for anything any more
+    default:
+      return Errc::connection_reset;
+  }
+}
+
+}  // namespace
+
+bool Tcp::on_reset_or_syn(Connection& c, Segment& s, Time now) {
+  if (s.has(kRst)) {
+    const std::uint32_t window = c.hot.rcv_adv - c.hot.rcv_nxt;
+    if (s.seq == c.hot.rcv_nxt) {  // RFC 5961 section 3.2 (2)
+      stats.add(Counter::resets_received);
+      finish(c, errc_of_reset(c.hot.state));
+    } else if (in_window(s.seq, c.hot.rcv_nxt, window)) {  // (3)
+      send_challenge_ack(c, now);
+    } else {
+      stats.add(Counter::out_of_window);
+    }
+    return true;
+  }
+  if (!s.has(kSyn)) return false;
+  send_challenge_ack(c, now);  // RFC 5961 section 4.2, whatever the sequence number
+  return true;
+}
+
+bool Tcp::take_challenge_budget(Time now) {
+  const auto second = static_cast<std::uint64_t>(now.time_since_epoch() / seconds(1));
+  if (second != priv->challenge_second) {
+    priv->challenge_second = second;
+    // RFC 5961 section 7 with a limit that nobody can measure from outside: between half and three halves of
+    // it.
+    const std::uint32_t limit = options.tcp.challenge_ack_limit;
+    priv->challenge_random = siphash_words<1, 3>(priv->isn_key, priv->challenge_random, second);
+    priv->challenge_budget =
+        limit / 2 + static_cast<std::uint32_t>(priv->challenge_random % (std::uint64_t{limit} + 1));
+  }
+  if (priv->challenge_budget == 0) {
+    stats.add(Counter::challenge_acks_limited);
+    return false;
+  }
+  --priv->challenge_budget;
+  stats.add(Counter::challenge_acks);
+  return true;
+}
+
+void Tcp::send_challenge_ack(Connection& c, Time now) {
+  if (take_challenge_budget(now)) send_ack(c, now);
+}
+
+}  // namespace mtcp::stack

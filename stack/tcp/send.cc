@@ -1,0 +1,234 @@
+// The application's writes: data is copied once, into packets of at most one segment that stay until they are
+// ACKed.
+#include <algorithm>
+#include <cstring>
+
+#include "stack/tcp/buffers.hh"
+#include "stack/tcp/tcp.hh"
+#include "stack/wire/checksum.hh"
+
+namespace mtcp::stack {
+namespace {
+
+// A long write sends as it goes, so that a packet is still in the cache when the device reads it.
+constexpr std::uint32_t kPushEvery = 32;  // packets
+
+// Payload of the packets that are built now. A peer whose whole window is small gets segments of half of it,
+// so that there are always two to keep the ACKs coming.
+std::uint32_t segment_size(const Connection& c) {
+  const std::uint32_t half = c.tx.max_window / 2;
+  return half >= c.hot.mss ? c.hot.mss : std::max(half, std::min<std::uint32_t>(c.hot.mss, 64U));
+}
+
+Seq queue_end(const Connection& c) {
+  const Packet* last = c.tx.queue.back();
+  return last != nullptr ? last->seq + last->payload_len : c.hot.snd_nxt;
+}
+
+// Bytes that may still be added to the last packet: it must not have been sent, nor wait for the device.
+std::uint32_t room_in_last(const Connection& c, std::uint32_t segment) {
+  const Packet* p = c.tx.queue.back();
+  if (c.tx.unsent == nullptr || p->transmissions != 0 || p->payload_len >= segment) return 0;
+  const std::uint32_t tail = p->capacity - std::uint32_t{p->payload_offset} - p->payload_len;
+  return std::min(segment - p->payload_len, tail);
+}
+
+std::byte* tail_of(Packet* p) { return p->buf + p->payload_offset + p->payload_len; }
+
+void append_packet(Connection& c, Packet* p) {
+  p->seq = queue_end(c);
+  c.tx.queue.push_back(p);
+  c.tx.memory += p->capacity;
+  if (c.tx.unsent == nullptr) c.tx.unsent = p;
+}
+
+// Copies from an iovec list in pieces.
+class Source {
+ public:
+  explicit Source(std::span<const iovec> v) : v_(v) {}
+  // Returns the partial checksum of the n bytes, which are there.
+  std::uint32_t copy(std::byte* dst, std::size_t n) {
+    std::uint32_t sum = 0;
+    for (std::size_t done = 0; done < n;) {
+      const std::size_t part = std::min(n - done, v_.front().iov_len - offset_);
+      const auto* src = static_cast<const std::byte*>(v_.front().iov_base) + offset_;
+      if (part != 0) sum = append_sum(sum, copy_and_sum(dst + done, src, part), done);
+      done += part;
+      offset_ += part;
+      if (offset_ == v_.front().iov_len) {
+        v_ = v_.subspan(1);
+        offset_ = 0;
+      }
+    }
+    return sum;
+  }
+
+ private:
+  std::span<const iovec> v_;
+  std::size_t offset_ = 0;
+};
+
+Errc cannot_send(Connection& c) {
+  if (c.error != Errc::ok) return std::exchange(c.error, Errc::ok);
+  const State s = c.hot.state;
+  if (c.hot.fin_queued || s == State::closed || s == State::time_wait) return Errc::broken_pipe;
+  return can_send(s) ? Errc::ok : Errc::would_block;  // not connected yet
+}
+
+std::size_t total(std::span<const iovec> v) {
+  std::size_t n = 0;
+  for (const iovec& e : v) n += e.iov_len;
+  return n;
+}
+
+}  // namespace
+
+Result<std::size_t> Tcp::send(Connection& c, std::span<const iovec> data, bool more, Time now) {
+  if (const Errc e = cannot_send(c); e != Errc::ok) return e;
+  const std::size_t wanted = total(data);
+  if (wanted == 0) return std::size_t{0};
+  update_share();
+  const std::size_t space = send_room(c);
+  if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
+  const auto n = static_cast<std::uint32_t>(std::min(wanted, space));
+  const std::uint32_t segment = segment_size(c);
+  Source source(data);
+  std::uint32_t left = n;
+  if (const std::uint32_t part = std::min(left, room_in_last(c, segment)); part != 0) {
+    Packet* p = c.tx.queue.back();
+    p->payload_sum = append_sum(p->payload_sum, source.copy(tail_of(p), part), p->payload_len);
+    p->payload_len = static_cast<std::uint16_t>(p->payload_len + part);
+    left -= part;
+    c.hot.snd_queued += part;
+  }
+  std::uint32_t unpushed = 0;  // packets
+  while (left > 0) {
+    Packet* p = cache.alloc();
+    if (p == nullptr) break;
+    const std::uint32_t part = std::min({left, segment, std::uint32_t{p->capacity} - p->payload_offset});
+    p->payload_sum = source.copy(tail_of(p), part);
+    p->payload_len = static_cast<std::uint16_t>(part);
+    p->flags |= kPayloadSum;
+    append_packet(c, p);
+    left -= part;
+    c.hot.snd_queued += part;
+    if (++unpushed == kPushEvery && left > segment) {
+      unpushed = 0;
+      push(c, now);
+    }
+  }
+  const std::uint32_t taken = n - left;
+  if (left > 0) stats.add(Counter::no_packets);
+  if (taken == 0) {
+    if (c.tx.queue.empty()) return Errc::no_buffers;
+    return c.hot.wake_writer = true, Errc::would_block;
+  }
+  c.hot.more = more && taken == wanted;
+  push(c, now);
+  transmit_bursts(now);
+  if (!is_writable(c)) c.hot.wake_writer = true;
+  return std::size_t{taken};
+}
+
+Result<std::size_t> Tcp::reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time) {
+  if (const Errc e = cannot_send(c); e != Errc::ok) return e;
+  update_share();
+  const std::size_t space = send_room(c);
+  if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
+  std::size_t left = std::min(bytes, space), pieces = 0;
+  const std::uint32_t segment = segment_size(c);
+  if (const std::uint32_t room = room_in_last(c, segment); room != 0 && left != 0 && !out.empty()) {
+    out[pieces++] = {tail_of(c.tx.queue.back()), std::min<std::size_t>(room, left)};
+    left -= out[0].iov_len;
+  }
+  c.tx.lent_in_last = pieces != 0 ? static_cast<std::uint16_t>(out[0].iov_len) : std::uint16_t{0};
+  while (left > 0 && pieces < out.size()) {
+    Packet* p = cache.alloc();
+    if (p == nullptr) break;
+    const std::size_t part =
+        std::min({left, std::size_t{segment}, std::size_t{p->capacity} - p->payload_offset});
+    p->payload_len = static_cast<std::uint16_t>(part);
+    c.tx.lent.push_back(p);
+    out[pieces++] = {p->buf + p->payload_offset, part};
+    left -= part;
+  }
+  if (pieces == 0 && bytes != 0 && !out.empty()) {
+    stats.add(Counter::no_packets);
+    if (c.tx.queue.empty()) return Errc::no_buffers;
+    return c.hot.wake_writer = true, Errc::would_block;
+  }
+  return pieces;
+}
+
+void Tcp::commit(Connection& c, std::size_t bytes, bool more, Time now) {
+  auto left = static_cast<std::uint32_t>(bytes);
+  if (const std::uint32_t part = std::min<std::uint32_t>(left, c.tx.lent_in_last); part != 0) {
+    Packet* p = c.tx.queue.back();
+    p->payload_sum = append_sum(p->payload_sum, partial_sum(tail_of(p), part), p->payload_len);
+    p->payload_len = static_cast<std::uint16_t>(p->payload_len + part);
+    left -= part;
+  }
+  c.tx.lent_in_last = 0;
+  while (Packet* p = c.tx.lent.pop_front()) {
+    const std::uint32_t part = std::min<std::uint32_t>(left, p->payload_len);
+    if (part == 0) {
+      cache.free(p);
+      continue;
+    }
+    p->payload_len = static_cast<std::uint16_t>(part);
+    p->payload_sum = partial_sum(p->buf + p->payload_offset, part);
+    p->flags |= kPayloadSum;
+    append_packet(c, p);
+    left -= part;
+  }
+  if (bytes == 0) return;
+  c.hot.snd_queued += static_cast<std::uint32_t>(bytes);
+  c.hot.more = more;
+  push(c, now);
+  transmit_bursts(now);
+  if (!is_writable(c)) c.hot.wake_writer = true;
+}
+
+// Cuts `p` after `at` bytes; the rest goes into a packet of its own behind it. False: not possible now.
+bool Tcp::split(Connection& c, Packet* p, std::uint32_t at) {
+  if (at == 0 || at >= p->payload_len) return true;
+  if ((p->flags & kQueued) != 0) return false;
+  Packet* rest = cache.alloc();
+  if (rest == nullptr) return stats.add(Counter::no_packets), false;
+  const std::uint32_t n = p->payload_len - at;
+  rest->payload_sum = copy_and_sum(rest->buf + rest->payload_offset, p->buf + p->payload_offset + at, n);
+  rest->payload_len = static_cast<std::uint16_t>(n);
+  rest->flags |= kPayloadSum;
+  rest->seq = p->seq + at;
+  rest->transmissions = p->transmissions;
+  rest->sent_at = p->sent_at;
+  p->payload_len = static_cast<std::uint16_t>(at);
+  p->flags = static_cast<std::uint16_t>(p->flags & ~kPayloadSum);
+  c.tx.queue.insert_after(p, rest);
+  c.tx.memory += rest->capacity;
+  return true;
+}
+
+void Tcp::on_path_mtu(Connection& c, std::uint32_t mtu, Time now) {
+  auto& h = c.hot;
+  if (!is_synchronized(h.state)) return;
+  // RFC 1191 section 3, RFC 5927 section 7.2: never below 576 - what a forger could do is to make us slow.
+  const std::uint32_t floor = std::min(552U, c.path->mtu);
+  mtu = std::max(mtu, floor);
+  const std::uint32_t headers = (c.key.local.is_v4() ? 40U : 60U) + (h.timestamps ? 12U : 0U);
+  if (mtu >= h.mss + headers) return;
+  c.path_mtu = mtu;
+  h.mss = static_cast<std::uint16_t>(mtu - headers);
+  h.cwnd = std::max(h.cwnd, std::uint32_t{h.mss});
+  for (Packet* p = c.tx.queue.front(); p != nullptr; p = p->next) {
+    if (p->payload_len > h.mss && !split(c, p, h.mss)) break;
+  }
+  if (h.snd_una == h.snd_nxt) return push(c, now);
+  // What was sent too large is lost, and not for congestion: again from the start, with the window as it is.
+  if (!h.after_rto && !h.in_recovery) {
+    mark_all_lost(c);
+    retransmit_lost(c, now);
+  }
+}
+
+}  // namespace mtcp::stack

@@ -1,0 +1,373 @@
+// The worker's loop: bursts of packets, demultiplexing, timers, and what is queued for the device.
+#include "stack/tcp/tcp.hh"
+
+#include <algorithm>
+
+#include "stack/port/port.hh"
+#include "stack/tcp/private.hh"
+
+namespace mtcp::stack {
+
+namespace {
+constexpr std::size_t kMaxBursts = 4;    // per poll, so that timers and the application get their turn
+constexpr std::size_t kTxBound = 16384;  // packets per priority that may wait: a burst of that many connects
+// The part of a Connection that a segment touches: all but the options and what is only counted.
+constexpr std::size_t kSegmentBytes = 640;
+enum Purpose : std::uint64_t {
+  flow_key = 1,
+  isn_key,
+  ts_key,
+  cookie_key,
+  port_key,
+  listener_key,
+  challenge_key
+};
+}  // namespace
+
+SipKey derive_key(const Secrets& secrets, std::uint64_t purpose) {
+  const SipKey a{secrets.key[0], secrets.key[1]}, b{secrets.key[2], secrets.key[3]};
+  return {siphash_words<2, 4>(a, purpose), siphash_words<2, 4>(b, purpose)};
+}
+
+Tcp::Private::Private(const Options& options, const Secrets& secrets, Time now)
+    : isn_key(derive_key(secrets, Purpose::isn_key)),
+      ts_key(derive_key(secrets, Purpose::ts_key)),
+      cookie_key(derive_key(secrets, Purpose::cookie_key)),
+      syn_entries(std::max(options.tcp.max_syn_backlog, 4096U) * 4),
+      time_waits(options.tcp.max_tw_buckets),
+      listeners(65536),
+      listener_table(derive_key(secrets, Purpose::listener_key), 64),
+      ports(options.tcp.ip_local_port_first, options.tcp.ip_local_port_last,
+            derive_key(secrets, Purpose::port_key)),
+      max_orphans(std::max(options.tcp.max_connections / 4, 1024U)),
+      last_tick(TimerWheel::tick_of(now)),
+      challenge_random(siphash_words<2, 4>(derive_key(secrets, Purpose::challenge_key), 0U)) {}
+
+Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& s, Time now)
+    : options(o),
+      stats(st),
+      secrets(s),
+      port(p),
+      cache(pool),
+      tx(kTxBound, st),
+      network(o, p, cache, tx, st),
+      wheel(now),
+      flows(derive_key(s, Purpose::flow_key)),
+      connections(std::min(o.tcp.max_connections, FlowRef::kMaxIndex), 1024),
+      priv(std::make_unique<Private>(o, s, now)) {}
+
+Tcp::~Tcp() {
+  connections.for_each([this](Connection& c, std::uint32_t) { free_packets(c); });
+  tx.clear(cache);
+}
+
+// --- receiving
+
+void Tcp::dispatch_batch(Time now) {
+  auto& b = priv->batch;
+  for (std::size_t i = 0; i < b.count; ++i) {
+    b.hashes[i] = flows.hash(b.segments[i].key);
+    flows.prefetch(b.hashes[i]);
+  }
+  for (std::size_t i = 0; i < b.count; ++i) {
+    const FlowRef ref = flows.guess(b.hashes[i]);
+    if (ref.kind() == FlowRef::Kind::connection) {
+      const auto* c = reinterpret_cast<const std::byte*>(&connections.at(ref.index()));
+      for (std::size_t line = 0; line < kSegmentBytes; line += 64) __builtin_prefetch(c + line, 1);
+    } else if (ref.kind() == FlowRef::Kind::syn_entry) {
+      __builtin_prefetch(&priv->syn_entries.at(ref.index()));
+    } else if (ref.kind() == FlowRef::Kind::time_wait) {
+      __builtin_prefetch(&priv->time_waits.at(ref.index()));
+    }
+  }
+  for (std::size_t i = 0; i < b.count; ++i) demultiplex(b.segments[i], b.hashes[i], now);
+  stats.add(Counter::segments_received, b.count);
+  b.count = 0;
+}
+
+std::size_t Tcp::receive_burst(Time now) {
+  auto& b = priv->batch;
+  const std::size_t n = port->rx(b.packets.data(), Private::Batch::kSize);
+  if (n == 0) return 0;
+  update_share();
+  for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(b.packets[i]->data);
+  for (std::size_t i = 0; i < n; ++i) {
+    IcmpError error;
+    switch (network.input(b.packets[i], b.segments[b.count], error, now)) {
+      case Network::Input::segment:
+        ++b.count;
+        break;
+      case Network::Input::icmp_error:
+        on_icmp(error, now);
+        break;
+      case Network::Input::consumed:
+        break;
+    }
+  }
+  dispatch_batch(now);
+  return n;
+}
+
+std::size_t Tcp::receive_loopback(Time now) {
+  auto& b = priv->batch;
+  if (network.loopback_waiting()) update_share();
+  std::size_t n = 0;
+  for (; n < Private::Batch::kSize; ++n) {
+    Packet* p = network.next_loopback();
+    if (p == nullptr) break;
+    IcmpError error;
+    switch (network.input_ip(p, b.segments[b.count], error, now, true)) {
+      case Network::Input::segment:
+        ++b.count;
+        break;
+      case Network::Input::icmp_error:
+        on_icmp(error, now);
+        break;
+      case Network::Input::consumed:
+        break;
+    }
+  }
+  if (n > 0) dispatch_batch(now);
+  return n;
+}
+
+FlowRef Tcp::find_flow(const FlowKey& key, std::uint32_t hash) const {
+  return flows.find(hash, [this, &key](FlowRef r) {
+    switch (r.kind()) {
+      case FlowRef::Kind::connection:
+        return connections.at(r.index()).key == key;
+      case FlowRef::Kind::syn_entry:
+        return priv->syn_entries.at(r.index()).key == key;
+      case FlowRef::Kind::time_wait:
+        return priv->time_waits.at(r.index()).key == key;
+      case FlowRef::Kind::none:
+        break;
+    }
+    return false;
+  });
+}
+
+void Tcp::demultiplex(Segment& s, std::uint32_t hash, Time now) {
+  const FlowRef ref = find_flow(s.key, hash);
+  switch (ref.kind()) {
+    case FlowRef::Kind::connection: {
+      Connection& c = connections.at(ref.index());
+      c.hot.state == State::syn_sent ? on_syn_sent(c, s, now) : on_segment(c, s, now);
+      break;
+    }
+    case FlowRef::Kind::syn_entry:
+      on_syn_entry(priv->syn_entries.at(ref.index()), s, now);
+      break;
+    case FlowRef::Kind::time_wait:
+      on_time_wait(ref.index(), s, hash, now);
+      break;
+    case FlowRef::Kind::none:
+      on_new_flow(s, hash, now);
+      break;
+  }
+  if (s.packet != nullptr) cache.free(s.packet);
+}
+
+void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
+  if (Listener* l = find_listener({s.key.local, s.key.local_port}, hash)) return on_listen(*l, s, hash, now);
+  if (left_to_another(s)) return stats.add(Counter::left_to_another);
+  stats.add(Counter::no_socket);
+  send_reset_for(s, now);
+}
+
+// --- the loop
+
+// While a quarter of the packets is free there is no limit but the buffers'. Below, a connection may hold a
+// sixteenth of what is left above the reserve: the more there are, the less each gets, and something stays
+// for the next one (Choudhury and Hahne's dynamic thresholds). The reserve is for the device, control
+// segments and ACKs; in its lowest quarter payload is refused, so that ACKs can still come in and free what
+// waits for them.
+void Tcp::update_share() {
+  constexpr std::size_t kPacketBytes = 2048;
+  constexpr std::size_t kLeast = 4608, kVeryLeast = 2560;  // about two packets, and one
+  const PacketPool& pool = cache.pool();
+  const std::size_t free = pool.available(), all = pool.capacity(), reserve = all / 8;
+  refusing = free < reserve / 4;
+  share = UINT32_MAX;
+  if (free >= all / 4) return;
+  const std::size_t fair = free > reserve ? (free - reserve) * kPacketBytes / 16 : 0;
+  share = static_cast<std::uint32_t>(std::max(fair, free > reserve ? kLeast : kVeryLeast));
+}
+
+std::size_t Tcp::run_timers(Time now) {
+  const std::uint64_t tick = TimerWheel::tick_of(now);
+  if (tick == priv->last_tick) return 0;
+  priv->last_tick = tick;
+  std::size_t fired = 0;
+  while (TimerNode* node = wheel.expire(now)) {
+    run_timer(*node, now);
+    ++fired;
+  }
+  run_syn_timers(now);
+  run_time_wait_timers(now);
+  if (port != nullptr) {
+    port->service(now);
+    const bool up = port->link_up();
+    if (up && !priv->link_was_up) network.announce(now);
+    priv->link_was_up = up;
+  }
+  priv->network_due = network.run_timers(now);
+  IpAddress next_hop;
+  while (network.next_unreachable(next_hop)) on_unreachable(next_hop);
+  return fired;
+}
+
+std::size_t Tcp::poll(Time now) {
+  std::size_t work = 0;
+  if (port != nullptr) {
+    for (std::size_t i = 0; i < kMaxBursts; ++i) {
+      const std::size_t n = receive_burst(now);
+      work += n;
+      if (n < Private::Batch::kSize) break;
+    }
+  }
+  for (std::size_t i = 0; i < kMaxBursts; ++i) {
+    const std::size_t n = receive_loopback(now);
+    work += n;
+    if (n < Private::Batch::kSize) break;
+  }
+  work += run_timers(now);
+  transmit(now);
+  return work;
+}
+
+void Tcp::flush(Time now) {
+  while (Connection* c = acks.pop_front()) {
+    c->hot.ack_queued = false;
+    if (c->hot.ack_now) send_ack(*c, now);
+  }
+  transmit(now);
+  priv->network_due = network.run_timers(now);  // a first packet to a neighbour has begun to wait for it
+}
+
+void Tcp::transmit(Time now) {
+  if (port == nullptr) return;
+  device_full = !tx.flush(*port);
+  if (blocked.empty() || device_full) return;
+  push_blocked(now);
+  if (!device_full) device_full = !tx.flush(*port);
+}
+
+bool Tcp::pending() const {
+  if (!acks.empty() || network.loopback_waiting()) return true;
+  return port != nullptr && !tx.empty() && port->link_up();
+}
+
+Time Tcp::next_deadline() const {
+  Time first = std::min(wheel.next_deadline(), priv->network_due);
+  for (std::size_t i = 0; i < Private::kSynLists; ++i)
+    if (const SynEntry* e = priv->syn_lists[i].front(); e != nullptr) first = std::min(first, e->deadline);
+  return std::min(first, time_wait_deadline());
+}
+
+void Tcp::run_timer(TimerNode& node, Time now) {
+  const auto owner = [&node](TimerNode Connection::*member) -> Connection& {
+    alignas(Connection) static const std::byte probe[1] = {};
+    const auto* base = reinterpret_cast<const Connection*>(probe);
+    const auto offset = reinterpret_cast<const std::byte*>(&(base->*member)) - probe;
+    return *reinterpret_cast<Connection*>(reinterpret_cast<std::byte*>(&node) - offset);
+  };
+  switch (static_cast<TimerKind>(node.kind())) {
+    case TimerKind::retransmit:
+      return on_retransmit_timer(owner(&Connection::retransmit_timer), now);
+    case TimerKind::delayed_ack:
+      return on_delayed_ack_timer(owner(&Connection::delayed_ack_timer), now);
+    case TimerKind::life:
+      return on_life_timer(owner(&Connection::life_timer), now);
+  }
+}
+
+// --- connections and events
+
+Connection* Tcp::new_connection(const FlowKey& key, std::uint32_t hash, const Path& path,
+                                const SocketOptions& o, Time now) {
+  const std::uint32_t index = connections.create();
+  if (index == Slab<Connection>::kNone) {
+    stats.add(Counter::no_connection_slots);
+    return nullptr;
+  }
+  Connection& c = connections.at(index);
+  c.index = index;
+  c.key = key;
+  c.hash = hash;
+  c.path = &path;
+  c.options = o;
+  c.created = now;
+  return &c;
+}
+
+void Tcp::free_unsent(Connection& c) {
+  while (Packet* p = c.tx.queue.pop_front()) release(p);
+  while (Packet* p = c.tx.lent.pop_front()) cache.free(p);
+  c.tx.unsent = c.tx.lost = nullptr;
+  c.tx.memory = c.hot.snd_queued = 0;
+}
+
+void Tcp::free_packets(Connection& c) {
+  free_unsent(c);
+  while (Packet* p = c.rx.queue.pop_front()) cache.free(p);
+  while (Packet* p = c.rx.out_of_order.pop_front()) cache.free(p);
+}
+
+void Tcp::leave_table(Connection& c) {
+  if (!c.in_table) return;
+  flows.erase(c.hash, FlowRef(FlowRef::Kind::connection, c.index));
+  c.in_table = false;
+  if (c.holds_port) {
+    priv->ports.release(c.key.local_port);
+    c.holds_port = false;
+  }
+}
+
+void Tcp::destroy(Connection& c) {
+  leave_table(c);
+  if (c.detached) --priv->orphans;
+  free_packets(c);
+  connections.destroy(c.index);
+}
+
+void Tcp::raise(SocketBase& s, std::uint8_t edges) {
+  if (s.kind == SocketBase::Kind::connection) {
+    const auto& c = static_cast<Connection&>(s);
+    // Nobody listens: the application has gone, or has not accepted it yet (it will look when it does).
+    if (c.detached || c.listener != nullptr) return;
+  }
+  s.edges = static_cast<std::uint8_t>(s.edges | edges);
+  if (!s.event_hook.linked()) events.push_back(s);
+}
+
+void Tcp::finish(Connection& c, Errc error) {
+  leave_table(c);
+  wheel.cancel(c.retransmit_timer);
+  wheel.cancel(c.delayed_ack_timer);
+  wheel.cancel(c.life_timer);
+  c.ack_hook.unlink();
+  c.push_hook.unlink();
+  c.hot.ack_queued = c.hot.ack_now = c.hot.tx_blocked = false;
+  if (c.hot.state == State::syn_sent) {
+    c.accept_hook.unlink();
+    if (error != Errc::ok) stats.add(Counter::connect_failures);
+  }
+  c.hot.state = State::closed;
+  if (c.detached) return destroy(c);
+  free_unsent(c);
+  while (Packet* p = c.rx.out_of_order.pop_front()) cache.free(p);
+  if (error != Errc::ok) c.error = error;
+  std::uint8_t edges = SocketBase::kReadEdge | SocketBase::kWriteEdge | SocketBase::kCloseEdge;
+  if (error != Errc::ok) edges |= SocketBase::kErrorEdge;
+  raise(c, edges);
+}
+
+void Tcp::request_ack(Connection& c) {
+  c.hot.ack_now = true;
+  if (c.hot.ack_queued) return;
+  c.hot.ack_queued = true;
+  acks.push_back(c);
+}
+
+}  // namespace mtcp::stack

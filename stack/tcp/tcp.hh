@@ -1,0 +1,270 @@
+// TCP of one worker. The state is here; each group of member functions is in the file named above it. Private
+// to stack/: the world sees worker.hh.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "stack/base/slab.hh"
+#include "stack/ip/network.hh"
+#include "stack/packet/tx_queue.hh"
+#include "stack/tcp/flow_table.hh"
+#include "stack/timer/wheel.hh"
+#include "stack/worker.hh"
+
+namespace mtcp::stack {
+
+struct SynEntry;
+struct SynTerms;
+struct TimeWaitEntry;
+
+class Tcp {
+ public:
+  Tcp(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets, Time now);
+  ~Tcp();
+
+  // --- tcp.cc: the loop, slabs, events
+  std::size_t poll(Time now);
+  void flush(Time now);
+  void demultiplex(Segment& s, std::uint32_t hash, Time now);  // flow table, then listeners, then RST
+  void on_new_flow(Segment& s, std::uint32_t hash, Time now);
+  [[nodiscard]] FlowRef find_flow(const FlowKey& key, std::uint32_t hash) const;
+  // Data waits in `tx` for its companions: sends them once there is a burst of them.
+  void transmit_bursts(Time now) {
+    if (tx.size() >= 32) transmit(now);
+  }
+  void transmit(Time now);  // what is queued for the device
+  [[nodiscard]] bool pending() const;
+  [[nodiscard]] Time next_deadline() const;
+  std::size_t receive_burst(Time now);
+  std::size_t receive_loopback(Time now);
+  void dispatch_batch(Time now);
+  void update_share();  // for each burst and each write: the pool may drain within a millisecond
+  std::size_t run_timers(Time now);
+  void run_timer(TimerNode& node, Time now);
+  // A connection in CLOSED, not in the flow table yet; null without a slot.
+  Connection* new_connection(const FlowKey& key, std::uint32_t hash, const Path& path,
+                             const SocketOptions& options, Time now);
+  void destroy(Connection& c);      // leaves the flow table, frees packets, timers, slot
+  void leave_table(Connection& c);  // and gives the port back
+  void free_packets(Connection& c);
+  void free_unsent(Connection& c);                // what is queued for sending
+  void raise(SocketBase& s, std::uint8_t edges);  // puts it in the event list
+  // The connection is over: error for the application (ok: none), state CLOSED; destroyed if detached.
+  void finish(Connection& c, Errc error);
+  void request_ack(Connection& c);  // an ACK leaves with the next flush
+  // Exact address, then the wildcard of its family, then :: for IPv4; `hash` spreads flows over SO_REUSEPORT
+  // groups.
+  [[nodiscard]] Listener* find_listener(const Endpoint& local, std::uint32_t hash);
+
+  // --- listen.cc, syn_entry.hh, cookie.cc: passive opens (RFC 9293 3.10.7.2, 3.10.7.4; RFC 4987)
+  Result<Listener*> listen(const Endpoint& local, const Worker::ListenOptions& options);
+  void close_listener(Listener& l, Time now);
+  void leave_listener(Listener& l, Time now);
+  [[nodiscard]] bool left_to_another(const Segment& s) const;
+  Connection* accept(Listener& l);
+  void on_listen(Listener& l, Segment& s, std::uint32_t hash, Time now);
+  void on_syn_entry(SynEntry& e, Segment& s, Time now);
+  // `isn`: beyond the TIME-WAIT that this SYN replaces, or null.
+  void on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Time now);
+  enum class Admission : std::uint8_t { queue, cookie, drop };
+  Admission admit_syn(const Listener& l, bool recycled);
+  bool check_syn_entry(SynEntry& e, const Segment& s, Time now);
+  void send_syn_entry_ack(const SynEntry& e, Time now);
+  bool on_cookie_ack(Listener& l, Segment& s, std::uint32_t hash, Time now);  // cookie.cc; false: not one
+  void send_cookie(const SynEntry& e, Time now);
+  void send_syn_ack(const SynEntry& e, Seq iss, std::uint32_t ts_val, Time now);
+  // The handshake is complete: makes the connection, queues it at its listener and lets it have the segment.
+  // `replaced`: what stands for the flow in the table, or none. False: no slot.
+  bool establish(SynEntry& e, FlowRef replaced, Segment& s, Time now);
+  void drop_syn_entry(SynEntry& e);    // leaves the flow table, too
+  void forget_syn_entry(SynEntry& e);  // something else stands in the flow table
+  void run_syn_timers(Time now);
+
+  // --- connect.cc, isn.cc, ports.cc: active opens (RFC 9293 3.10.1, 3.10.7.3; RFC 6528; RFC 6056)
+  Result<Connection*> connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& options,
+                              Time now);
+  Errc claim_flow(const FlowKey& key, std::uint32_t hash, Seq* isn, Time now);
+  Errc choose_local_port(FlowKey& key, std::uint32_t& hash, Seq* isn, Time now);
+  void on_syn_sent(Connection& c, Segment& s, Time now);
+  void on_syn_ack(Connection& c, Segment& s, Time now);
+  void on_crossed_syn(Connection& c, Segment& s, Time now);
+  Seq choose_isn(const FlowKey& key, Time now) const;
+  std::uint32_t choose_ts_offset(const FlowKey& key) const;
+  // Common end of all opens: options of the peer's SYN into the connection, windows, buffers, ESTABLISHED.
+  // Expects iss, irs, snd_una, snd_nxt, rcv_nxt, and hot.rcv_wscale to be what we offered.
+  void apply_syn_options(Connection& c, const TcpOptions& peer, std::uint32_t peer_window,
+                         bool window_is_scaled, Time now);
+  void apply_terms(Connection& c, const SynTerms& terms, std::uint32_t peer_window, bool window_is_scaled,
+                   Time now);
+  // The MSS that our SYN announces, from the path (RFC 9293 3.7.1, RFC 6691) and TCP_MAXSEG.
+  [[nodiscard]] static std::uint16_t local_mss(const Path& path, const FlowKey& key, const SocketOptions& o);
+
+  // --- time_wait.cc (RFC 9293 3.6; RFC 6191; RFC 1337)
+  void enter_time_wait(Connection& c,
+                       Time now);  // replaces the connection by an entry; destroys it if detached
+  void on_time_wait(std::uint32_t index, Segment& s, std::uint32_t hash, Time now);
+  void append_time_wait(std::uint32_t index, Time now);
+  void unlink_time_wait(TimeWaitEntry& e);
+  void drop_time_wait(std::uint32_t index);
+  void send_time_wait_ack(const TimeWaitEntry& e, Time now);
+  void run_time_wait_timers(Time now);
+  [[nodiscard]] Time time_wait_deadline() const;
+  [[nodiscard]] bool time_wait_reusable(const TimeWaitEntry& e, Time now) const;  // for a connect
+
+  // --- close.cc: RFC 9293 3.10.4, 3.10.5 and what FIN does to the states
+  void shutdown(Connection& c, bool read, bool write, Time now);
+  void close(Connection& c, Time now);
+  void abort(Connection& c, Time now);
+  void abort_orphans(Time now);
+  void queue_fin(Connection& c, Time now);  // after the data
+  void await_fin(Connection& c, Time now);  // FIN-WAIT-2 without an application
+  void on_fin_received(Connection& c,
+                       Time now);              // the peer's FIN is in order: ESTABLISHED -> CLOSE-WAIT, ...
+  void on_fin_acked(Connection& c, Time now);  // ours is acknowledged: FIN-WAIT-1 -> FIN-WAIT-2, ...
+  void on_icmp(const IcmpError& e, Time now);
+  void on_unreachable(const IpAddress& next_hop);
+  // The application has let go. Orphans are bounded: past that the connection is reset, and gone (false).
+  bool detach(Connection& c, Time now);
+
+  // --- reset.cc: RST (RFC 9293 3.5.2, RFC 5961)
+  void send_reset_for(const Segment& s, Time now);  // in answer to a segment that has no connection
+  void send_reset(Connection& c, Time now);         // abort of a connection
+  // RFC 5961 sections 3 and 4: RST or SYN on a synchronized connection. True: the segment has been dealt with
+  // (`c` may be gone). The segment's sequence number has not been checked yet.
+  bool on_reset_or_syn(Connection& c, Segment& s, Time now);
+  void send_challenge_ack(Connection& c, Time now);
+  [[nodiscard]] bool take_challenge_budget(Time now);
+
+  // --- input.cc: RFC 9293 3.10.7.4, in the order of its steps, for synchronized states and SYN-RECEIVED
+  void on_segment(Connection& c, Segment& s, Time now);
+  bool check_unusual(Connection& c, Segment& s, Time now);  // steps 1 to 4 and 6; false: dealt with
+  void answer_unacceptable(Connection& c, const Segment& s, Time now);
+  bool complete_simultaneous_open(Connection& c, Segment& s, Time now);
+
+  // --- receive.cc, reassembly.cc, window.cc: payload and FIN (seventh and eighth step), delayed ACKs,
+  // windows to announce Ownership of packets: whoever takes s.packet sets it to null; demultiplex() frees
+  // what is left at the end.
+  bool on_payload(Connection& c, Segment& s, Time now);  // false: the connection is gone
+  std::uint32_t receive_window(
+      Connection& c);  // bytes to announce: SWS avoidance (RFC 9293 3.8.6.2.2), never shrinks
+  // The last step of every open, when hot.mss, the windows and scales are known: buffers, cwnd, congestion
+  // control.
+  void init_transfer(Connection& c, Time now);
+  // Shift that lets the largest receive buffer be announced (RFC 7323 section 2); for SYN and SYN-ACK.
+  [[nodiscard]] std::uint8_t choose_window_scale(const SocketOptions& o) const;
+  // The window of a SYN or SYN-ACK: bytes, not scaled, at most 65535.
+  [[nodiscard]] std::uint32_t initial_window(const SocketOptions& o) const;
+  void enqueue_in_order(Connection& c, Packet*& p);
+  void insert_out_of_order(Connection& c, Segment& s);
+  void drain_out_of_order(Connection& c);
+  void prune_out_of_order(Connection& c);
+  bool accept_in_order(Connection& c, Segment& s, Time now);
+  bool accept_fin(Connection& c, Time now);  // false: the connection is gone
+  void schedule_ack(Connection& c, Time now);
+  void resize_buffers(Connection& c);
+  // What `share` leaves of the limits in buffers.hh.
+  [[nodiscard]] std::uint32_t send_room(const Connection& c) const;  // bytes
+  [[nodiscard]] bool is_writable(const Connection& c) const;
+  [[nodiscard]] std::uint32_t receive_limit(const Connection& c) const;  // bytes of packets
+  void after_read(Connection& c, std::uint32_t copied, Time now);
+  Result<std::size_t> receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);
+
+  // --- ack.cc, recovery.cc: fifth step: RTT, windows, congestion control, fast retransmit and recovery.
+  bool on_ack(Connection& c, Segment& s,
+              Time now);  // false: the segment is dropped, or the connection is gone
+  bool on_odd_ack(Connection& c, Segment& s, Time now);
+  void on_window_opened(Connection& c);
+  void take_rtt_sample(Connection& c, Duration rtt);
+  void on_duplicate_ack(Connection& c, Time now);
+  // Returns the payload bytes that `ack` covers; `rtt` negative: no sample.
+  std::uint32_t remove_acked(Connection& c, Seq ack, Duration& rtt, Time now);
+  void on_new_ack(Connection& c, std::uint32_t acked, std::uint32_t flight_before, Time now);
+
+  // --- output.cc, send.cc: what may be sent now (Nagle, cork, SWS), segments with their options
+  Result<std::size_t> send(Connection& c, std::span<const iovec> data, bool more, Time now);
+  Result<std::size_t> reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now);
+  void commit(Connection& c, std::size_t bytes, bool more, Time now);
+  // Sends what windows and Nagle allow, FIN included. `override`: neither Nagle nor cork holds anything back.
+  void push(Connection& c, Time now, bool override = false);
+  bool must_stop(Connection& c);  // the device does not keep up: push_blocked() comes back to it
+  void wake_writer(Connection& c);  // if a write found too little room and there is enough now
+  void push_blocked(Time now);    // those that found the transmit queue full; after it was flushed
+  void on_path_mtu(Connection& c, std::uint32_t mtu,
+                   Time now);  // "fragmentation needed" (RFC 1191): bytes, IP packet
+  bool transmit(Connection& c, Packet* p,
+                Time now);  // first time or again; false: it is still with the device
+  bool split(Connection& c, Packet* p, std::uint32_t at);
+  void send_fin(Connection& c, Time now);    // a FIN without data
+  void release(Packet* p);                   // frees, also what the device still reads
+  void send_ack(Connection& c, Time now);    // a pure ACK, now
+  void send_probe(Connection& c, Time now);  // one that the peer must answer: an old sequence number
+  void send_syn(Connection& c, Time now);    // SYN, or SYN-ACK in SYN-RECEIVED of a simultaneous open
+  // A packet with a TCP header and no payload, ready for Network::output_tcp; null if the pool is empty.
+  struct Header {
+    FlowKey key;
+    Seq seq, ack;
+    std::uint8_t flags = 0;
+    std::uint8_t tos = 0, ttl = 0;  // of the IP header; ttl 0: the usual one
+    std::uint32_t window = 0;  // as on the wire
+    bool timestamps = false;
+    std::uint32_t ts_val = 0, ts_ecr = 0;
+    std::uint16_t mss = 0;        // SYN: MSS option; 0: none
+    int window_scale = -1;        // SYN: -1: none
+    bool sack_permitted = false;  // SYN
+  };
+  bool send_bare(const Header& h, const Path& path, TxPriority priority, Time now);  // false: no packet
+  [[nodiscard]] static std::uint32_t ts_clock(Time now);                             // RFC 7323: milliseconds
+
+  // --- retransmit.cc, rto.hh: RFC 6298, zero-window probes, keep-alive, giving up
+  void on_retransmit_timer(Connection& c, Time now);
+  void on_delayed_ack_timer(Connection& c, Time now);
+  void on_life_timer(Connection& c, Time now);
+  void arm_retransmit(Connection& c, Time now);
+  bool retransmit_head(Connection& c, Time now);  // the oldest unacknowledged segment; false: not sent
+  void retransmit_lost(Connection& c, Time now);  // after a timeout: as much as cwnd allows
+  void arm_probe(Connection& c, Time now);        // nothing in flight and something to send: persist timer
+  void on_probe_timer(Connection& c, Time now);
+  void on_timeout(Connection& c, Time now);  // RFC 6298 section 5
+  void on_syn_timer(Connection& c, Time now);
+  void mark_all_lost(Connection& c);
+  [[nodiscard]] bool user_timeout_expired(const Connection& c, Time now) const;
+  bool give_up(Connection& c, std::uint32_t tries, Time now);  // true: the connection is over
+  void on_keepalive(Connection& c, Time now);
+  void arm_keepalive(Connection& c, Time now);
+
+  // --- info.cc: what the socket layer asks
+  [[nodiscard]] Readiness readiness(const Connection& c) const;
+  [[nodiscard]] Readiness readiness(const Listener& l) const;
+  void set_options(Connection& c, const SocketOptions& options, Time now);
+  [[nodiscard]] ConnectionInfo info(const Connection& c) const;
+  [[nodiscard]] std::size_t readable_bytes(const Connection& c) const;
+  [[nodiscard]] std::size_t writable_bytes(const Connection& c) const;
+  [[nodiscard]] bool drained(const Connection& c) const;
+
+  const Options& options;
+  Stats& stats;
+  Secrets secrets;
+  Port* port;
+  PacketCache cache;
+  TxQueue tx;
+  Network network;
+  TimerWheel wheel;
+  FlowTable flows;
+  Slab<Connection> connections;
+  IntrusiveList<SocketBase, &SocketBase::event_hook> events;
+  IntrusiveList<Connection, &Connection::ack_hook> acks;
+  IntrusiveList<Connection, &Connection::push_hook> blocked;
+  // Bytes of packets that a connection may hold in each direction, beside the limits of its buffers: neither
+  // peers that do not read nor applications may starve the others, or the device, of packets.
+  std::uint32_t share = UINT32_MAX;
+  bool refusing = false;  // payload is not taken: packets are nearly used up
+  bool device_full = false;  // it took less than it was offered in this turn: no use in asking again
+  // The rest (SYN entries, TIME-WAIT entries, listeners, ports, challenge-ACK budget) belongs to the files
+  // that use it.
+  struct Private;
+  std::unique_ptr<Private> priv;
+};
+
+}  // namespace mtcp::stack

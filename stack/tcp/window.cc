@@ -1,0 +1,137 @@
+// The windows and buffers of a connection: how they begin, what is announced, how they grow.
+#include <algorithm>
+
+#include "stack/tcp/buffers.hh"
+#include "stack/tcp/congestion.hh"
+#include "stack/tcp/tcp.hh"
+
+namespace mtcp::stack {
+namespace {
+
+constexpr std::uint32_t kSmallestBuffer = 2304;  // Linux's SOCK_MIN_RCVBUF
+constexpr std::uint8_t kQuickAcks = 16;          // Linux's TCP_MAX_QUICKACKS
+
+std::uint32_t receive_buffer(const SocketOptions& o, const TcpTuning& t) {
+  return o.rcvbuf != 0 ? std::max(o.rcvbuf, kSmallestBuffer) : t.rmem.initial;
+}
+
+std::uint32_t clamped(std::uint32_t window, const SocketOptions& o) {
+  return o.window_clamp != 0 ? std::min(window, o.window_clamp) : window;
+}
+
+}  // namespace
+
+std::uint8_t Tcp::choose_window_scale(const SocketOptions& o) const {
+  if (!options.tcp.window_scaling) return 0;
+  std::uint32_t largest =
+      clamped(window_of_buffer(std::max(receive_buffer(o, options.tcp), options.tcp.rmem.max)), o);
+  std::uint8_t shift = 0;
+  for (; largest > 65535 && shift < 14; largest >>= 1) ++shift;
+  return shift;
+}
+
+std::uint32_t Tcp::initial_window(const SocketOptions& o) const {
+  return std::min(clamped(window_of_buffer(receive_buffer(o, options.tcp)), o), 65535U);
+}
+
+void Tcp::resize_buffers(Connection& c) {
+  const auto& o = c.options;
+  const auto& d = options.tcp;
+  if (o.rcvbuf != 0 || c.rx.buffer == 0) c.rx.buffer = receive_buffer(o, d);
+  // Unless it was asked for, room for what the path will take soon: the buffer must not be what limits slow
+  // start.
+  const std::uint32_t start = std::max(2 * c.hot.cwnd, 4 * d.initial_window * c.hot.mss);
+  const std::uint32_t automatic = std::min(std::max(d.wmem.initial, start), d.wmem.max);
+  if (o.sndbuf != 0) {
+    c.tx.buffer = std::max(o.sndbuf, kSmallestBuffer);
+  } else {
+    c.tx.buffer = std::max(c.tx.buffer, automatic);
+  }
+}
+
+void Tcp::init_transfer(Connection& c, Time now) {
+  auto& h = c.hot;
+  const auto& d = options.tcp;
+  // RFC 6928; RFC 5681 section 3.1: one segment if the SYN was lost.
+  h.cwnd = h.retransmitting_syn ? h.mss : d.initial_window * h.mss;
+  h.rcv_adv = h.rcv_nxt + initial_window(c.options);
+  h.last_ack_sent = h.rcv_nxt;
+  h.last_received = ts_clock(now);
+  auto& t = c.tx;
+  t.cc = find_congestion_control(d.congestion_control);
+  if (t.cc == nullptr) t.cc = find_congestion_control("newreno");
+  t.recover = c.iss;
+  t.small_end = h.snd_una;
+  t.max_window = std::max(t.max_window, h.snd_wnd);
+  t.last_sent = now;
+  t.backoff = t.retries = 0;
+  t.first_unanswered = Time{};
+  auto& rx = c.rx;
+  rx.mss_estimate = std::min<std::uint32_t>(h.mss, 536);
+  rx.drs_start = now;
+  rx.drs_space = std::min(initial_window(c.options), 10U * h.mss);
+  rx.quickack_left = kQuickAcks;
+  rx.ts_recent_age = ts_clock(now) / 1000;
+  resize_buffers(c);
+  arm_keepalive(c, now);
+}
+
+std::uint32_t Tcp::send_room(const Connection& c) const {
+  const std::uint32_t used = send_used(c);
+  if (refusing && used != 0)
+    return 0;  // its ACKs will wake it; who has nothing in flight would sleep for ever
+  return used < share ? std::min(send_space(c), share - used) : 0;
+}
+
+bool Tcp::is_writable(const Connection& c) const { return send_room(c) != 0 && has_send_space(c); }
+
+std::uint32_t Tcp::receive_limit(const Connection& c) const {
+  return refusing ? 0 : std::min(receive_memory_limit(c), share);
+}
+
+std::uint32_t Tcp::receive_window(Connection& c) {
+  const auto& h = c.hot;
+  const std::uint32_t unit = 1U << h.rcv_wscale;
+  const std::uint32_t most = 65535U << h.rcv_wscale;
+  const std::uint32_t limit = std::min(largest_window(c), most);
+  const std::uint32_t current = after(h.rcv_adv, h.rcv_nxt) ? h.rcv_adv - h.rcv_nxt : 0;
+  std::uint32_t free = c.rx.queued < limit ? limit - c.rx.queued : 0;
+  if (c.rx.memory > std::min(c.rx.buffer, share / 2)) free = 0;
+  // RFC 9293 3.8.6.2.2: the right edge moves by a segment or half the buffer at least, and never to the left.
+  if (const std::uint32_t down = free & ~(unit - 1); down >= current + std::min(limit / 2, c.rx.mss_estimate))
+    return down;
+  // RFC 7323 section 2.4: what was announced is rounded up, so that the scale does not take it back; but not
+  // so often that tiny segments move the edge past the buffer. What was once announced is accepted in any
+  // case.
+  const std::uint32_t up = (current + unit - 1) & ~(unit - 1);
+  return c.rx.queued + up <= limit + limit / 8 ? std::min(up, most) : current & ~(unit - 1);
+}
+
+void Tcp::after_read(Connection& c, std::uint32_t copied, Time now) {
+  auto& h = c.hot;
+  auto& rx = c.rx;
+  // Dynamic right-sizing: twice what the application took in one RTT, so that the sender may double.
+  rx.drs_copied += copied;
+  const Duration rtt = rx.rtt != Duration::zero() ? rx.rtt : c.tx.srtt;
+  if (rtt != Duration::zero() && now - rx.drs_start >= rtt) {
+    if (rx.drs_copied > rx.drs_space) {
+      if (c.options.rcvbuf == 0 && rx.buffer < options.tcp.rmem.max) {
+        const std::uint64_t window = 2 * std::uint64_t{rx.drs_copied} + 16 * std::uint64_t{rx.mss_estimate};
+        const std::uint64_t growth = window * (rx.drs_copied - rx.drs_space) / std::max(rx.drs_space, 1U);
+        const std::uint64_t buffer = std::min<std::uint64_t>(2 * (window + 2 * growth), options.tcp.rmem.max);
+        rx.buffer = std::max(rx.buffer, static_cast<std::uint32_t>(buffer));
+      }
+      rx.drs_space = rx.drs_copied;
+    }
+    rx.drs_copied = 0;
+    rx.drs_start = now;
+  }
+  if (h.fin_received || !is_synchronized(h.state)) return;
+  // The peer hears at once of a window that has opened by half or more (as Linux's tcp_cleanup_rbuf).
+  const std::uint32_t current = after(h.rcv_adv, h.rcv_nxt) ? h.rcv_adv - h.rcv_nxt : 0;
+  if (h.ack_now || current > largest_window(c) / 2) return;
+  const std::uint32_t window = receive_window(c);
+  if (window != 0 && window >= 2 * current) request_ack(c);
+}
+
+}  // namespace mtcp::stack

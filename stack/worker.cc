@@ -1,0 +1,75 @@
+#include "stack/worker.hh"
+
+#include "stack/tcp/private.hh"
+
+namespace mtcp::stack {
+
+Worker::Worker(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets,
+               Time now)
+    : tcp_(std::make_unique<Tcp>(options, port, pool, stats, secrets, now)) {}
+Worker::~Worker() = default;
+
+std::size_t Worker::poll(Time now) { return tcp_->poll(now); }
+void Worker::flush(Time now) { tcp_->flush(now); }
+bool Worker::pending() const { return tcp_->pending(); }
+Time Worker::next_deadline() const { return tcp_->next_deadline(); }
+SocketBase* Worker::next_event() { return tcp_->events.pop_front(); }
+std::size_t Worker::connections() const { return tcp_->connections.size(); }
+std::size_t Worker::time_waits() const { return tcp_->priv->time_waits.size(); }
+
+Result<Listener*> Worker::listen(const Endpoint& local, const ListenOptions& options) {
+  return tcp_->listen(local, options);
+}
+Connection* Worker::accept(Listener& l) { return tcp_->accept(l); }
+void Worker::close(Listener& l, Time now) { tcp_->close_listener(l, now); }
+void Worker::leave(Listener& l, Time now) { tcp_->leave_listener(l, now); }
+Readiness Worker::readiness(const Listener& l) const { return tcp_->readiness(l); }
+
+Result<Connection*> Worker::connect(const Endpoint& local, const Endpoint& remote,
+                                    const SocketOptions& options, Time now) {
+  auto c = tcp_->connect(local, remote, options, now);
+  tcp_->transmit_bursts(now);
+  return c;
+}
+
+Result<std::size_t> Worker::send(Connection& c, std::span<const iovec> data, bool more, Time now) {
+  auto n = tcp_->send(c, data, more, now);
+  tcp_->transmit_bursts(now);
+  return n;
+}
+Result<std::size_t> Worker::reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now) {
+  return tcp_->reserve(c, bytes, out, now);
+}
+void Worker::commit(Connection& c, std::size_t bytes, bool more, Time now) {
+  tcp_->commit(c, bytes, more, now);
+  tcp_->transmit_bursts(now);
+}
+Result<std::size_t> Worker::receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags,
+                                    Time now) {
+  return tcp_->receive(c, data, flags, now);
+}
+void Worker::shutdown(Connection& c, bool read, bool write, Time now) { tcp_->shutdown(c, read, write, now); }
+void Worker::close(Connection& c, Time now) {
+  tcp_->close(c, now);
+  tcp_->transmit_bursts(now);
+}
+void Worker::abort(Connection& c, Time now) { tcp_->abort(c, now); }
+void Worker::abort_orphans(Time now) { tcp_->abort_orphans(now); }
+Readiness Worker::readiness(const Connection& c) const { return tcp_->readiness(c); }
+bool Worker::drained(const Connection& c) const { return tcp_->drained(c); }
+Errc Worker::take_error(Connection& c) { return std::exchange(c.error, Errc::ok); }
+void Worker::set_options(Connection& c, const SocketOptions& options, Time now) {
+  tcp_->set_options(c, options, now);
+}
+ConnectionInfo Worker::info(const Connection& c) const { return tcp_->info(c); }
+std::size_t Worker::readable_bytes(const Connection& c) const { return tcp_->readable_bytes(c); }
+std::size_t Worker::writable_bytes(const Connection& c) const { return tcp_->writable_bytes(c); }
+
+void Worker::for_each(void (*visit)(void* context, const ConnectionInfo& info), void* context) const {
+  const Tcp& tcp = *tcp_;
+  tcp.connections.for_each([&](const Connection& c, std::uint32_t) { visit(context, tcp.info(c)); });
+}
+
+Network& Worker::network() { return tcp_->network; }
+
+}  // namespace mtcp::stack

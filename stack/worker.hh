@@ -1,0 +1,140 @@
+// One core's stack: the loop that turns batches of packets into batches of socket events, and the calls that the
+// socket layer makes. Owns flow table, timers, pools and network; shares nothing with other workers. Not thread-safe:
+// the socket layer's lock covers it. Time is always an argument and never goes back.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "stack/base/result.hh"
+#include "stack/options.hh"
+#include "stack/port/port.hh"
+#include "stack/socket_base.hh"
+#include "stack/stats.hh"
+#include "stack/tcp/connection.hh"
+#include "stack/tcp/listener.hh"
+
+namespace mtcp::stack {
+
+class Tcp;
+
+// Keys of everything that must not be guessable: ISN, ports, cookies, timestamps offsets, table hashes.
+struct Secrets {
+  std::array<std::uint64_t, 4> key{};
+};
+
+struct ReceiveFlags {
+  bool peek = false;      // MSG_PEEK: leave the data
+  bool discard = false;   // MSG_TRUNC: count, do not copy
+};
+
+// What TCP_INFO, mtcp-stat and tests want to know.
+struct ConnectionInfo {
+  FlowKey key;
+  State state = State::closed;
+  std::uint32_t rx_queued = 0, tx_queued = 0;  // bytes: unread; unacknowledged and unsent
+  std::uint32_t tx_unsent = 0;                 // bytes
+  std::uint32_t cwnd = 0, ssthresh = 0;        // bytes
+  std::uint32_t snd_wnd = 0, rcv_wnd = 0;      // bytes
+  std::uint32_t mss = 0, rcv_mss = 0, peer_mss = 0, path_mtu = 0;
+  Duration srtt{}, rttvar{}, rto{};
+  std::uint32_t retransmits = 0, flight = 0;
+  std::uint8_t backoff = 0, probes = 0;
+  std::uint8_t snd_wscale = 0, rcv_wscale = 0;
+  bool timestamps = false, wscale = false, sack = false;
+  bool in_recovery = false;
+  std::uint64_t bytes_received = 0, bytes_acked = 0;
+  Time last_sent{}, last_received{}, created{};
+};
+
+class Worker {
+ public:
+  // `port` may be null: then only the loopback wire exists. `pool` must be the port's own pool where there is a port.
+  // All references outlive the Worker.
+  Worker(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets, Time now);
+  ~Worker();
+
+  // --- the loop
+  // Receives and processes a burst (and the loopback wire), runs timers, sends what that produced except ACKs that a
+  // reply may still carry. Returns the number of packets and timers handled: 0 means that there was nothing to do.
+  std::size_t poll(Time now);
+  // Sends everything that waits: data, ACKs, control. Call before sleeping and when the application goes off to compute.
+  void flush(Time now);
+  // Something waits to be sent, or is on the loopback wire: poll again before sleeping.
+  [[nodiscard]] bool pending() const;
+  // poll() need not be called before this unless a packet comes. kNever if no timer is armed.
+  [[nodiscard]] Time next_deadline() const;
+  // The next socket whose readiness may have changed since it was last returned here, or null. Read and clear `edges`.
+  SocketBase* next_event();
+  [[nodiscard]] std::size_t connections() const;  // that hold a slot, closed by the application or not
+  [[nodiscard]] std::size_t time_waits() const;
+
+  // --- listening
+  struct ListenOptions {
+    std::uint32_t backlog = 128;
+    SocketOptions socket;
+    bool v6_only = false;       // a listener on :: that does not take IPv4
+    bool reuse_port = false;
+    Duration defer_accept{};    // TCP_DEFER_ACCEPT; 0: off
+  };
+  // address_in_use if another listener has the endpoint. `local.address` may be any. The Listener stays until close().
+  Result<Listener*> listen(const Endpoint& local, const ListenOptions& options);
+  // An established connection, or null. The caller sets its `user` and owns it until close().
+  Connection* accept(Listener& l);
+  // Stops listening; connections that were not accepted are reset.
+  void close(Listener& l, Time now);
+  // The same for a listener that another process goes on with and whose packets still come here: from now on a SYN to
+  // it is not refused but left unanswered, so that its sender tries again and meets the other process.
+  void leave(Listener& l, Time now);
+  [[nodiscard]] Readiness readiness(const Listener& l) const;
+
+  // --- connecting
+  // Starts an active open; `local` may be any address and port 0. The connection is in SYN-SENT when this returns;
+  // its fate is an event (writable, or error with take_error()). address_in_use, address_unavailable,
+  // network_unreachable, no_buffers at once.
+  Result<Connection*> connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& options, Time now);
+
+  // --- streams
+  // Copies up to the free space of the send buffer; returns bytes taken. would_block if none; broken_pipe after
+  // shutdown or close by the peer's reset; not_connected. `more`: MSG_MORE.
+  Result<std::size_t> send(Connection& c, std::span<const iovec> data, bool more, Time now);
+  // The same without a copy: lends up to `out.size()` pieces of buffer for at most `bytes` bytes in all; fill them
+  // from the front and commit how many bytes are there (the rest is given back). No other call on `c` in between.
+  Result<std::size_t> reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now);  // returns pieces
+  void commit(Connection& c, std::size_t bytes, bool more, Time now);
+  // Copies what is queued; returns bytes. 0 is the end of the stream. would_block if none; the pending error if any.
+  Result<std::size_t> receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);
+  void shutdown(Connection& c, bool read, bool write, Time now);
+  // The application lets go: `c` is not to be used after this. Sends FIN, or RST if there is unread data or
+  // SO_LINGER with time 0; the rest happens by itself.
+  void close(Connection& c, Time now);
+  // RST and gone.
+  void abort(Connection& c, Time now);
+  // RST for every connection that was closed and whose peer has not got everything: nobody will go on sending.
+  void abort_orphans(Time now);
+  [[nodiscard]] Readiness readiness(const Connection& c) const;
+  // Everything sent has been acknowledged (SO_LINGER waits for this), FIN included if there was one.
+  [[nodiscard]] bool drained(const Connection& c) const;
+  // SO_ERROR: returns and clears.
+  Errc take_error(Connection& c);
+  // Takes over changed options: pushes what cork or nodelay set free, arms keep-alive, resizes buffers.
+  void set_options(Connection& c, const SocketOptions& options, Time now);
+  [[nodiscard]] ConnectionInfo info(const Connection& c) const;
+  // Bytes that receive() would return now, and free bytes of the send buffer.
+  [[nodiscard]] std::size_t readable_bytes(const Connection& c) const;
+  [[nodiscard]] std::size_t writable_bytes(const Connection& c) const;
+
+  // Calls `visit(const ConnectionInfo&)`-like function for each connection, listener excluded. For mtcp-stat.
+  void for_each(void (*visit)(void* context, const ConnectionInfo& info), void* context) const;
+
+  [[nodiscard]] Network& network();
+
+ private:
+  std::unique_ptr<Tcp> tcp_;
+};
+
+}  // namespace mtcp::stack
