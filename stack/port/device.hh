@@ -1,0 +1,41 @@
+// Opening devices. The one header of stack/port/dpdk that others include; no DPDK type appears in it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "stack/port/port.hh"
+
+namespace mtcp::stack {
+
+struct DeviceConfig {
+  std::string port;            // DPDK device string ("net_af_packet0,iface=eth0") or PCI address
+  std::uint32_t queues = 1;    // wanted; 0: as many as make sense
+  std::uint32_t rx_ring = 1024, tx_ring = 1024;
+  std::uint32_t mtu = 1500;
+  std::uint32_t packets = 65536;  // buffers per queue
+  int hugepages = -1;          // -1 automatic (use them when there are enough), 0 off, 1 required
+};
+
+// A started device with all its queues and pools. Opened at most once per process (EAL allows no more), inherited by
+// fork: pools and rings are shared mappings, and nothing in it depends on a thread.
+class Device {
+ public:
+  virtual ~Device() = default;  // stops and closes the device; only in the process that opened it or the last one
+  [[nodiscard]] virtual std::uint32_t queues() const = 0;
+  // Queue `index` for a stack with number `stack_id` (distinct among all processes that share the device).
+  // Claims it for the calling process: null if a living process has it. The Port releases it when destroyed; the
+  // claim of a process that died is taken over.
+  virtual std::unique_ptr<Port> claim(std::uint32_t index, std::uint32_t stack_id) = 0;
+  // For the child of a fork that will not use its parent's device: closes the inherited descriptors, so that the peer
+  // notices when the parent dies. After this, and without it in any process but the opener, the object and its ports
+  // are to be leaked or destroyed only; destroying a port does not release the parent's claim.
+  virtual void abandon() {}
+};
+
+// Null and `message` (what is wrong and how to mend it) on failure. Takes 50-400 ms. Leaves the calling thread's CPU
+// affinity and signal mask as they were, starts no thread, opens nothing without O_CLOEXEC, prints nothing.
+std::unique_ptr<Device> open_device(const DeviceConfig& config, std::string& message);
+
+}  // namespace mtcp::stack

@@ -1,0 +1,232 @@
+#include "stack/port/dpdk/af_packet.hh"
+
+#include <errno.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <string_view>
+
+#include "stack/port/dpdk/eal.hh"
+#include "stack/port/dpdk/split.hh"
+
+namespace mtcp::stack::dpdk {
+
+namespace {
+
+// The value of `key` in "driver0,key=value,...".
+std::string value_of(std::string_view port, std::string_view key) {
+  const std::string pattern = "," + std::string(key) + "=";
+  const std::size_t at = port.find(pattern);
+  if (at == port.npos) return {};
+  port.remove_prefix(at + pattern.size());
+  return std::string(port.substr(0, port.find(',')));
+}
+
+class Socket {
+ public:
+  Socket(int domain, int type, int protocol)
+      : fd_(static_cast<int>(system_call(SYS_socket, domain, type | SOCK_CLOEXEC, protocol))) {}
+  ~Socket() {
+    if (fd_ >= 0) system_call(SYS_close, fd_);
+  }
+  Socket(const Socket&) = delete;
+  Socket& operator=(const Socket&) = delete;
+  [[nodiscard]] bool is_open() const { return fd_ >= 0; }
+  [[nodiscard]] bool ioctl(unsigned long request, ifreq& r) const {
+    return system_call(SYS_ioctl, fd_, static_cast<long>(request), reinterpret_cast<long>(&r)) >= 0;
+  }
+
+ private:
+  int fd_;
+};
+
+// Frame slots: a power of two that holds TPACKET's header and the frame.
+std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048u, mtu + 18 + 66)); }
+
+}  // namespace
+
+std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues) {
+  std::string port = config.port;
+  const auto add = [&](const char* key, std::uint32_t value) {
+    if (value_of(port, key).empty()) port += "," + std::string(key) + "=" + std::to_string(value);
+  };
+  const std::uint32_t frame = frame_size(config.mtu);
+  const std::uint32_t block = std::max(frame, 32768u);
+  const std::uint32_t per_block = block / frame;
+  const std::uint32_t frames = std::max(config.rx_ring, config.tx_ring);
+  add("qpairs", queues);
+  add("framesz", frame);
+  add("blocksz", block);
+  add("framecnt", (frames + per_block - 1) / per_block * per_block);
+  return port;
+}
+
+bool af_packet_check(const DeviceConfig& config, std::uint32_t& mtu, std::string& message) {
+  const std::string name = value_of(config.port, "iface");
+  if (name.empty()) {
+    message = "\"" + config.port + "\" names no interface; write net_af_packet0,iface=NAME";
+    return false;
+  }
+  ifreq request{};
+  if (name.size() >= sizeof request.ifr_name) {
+    message = "interface name " + name + " is too long";
+    return false;
+  }
+  memcpy(request.ifr_name, name.data(), name.size());
+  const Socket control(AF_INET, SOCK_DGRAM, 0);
+  if (!control.ioctl(SIOCGIFFLAGS, request)) {
+    message = "there is no network interface " + name + " here; list them with: ip -br link";
+    return false;
+  }
+  if ((request.ifr_flags & IFF_UP) == 0) {
+    message = "interface " + name + " is down; run: sudo ip link set " + name + " up";
+    return false;
+  }
+  if (control.ioctl(SIOCGIFMTU, request)) mtu = std::min(mtu, static_cast<std::uint32_t>(request.ifr_mtu));
+  const Socket packet(AF_PACKET, SOCK_RAW, 0);
+  if (!packet.is_open()) {
+    message =
+        "no permission to open interface " + name + " (" + strerror(errno) +
+        "); run as root, or: sudo setcap cap_net_raw+ep PROGRAM (a preload then needs a system directory)";
+    return false;
+  }
+  return true;
+}
+
+void af_packet_prepare(const PacketRing& ring) {
+  const auto set = [&](int level, int name, int value) {
+    system_call(SYS_setsockopt, ring.fd, level, name, reinterpret_cast<long>(&value), sizeof value);
+  };
+  // A packet too large for its slot is queued on the socket as well.
+  set(SOL_PACKET, PACKET_COPY_THRESH, 1);
+  set(SOL_SOCKET, SO_RCVBUF, 8 << 20);
+  set(SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20);
+  set(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+}
+
+AfPacketPort::AfPacketPort(DeviceState& state, std::uint16_t index, MbufPool& pool, unsigned thread_number,
+                           const PacketRing& ring, bool inherited)
+    : EthdevPort(state, index, pool, thread_number), ring_(ring), cursor_(state.claims->cursor(index)) {
+  if (!inherited) return;
+  // release_frame() moves on first and then gives the frame back: its owner may have died in between.
+  const std::uint32_t next = cursor_.load(std::memory_order_relaxed);
+  const std::uint32_t last = (next == 0 ? ring_.rx.tp_frame_nr : next) - 1;
+  if (!ready(next) && ready(last)) std::atomic_ref(frame(last)->tp_status).store(TP_STATUS_KERNEL);
+}
+
+AfPacketPort::~AfPacketPort() {
+  if (!in_owner()) return;
+  while (Packet* p = cut_.pop_front()) pool_.free(&p, 1);
+}
+
+tpacket2_hdr* AfPacketPort::frame(std::uint32_t n) const {
+  return reinterpret_cast<tpacket2_hdr*>(ring_.map + std::size_t{n} * ring_.rx.tp_frame_size);
+}
+
+bool AfPacketPort::ready(std::uint32_t n) const {
+  return (std::atomic_ref(frame(n)->tp_status).load(std::memory_order_acquire) & TP_STATUS_USER) != 0;
+}
+
+std::size_t AfPacketPort::count_ready(std::size_t most) const {
+  std::uint32_t n = cursor_.load(std::memory_order_relaxed);
+  std::size_t count = 0;
+  while (count < most && ready(n)) {
+    ++count;
+    if (++n == ring_.rx.tp_frame_nr) n = 0;
+  }
+  return count;
+}
+
+void AfPacketPort::release_frame() {
+  const std::uint32_t n = cursor_.load(std::memory_order_relaxed);
+  cursor_.store(n + 1 == ring_.rx.tp_frame_nr ? 0 : n + 1, std::memory_order_release);
+  std::atomic_ref(frame(n)->tp_status).store(TP_STATUS_KERNEL, std::memory_order_release);
+}
+
+bool AfPacketPort::take(const tpacket2_hdr& header, Packet* p) {
+  // A tag that the kernel took off: another VLAN's packet.
+  if (header.tp_snaplen < header.tp_len || header.tp_snaplen > p->tailroom() ||
+      (header.tp_status & TP_STATUS_VLAN_VALID) != 0)
+    return false;
+  memcpy(p->data, reinterpret_cast<const std::byte*>(&header) + header.tp_mac, header.tp_snaplen);
+  p->len = header.tp_snaplen;
+  // Not ready: it comes from this machine, and a network card would fill the checksum in.
+  if ((header.tp_status & (TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID)) != 0) p->flags = kRxL4Good;
+  return true;
+}
+
+// The slot holds the beginning, the socket's queue the whole: received straight into the pieces' buffers.
+void AfPacketPort::take_large(const tpacket2_hdr& header) {
+  constexpr std::size_t kMaxPieces = 128;
+  std::array<Packet*, kMaxPieces> pieces;
+  std::array<iovec, kMaxPieces + 1> parts;
+  std::array<std::byte, 256> headers;
+  const auto* start = reinterpret_cast<const std::byte*>(&header) + header.tp_mac;
+  const LargeFrame large = analyse_large({start, header.tp_snaplen}, header.tp_len, state_.mtu);
+  std::size_t n = large.headers == 0 || large.headers > headers.size() ? 0 : large.pieces();
+  if (n > kMaxPieces) n = 0;
+  const std::size_t got = n == 0 ? 0 : pool_.alloc(pieces.data(), n);
+  parts[0] = {headers.data(), got == n ? large.headers : 1};
+  std::size_t count = 1;
+  if (got == n) {
+    for (std::size_t i = 0; i < n; ++i)
+      parts[count++] = {pieces[i]->data + large.headers,
+                        std::min(large.segment, large.payload - i * large.segment)};
+  }
+  // In any case it must leave the queue.
+  msghdr message{};
+  message.msg_iov = parts.data();
+  message.msg_iovlen = count;
+  const long received =
+      system_call(SYS_recvmsg, ring_.fd, reinterpret_cast<long>(&message), MSG_DONTWAIT | MSG_TRUNC);
+  if (n == 0 || got < n || received != static_cast<long>(header.tp_len)) {
+    ++dropped_;
+    if (got > 0) pool_.free(pieces.data(), got);
+    return;
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    memcpy(pieces[i]->data, headers.data(), large.headers);
+    write_piece_headers(large, i, pieces[i]->data);
+    pieces[i]->len = static_cast<std::uint32_t>(large.headers + parts[i + 1].iov_len);
+    pieces[i]->flags = kRxL4Good;  // as the card that would have cut it
+    cut_.push_back(pieces[i]);
+  }
+}
+
+std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
+  std::size_t taken = 0;
+  const auto give_out_cut = [&] {
+    while (taken < max && !cut_.empty()) out[taken++] = cut_.pop_front();
+  };
+  give_out_cut();
+  std::array<Packet*, kBurst> fresh;
+  std::size_t stock = count_ready(std::min(max - taken, kBurst));
+  if (stock > 0) stock = pool_.alloc(fresh.data(), stock);
+  while (stock > 0 && taken < max && cut_.empty()) {
+    const std::uint32_t n = cursor_.load(std::memory_order_relaxed);
+    if (!ready(n)) break;
+    const tpacket2_hdr& header = *frame(n);
+    if ((header.tp_status & TP_STATUS_COPY) != 0) {
+      take_large(header);
+      give_out_cut();
+    } else if (take(header, fresh[stock - 1])) {
+      out[taken++] = fresh[--stock];
+    } else {
+      ++dropped_;
+    }
+    release_frame();
+  }
+  if (stock > 0) pool_.free(fresh.data(), stock);
+  return taken;
+}
+
+bool AfPacketPort::arm() { return cut_.empty() && !ready(cursor_.load(std::memory_order_relaxed)); }
+
+}  // namespace mtcp::stack::dpdk

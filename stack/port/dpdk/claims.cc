@@ -1,0 +1,95 @@
+#include "stack/port/dpdk/claims.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+
+#include "stack/port/dpdk/libc_calls.hh"
+
+namespace mtcp::stack::dpdk {
+
+namespace {
+
+struct ProcessStat {
+  char state;
+  std::uint32_t start;  // low bits of the start time in ticks: tells a reused pid
+};
+
+// Fields 3 and 22 of /proc/pid/stat (proc(5)); the name before them may contain anything.
+std::optional<ProcessStat> read_stat(std::uint32_t pid) {
+  char path[32], text[512];
+  snprintf(path, sizeof path, "/proc/%u/stat", pid);
+  const long fd = system_call(SYS_openat, AT_FDCWD, reinterpret_cast<long>(path), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  const long n = system_call(SYS_read, fd, reinterpret_cast<long>(text), sizeof text - 1);
+  system_call(SYS_close, fd);
+  if (n <= 0) return std::nullopt;
+  text[n] = 0;
+  const char* at = strrchr(text, ')');
+  if (at == nullptr || at[1] != ' ') return std::nullopt;
+  ProcessStat stat{at[2], 0};
+  for (int field = 2; field < 22; ++field) {
+    at = strchr(at + 1, ' ');
+    if (at == nullptr) return std::nullopt;
+  }
+  stat.start = static_cast<std::uint32_t>(strtoull(at, nullptr, 10));
+  return stat;
+}
+
+std::uint64_t identity() {
+  const auto pid = static_cast<std::uint32_t>(system_call(SYS_getpid));
+  const auto stat = read_stat(pid);
+  return std::uint64_t{pid} << 32 | (stat ? stat->start : 0);
+}
+
+// A zombie is dead: its parent may be long in collecting it.
+bool alive(std::uint64_t owner) {
+  const auto pid = static_cast<std::uint32_t>(owner >> 32);
+  if (const auto stat = read_stat(pid))
+    return stat->start == static_cast<std::uint32_t>(owner) && stat->state != 'Z' && stat->state != 'X';
+  // Not visible (hidepid): then the kernel still tells whether there is such a process.
+  return system_call(SYS_kill, pid, 0) == 0 || errno == EPERM;
+}
+
+}  // namespace
+
+std::unique_ptr<Claims> Claims::create(std::uint32_t queues) {
+  void* p = mmap(nullptr, queues * sizeof(Queue), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) return nullptr;
+  auto* table = static_cast<Queue*>(p);
+  std::uninitialized_value_construct_n(table, queues);
+  return std::unique_ptr<Claims>(new Claims(table, queues));
+}
+
+Claims::~Claims() { munmap(queues_.data(), queues_.size_bytes()); }
+
+Claims::Outcome Claims::claim(std::uint32_t index) {
+  if (index >= queues_.size()) return Outcome::taken;
+  std::atomic<std::uint64_t>& slot = queues_[index].owner;
+  std::uint64_t owner = slot.load(std::memory_order_acquire);
+  if (owner != 0 && alive(owner)) return Outcome::taken;
+  const bool was_free = owner == 0;
+  if (!slot.compare_exchange_strong(owner, identity(), std::memory_order_acq_rel)) return Outcome::taken;
+  return was_free ? Outcome::free : Outcome::inherited;
+}
+
+void Claims::release(std::uint32_t index) { queues_[index].owner.store(0, std::memory_order_release); }
+
+bool Claims::any_alive() const {
+  return std::ranges::any_of(queues_, [](const Queue& q) {
+    const std::uint64_t owner = q.owner.load(std::memory_order_acquire);
+    return owner != 0 && alive(owner);
+  });
+}
+
+}  // namespace mtcp::stack::dpdk

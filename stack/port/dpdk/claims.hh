@@ -1,0 +1,38 @@
+// Which process uses which queue, in memory that is shared over fork.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+namespace mtcp::stack::dpdk {
+
+class Claims {
+ public:
+  // Null if the kernel gives no shared page. The table lives as long as this object, in each process for
+  // itself.
+  static std::unique_ptr<Claims> create(std::uint32_t queues);
+  ~Claims();
+  Claims(const Claims&) = delete;
+  Claims& operator=(const Claims&) = delete;
+
+  enum class Outcome { taken, free, inherited };
+  // For the calling process. free: it is ours and nobody had it; inherited: it is ours and its former owner
+  // died with it; taken: a living process has it (the caller included).
+  Outcome claim(std::uint32_t index);
+  void release(std::uint32_t index);
+  [[nodiscard]] bool any_alive() const;
+  // A number of the owner's that its successor finds, even if it died. 0 at first.
+  [[nodiscard]] std::atomic<std::uint32_t>& cursor(std::uint32_t index) { return queues_[index].cursor; }
+
+ private:
+  struct Queue {
+    std::atomic<std::uint64_t> owner;  // pid and start time; 0: nobody
+    std::atomic<std::uint32_t> cursor;
+  };
+  Claims(Queue* queues, std::uint32_t n) : queues_(queues, n) {}
+  std::span<Queue> queues_;
+};
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,79 @@
+// A queue pair of any DPDK device.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+
+#include "stack/port/dpdk/claims.hh"
+#include "stack/port/dpdk/pool.hh"
+#include "stack/port/port.hh"
+
+struct rte_mbuf;
+
+namespace mtcp::stack::dpdk {
+
+// What all ports of a device share. Private memory, the same in each process after fork.
+struct DeviceState {
+  std::uint16_t port = 0;  // DPDK's number
+  std::uint32_t mtu = 1500;
+  MacAddress mac;
+  bool tx_checksum = false;
+  bool started = false;  // otherwise the driver must not be called
+  std::unique_ptr<Claims> claims;
+};
+
+class EthdevPort : public Port {
+ public:
+  // `index` has been claimed for this process; the destructor releases it. `state` and `pool` outlive the
+  // port.
+  EthdevPort(DeviceState& state, std::uint16_t index, MbufPool& pool, unsigned thread_number);
+  ~EthdevPort() override;
+  EthdevPort(const EthdevPort&) = delete;
+  EthdevPort& operator=(const EthdevPort&) = delete;
+
+  std::size_t rx(Packet** out, std::size_t max) override;
+  std::size_t tx(Packet* const* packets, std::size_t n) override;
+  [[nodiscard]] bool busy(const Packet& p) const override;
+  void service(Time now) override;
+  // A device that tells nothing: sleep for a moment only.
+  bool arm() override { return true; }
+  void disarm() override {}
+  [[nodiscard]] std::span<const int> pollable() const override { return {}; }
+  [[nodiscard]] Duration max_sleep() const override { return milliseconds(1); }
+  [[nodiscard]] bool link_up() const override { return link_up_; }
+  [[nodiscard]] MacAddress mac() const override { return state_.mac; }
+  [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
+  [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }
+  [[nodiscard]] PacketPool& pool() override { return pool_; }
+  [[nodiscard]] std::uint64_t rx_dropped() const override { return dropped_; }
+
+ protected:
+  static constexpr std::size_t kBurst = 64;
+
+  // Once a millisecond at most.
+  virtual void control(Time now);
+  void update_link();
+  // False in a child that was forked after the claim: then the packets are not this process's.
+  [[nodiscard]] bool in_owner() const;
+
+  DeviceState& state_;
+  const std::uint16_t index_;
+  MbufPool& pool_;
+  const unsigned number_;
+  bool link_up_ = false;
+  std::uint64_t dropped_ = 0;
+
+ private:
+  // The mbuf's data as the packet's; false if it cannot be one (then it has been freed).
+  bool import(rte_mbuf* m);
+  static void request_checksum(rte_mbuf* m, Packet* p);
+
+  const pid_t owner_;
+  Time next_control_{};
+  Time next_link_{};
+};
+
+}  // namespace mtcp::stack::dpdk

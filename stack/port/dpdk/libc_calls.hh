@@ -1,0 +1,43 @@
+// What DPDK gets instead of some of libc's calls (redirect.map), and what is learned from them.
+#pragma once
+
+#include <linux/if_packet.h>
+
+#include <cstddef>
+#include <span>
+#include <string>
+
+namespace mtcp::stack::dpdk {
+
+// System calls past libc, so that DPDK's descriptors never pass through interposed names. -1 and errno as in
+// libc.
+long system_call(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0);
+
+// Moves a descriptor to a high number with O_CLOEXEC, so that the application finds the low numbers free as
+// without us. Returns the new number, or `fd` itself with O_CLOEXEC if there is no high number. Negative
+// values pass through.
+int move_high(int fd);
+// Closes all that DPDK has opened: for the child of a fork, which must not keep its parent's peers from
+// noticing when the parent dies. Mapped memory stays.
+void close_all_descriptors();
+
+// A packet socket with its shared ring, as the af_packet driver made it; receive frames come first in `map`.
+struct PacketRing {
+  int fd;
+  tpacket_req rx;
+  std::byte* map;
+};
+[[nodiscard]] std::span<const PacketRing> packet_rings();  // in order of creation: queue 0 first
+void forget_packet_rings();
+
+// The shared memory that the memif driver mapped last. A region that it unmapped stays here until the next
+// one.
+[[nodiscard]] std::span<std::byte> memif_region();
+
+// DPDK's log and everything it would print. Keeps the last few lines.
+void log_clear();
+[[nodiscard]] std::string log_last_error();  // one line without its prefix; empty if there was none
+
+}  // namespace mtcp::stack::dpdk
+
+extern "C" int mtcp_dpdk_close(int fd);  // DPDK's close()

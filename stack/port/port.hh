@@ -1,0 +1,50 @@
+// The wire as the stack sees it: a device queue that gives and takes packets.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "stack/base/time.hh"
+#include "stack/packet/packet.hh"
+#include "stack/wire/address.hh"
+
+namespace mtcp::stack {
+
+// One queue pair of a device, used by one worker at a time. Nothing here blocks.
+class Port {
+ public:
+  virtual ~Port() = default;
+
+  // Receives up to max frames; ownership passes to the caller. Sets data, len and kRxL4Good.
+  virtual std::size_t rx(Packet** out, std::size_t max) = 0;
+  // Sends frames (data/len: from the Ethernet header on), returns how many were taken, from the front. A taken
+  // packet without kKeep belongs to the device; with kKeep it stays the caller's, who must not change it while busy().
+  virtual std::size_t tx(Packet* const* packets, std::size_t n) = 0;
+  // True while the device may still read a packet that was sent with kKeep.
+  [[nodiscard]] virtual bool busy(const Packet& p) const = 0;
+
+  // False while frames that tx() took wait for a peer to fetch them from memory that ends with this process.
+  [[nodiscard]] virtual bool delivered() const { return true; }
+
+  // Control work that DPDK would leave to a thread (link changes, memif reconnects). Call about once a millisecond.
+  virtual void service(Time now) = 0;
+
+  // Sleeping. arm() asks for a wake-up on the descriptors of pollable() and returns false if packets are waiting
+  // already; disarm() goes back to polling. A port whose descriptors do not tell of every packet returns a short
+  // max_sleep(); others return Duration::max().
+  virtual bool arm() = 0;
+  virtual void disarm() = 0;
+  [[nodiscard]] virtual std::span<const int> pollable() const = 0;
+  [[nodiscard]] virtual Duration max_sleep() const = 0;
+
+  [[nodiscard]] virtual bool link_up() const = 0;
+  [[nodiscard]] virtual MacAddress mac() const = 0;
+  [[nodiscard]] virtual std::uint32_t mtu() const = 0;       // IP packet size, bytes
+  [[nodiscard]] virtual bool tx_checksum_offload() const = 0;  // honours kTxL4Offload
+  [[nodiscard]] virtual PacketPool& pool() = 0;
+  // Frames since the start that the port had to drop itself: larger than a packet, or no packets left for them.
+  [[nodiscard]] virtual std::uint64_t rx_dropped() const { return 0; }
+};
+
+}  // namespace mtcp::stack
