@@ -1,0 +1,145 @@
+#include "conf/rules.hh"
+
+#include "conf/text.hh"
+#include "conf/values.hh"
+
+namespace mtcp::conf {
+namespace {
+
+using intercept::Rule;
+
+constexpr std::string_view kRoles[] = {"any", "listen", "connect"};  // in the order of Rule::Role
+constexpr std::string_view kTargets[] = {"stack", "kernel"};
+
+// One entry of a table whose keys are few: its name, what it accepts, and how it is stored (false: not so).
+struct Entry {
+  std::string_view name;
+  std::string accepted;
+  bool (*store)(const toml::node&, Rule&);
+};
+
+// The index of a word, or the number of words.
+template <std::size_t N>
+std::size_t index_of(const std::string_view (&words)[N], const toml::node& n) {
+  const auto* s = n.as_string();
+  std::size_t i = 0;
+  while (i < N && (s == nullptr || words[i] != s->get())) ++i;
+  return i;
+}
+
+bool store_role(const toml::node& n, Rule& r) {
+  const std::size_t i = index_of(kRoles, n);
+  if (i < std::size(kRoles)) r.role = static_cast<Rule::Role>(i);
+  return i < std::size(kRoles);
+}
+
+bool store_address(const toml::node& n, Rule& r) {
+  const auto* s = n.as_string();
+  const auto p = s != nullptr ? parse_prefix(s->get()) : std::nullopt;
+  if (!p || network_of(*p) != p->address) return false;
+  r.has_address = true;
+  r.address = *p;
+  return true;
+}
+
+bool store_port(const toml::node& n, Rule& r) {
+  std::optional<Ports> ports;
+  if (const auto* s = n.as_string()) ports = parse_ports(s->get());
+  if (const auto* i = n.as_integer(); i != nullptr && i->get() >= 0 && i->get() <= 65535) {
+    ports = Ports{static_cast<std::uint16_t>(i->get()), static_cast<std::uint16_t>(i->get())};
+  }
+  if (!ports) return false;
+  r.port_first = ports->first;
+  r.port_last = ports->last;
+  return true;
+}
+
+bool store_program(const toml::node& n, Rule& r) {
+  const auto* s = n.as_string();
+  if (s == nullptr || s->get().empty()) return false;
+  r.program = s->get();
+  return true;
+}
+
+bool store_target(const toml::node& n, Rule& r) {
+  const std::size_t i = index_of(kTargets, n);
+  r.to_stack = i == 0;
+  return i < std::size(kTargets);
+}
+
+// Reads the entries of a table; one that is not known is a problem. Returns whether `wanted` was among them.
+bool read_table(const toml::table& table, std::span<const Entry> entries, Rule& rule, Problems& problems,
+                std::string_view wanted, std::string_view skipped) {
+  bool found = false;
+  for (const auto& [key, node] : table) {
+    if (key.str() == skipped) continue;
+    const Entry* entry = nullptr;
+    std::string names;
+    for (const Entry& e : entries) {
+      if (e.name == key.str()) entry = &e;
+      names += (names.empty() ? "" : ", ") + std::string(e.name);
+    }
+    if (!skipped.empty()) names += ", " + std::string(skipped);
+    if (entry == nullptr) {
+      problems.add({key.source().begin.line, key.source().begin.column},
+                   "unknown key \"" + std::string(key.str()) + "\" in a rule (there are: " + names + ")");
+    } else if (!entry->store(node, rule)) {
+      problems.add(place_of(node), std::string(entry->name) + ": expected " + entry->accepted);
+    }
+    found |= key.str() == wanted;
+  }
+  return found;
+}
+
+void read_rule(const toml::table& table, Rule& rule, Problems& problems) {
+  const Entry match_entries[] = {
+      {"role", one_of(kRoles), store_role},
+      {"address", "an address, or a network without host bits, like \"10.9.0.0/24\"", store_address},
+      {"port", "a port or a range like \"8000-8999\", from 0 to 65535", store_port},
+      {"program", "the name of a program, or its path; * and ? match", store_program},
+  };
+  const Entry entries[] = {{"to", one_of(kTargets), store_target}};
+  if (!read_table(table, entries, rule, problems, "to", "match")) {
+    problems.add(place_of(table), "this rule does not say where to: expected to = " + one_of(kTargets));
+  }
+  const toml::node* match = table.get("match");
+  if (match == nullptr) return;
+  if (!match->is_table()) {
+    problems.add(place_of(*match),
+                 "match: expected a table like { role = \"listen\", port = \"8000-8999\" }");
+    return;
+  }
+  read_table(*match->as_table(), match_entries, rule, problems, {}, {});
+}
+
+}  // namespace
+
+void read_rules(const toml::node& node, std::vector<Rule>& rules, Problems& problems) {
+  const auto* list = node.as_array();
+  for (std::size_t i = 0; list != nullptr && i < list->size(); ++i) {
+    if (const auto* table = list->get(i)->as_table()) {
+      read_rule(*table, rules.emplace_back(), problems);
+    } else {
+      list = nullptr;
+    }
+  }
+  if (list == nullptr)
+    problems.add(place_of(node), "rules are written as [[rule]], each in brackets of its own");
+}
+
+std::string_view rules_reference() {
+  return R"(# Rules: the first that matches decides. Without a match, a socket is the stack's if it listens on the stack's address
+# or on the wildcard, or connects to a network of [interface] or through its gateway.
+#   match.role     "listen", "connect" or "any"
+#   match.address  an address or a network: of listen the local one, of connect the remote one
+#   match.port     a port or a range: likewise
+#   match.program  the program's name, or its path if it has a slash; * and ? match
+#   to             "stack" or "kernel"
+#
+# [[rule]]
+# match = { role = "listen", address = "10.9.0.0/24", port = "8000-8999", program = "nginx" }
+# to = "stack"
+)";
+}
+
+}  // namespace mtcp::conf

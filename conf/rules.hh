@@ -1,0 +1,16 @@
+// [[rule]]: which sockets are the stack's.
+#pragma once
+
+#include "conf/problem.hh"
+#include "conf/toml.hh"
+#include "intercept/options.hh"
+
+namespace mtcp::conf {
+
+// `node` is what stands under "rule".
+void read_rules(const toml::node& node, std::vector<intercept::Rule>& rules, Problems& problems);
+
+// What a rule may hold, for the reference.
+[[nodiscard]] std::string_view rules_reference();
+
+}  // namespace mtcp::conf

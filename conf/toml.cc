@@ -1,0 +1,2 @@
+#define TOML_IMPLEMENTATION
+#include "conf/toml.hh"
