@@ -1,0 +1,97 @@
+// accept4: from the stack's queue, and from the kernel's for a listener that listens there, too.
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+
+#include "intercept/address.hh"
+#include "intercept/call.hh"
+#include "intercept/wait.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+constexpr int kPoolBatch = 16;              // descriptors to make at once when the pool is empty
+constexpr unsigned kKernelFirstEvery = 64;  // accepts after which the kernel's queue comes first for once
+
+// The socket of an accepted connection, with what it inherits from its listener (inet_csk_clone_lock).
+Socket& make_accepted(Process& process, const Socket& listener, stack::Connection& c, int fd, int flags) {
+  Socket& s = *process.sockets.make();
+  s.v6 = listener.v6;
+  s.v6_only = listener.v6_only;
+  s.reuse_port = listener.reuse_port;
+  s.oob_inline = listener.oob_inline;
+  s.nonblocking = (flags & SOCK_NONBLOCK) != 0;
+  s.options = listener.options;
+  s.receive_timeout = listener.receive_timeout;
+  s.send_timeout = listener.send_timeout;
+  s.fd = fd;
+  attach(s, c);
+  process.files.put_socket(fd, s, (flags & SOCK_CLOEXEC) != 0);
+  return s;
+}
+
+// A descriptor, or -errno. -EMFILE leaves the connection in the queue.
+int accept_from_stack(Process& process, Socket& listener, sockaddr* a, socklen_t* n, int flags) {
+  if (listener.listener == nullptr || listener.listener->accept_queue.empty()) return -EAGAIN;
+  const int family = listener.v6 ? AF_INET6 : AF_INET;
+  const int fd = process.pool.take(family, kPoolBatch);
+  if (fd < 0) return fd;
+  stack::Connection* c = process.instance->worker().accept(*listener.listener);
+  if (c == nullptr) {
+    process.pool.give(fd, family);
+    return -EAGAIN;
+  }
+  const Socket& s = make_accepted(process, listener, *c, fd, flags);
+  if (a != nullptr) {
+    if (const int error = write_address(s.remote, s.v6, a, n); error != 0) {
+      (void)process.close_now(fd);
+      return error;
+    }
+  }
+  return fd;
+}
+
+int accept_once(Process& process, Socket& s, sockaddr* a, socklen_t* n, int flags) {
+  const bool kernel_first = s.kernel_listens && ++s.accepts % kKernelFirstEvery == 0;
+  if (kernel_first) {
+    const int fd = process.kernel.accept4(s.fd, a, n, flags);
+    if (fd != -EAGAIN) return fd;
+  }
+  const int fd = accept_from_stack(process, s, a, n, flags);
+  if (fd != -EAGAIN || kernel_first || !s.kernel_listens) return fd;
+  return process.kernel.accept4(s.fd, a, n, flags);
+}
+
+}  // namespace
+
+int Process::accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
+  if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) return -EINVAL;
+  std::unique_lock guard(lock);
+  Socket* s = files.socket(fd);
+  if (s == nullptr) return -EBADF;
+  if (s->state != Socket::State::listening) return -EINVAL;
+  if (s->listener == nullptr) {
+    // Without a stack the kernel's side still serves a wildcard listener.
+    if (const int error = ensure_started(); error != 0 && !s->kernel_listens) return error;
+  }
+  int result = accept_once(*this, *s, a, n, flags);
+  if (result != -EAGAIN) return result;
+  if (retry_after_turn(*this, *s)) {
+    result = accept_once(*this, *s, a, n, flags);
+    if (result != -EAGAIN) return result;
+  }
+  if (s->nonblocking) return -EAGAIN;
+
+  const Hold hold_it(*this, *s);
+  const stack::Time deadline = deadline_after(s->receive_timeout);
+  for (;;) {
+    const int error = wait_for(*this, guard, *s, EPOLLIN, deadline, deadline == stack::kNever);
+    if (error != 0) return error;
+    if (s->descriptors == 0) return -EBADF;
+    if (s->state != Socket::State::listening) return -EINVAL;  // shutdown() in another thread
+    result = accept_once(*this, *s, a, n, flags);
+    if (result != -EAGAIN) return result;
+  }
+}
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,59 @@
+// What the socket calls share: finding the socket, deadlines, and the retry of a call that would say EAGAIN.
+#pragma once
+
+#include <atomic>
+
+#include "intercept/clock.hh"
+#include "intercept/process.hh"
+
+namespace mtcp::intercept {
+
+// Keeps a socket alive (not open) over a wait, in which other threads may close it.
+class Hold {
+ public:
+  Hold(Process& process, Socket& s) : process_(process), socket_(s) { process.hold(s); }
+  ~Hold() { process_.release(socket_); }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  Process& process_;
+  Socket& socket_;
+};
+
+[[nodiscard]] inline stack::Time deadline_after(stack::Duration timeout) {
+  return timeout == stack::Duration::zero() ? stack::kNever : now() + timeout;
+}
+
+// A call on `s` found nothing to do. True if the stack has been run and it should look again: that is so when
+// it was the same the last time and nobody has run the stack since, so that a program that only polls by
+// calling makes progress, and one that waits with epoll does not pay for it.
+[[nodiscard]] inline bool retry_after_turn(Process& process, Socket& s) {
+  if (!process.started()) return false;
+  Instance& instance = *process.instance;
+  const std::uint64_t turns = instance.turns.load(std::memory_order_relaxed);
+  const bool again = s.turns_at_again == turns;
+  if (again) (void)instance.turn(now());
+  s.turns_at_again = instance.turns.load(std::memory_order_relaxed);
+  return again;
+}
+
+// A connection that has not got its SYN-ACK yet.
+[[nodiscard]] inline bool is_opening(const stack::Connection& c) {
+  return c.hot.state == stack::State::syn_sent || c.hot.state == stack::State::syn_received;
+}
+
+// Puts a connection and its socket together.
+void attach(Socket& s, stack::Connection& c);
+
+// shutdown() or connect(AF_UNSPEC) of a listener: a bound socket again. 0 or -errno of the kernel's side.
+int stop_listening(Process& process, Socket& s);
+
+// shutdown() of a socket in SYN-SENT: not connected, as before. 0.
+int abandon_connect(Process& process, Socket& s);
+
+// Tells the kernel socket the options that it does not know of yet. 0 or the first -errno (the rest is tried,
+// too).
+int replay_options(Process& process, Socket& s);
+
+}  // namespace mtcp::intercept

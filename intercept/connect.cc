@@ -1,0 +1,142 @@
+// connect, in the steps of net/ipv4/af_inet.c: start, wait, result.
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+
+#include "intercept/address.hh"
+#include "intercept/call.hh"
+#include "intercept/errors.hh"
+#include "intercept/wait.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// The connection is gone; what bind() said stays, and the socket can connect again.
+void back_to_undecided(Process& process, Socket& s) {
+  if (s.connection != nullptr) {
+    s.connection->user = nullptr;
+    process.instance->worker().abort(*s.connection, now());
+  }
+  s.connection = nullptr;
+  s.state = Socket::State::undecided;
+  s.connecting = s.write_shut = s.read_shut = false;
+  const stack::IpAddress any = s.v6 ? stack::IpAddress::any_v6() : stack::IpAddress::any_v4();
+  s.remote = {any, 0};
+  if (!s.bound) s.local = {any, 0};
+}
+
+// connect() with AF_UNSPEC.
+int dissolve(Process& process, Socket& s) {
+  if (s.state == Socket::State::stream) back_to_undecided(process, s);
+  if (s.state == Socket::State::foreign || s.state == Socket::State::dead) return -ENOTCONN;
+  if (s.state == Socket::State::listening) return stop_listening(process, s);
+  return 0;
+}
+
+int start(Process& process, Socket& s, stack::Endpoint remote) {
+  if (const int error = process.ensure_started(); error != 0) return error;
+  if (remote.address.is_any()) {
+    remote.address =
+        remote.address.is_v4() || !s.v6 ? stack::IpAddress::v4(127, 0, 0, 1) : stack::IpAddress{};
+    if (!remote.address.is_v4()) remote.address.bytes[15] = 1;
+  }
+  process.instance->moved(0);  // thousands of connects in a row: their SYNs leave as they come
+  const auto connection = process.instance->worker().connect(s.local, remote, s.options, now());
+  if (!connection) {
+    // Linux has no EADDRINUSE here: the address in use is a pair of endpoints, or all ports are taken.
+    const stack::Errc error = connection.error();
+    return -to_errno(error == stack::Errc::address_in_use ? stack::Errc::address_unavailable : error);
+  }
+  attach(s, **connection);
+  s.connecting = true;
+  return 0;
+}
+
+// The handshake is over, one way or the other.
+int finish(Process& process, Socket& s) {
+  if (s.connection->hot.state != stack::State::closed) {
+    s.connecting = false;
+    return 0;
+  }
+  const int error = to_errno(process.instance->worker().take_error(*s.connection));
+  back_to_undecided(process, s);
+  return error != 0 ? -error : -ECONNABORTED;
+}
+
+// `pending`: what a connect that does not wait, or not to the end, says.
+int wait_for_handshake(Process& process, std::unique_lock<Lock>& guard, Socket& s, int pending) {
+  if (is_opening(*s.connection) && pending == -EALREADY && s.nonblocking) (void)retry_after_turn(process, s);
+  if (!is_opening(*s.connection)) return finish(process, s);
+  if (s.nonblocking) return pending;
+  const Hold hold_it(process, s);
+  const stack::Time deadline = deadline_after(s.send_timeout);
+  for (;;) {
+    const int error = wait_for(process, guard, s, EPOLLOUT, deadline, deadline == stack::kNever);
+    if (s.descriptors == 0) return -EBADF;
+    if (s.state != Socket::State::stream)
+      return -ECONNABORTED;  // shutdown() or connect(AF_UNSPEC) in another thread
+    if (!is_opening(*s.connection)) return finish(process, s);
+    if (error == -EAGAIN) return pending;
+    if (error != 0) return error;
+  }
+}
+
+int connect_in_kernel(Process& process, std::unique_lock<Lock>& guard, Socket& s, int fd, const sockaddr* a,
+                      socklen_t n) {
+  if (const int error = process.hand_to_kernel(s); error != 0) return error;
+  guard.unlock();
+  return process.kernel.connect(fd, a, n);
+}
+
+}  // namespace
+
+int abandon_connect(Process& process, Socket& s) {
+  back_to_undecided(process, s);
+  notify(s, EPOLLIN | EPOLLOUT | EPOLLHUP);
+  return 0;
+}
+
+int stop_listening(Process& process, Socket& s) {
+  if (s.listener != nullptr) {
+    s.listener->user = nullptr;
+    process.instance->worker().close(*s.listener, now());
+  }
+  s.listener = nullptr;
+  s.kernel_listens = false;
+  s.state = Socket::State::undecided;
+  const sockaddr none{.sa_family = AF_UNSPEC, .sa_data = {}};
+  const int error = process.kernel.connect(s.fd, &none, sizeof none);
+  notify(s, EPOLLIN | EPOLLHUP);  // who waits in accept gets EINVAL
+  return error;
+}
+
+int Process::connect(int fd, const sockaddr* a, socklen_t n) {
+  std::unique_lock guard(lock);
+  Socket* s = files.socket(fd);
+  if (s == nullptr) return -EBADF;
+  if (static_cast<int>(n) < 0 || n > sizeof(sockaddr_storage)) return -EINVAL;
+  if (a == nullptr && n > 0) return -EFAULT;
+  if (n < sizeof(sa_family_t)) return -EINVAL;
+  if (a->sa_family == AF_UNSPEC) return dissolve(*this, *s);
+  switch (s->state) {
+    case Socket::State::listening:
+    case Socket::State::foreign:
+      return -EISCONN;
+    case Socket::State::dead:
+      return -ENOTCONN;
+    case Socket::State::stream:
+      return s->connecting ? wait_for_handshake(*this, guard, *s, -EALREADY) : -EISCONN;
+    case Socket::State::undecided:
+      break;
+  }
+  stack::Endpoint remote;
+  if (const int error = read_address(a, n, s->v6, remote); error != 0) return error;
+  if (s->v6_only && remote.address.is_v4()) return -ENETUNREACH;
+  if (s->kernel_only || router.connect(s->local, remote) == Router::Owner::kernel) {
+    return connect_in_kernel(*this, guard, *s, fd, a, n);
+  }
+  if (const int error = start(*this, *s, remote); error != 0) return error;
+  return wait_for_handshake(*this, guard, *s, -EINPROGRESS);
+}
+
+}  // namespace mtcp::intercept

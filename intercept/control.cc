@@ -1,0 +1,97 @@
+// fcntl and ioctl.
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+#include "intercept/call.hh"
+#include "intercept/dup.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+int set_flags(Socket& s, unsigned long flags) {
+  // O_APPEND, O_DIRECT and O_NOATIME may be given and mean nothing to a socket.
+  s.nonblocking = (flags & O_NONBLOCK) != 0;
+  s.async = (flags & O_ASYNC) != 0;
+  return 0;
+}
+
+int set_close_on_exec(Process& process, int fd, bool on) {
+  process.files[fd].close_on_exec = on;
+  return 0;
+}
+
+int queued_bytes(Process& process, const Socket& s, unsigned long request) {
+  if (s.state == Socket::State::listening) return -EINVAL;
+  if (s.state != Socket::State::stream || is_opening(*s.connection)) return 0;
+  const stack::Worker& worker = process.instance->worker();
+  if (request == FIONREAD) return static_cast<int>(worker.readable_bytes(*s.connection));
+  const stack::ConnectionInfo info = worker.info(*s.connection);
+  return static_cast<int>(request == SIOCOUTQ ? info.tx_queued : info.tx_unsent);
+}
+
+}  // namespace
+
+int Process::fcntl(int fd, int cmd, unsigned long arg) {
+  std::unique_lock guard(lock);
+  if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC) {
+    return dup_to_free(*this, fd, static_cast<int>(arg), cmd == F_DUPFD_CLOEXEC);
+  }
+  Socket* s = files.socket(fd);
+  if (s == nullptr) return kernel.fcntl(fd, cmd, static_cast<long>(arg));  // an epoll set
+  switch (cmd) {
+    case F_GETFL:
+      return O_RDWR | (s->nonblocking ? O_NONBLOCK : 0) | (s->async ? O_ASYNC : 0);
+    case F_SETFL:
+      return set_flags(*s, arg);
+    case F_GETFD:
+      return files[fd].close_on_exec ? FD_CLOEXEC : 0;
+    case F_SETFD:
+      return set_close_on_exec(*this, fd, (arg & FD_CLOEXEC) != 0);
+    case F_SETOWN:
+    case F_SETOWN_EX:
+    case F_SETSIG:
+      s->kernel_dirty = true;
+      [[fallthrough]];  // must not be found on the next user of the descriptor
+    default:
+      return kernel.fcntl(fd, cmd, static_cast<long>(arg));
+  }
+}
+
+int Process::ioctl(int fd, unsigned long request, void* arg) {
+  std::unique_lock guard(lock);
+  Socket* s = files.socket(fd);
+  if (s == nullptr) return kernel.ioctl(fd, request, arg);
+  // The kernel compares 32 bits.
+  switch (request & 0xffffffffUL) {
+    case FIOCLEX:
+      return set_close_on_exec(*this, fd, true);
+    case FIONCLEX:
+      return set_close_on_exec(*this, fd, false);
+    case FIONBIO:
+    case FIOASYNC: {
+      if (arg == nullptr) return -EFAULT;
+      (request == FIONBIO ? s->nonblocking : s->async) = *static_cast<const int*>(arg) != 0;
+      return 0;
+    }
+    case FIONREAD:
+    case SIOCOUTQ:
+    case SIOCOUTQNSD: {
+      if (arg == nullptr) return -EFAULT;
+      const int bytes = queued_bytes(*this, *s, request & 0xffffffffUL);
+      if (bytes < 0) return bytes;
+      *static_cast<int*>(arg) = bytes;
+      return 0;
+    }
+    case SIOCATMARK: {  // urgent data is read in line here: the stream is never at a mark
+      if (arg == nullptr) return -EFAULT;
+      *static_cast<int*>(arg) = 0;
+      return 0;
+    }
+    default:
+      return kernel.ioctl(fd, request, arg);
+  }
+}
+
+}  // namespace mtcp::intercept

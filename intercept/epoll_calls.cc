@@ -1,0 +1,282 @@
+// epoll_ctl and epoll_wait. The application's set is a kernel set; sockets of the stack are registered here,
+// all others there, and a wait serves both.
+#include <errno.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "intercept/clock.hh"
+#include "intercept/process.hh"
+#include "intercept/wait.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+constexpr std::uint32_t kExclusiveAllowed =
+    EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
+constexpr int kDeepestNesting = 5;  // as fs/eventpoll.c
+
+EpollItem* find(EpollSet& set, Watchable& target, int fd) {
+  for (Watcher* w = target.watchers.front(); w != nullptr; w = target.watchers.next(*w)) {
+    if (w->kind != Watcher::Kind::epoll_item) continue;
+    auto& item = static_cast<EpollItem&>(*w);
+    if (item.set == &set && item.fd == fd) return &item;
+  }
+  return nullptr;
+}
+
+// How deep sets are nested below `set`, itself included; more than kDeepestNesting also if `sought` is among
+// them.
+int depth(EpollSet& set, const EpollSet* sought, int level = 1) {
+  if (&set == sought || level > kDeepestNesting) return kDeepestNesting + 1;
+  int deepest = level;
+  for (EpollItem* i = set.items.front(); i != nullptr; i = set.items.next(*i)) {
+    if (i->target->watchable_type != Watchable::Type::epoll_set) continue;
+    deepest = std::max(deepest, depth(static_cast<EpollSet&>(*i->target), sought, level + 1));
+  }
+  return deepest;
+}
+
+bool has_kernel_side(const Watchable& w) {
+  return w.watchable_type == Watchable::Type::epoll_set || static_cast<const Socket&>(w).kernel_listens;
+}
+
+bool needs_stack(EpollSet& set) {
+  for (EpollItem* i = set.items.front(); i != nullptr; i = set.items.next(*i)) {
+    if (i->target->watchable_type == Watchable::Type::socket &&
+        static_cast<Socket&>(*i->target).state == Socket::State::listening) {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+// The set behind an epoll descriptor, made when the first socket of ours is put into it. -errno if `ep` is no
+// epoll descriptor: the kernel says so by its answer to a removal of something that is not there.
+int Process::set_of(int ep, int fd, EpollSet*& set) {
+  set = files.set(ep);
+  if (set != nullptr) return 0;
+  if (files.kind(ep) != FdKind::kernel) return -EINVAL;
+  if (fd >= 0) {
+    const int probe = kernel.epoll_ctl(ep, EPOLL_CTL_DEL, fd, nullptr);
+    if (probe != -ENOENT) return probe == 0 ? -EINVAL : probe;
+  }
+  set = new EpollSet;
+  set->descriptors = 1;
+  set->kernel_members = kernel_members_of(ep);
+  files.put_set(ep, *set);
+  join_outer_sets(*set, ep);
+  return 0;
+}
+
+// A descriptor of the kernel's in a set of ours: the kernel's business, but counted. A close takes it out of
+// the set without our knowing, so the count may be too high, which only costs a look.
+int Process::kernel_member(int ep, int op, int fd, epoll_event* e) {
+  EpollSet* set = files.set(ep);
+  const int result = kernel.epoll_ctl(ep, op, fd, e);
+  if (set != nullptr && result == 0 && op == EPOLL_CTL_ADD) ++set->kernel_members;
+  if (set != nullptr && result == 0 && op == EPOLL_CTL_DEL && set->kernel_members > 0) --set->kernel_members;
+  return result;
+}
+
+// A set that has just become ours may be in sets that are the kernel's so far: they become ours, too.
+void Process::join_outer_sets(EpollSet& inner, int ep) {
+  for (const KernelMembership& m : memberships_of(ep)) {
+    EpollSet* outer = files.set(m.ep);
+    if (outer == nullptr && set_of(m.ep, -1, outer) != 0) continue;
+    if (find(*outer, inner, ep) != nullptr) continue;
+    auto* item = new EpollItem;
+    item->set = outer;
+    item->target = &inner;
+    item->fd = ep;
+    item->events = m.event.events;
+    item->data = m.event.data;
+    item->in_kernel = true;
+    inner.watchers.push_back(*item);
+    outer->items.push_back(*item);
+  }
+}
+
+int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
+  std::unique_lock guard(lock);
+  // What is reserved is closed, as far as the application knows.
+  if (files.kind(fd) == FdKind::reserved || files.kind(ep) == FdKind::reserved) return -EBADF;
+  Watchable* target = files.socket(fd);
+  if (target == nullptr) target = files.set(fd);
+  if (target == nullptr) return kernel_member(ep, op, fd, e);
+  if (ep == fd) return -EINVAL;
+  EpollSet* set = nullptr;
+  if (const int error = set_of(ep, fd, set); error != 0) return error;
+  if (op != EPOLL_CTL_DEL && e == nullptr) return -EFAULT;
+  EpollItem* item = find(*set, *target, fd);
+  switch (op) {
+    case EPOLL_CTL_ADD:
+      return item != nullptr ? -EEXIST : epoll_add(*set, ep, *target, fd, *e);
+    case EPOLL_CTL_MOD:
+      return item == nullptr ? -ENOENT : epoll_modify(*item, ep, *e);
+    case EPOLL_CTL_DEL:
+      if (item == nullptr) return -ENOENT;
+      if (item->in_kernel) (void)kernel_member(ep, EPOLL_CTL_DEL, fd, nullptr);
+      delete item;
+      return 0;
+    default:
+      return -EINVAL;
+  }
+}
+
+int Process::epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const epoll_event& e) {
+  const bool nested = target.watchable_type == Watchable::Type::epoll_set;
+  if ((e.events & EPOLLEXCLUSIVE) != 0 && (nested || (e.events & ~kExclusiveAllowed) != 0)) return -EINVAL;
+  if (nested && depth(static_cast<EpollSet&>(target), &set) >= kDeepestNesting) return -ELOOP;
+  bool in_kernel = false;
+  if (has_kernel_side(target)) {
+    epoll_event copy = e;
+    if (const int error = kernel.epoll_ctl(ep, EPOLL_CTL_ADD, fd, &copy); error != 0) return error;
+    in_kernel = true;
+  }
+  auto* item = new EpollItem;
+  item->set = &set;
+  item->target = &target;
+  item->fd = fd;
+  item->events = e.events | EPOLLERR | EPOLLHUP;  // always of interest (epoll_ctl(2))
+  item->data = e.data;
+  item->in_kernel = in_kernel;
+  set.kernel_members += in_kernel ? 1 : 0;
+  target.watchers.push_back(*item);
+  set.items.push_back(*item);
+  rearm(*item);
+  return 0;
+}
+
+int Process::epoll_modify(EpollItem& item, int ep, const epoll_event& e) {
+  if (((item.events | e.events) & EPOLLEXCLUSIVE) != 0) return -EINVAL;
+  if (item.in_kernel) {
+    epoll_event copy = e;
+    if (const int error = kernel.epoll_ctl(ep, EPOLL_CTL_MOD, item.fd, &copy); error != 0) return error;
+  }
+  item.events = e.events | EPOLLERR | EPOLLHUP;
+  item.data = e.data;
+  rearm(item);
+  return 0;
+}
+
+// A registration that is new or changed reports what is ready already, edge-triggered or not.
+void Process::rearm(EpollItem& item) {
+  const stack::Worker* worker = instance ? &instance->worker() : nullptr;
+  const std::uint32_t interest = item.events & ~kEpollFlags;
+  if (interest != 0 && (events_of(*item.target, worker) & (interest | EPOLLERR | EPOLLHUP)) != 0)
+    make_ready(item);
+}
+
+int Process::epoll_wait(int ep, epoll_event* out, int n, const timespec* timeout, const sigset_t* mask) {
+  if (n <= 0) return -EINVAL;
+  std::unique_lock guard(lock);
+  EpollSet* set = files.set(ep);
+  if (set == nullptr) {
+    guard.unlock();
+    return kernel.epoll_pwait2(ep, out, n, timeout, mask);
+  }
+  if (instance == nullptr && needs_stack(*set))
+    (void)ensure_started();  // it has said why; the kernel's part goes on
+  ++set->holds;
+  const int result = epoll_wait_loop(guard, *set, ep, {out, static_cast<std::size_t>(n)}, timeout, mask);
+  if (--set->holds == 0 && set->descriptors == 0) delete set;
+  return result;
+}
+
+int Process::epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int ep, std::span<epoll_event> out,
+                             const timespec* timeout, const sigset_t* mask) {
+  const bool forever = timeout == nullptr;
+  const bool at_once = !forever && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
+  const timespec zero{};
+  // A wait that does not wait needs no clock for its deadline.
+  WaitLoop wait(*this, guard,
+                forever   ? stack::kNever
+                : at_once ? stack::Time{}
+                          : deadline_of(timeout, now()),
+                mask);
+  const auto n = static_cast<int>(out.size());
+  if (instance == nullptr && needs_stack(set)) wait.require_stack();
+  // The kernel's part is looked at once in a call that has something to return, and by time while it spins.
+  for (bool first = true;; first = false) {
+    wait.turn();
+    const stack::Worker* worker = instance ? &instance->worker() : nullptr;
+    const bool stack_ready = has_ready(set, worker);
+    int count = 0;
+    if (set.kernel_members > 0 && ((first && stack_ready) || wait.kernel_due(set.kernel_checked))) {
+      // The kernel's part comes first, but never takes all the room while the stack has something: neither
+      // starves.
+      set.kernel_checked = wait.now();
+      const bool skip = n == 1 && stack_ready && (set.turn ^= true);
+      const int room = stack_ready ? (n + 1) / 2 : n;
+      if (!skip) count = kernel.epoll_pwait2(ep, out.data(), room, &zero, nullptr);
+      if (count < 0) return count;
+    }
+    count += collect(set, out.data() + count, n - count, worker);
+    if (count > 0) return count;
+    PollWaiter waiter;
+    pollfd kernel_set{ep, POLLIN, 0};
+    const int result = wait.idle({&kernel_set, 1}, [&](Sleeper& sleeper) {
+      waiter.sleeper = &sleeper;
+      waiter.events = EPOLLIN;
+      set.watchers.push_back(waiter);
+    });
+    if (kernel_set.revents != 0) set.kernel_checked = {};
+    if (result == -EAGAIN) return 0;
+    if (result != 0) return result;
+  }
+}
+
+void Process::forget_target(Watchable& w) {
+  Watcher* next = nullptr;
+  for (Watcher* i = w.watchers.front(); i != nullptr; i = next) {
+    next = w.watchers.next(*i);
+    if (i->kind == Watcher::Kind::epoll_item) {
+      delete static_cast<EpollItem*>(i);
+    } else {
+      static_cast<PollWaiter&>(*i).sleeper->wake();  // its call looks again and finds the descriptor gone
+    }
+  }
+}
+
+void Process::move_to_kernel(Socket& s) {
+  Watcher* next = nullptr;
+  for (Watcher* i = s.watchers.front(); i != nullptr; i = next) {
+    next = s.watchers.next(*i);
+    if (i->kind != Watcher::Kind::epoll_item) continue;
+    auto* item = static_cast<EpollItem*>(i);
+    epoll_event e{.events = item->events, .data = item->data};
+    const int ep = descriptor_of(*item->set);
+    if (ep >= 0 && !item->in_kernel) (void)kernel.epoll_ctl(ep, EPOLL_CTL_ADD, item->fd, &e);
+    delete item;
+  }
+}
+
+void Process::sync_kernel_listening(Socket& s) {
+  for (Watcher* i = s.watchers.front(); i != nullptr; i = s.watchers.next(*i)) {
+    if (i->kind != Watcher::Kind::epoll_item) continue;
+    auto& item = static_cast<EpollItem&>(*i);
+    if (item.in_kernel) continue;
+    epoll_event e{.events = item.events, .data = item.data};
+    const int ep = descriptor_of(*item.set);
+    item.in_kernel = ep >= 0 && kernel.epoll_ctl(ep, EPOLL_CTL_ADD, item.fd, &e) == 0;
+  }
+}
+
+int Process::descriptor_of(const EpollSet& set) const {
+  for (int fd = 0; fd < files.end(); ++fd) {
+    if (files.set(fd) == &set) return fd;
+  }
+  return -1;
+}
+
+void Process::drop_set_descriptor(EpollSet& set) {
+  if (--set.descriptors > 0) return;
+  while (EpollItem* item = set.items.front()) delete item;
+  forget_target(set);
+  if (set.holds == 0) delete &set;
+}
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,81 @@
+#include "intercept/instance.hh"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "intercept/clock.hh"
+#include "intercept/socket.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// No sleep is longer than this while there is a device: a lost wake-up costs a tenth of a second, not a hang.
+constexpr stack::Duration kLongestSleep = stack::milliseconds(100);
+
+std::uint32_t events_of_edges(std::uint8_t edges) {
+  using Base = stack::SocketBase;
+  std::uint32_t events = 0;
+  if ((edges & Base::kReadEdge) != 0) events |= EPOLLIN | EPOLLRDNORM;
+  if ((edges & Base::kWriteEdge) != 0) events |= EPOLLOUT | EPOLLWRNORM;
+  if ((edges & Base::kCloseEdge) != 0) events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLHUP;
+  if ((edges & Base::kErrorEdge) != 0) events |= EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP;
+  return events;
+}
+
+}  // namespace
+
+Instance::Instance(const Options& options, std::unique_ptr<stack::Port> port,
+                   std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets)
+    : port_(std::move(port)), own_pool_(std::move(own_pool)), last_now_(now()) {
+  worker_ = std::make_unique<stack::Worker>(options.stack, port_.get(), port_ ? port_->pool() : *own_pool_,
+                                            stats_, secrets, last_now_);
+}
+
+Instance::~Instance() = default;
+
+std::size_t Instance::turn(stack::Time now) {
+  last_now_ = now = std::max(now, last_now_);
+  moved_ = 0;
+  turns.store(turns.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  worker_->flush(now);
+  const std::size_t handled = worker_->poll(now);
+  dispatch();
+  return handled;
+}
+
+void Instance::dispatch() {
+  while (stack::SocketBase* base = worker_->next_event()) {
+    const std::uint32_t events = events_of_edges(std::exchange(base->edges, std::uint8_t{0}));
+    if (base->user != nullptr) notify(*static_cast<Socket*>(base->user), events);
+  }
+}
+
+bool Instance::prepare_sleep(stack::Time now, stack::Time& latest) {
+  now = std::max(now, last_now_);
+  worker_->flush(now);
+  if (worker_->pending()) return false;
+  latest = worker_->next_deadline();
+  if (latest <= now) return false;
+  if (port_) {
+    const stack::Duration longest = std::min(port_->max_sleep(), kLongestSleep);
+    latest = std::min(latest, now + longest);
+    if (!port_->arm()) {
+      if (sleeping.load(std::memory_order_relaxed) == 0) port_->disarm();
+      return false;
+    }
+  }
+  sleeping.store(sleeping.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  return true;
+}
+
+void Instance::finish_sleep() {
+  const std::uint32_t left = sleeping.load(std::memory_order_relaxed) - 1;
+  sleeping.store(left, std::memory_order_relaxed);
+  if (left == 0 && port_) port_->disarm();
+}
+
+std::span<const int> Instance::pollable() const { return port_ ? port_->pollable() : std::span<const int>{}; }
+
+}  // namespace mtcp::intercept

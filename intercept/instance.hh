@@ -1,0 +1,65 @@
+// This process's stack: a Worker with its port. Private memory of the process that polls it; after a
+// fork the child has none until it needs one.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <span>
+
+#include "intercept/clock.hh"
+#include "intercept/options.hh"
+#include "stack/port/device.hh"
+#include "stack/worker.hh"
+
+namespace mtcp::intercept {
+
+class Instance {
+ public:
+  // Starts a stack on `port` (null: loopback only) with packets from `pool`.
+  Instance(const Options& options, std::unique_ptr<stack::Port> port,
+           std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets);
+  ~Instance();
+
+  [[nodiscard]] stack::Worker& worker() { return *worker_; }
+  [[nodiscard]] stack::Port* port() { return port_.get(); }
+  [[nodiscard]] const stack::Stats& stats() const { return stats_; }
+  [[nodiscard]] const stack::PacketPool& pool() const { return port_ ? port_->pool() : *own_pool_; }
+
+  // --- with the process's lock held
+  // Sends what waits, receives, processes, and tells the watchers of sockets whose readiness changed. Returns
+  // what Worker::poll does. Calls port service when its time has come.
+  std::size_t turn(stack::Time now);
+  // A call has moved so many bytes. Now and then that takes a turn(): an application that moves megabytes
+  // between two waits would keep all of them in memory until their ACKs are looked at, far more than the
+  // CPU's caches hold.
+  void moved(std::size_t bytes) {
+    moved_ += std::max<std::size_t>(bytes, kLeastMoved);
+    if (moved_ >= kMovedPerTurn) (void)turn(intercept::now());
+  }
+  // Tells the watchers of sockets whose readiness a call (not a packet) has changed.
+  void dispatch();
+  // Before a sleep: sends everything, arms the port. False: there is work, do not sleep. On true `latest` is
+  // how long to sleep at most, and finish_sleep() must follow.
+  bool prepare_sleep(stack::Time now, stack::Time& latest);
+  void finish_sleep();
+  [[nodiscard]] std::span<const int> pollable() const;
+
+  // How often turn() has been called, and how many threads sleep on its behalf: what the steward looks at
+  // without the lock.
+  std::atomic<std::uint64_t> turns{0};
+  std::atomic<std::uint32_t> sleeping{0};
+
+ private:
+  static constexpr std::size_t kMovedPerTurn = 262144;  // bytes
+  static constexpr std::size_t kLeastMoved = 512;       // what a call counts for that moves less
+
+  std::unique_ptr<stack::Port> port_;
+  std::unique_ptr<stack::PacketPool> own_pool_;
+  stack::Stats stats_;
+  std::unique_ptr<stack::Worker> worker_;
+  stack::Time last_now_{};
+  std::size_t moved_ = 0;  // since the last turn
+};
+
+}  // namespace mtcp::intercept

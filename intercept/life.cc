@@ -1,0 +1,194 @@
+// fork, exec, the loss of privileges, exit.
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "intercept/call.hh"
+#include "intercept/log.hh"
+#include "intercept/steward.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// Calls `visit` once for every open socket.
+template <typename Visit>
+void for_each_socket(Process& process, Visit visit) {
+  for (int fd = 0; fd < process.files.end(); ++fd) {
+    Socket* s = process.files.socket(fd);
+    if (s != nullptr && s->fd == fd) visit(*s);
+  }
+}
+
+// In the child: connections stay the parent's, listeners wait for a stack of this process.
+void disown(Socket& s) {
+  if (s.state == Socket::State::stream) s.state = Socket::State::foreign;
+  s.connection = nullptr;
+  s.listener = nullptr;
+  s.holds = 0;  // the threads that were inside a call are not here
+}
+
+// Whether a descriptor is to be open in the program that exec starts: as a bound or fresh kernel socket. A
+// connection is not: it belongs to this process's stack.
+bool survives_exec(const Socket& s) {
+  return s.state == Socket::State::undecided || s.state == Socket::State::listening;
+}
+
+void set_close_on_exec(Process& process, bool as_application_wants) {
+  for (int fd = 0; fd < process.files.end(); ++fd) {
+    const Socket* s = process.files.socket(fd);
+    if (s == nullptr || process.files[fd].close_on_exec || !survives_exec(*s)) continue;
+    (void)process.kernel.fcntl(fd, F_SETFD, as_application_wants ? 0 : FD_CLOEXEC);
+  }
+}
+
+// What the peers have not acknowledged yet, and who has not got our FIN.
+struct Undelivered {
+  std::uint64_t amount = 0;
+  stack::Time reader_heard{};  // the last word of a peer whose window is closed: it lives, and its program
+                               // reads slowly
+};
+
+Undelivered undelivered(const stack::Worker& worker) {
+  Undelivered sum;
+  worker.for_each(
+      [](void* context, const stack::ConnectionInfo& info) {
+        const bool closing = info.state == stack::State::fin_wait_1 || info.state == stack::State::closing ||
+                             info.state == stack::State::last_ack;
+        auto& out = *static_cast<Undelivered*>(context);
+        out.amount += info.tx_queued + (closing ? 1U : 0U);
+        if (info.tx_unsent > 0 && info.snd_wnd < info.flight + info.mss)
+          out.reader_heard = std::max(out.reader_heard, info.last_received);
+      },
+      &sum);
+  return sum;
+}
+
+void sleep_a_little(Process& process, stack::Time until) {
+  Instance& instance = *process.instance;
+  stack::Time latest{};
+  if (!instance.prepare_sleep(now(), latest)) return;
+  std::array<pollfd, 8> fds;
+  std::size_t n = 0;
+  for (const int fd : instance.pollable()) {
+    if (n < fds.size()) fds[n++] = {fd, POLLIN, 0};
+  }
+  const auto rest = std::clamp<stack::Duration>(std::min(until, latest) - now(), stack::Duration::zero(),
+                                                stack::milliseconds(5));
+  const timespec timeout{.tv_sec = 0, .tv_nsec = rest.count()};
+  (void)process.kernel.ppoll(fds.data(), n, &timeout, nullptr);
+  instance.finish_sleep();
+}
+
+// What still waits for the device, or for a peer to fetch it from memory that it shares with this process:
+// the last of it are the resets and FINs that tell the peers of our end.
+void hand_over(Process& process) {
+  constexpr stack::Duration kAtMost = stack::milliseconds(300);
+  Instance& instance = *process.instance;
+  const stack::Time end = now() + kAtMost;
+  instance.worker().flush(now());
+  while (instance.worker().pending() || (instance.port() != nullptr && !instance.port()->delivered())) {
+    if (now() >= end) return;
+    const timespec moment{.tv_sec = 0, .tv_nsec = 100'000};
+    (void)process.kernel.ppoll(nullptr, 0, &moment, nullptr);
+    (void)instance.turn(now());
+    instance.worker().flush(now());
+  }
+}
+
+// The kernel would go on sending after the process's end; this stack ends with it. So exit waits until the
+// peers have everything, as long as there is progress; who has not got everything then is told so by a reset.
+void deliver(Process& process) {
+  constexpr stack::Duration kPatience = stack::milliseconds(500);
+  constexpr stack::Duration kReaderPatience = stack::seconds(4);  // a window probe or two (RFC 9293 3.8.6.1)
+  constexpr stack::Duration kAtMost = stack::seconds(10);
+  const stack::Time end = now() + kAtMost;
+  std::uint64_t before = UINT64_MAX;
+  stack::Time give_up = now() + kPatience;
+  for (;;) {
+    const stack::Time t = now();
+    (void)process.instance->turn(t);
+    const Undelivered left = undelivered(process.instance->worker());
+    if (left.amount < before) give_up = t + kPatience;
+    give_up = std::max(give_up, left.reader_heard + kReaderPatience);
+    before = std::min(before, left.amount);
+    if (left.amount == 0 || t >= give_up || t >= end) break;
+    sleep_a_little(process, give_up);
+  }
+  process.instance->worker().abort_orphans(now());
+  hand_over(process);
+}
+
+}  // namespace
+
+void Process::before_fork() {
+  lock.lock();
+  open_device_early();
+}
+
+void Process::after_fork(bool child) {
+  if (!child) {
+    // The child has these kernel sockets, too: they must not come back from the pool as fresh ones.
+    for_each_socket(*this, [](Socket& s) { s.kernel_dirty = true; });
+    lock.unlock();
+    return;
+  }
+  lock.reset_after_fork();
+  pid = ::getpid();
+  // Abandoned, not destroyed: their packets, queues and threads are the parent's.
+  (void)instance.release();
+  if (options.device.is_private() && device != nullptr) {
+    device->abandon();
+    (void)device.release();
+  }
+  (void)steward.release();
+  for_each_socket(*this, [](Socket& s) {
+    disown(s);
+    s.kernel_dirty = true;
+    s.shared = s.state == Socket::State::listening;
+  });
+  forget_waits();
+  pool.clear();
+}
+
+// In the child of a vfork this is the parent's memory: only the kernel's flags, which are the child's own,
+// change.
+void Process::before_exec() {
+  std::unique_lock guard(lock);
+  set_close_on_exec(*this, true);
+}
+
+void Process::after_failed_exec() {
+  std::unique_lock guard(lock);
+  set_close_on_exec(*this, false);
+}
+
+void Process::before_privileges() {
+  std::unique_lock guard(lock);
+  open_device_early();
+}
+
+void Process::at_exit() {
+  if (::getpid() != pid) return;  // the child of a vfork: nothing here is its own
+  std::unique_lock guard(lock);
+  if (!started()) return;
+  for_each_socket(*this, [this](Socket& s) {
+    if (s.connection != nullptr) {
+      s.connection->user = nullptr;
+      instance->worker().close(*s.connection, now());
+    } else if (s.listener != nullptr) {
+      close_listener(s);
+    } else {
+      return;
+    }
+    s.connection = nullptr;
+    s.listener = nullptr;
+    s.state = Socket::State::dead;
+  });
+  deliver(*this);
+}
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,56 @@
+// What the socket layer can be told. Plain values; conf fills them in.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "stack/options.hh"
+
+namespace mtcp::intercept {
+
+enum class Toggle : std::uint8_t { automatic, on, off };
+
+struct DeviceOptions {
+  std::string port;          // DPDK device string or PCI address; empty: loopback only
+  std::uint32_t queues = 0;  // 0: automatic
+  Toggle hugepages = Toggle::automatic;
+  std::uint32_t rx_ring = 1024, tx_ring = 1024;  // descriptors
+  std::uint32_t packets = 0;                     // packet buffers per stack; 0: automatic
+  // Each process that polls opens its own (memif, vhost-user); else opened once and inherited across fork.
+  [[nodiscard]] bool is_private() const {
+    return port.starts_with("net_memif") || port.starts_with("net_vhost");
+  }
+};
+
+struct PollOptions {
+  bool busy = false;                               // poll = "busy": never sleep
+  stack::Duration spin = stack::microseconds(50);  // before sleeping
+  stack::Duration kernel_interval =
+      stack::microseconds(40);  // how often kernel descriptors are looked at while spinning
+};
+
+struct Rule {
+  enum class Role : std::uint8_t { any, listen, connect };
+  Role role = Role::any;
+  bool has_address = false;
+  stack::Prefix address;  // listen: the local one; connect: the remote one
+  std::uint16_t port_first = 0, port_last = 65535;
+  std::string program;  // base name or path with fnmatch wildcards; empty: any
+  bool to_stack = true;
+};
+
+enum class LogLevel : std::uint8_t { none, error, warning, info, debug };
+
+struct Options {
+  stack::Options stack;
+  DeviceOptions device;
+  PollOptions poll;
+  std::vector<Rule> rules;  // first match wins
+  bool steward = true;
+  LogLevel log_level = LogLevel::warning;
+  std::string log_file;  // empty: stderr
+  std::string source;    // the file this came from, for messages
+};
+
+}  // namespace mtcp::intercept

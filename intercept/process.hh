@@ -1,0 +1,144 @@
+// The process's side of mtcp: implements Engine. One per process; the shim holds the pointer. State here, the
+// calls in the files named above them. One lock covers everything below (there is one stack per process).
+#pragma once
+
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "intercept/engine.hh"
+#include "intercept/epoll.hh"
+#include "intercept/files.hh"
+#include "intercept/instance.hh"
+#include "intercept/lock.hh"
+#include "intercept/options.hh"
+#include "intercept/pool.hh"
+#include "intercept/route.hh"
+#include "intercept/socket.hh"
+#include "intercept/socket_slab.hh"
+#include "stack/port/device.hh"
+
+namespace mtcp::intercept {
+
+class Steward;
+
+class Process final : public Engine {
+ public:
+  using OpenDevice = std::unique_ptr<stack::Device> (*)(const stack::DeviceConfig&, std::string& message);
+
+  Process(const Services& services, Options options, OpenDevice open_device);
+  ~Process() override;
+
+  // --- open.cc (socket, bind, listen, names), accept.cc, connect.cc, close.cc (shutdown, close, close_range)
+  int socket(int domain, int type, int protocol) override;
+  int bind(int fd, const sockaddr* a, socklen_t n) override;
+  int listen(int fd, int backlog) override;
+  int accept4(int fd, sockaddr* a, socklen_t* n, int flags) override;
+  int connect(int fd, const sockaddr* a, socklen_t n) override;
+  int shutdown(int fd, int how) override;
+  int close(int fd) override;
+  int getsockname(int fd, sockaddr* a, socklen_t* n) override;
+  int getpeername(int fd, sockaddr* a, socklen_t* n) override;
+  // --- sockopt.cc
+  int getsockopt(int fd, int level, int name, void* v, socklen_t* n) override;
+  int setsockopt(int fd, int level, int name, const void* v, socklen_t n) override;
+  // --- control.cc (fcntl, ioctl), dup.cc
+  int fcntl(int fd, int cmd, unsigned long arg) override;
+  int ioctl(int fd, unsigned long request, void* arg) override;
+  int dup(int fd) override;
+  int dup3(int from, int to, int flags, bool dup2_semantics) override;
+  int close_range(unsigned first, unsigned last, int flags) override;
+  // --- receive.cc, send.cc, sendfile.cc
+  ssize_t recvmsg(int fd, msghdr* m, int flags) override;
+  ssize_t sendmsg(int fd, const msghdr* m, int flags) override;
+  ssize_t recv(int fd, void* p, size_t n, int flags) override;
+  ssize_t send(int fd, const void* p, size_t n, int flags) override;
+  ssize_t sendfile(int out, int in, off_t* offset, size_t n) override;
+  // --- epoll_calls.cc, poll_calls.cc
+  int epoll_ctl(int ep, int op, int fd, epoll_event* e) override;
+  int epoll_wait(int ep, epoll_event* e, int n, const timespec* timeout, const sigset_t* mask) override;
+  int poll(pollfd* p, nfds_t n, const timespec* timeout, const sigset_t* mask) override;
+  int select(int n, fd_set* r, fd_set* w, fd_set* x, const timespec* timeout, const sigset_t* mask) override;
+  // --- life.cc
+  void before_fork() override;
+  void after_fork(bool child) override;
+  void before_exec() override;
+  void after_failed_exec() override;
+  void before_privileges() override;
+  void at_exit() override;
+
+  // --- start.cc, lock held: a stack for this process. 0, or -errno after a clear line in the log: the device
+  // can't be opened (-ENODEV, -EACCES, ...) or another process has the queue (-EBUSY). Listeners that exist
+  // are put on it.
+  int ensure_started();
+  // Opens an inherited device now if it will be needed (there are listeners). Errors are logged and told
+  // again by ensure_started().
+  void open_device_early();
+  [[nodiscard]] bool started() const { return instance != nullptr; }
+  // Puts a listening socket on the stack (no-op before the start). -EADDRINUSE and so on.
+  int start_listener(Socket& s);
+
+  // --- socket_life.cc, lock held
+  // The socket goes to the kernel for good: replays options and flags, moves epoll registrations, forgets it.
+  // The kernel descriptor stays the same. 0 or -errno of the replay.
+  int hand_to_kernel(Socket& s);
+  // One descriptor less; the last one closes the connection or listener. Does not touch the kernel
+  // descriptor.
+  void drop_descriptor(Socket& s);
+  void close_listener(Socket& s);  // leaves it to the parent if that has it, too
+  // Closes one descriptor of ours, number included: pooled or closed in the kernel. Does not linger. 0 or -errno.
+  int close_now(int fd);
+  void hold(Socket& s) { ++s.holds; }
+  void release(Socket& s);  // frees it if nothing refers to it any more
+
+  // --- epoll_calls.cc, lock held: what close, dup and hand_to_kernel need of the sets
+  void forget_target(
+      Watchable& w);  // all registrations of a description that goes away; wakes who waits for it
+  void move_to_kernel(Socket& s);         // registrations become the kernel's
+  void sync_kernel_listening(Socket& s);  // kernel_listens has become true: the kernel's sets must know, too
+  void drop_set_descriptor(EpollSet& set);  // one descriptor of an epoll set has been closed
+
+  // --- wait.cc, start.cc, lock held: threads that sleep in the kernel
+  int keep_high(
+      int fd);  // moves an internal descriptor to a high number and marks it reserved; returns the number
+  int internal_eventfd();  // non-blocking, close-on-exec, at a high number and reserved; -errno
+  void forget_waits();     // in the child of a fork: the threads that waited are not here
+  std::vector<std::unique_ptr<Sleeper>> sleepers;
+  std::vector<Sleeper*> free_sleepers;
+
+  Services services;
+  Kernel& kernel;
+  Options options;
+  Lock lock;
+  Files files;
+  DescriptorPool pool;
+  SocketSlab sockets;
+  pid_t pid = ::getpid();  // whose memory this is: not so in the child of a vfork
+  Router router;
+  std::unique_ptr<Instance> instance;
+  std::unique_ptr<stack::Device> device;
+  std::unique_ptr<Steward> steward;
+  OpenDevice open_device;
+  std::string start_error;     // why ensure_started() failed last time; told once
+  stack::Time next_attempt{};  // a start that failed because the queue is taken is not tried before this
+
+ private:
+  int open_device_now();
+  std::unique_ptr<stack::Port> claim_queue();
+  int set_of(int ep, int fd, EpollSet*& set);
+  int kernel_member(int ep, int op, int fd, epoll_event* e);
+  void join_outer_sets(EpollSet& inner, int ep);
+  int epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const epoll_event& e);
+  int epoll_modify(EpollItem& item, int ep, const epoll_event& e);
+  void rearm(EpollItem& item);
+  int epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int ep, std::span<epoll_event> out,
+                      const timespec* timeout, const sigset_t* mask);
+  [[nodiscard]] int descriptor_of(const EpollSet& set) const;
+};
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,160 @@
+// recv and recvmsg (and with them read, readv, recvfrom), in the order of tcp_recvmsg(): data first, then the
+// pending error, then the end of the stream.
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+
+#include "intercept/call.hh"
+#include "intercept/errors.hh"
+#include "intercept/iovecs.hh"
+#include "intercept/wait.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// One receiving call.
+class Receive {
+ public:
+  Receive(Process& process, std::unique_lock<Lock>& guard, Socket& s, std::span<const iovec> v,
+          std::size_t total, int flags)
+      : process_(process),
+        guard_(guard),
+        s_(s),
+        left_(v),
+        total_(total),
+        flags_(flags),
+        peek_((flags & MSG_PEEK) != 0),
+        blocking_(!s.nonblocking && (flags & MSG_DONTWAIT) == 0) {}
+
+  ssize_t run() {
+    ssize_t result = attempt();
+    if (result != -EAGAIN) return result;
+    if (retry_after_turn(process_, s_)) {
+      result = attempt();
+      if (result != -EAGAIN) return result;
+    }
+    return blocking_ ? wait() : give_up(-EAGAIN);
+  }
+
+ private:
+  // How much makes the call return: MSG_WAITALL everything, else SO_RCVLOWAT.
+  [[nodiscard]] std::size_t target() const {
+    if ((flags_ & MSG_WAITALL) != 0) return total_;
+    return std::min<std::size_t>(s_.options.rcvlowat, total_);
+  }
+
+  // Takes what is there. The call's result, or -EAGAIN: it would have to wait for (more) data.
+  ssize_t attempt() {
+    stack::Connection& c = *s_.connection;
+    stack::Worker& worker = process_.instance->worker();
+    for (;;) {
+      if (peek_) done_ = 0;  // data stays, so each attempt sees all of it again
+      // What has been read is returned before an error is told, so that must not be taken yet.
+      if (done_ > 0 && worker.readable_bytes(c) == 0 && worker.readiness(c).error) return result();
+      const auto got =
+          worker.receive(c, left_.next(), {.peek = peek_, .discard = (flags_ & MSG_TRUNC) != 0}, now());
+      if (!got) {
+        if (got.error() != stack::Errc::would_block && !is_opening(c)) {
+          return done_ > 0 ? result() : -to_errno(got.error());
+        }
+        // Enough may have come in earlier rounds; what a nonblocking call has is always enough.
+        return done_ > 0 && (!blocking_ || done_ >= target()) ? result() : -EAGAIN;
+      }
+      if (*got == 0) return result();  // the end of the stream
+      done_ += *got;
+      if (done_ >= total_) return result();
+      if (!peek_) {
+        left_.consume(*got);
+        if (done_ >= target()) return result();
+        continue;
+      }
+      return !blocking_ || done_ >= target() || finished(worker, c) ? result() : -EAGAIN;
+    }
+  }
+
+  [[nodiscard]] static bool finished(const stack::Worker& worker, const stack::Connection& c) {
+    const stack::Readiness r = worker.readiness(c);
+    return r.peer_closed || r.error || r.hung_up;
+  }
+
+  ssize_t wait() {
+    const Hold hold_it(process_, s_);
+    const stack::Time deadline = deadline_after(s_.receive_timeout);
+    // Peeking for more than is there: readable is only when that much has come.
+    const bool raise = peek_ && target() > s_.options.rcvlowat;
+    if (raise) set_low_water(static_cast<std::uint32_t>(std::min<std::size_t>(target(), UINT32_MAX)));
+    ssize_t result = -EAGAIN;
+    while (result == -EAGAIN) {
+      const int error =
+          wait_for(process_, guard_, s_, EPOLLIN | EPOLLRDHUP, deadline, deadline == stack::kNever);
+      if (s_.descriptors == 0 || s_.state != Socket::State::stream) return give_up(-EBADF);
+      result = error != 0 ? give_up(error) : attempt();
+      if (error != 0) break;
+    }
+    if (raise) set_low_water(s_.options.rcvlowat);
+    return result;
+  }
+
+  void set_low_water(std::uint32_t bytes) {
+    stack::SocketOptions options = s_.options;
+    options.rcvlowat = bytes;
+    process_.instance->worker().set_options(*s_.connection, options, now());
+  }
+
+  // What a call that ends early returns: the bytes it has, if any.
+  [[nodiscard]] ssize_t give_up(int error) const { return done_ > 0 ? result() : error; }
+  [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
+
+  Process& process_;
+  std::unique_lock<Lock>& guard_;
+  Socket& s_;
+  Iovecs left_;
+  std::size_t total_;
+  std::size_t done_ = 0;
+  int flags_;
+  bool peek_;
+  bool blocking_;
+};
+
+ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags) {
+  std::unique_lock guard(process.lock);
+  Socket* s = process.files.socket(fd);
+  if (s == nullptr) return -EBADF;
+  if ((flags & MSG_ERRQUEUE) != 0) return -EAGAIN;  // nothing is ever in that queue
+  if (s->state != Socket::State::stream) {
+    if (total == 0 && flags == 0) return 0;
+    if (s->error == stack::Errc::ok) return -ENOTCONN;
+    return -to_errno(std::exchange(s->error, stack::Errc::ok));
+  }
+  if ((flags & MSG_OOB) != 0) return -EINVAL;  // urgent data is read in line, so there is never any apart
+  if (total == 0) return 0;
+  const ssize_t got = Receive(process, guard, *s, v, total, flags).run();
+  if (got > 0 && process.started()) process.instance->moved(static_cast<std::size_t>(got));
+  return got;
+}
+
+}  // namespace
+
+ssize_t Process::recv(int fd, void* p, std::size_t n, int flags) {
+  if (p == nullptr && n > 0 && (flags & MSG_TRUNC) == 0) return -EFAULT;
+  const iovec one{p, std::min<std::size_t>(n, SSIZE_MAX)};
+  return receive(*this, fd, {&one, 1}, one.iov_len, flags);
+}
+
+ssize_t Process::recvmsg(int fd, msghdr* m, int flags) {
+  if (m == nullptr) return -EFAULT;
+  if (m->msg_iovlen > kMostIovecs) return -EMSGSIZE;
+  if (m->msg_iov == nullptr && m->msg_iovlen > 0) return -EFAULT;
+  const std::span<const iovec> v{m->msg_iov, m->msg_iovlen};
+  const ssize_t total = total_bytes(v);
+  if (total < 0) return total;
+  const ssize_t result = receive(*this, fd, v, static_cast<std::size_t>(total), flags);
+  if (result < 0) return result;
+  if (m->msg_name != nullptr) m->msg_namelen = 0;  // a stream has no addresses
+  m->msg_controllen = 0;
+  m->msg_flags = flags & MSG_CMSG_CLOEXEC;
+  return result;
+}
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,97 @@
+#include "intercept/route.hh"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace mtcp::intercept {
+namespace {
+
+bool is_broadcast_or_multicast(const stack::IpAddress& a) {
+  if (!a.is_v4()) return a.bytes[0] == 0xff;
+  return a.bytes[12] >= 224;  // 224/4 multicast, 240/4 reserved and broadcast
+}
+
+bool covers(Rule::Role rule, Rule::Role role) { return rule == Rule::Role::any || rule == role; }
+
+}  // namespace
+
+Router::Router(const Options& options, std::string program)
+    : options_(options), program_(std::move(program)) {}
+
+bool Router::program_matches(const Rule& rule) const {
+  if (rule.program.empty()) return true;
+  // A pattern with a slash is about the whole path, one without about the base name.
+  const bool whole = rule.program.find('/') != std::string::npos;
+  const auto slash = program_.rfind('/');
+  const char* name = program_.c_str();
+  if (!whole && slash != std::string::npos) name += slash + 1;
+  return ::fnmatch(rule.program.c_str(), name, whole ? FNM_PATHNAME : 0) == 0;
+}
+
+const Rule* Router::match(Rule::Role role, const stack::Endpoint& e) const {
+  for (const Rule& rule : options_.rules) {
+    if (!covers(rule.role, role)) continue;
+    if (rule.has_address && !rule.address.contains(e.address)) continue;
+    if (e.port < rule.port_first || e.port > rule.port_last) continue;
+    if (program_matches(rule)) return &rule;
+  }
+  return nullptr;
+}
+
+bool Router::owns(const stack::IpAddress& a) const {
+  if (a.is_loopback()) return options_.stack.loopback;
+  const auto& own = options_.stack.interface.addresses;
+  return std::any_of(own.begin(), own.end(), [&](const auto& i) { return i.address == a; });
+}
+
+Router::Owner Router::listen(const stack::Endpoint& local) const {
+  const bool wildcard = local.address.is_any();
+  // An address that is not the stack's can't be listened on there, whatever a rule says.
+  const bool possible =
+      wildcard ? options_.stack.loopback || !options_.stack.interface.addresses.empty() : owns(local.address);
+  if (!possible) return Owner::kernel;
+  if (const Rule* rule = match(Rule::Role::listen, local); rule != nullptr && !rule->to_stack)
+    return Owner::kernel;
+  return wildcard ? Owner::both : Owner::stack;
+}
+
+Router::Owner Router::connect(const stack::Endpoint& local, const stack::Endpoint& remote) const {
+  if (is_broadcast_or_multicast(remote.address)) return Owner::kernel;
+  // 0.0.0.0 and :: mean this host, that is, loopback.
+  if ((remote.address.is_loopback() || remote.address.is_any()) && !options_.stack.loopback)
+    return Owner::kernel;
+  if (!local.address.is_any() && !owns(local.address)) return Owner::kernel;
+  if (const Rule* rule = match(Rule::Role::connect, remote); rule != nullptr) {
+    return rule->to_stack ? Owner::stack : Owner::kernel;
+  }
+  if (owns(remote.address) || remote.address.is_any()) return Owner::stack;
+  const auto& interface = options_.stack.interface;
+  for (const auto& own : interface.addresses) {
+    if (stack::Prefix{own.address, own.prefix_length}.contains(remote.address)) return Owner::stack;
+  }
+  for (const auto& gateway : interface.gateways) {
+    if (gateway.is_v4() == remote.address.is_v4()) return Owner::stack;
+  }
+  return Owner::kernel;
+}
+
+bool Router::may_use_stack() const {
+  if (!options_.stack.loopback && options_.stack.interface.addresses.empty()) return false;
+  // Whatever the first rule that covers everything of a role says is the end of that role.
+  bool listen_open = true, connect_open = true;
+  for (const Rule& rule : options_.rules) {
+    if (!program_matches(rule)) continue;
+    const bool of_listen = listen_open && covers(rule.role, Rule::Role::listen);
+    const bool of_connect = connect_open && covers(rule.role, Rule::Role::connect);
+    if (!of_listen && !of_connect) continue;
+    if (rule.to_stack) return true;
+    if (rule.has_address || rule.port_first > 0 || rule.port_last < 65535) continue;
+    if (of_listen) listen_open = false;
+    if (of_connect) connect_open = false;
+  }
+  return listen_open || connect_open;
+}
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,36 @@
+// Whose a socket is: decided at listen and connect, by the rules of the configuration and then by its
+// addresses.
+#pragma once
+
+#include <string>
+
+#include "intercept/options.hh"
+
+namespace mtcp::intercept {
+
+class Router {
+ public:
+  Router(const Options& options, std::string program);  // program: path of the executable
+
+  enum class Owner : std::uint8_t { kernel, stack, both };  // both: a wildcard listener
+  // listen on `local` (any_*() for a wildcard). Without a rule: stack for an address of [interface] (or of
+  // loopback when that is the stack's), both for a wildcard, kernel else.
+  [[nodiscard]] Owner listen(const stack::Endpoint& local) const;
+  // connect to `remote` from `local` (any_*() if not bound). Without a rule: stack if the remote address is
+  // on-link or reached by a gateway of [interface] and is not loopback, or is an address of our own.
+  [[nodiscard]] Owner connect(const stack::Endpoint& local, const stack::Endpoint& remote) const;
+  // False if no rule and no address could ever send a socket of this program to the stack: then it need not
+  // be ours at all.
+  [[nodiscard]] bool may_use_stack() const;
+  // An address of [interface], or of loopback when that is the stack's.
+  [[nodiscard]] bool owns(const stack::IpAddress& a) const;
+  [[nodiscard]] const std::string& program() const { return program_; }
+
+ private:
+  [[nodiscard]] const Rule* match(Rule::Role role, const stack::Endpoint& e) const;
+  [[nodiscard]] bool program_matches(const Rule& rule) const;
+  const Options& options_;
+  std::string program_;
+};
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,64 @@
+// An open file description that is a TCP socket of ours. Descriptors (one, or several after dup) refer to it;
+// behind each there is a kernel socket of the same number. All under the stack's lock.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cstdint>
+
+#include "intercept/watch.hh"
+#include "stack/worker.hh"
+
+namespace mtcp::intercept {
+
+struct Socket : Watchable {
+  enum class State : std::uint8_t {
+    undecided,  // neither listen nor connect yet
+    listening,  // `listener` is null until this process has a stack
+    stream,     // connecting, connected or over: `connection` is there
+    foreign,    // a connection that belongs to the process we were forked from
+    dead,       // the connection is gone (failed start, process forked away): calls fail with `error`
+  };
+  Socket() : Watchable(Type::socket) {}
+
+  State state = State::undecided;
+  bool nonblocking = false;  // O_NONBLOCK
+  bool async = false;        // O_ASYNC as last set (no signals are sent)
+  bool v6 = false;           // AF_INET6
+  bool v6_only = false;
+  bool reuse_port = false;
+  bool bound = false;           // bind() has been called; `local` is what the kernel gave
+  bool kernel_dirty = false;    // the kernel socket has been bound or changed: do not put it back in the pool
+  bool shared = false;          // a listener that was inherited over fork: the parent has it, too
+  bool kernel_listens = false;  // wildcard: the kernel socket listens too
+  bool kernel_only = false;     // an option was set that only the kernel can honour (SO_BINDTODEVICE, ...)
+  bool quickack_set = false;    // TCP_QUICKACK has been set: before that it reads as 1
+  bool oob_inline = false;      // SO_OOBINLINE as last set
+  std::uint8_t accepts = 0;     // counts accepts of a listener that also listens in the kernel: see accept.cc
+  bool connecting = false;      // connect() has returned EINPROGRESS and its result has not been told yet
+  bool write_shut = false, read_shut = false;
+  std::uint32_t descriptors = 0;  // that refer to it
+  std::uint32_t holds = 0;        // calls in progress that will touch it again after a wait
+  int fd = -1;  // the first descriptor: whose kernel socket is the one that binds and listens
+  stack::Endpoint local;
+  stack::Endpoint remote;
+  stack::Listener* listener = nullptr;
+  stack::Connection* connection = nullptr;
+  stack::Errc error = stack::Errc::ok;  // pending error of a socket that has no connection
+  stack::SocketOptions options;
+  stack::Worker::ListenOptions listen_options;
+  stack::Duration receive_timeout{}, send_timeout{};  // SO_RCVTIMEO, SO_SNDTIMEO; 0: none
+
+  // Rows of the option table (sockopt_table.hh) that have been set and that the kernel socket does not know of yet:
+  // replayed before bind, before listen and when the kernel takes the socket over.
+  std::uint64_t unreplayed = 0;
+  // Instance::turns when a call last answered EAGAIN: a second one without a turn in between is a program that polls
+  // by calling, so the call itself runs the stack.
+  std::uint64_t turns_at_again = 0;
+};
+
+// What poll(2) would say now: EPOLL* bits (they equal the POLL* ones), without regard to what anybody asked
+// for.
+[[nodiscard]] std::uint32_t poll_events(const Socket& s, const stack::Worker* worker);
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,236 @@
+// getsockopt and setsockopt. Three kinds: what the stack keeps (sockopt_table.cc and the structures below) is
+// recorded, and told the kernel socket when that matters; what decides about bind is the kernel socket's at
+// once; all else is the kernel's own answer while the socket is nobody's, and refused once it is the stack's.
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/time.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "intercept/call.hh"
+#include "intercept/errors.hh"
+#include "intercept/sockopt_table.hh"
+#include "intercept/tcp_info.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+constexpr std::size_t kCongestionNameMax = 16;                // TCP_CA_NAME_MAX
+constexpr int kReceiveTimeoutNew = 66, kSendTimeoutNew = 67;  // the 64-bit variants; the same structure here
+
+bool is_receive_timeout(int name) { return name == SO_RCVTIMEO || name == kReceiveTimeoutNew; }
+bool is_send_timeout(int name) { return name == SO_SNDTIMEO || name == kSendTimeoutNew; }
+
+template <typename T>
+int give(const T& value, void* v, socklen_t* n) {
+  const auto size = static_cast<socklen_t>(std::min<std::size_t>(*n, sizeof value));
+  std::memcpy(v, &value, size);
+  *n = size;
+  return 0;
+}
+
+// --- options that are structures
+
+timeval to_timeval(stack::Duration d) {
+  const auto us = std::chrono::duration_cast<stack::microseconds>(d).count();
+  return {.tv_sec = us / 1'000'000, .tv_usec = us % 1'000'000};
+}
+
+// sock_set_timeout(): zero is for ever, and a negative time is over at once.
+int set_timeout(stack::Duration& target, const void* v, socklen_t n) {
+  timeval t{};
+  if (n < sizeof t) return -EINVAL;
+  std::memcpy(&t, v, sizeof t);
+  if (t.tv_usec < 0 || t.tv_usec >= 1'000'000) return -EDOM;
+  constexpr std::int64_t kLongest = 1'000'000'000;  // seconds; beyond is for ever
+  if (t.tv_sec < 0) {
+    target = stack::Duration(1);
+  } else if (t.tv_sec > kLongest) {
+    target = {};
+  } else {
+    target = stack::seconds(t.tv_sec) + stack::microseconds(t.tv_usec);
+  }
+  return 0;
+}
+
+int get_linger(const Socket& s, void* v, socklen_t* n) {
+  const auto seconds = std::chrono::duration_cast<stack::seconds>(s.options.linger_time).count();
+  return give(linger{.l_onoff = s.options.linger ? 1 : 0, .l_linger = static_cast<int>(seconds)}, v, n);
+}
+
+int set_linger(Socket& s, const void* v, socklen_t n) {
+  linger l{};
+  if (n < sizeof l) return -EINVAL;
+  std::memcpy(&l, v, sizeof l);
+  s.options.linger = l.l_onoff != 0;
+  if (s.options.linger) s.options.linger_time = stack::seconds(std::max(l.l_linger, 0));
+  return 0;
+}
+
+int get_error(Process& process, Socket& s, void* v, socklen_t* n) {
+  stack::Errc error = std::exchange(s.error, stack::Errc::ok);
+  if (error == stack::Errc::ok && s.state == Socket::State::stream) {
+    if (is_opening(*s.connection)) (void)retry_after_turn(process, s);
+    error = process.instance->worker().take_error(*s.connection);
+  }
+  if (s.state == Socket::State::foreign) error = stack::Errc::not_connected;
+  return give(to_errno(error), v, n);
+}
+
+int get_congestion(void* v, socklen_t* n) {
+  std::array<char, kCongestionNameMax> name{"reno"};  // Linux's name of what RFC 6582 calls NewReno
+  return give(name, v, n);
+}
+
+int set_congestion(const void* v, socklen_t n) {
+  if (n < 1) return -EINVAL;
+  std::array<char, kCongestionNameMax> given{};
+  std::memcpy(given.data(), v, std::min<std::size_t>(n, given.size() - 1));
+  const std::string_view name(given.data());
+  return name == "reno" || name == "newreno" ? 0 : -ENOENT;
+}
+
+// --- setting
+
+// What a change means for the connection or listener that is there already.
+void apply(Process& process, Socket& s) {
+  if (s.connection != nullptr) process.instance->worker().set_options(*s.connection, s.options, now());
+  if (s.listener != nullptr) s.listener->options = s.options;
+}
+
+int set_row(Process& process, Socket& s, const OptionRow& row, unsigned index, const void* v, socklen_t n) {
+  if (row.set == nullptr) return -ENOPROTOOPT;
+  int value = 0;
+  if (row.level == IPPROTO_IP && n >= 1 && n < sizeof value) {
+    value = *static_cast<const std::uint8_t*>(v);  // options of IP may come as one byte
+  } else if (n < sizeof value) {
+    return -EINVAL;
+  } else {
+    std::memcpy(&value, v, sizeof value);
+  }
+  if (const int error = row.set(s, process.options, value); error != 0) return error;
+  s.unreplayed |= std::uint64_t{1} << index;
+  apply(process, s);
+  return 0;
+}
+
+// The options that are structures, by level and name. -ENOTSUP: not one of them.
+int set_structure(Process& process, Socket& s, int level, int name, const void* v, socklen_t n) {
+  if (level == SOL_SOCKET && is_receive_timeout(name)) return set_timeout(s.receive_timeout, v, n);
+  if (level == SOL_SOCKET && is_send_timeout(name)) return set_timeout(s.send_timeout, v, n);
+  if (level == SOL_SOCKET && name == SO_LINGER) {
+    const int error = set_linger(s, v, n);
+    if (error == 0) apply(process, s);
+    return error;
+  }
+  if (level == IPPROTO_TCP && name == TCP_CONGESTION) return set_congestion(v, n);
+  return -ENOTSUP;
+}
+
+// Only the kernel can do what these ask for: the socket is to be its own.
+bool asks_for_kernel(int level, int name) {
+  if (level == SOL_SOCKET)
+    return name == SO_BINDTODEVICE || name == SO_ATTACH_FILTER || name == SO_ATTACH_BPF;
+  if (level == IPPROTO_IP) return name == IP_TRANSPARENT;
+  if (level == IPPROTO_IPV6) return name == IPV6_TRANSPARENT;
+  return level == IPPROTO_TCP && (name == TCP_MD5SIG || name == TCP_REPAIR);
+}
+
+// Harmless on a socket of the stack: they are about the kernel's scheduling and accounting, or are hints.
+bool is_harmless(int level, int name) {
+  if (level != SOL_SOCKET) return false;
+  return name == SO_DEBUG || name == SO_BROADCAST || name == SO_INCOMING_CPU || name == SO_BUSY_POLL;
+}
+
+// An option without a row, on a socket that may still become the kernel's.
+int set_in_kernel(Process& process, Socket& s, int level, int name, const void* v, socklen_t n) {
+  const bool undecided = s.state == Socket::State::undecided;
+  if (!undecided && !is_harmless(level, name)) return -ENOPROTOOPT;
+  s.kernel_dirty = true;
+  const int error = process.kernel.setsockopt(s.fd, level, name, v, n);
+  if (error != 0) return error;
+  if (asks_for_kernel(level, name)) s.kernel_only = true;
+  if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
+    int value = 0;
+    std::memcpy(&value, v, std::min<std::size_t>(n, sizeof value));
+    s.v6_only = value != 0;
+  }
+  return 0;
+}
+
+int replay_structures(Process& process, const Socket& s) {
+  int error = 0;
+  const auto tell = [&](int name, const auto& value) {
+    const int e = process.kernel.setsockopt(s.fd, SOL_SOCKET, name, &value, sizeof value);
+    if (error == 0) error = e;
+  };
+  if (s.receive_timeout != stack::Duration::zero()) tell(SO_RCVTIMEO, to_timeval(s.receive_timeout));
+  if (s.send_timeout != stack::Duration::zero()) tell(SO_SNDTIMEO, to_timeval(s.send_timeout));
+  if (s.options.linger) {
+    const auto seconds = std::chrono::duration_cast<stack::seconds>(s.options.linger_time).count();
+    tell(SO_LINGER, linger{.l_onoff = 1, .l_linger = static_cast<int>(seconds)});
+  }
+  return error;
+}
+
+}  // namespace
+
+int replay_options(Process& process, Socket& s) {
+  int error = replay_structures(process, s);
+  for (std::uint64_t left = s.unreplayed; left != 0; left &= left - 1) {
+    const OptionRow& row = option_row(static_cast<unsigned>(__builtin_ctzll(left)));
+    const int value = (row.replay != nullptr ? row.replay : row.get)(s, process.options);
+    const int e = process.kernel.setsockopt(s.fd, row.level, row.name, &value, sizeof value);
+    if (error == 0) error = e;
+    s.kernel_dirty = true;
+  }
+  s.unreplayed = 0;
+  return error;
+}
+
+int Process::setsockopt(int fd, int level, int name, const void* v, socklen_t n) {
+  std::unique_lock guard(lock);
+  Socket* s = files.socket(fd);
+  if (s == nullptr) return -EBADF;
+  if (static_cast<int>(n) < 0) return -EINVAL;
+  if (v == nullptr && n > 0) return -EFAULT;
+  unsigned index = 0;
+  if (const OptionRow* row = find_option(level, name, index); row != nullptr) {
+    return set_row(*this, *s, *row, index, v, n);
+  }
+  const int error = set_structure(*this, *s, level, name, v, n);
+  if (error != -ENOTSUP) return error;
+  return set_in_kernel(*this, *s, level, name, v, n);
+}
+
+int Process::getsockopt(int fd, int level, int name, void* v, socklen_t* n) {
+  std::unique_lock guard(lock);
+  Socket* s = files.socket(fd);
+  if (s == nullptr) return -EBADF;
+  if (n == nullptr || (v == nullptr && *n > 0)) return -EFAULT;
+  if (static_cast<int>(*n) < 0) return -EINVAL;
+  unsigned index = 0;
+  if (const OptionRow* row = find_option(level, name, index); row != nullptr) {
+    return give(row->get(*s, options), v, n);
+  }
+  if (level == SOL_SOCKET) {
+    if (name == SO_ERROR) return get_error(*this, *s, v, n);
+    if (name == SO_LINGER) return get_linger(*s, v, n);
+    if (is_receive_timeout(name)) return give(to_timeval(s->receive_timeout), v, n);
+    if (is_send_timeout(name)) return give(to_timeval(s->send_timeout), v, n);
+  }
+  if (level == IPPROTO_TCP && name == TCP_INFO) return get_tcp_info(*this, *s, v, n);
+  if (level == IPPROTO_TCP && name == TCP_CONGESTION) return get_congestion(v, n);
+  if (level == IPPROTO_IP && name == IP_MTU) {
+    if (s->state != Socket::State::stream) return -ENOTCONN;
+    return give(static_cast<int>(instance->worker().info(*s->connection).path_mtu), v, n);
+  }
+  return kernel.getsockopt(s->fd, level, name, v, n);
+}
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,173 @@
+// A stack for this process, at the last moment: the device is opened, a queue claimed, the listeners put on
+// it.
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "intercept/clock.hh"
+#include "intercept/log.hh"
+#include "intercept/process.hh"
+#include "intercept/steward.hh"
+#include "stack/packet/heap_pool.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// sysexits.h: a server whose device can't be opened would listen and never hear anything, so it ends, as it
+// would end if bind failed.
+constexpr int kExitUnavailable = 69;
+// Internal descriptors go this far below the limit, away from the application's.
+constexpr int kReservedRange = 64;
+constexpr stack::Duration kRetryInterval = stack::milliseconds(10);
+constexpr std::uint32_t kDefaultPackets = 65536;
+
+std::uint32_t packets_of(const Options& o) {
+  return o.device.packets != 0 ? o.device.packets : kDefaultPackets;
+}
+
+int hugepages_of(Toggle t) { return t == Toggle::automatic ? -1 : t == Toggle::on ? 1 : 0; }
+
+bool fill_secrets(stack::Secrets& secrets) {
+  auto* bytes = reinterpret_cast<char*>(secrets.key.data());
+  std::size_t left = sizeof secrets.key;
+  while (left > 0) {
+    const ssize_t n = getrandom(bytes, left, 0);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      return false;
+    }
+    bytes += n;
+    left -= static_cast<std::size_t>(n);
+  }
+  return true;
+}
+
+}  // namespace
+
+int Process::keep_high(int fd) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const int top = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, static_cast<rlim_t>(files.size())));
+  const int high =
+      top - kReservedRange > fd ? kernel.fcntl(fd, F_DUPFD_CLOEXEC, top - kReservedRange) : -EINVAL;
+  if (high >= 0) kernel.close(fd);
+  const int result = high >= 0 ? high : fd;
+  files.put_reserved(result);
+  return result;
+}
+
+int Process::internal_eventfd() {
+  const int fd = kernel.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return fd < 0 ? fd : keep_high(fd);
+}
+
+void Process::forget_waits() {
+  // The eventfds are the parent's: its threads would wake up. The sleepers stay, deaf, because waiters of
+  // threads that do not exist here may still point to them.
+  for (auto& s : sleepers) {
+    s->woken = true;
+    if (s->wake_fd >= 0) {
+      files.clear(s->wake_fd);
+      kernel.close(s->wake_fd);
+      s->wake_fd = -1;
+    }
+    (void)s.release();
+  }
+  sleepers.clear();
+  free_sleepers.clear();
+}
+
+int Process::open_device_now() {
+  if (device != nullptr) return 0;
+  const stack::DeviceConfig config{.port = options.device.port,
+                                   .queues = options.device.queues,
+                                   .rx_ring = options.device.rx_ring,
+                                   .tx_ring = options.device.tx_ring,
+                                   .mtu = options.stack.interface.mtu,
+                                   .packets = packets_of(options),
+                                   .hugepages = hugepages_of(options.device.hugepages)};
+  std::string message;
+  device = open_device(config, message);
+  if (device != nullptr) return 0;
+  if (message != start_error) log(LogLevel::error, "%s: %s", options.device.port.c_str(), message.c_str());
+  start_error = message;
+  return -ENETDOWN;
+}
+
+void Process::open_device_early() {
+  if (options.device.port.empty() || options.device.is_private() || device != nullptr) return;
+  bool listens = false;
+  for (int fd = 0; fd < files.end() && !listens; ++fd) {
+    const Socket* s = files.socket(fd);
+    listens = s != nullptr && s->state == Socket::State::listening;
+  }
+  if (listens && open_device_now() != 0) ::_exit(kExitUnavailable);
+}
+
+std::unique_ptr<stack::Port> Process::claim_queue() {
+  for (std::uint32_t i = 0; i < device->queues(); ++i) {
+    if (auto port = device->claim(i, i)) return port;
+  }
+  return nullptr;
+}
+
+int Process::ensure_started() {
+  if (instance != nullptr) return 0;
+  const stack::Time t = now();
+  if (t < next_attempt) return -EBUSY;
+  std::unique_ptr<stack::Port> port;
+  std::unique_ptr<stack::PacketPool> heap;
+  if (options.device.port.empty()) {
+    heap = std::make_unique<stack::HeapPool>(packets_of(options));
+  } else {
+    if (open_device_now() != 0) {
+      for (int fd = 0; fd < files.end(); ++fd) {
+        const Socket* s = files.socket(fd);
+        if (s != nullptr && s->state == Socket::State::listening) ::_exit(kExitUnavailable);
+      }
+      return -ENETDOWN;
+    }
+    port = claim_queue();
+    if (port == nullptr) {  // an old worker that is on its way out: its queue will be free
+      if (start_error.empty())
+        log(LogLevel::warning, "every queue of %s is taken: waiting", options.device.port.c_str());
+      start_error = "busy";
+      next_attempt = t + kRetryInterval;
+      return -EBUSY;
+    }
+  }
+  stack::Secrets secrets;
+  if (!fill_secrets(secrets)) return -EAGAIN;
+  clock_start();
+  instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets);
+  start_error.clear();
+  for (int fd = 0; fd < files.end(); ++fd) {
+    Socket* s = files.socket(fd);
+    if (s == nullptr || s->state != Socket::State::listening || s->listener != nullptr) continue;
+    if (const int e = start_listener(*s); e != 0)
+      log(LogLevel::error, "descriptor %d can't listen on the stack: error %d", fd, -e);
+  }
+  if (options.steward) steward = std::make_unique<Steward>(*this);
+  log(LogLevel::info, "a stack on %s",
+      options.device.port.empty() ? "the loopback wire" : options.device.port.c_str());
+  return 0;
+}
+
+int Process::start_listener(Socket& s) {
+  if (instance == nullptr || s.listener != nullptr) return 0;
+  s.listen_options.socket = s.options;
+  s.listen_options.v6_only = s.v6_only;
+  s.listen_options.reuse_port = s.reuse_port;
+  auto listener = instance->worker().listen(s.local, s.listen_options);
+  if (!listener) return listener.error() == stack::Errc::address_in_use ? -EADDRINUSE : -EADDRNOTAVAIL;
+  s.listener = *listener;
+  s.listener->user = &s;
+  return 0;
+}
+
+}  // namespace mtcp::intercept

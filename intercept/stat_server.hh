@@ -1,0 +1,20 @@
+// What scripts/mtcp-stat reads: an abstract unix socket "mtcp-stat-<pid>" in the process's network namespace.
+// Whoever connects with the same user id, or as root, gets one text and the connection is closed:
+//   mtcp-stat 1
+//   process pid=N program=NAME device=STRING
+//   stack connections=N time_waits=N packets_free=N packets=N sleeping=N turns=N
+//   counter NAME VALUE SEVERITY TEXT          (one line each)
+//   connection STATE LOCAL REMOTE rx_queued=N tx_queued=N cwnd=N ... (one line each)
+//   end
+#pragma once
+
+namespace mtcp::intercept {
+
+class Process;
+
+// The listening socket, or -errno (another process may have the name: then there are no statistics).
+int open_stat_socket(Process& process);
+// Answers one client. Takes the process's lock for as long as it takes to copy the numbers.
+void serve_stat(Process& process, int listener);
+
+}  // namespace mtcp::intercept

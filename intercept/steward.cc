@@ -1,0 +1,112 @@
+#include "intercept/steward.hh"
+
+#include <errno.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "intercept/clock.hh"
+#include "intercept/log.hh"
+#include "intercept/process.hh"
+#include "intercept/stat_server.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// While the application runs the stack: how soon its going off to compute is noticed.
+constexpr stack::Duration kTick = stack::milliseconds(1);
+// While a thread of the application sleeps in a call of ours, packets and timers wake that thread.
+constexpr stack::Duration kSleeperTick = stack::milliseconds(10);
+// Nothing is open: nobody can need the stack sooner than it takes to open something.
+constexpr stack::Duration kIdleTick = stack::milliseconds(10);
+constexpr stack::Duration kLongest = stack::milliseconds(500);
+
+}  // namespace
+
+Steward::Steward(Process& process) : process_(process) {
+  stat_fd_ = open_stat_socket(process);
+  wake_fd_ = process.internal_eventfd();
+  sigset_t all, old;
+  sigfillset(&all);
+  process_.kernel.set_signal_mask(SIG_SETMASK, &all, &old);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  constexpr std::size_t kStack = 256UL << 10;
+  pthread_attr_setstacksize(&attributes, kStack);
+  const int error = pthread_create(&thread_, &attributes, &Steward::main, this);
+  pthread_attr_destroy(&attributes);
+  process_.kernel.set_signal_mask(SIG_SETMASK, &old, nullptr);
+  running_ = error == 0;
+  if (error != 0)
+    log(LogLevel::error, "no steward thread (error %d): ACKs wait for the application's calls", error);
+}
+
+Steward::~Steward() {
+  if (running_) {
+    stop_.store(true, std::memory_order_relaxed);
+    const std::uint64_t one = 1;
+    (void)process_.kernel.write(wake_fd_, &one, sizeof one);
+    pthread_join(thread_, nullptr);
+  }
+  for (const int fd : {wake_fd_, stat_fd_}) {
+    if (fd < 0) continue;
+    process_.files.clear(fd);
+    process_.kernel.close(fd);
+  }
+}
+
+void* Steward::main(void* self) {
+  static_cast<Steward*>(self)->loop();
+  return nullptr;
+}
+
+bool Steward::run_stack(stack::Time& until) {
+  std::unique_lock guard(process_.lock, std::try_to_lock);
+  until = now() + kTick;
+  if (!guard.owns_lock() || process_.instance == nullptr) return false;
+  Instance& instance = *process_.instance;
+  instance.turn(now());
+  // A busy stretch is followed by the next tick, not by a sleep.
+  if (!instance.prepare_sleep(now(), until)) {
+    until = now() + kTick;
+    return false;
+  }
+  const bool quiet = instance.worker().connections() == 0 && process_.options.device.port.empty();
+  if (quiet) until = std::min(until, now() + kIdleTick);
+  return true;
+}
+
+void Steward::loop() {
+  process_.services.internal_thread();  // libc names lead to libc here, whatever descriptor they are called with
+  Instance& instance = *process_.instance;
+  std::uint64_t seen = instance.turns.load(std::memory_order_relaxed);
+  bool own_turn = false;  // the last turn was ours, so a change of the counter is not the application's
+  while (!stop_.load(std::memory_order_relaxed)) {
+    const std::uint64_t turns = instance.turns.load(std::memory_order_relaxed);
+    const bool application_active = turns != seen;
+    const bool application_sleeps = instance.sleeping.load(std::memory_order_relaxed) > 0;
+    stack::Time until = now() + (application_sleeps ? kSleeperTick : kTick);
+    own_turn = false;
+    if (!application_active && !application_sleeps) own_turn = run_stack(until);
+    seen = instance.turns.load(std::memory_order_relaxed);
+
+    fds_.clear();
+    fds_.push_back({wake_fd_, POLLIN, 0});
+    fds_.push_back({stat_fd_, POLLIN, 0});
+    if (own_turn) {
+      for (const int fd : instance.pollable()) fds_.push_back({fd, POLLIN, 0});
+    }
+    const auto rest = std::max(until - now(), stack::Duration::zero());
+    const auto bounded = std::min<stack::Duration>(rest, kLongest);
+    const timespec timeout{.tv_sec = 0, .tv_nsec = bounded.count()};
+    process_.kernel.ppoll(fds_.data(), fds_.size(), &timeout, nullptr);
+    if (own_turn) {
+      const std::lock_guard guard(process_.lock);
+      instance.finish_sleep();
+    }
+    if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_);
+  }
+}
+
+}  // namespace mtcp::intercept

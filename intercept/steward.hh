@@ -1,0 +1,46 @@
+// The steward: one thread per process that keeps the stack alive while the application does not call. It
+// looks about once a millisecond; if nobody has run the stack since, and nobody sleeps on its behalf, it runs
+// it itself, and when there is nothing to do sleeps on the device. It also answers mtcp-stat.
+#pragma once
+
+#include <poll.h>
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "stack/base/time.hh"
+
+namespace mtcp::intercept {
+
+class Process;
+
+class Steward {
+ public:
+  // Starts the thread, with all signals blocked. With the process's lock held.
+  explicit Steward(Process& process);
+  // Ends it. Without the lock.
+  ~Steward();
+  Steward(const Steward&) = delete;
+  Steward& operator=(const Steward&) = delete;
+  // In the child of a fork: there is no thread to end.
+  void abandon() { running_ = false; }
+
+ private:
+  static void* main(void* self);
+  void loop();
+  // Runs the stack if the lock is free. True if it may sleep on the device until `until`: then finish_sleep()
+  // is due.
+  bool run_stack(stack::Time& until);
+
+  Process& process_;
+  pthread_t thread_{};
+  std::atomic<bool> stop_{false};
+  bool running_ = false;
+  int wake_fd_ = -1;
+  int stat_fd_ = -1;
+  std::vector<pollfd> fds_;
+};
+
+}  // namespace mtcp::intercept

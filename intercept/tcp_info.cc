@@ -1,0 +1,93 @@
+#include "intercept/tcp_info.hh"
+
+#include <linux/tcp.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "intercept/clock.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+using std::chrono::duration_cast;
+
+// The kernel's numbers (include/net/tcp_states.h).
+std::uint8_t state_number(stack::State s) {
+  switch (s) {
+    case stack::State::established: return 1;
+    case stack::State::syn_sent: return 2;
+    case stack::State::syn_received: return 3;
+    case stack::State::fin_wait_1: return 4;
+    case stack::State::fin_wait_2: return 5;
+    case stack::State::time_wait: return 6;
+    case stack::State::closed: return 7;
+    case stack::State::close_wait: return 8;
+    case stack::State::last_ack: return 9;
+    case stack::State::listen: return 10;
+    case stack::State::closing: return 11;
+  }
+  return 7;
+}
+
+std::uint32_t micros(stack::Duration d) {
+  return static_cast<std::uint32_t>(duration_cast<stack::microseconds>(d).count());
+}
+std::uint32_t millis_since(stack::Time then, stack::Time t) {
+  if (then == stack::Time{}) return 0;
+  return static_cast<std::uint32_t>(std::max<std::int64_t>(duration_cast<stack::milliseconds>(t - then).count(), 0));
+}
+std::uint32_t segments(std::uint32_t bytes, std::uint32_t mss) { return mss == 0 ? 0 : (bytes + mss - 1) / mss; }
+
+void fill(tcp_info& out, const stack::ConnectionInfo& in) {
+  const stack::Time t = now();
+  out.tcpi_state = state_number(in.state);
+  out.tcpi_ca_state = in.in_recovery ? 3 : in.backoff != 0 ? 4 : 0;  // TCP_CA_Recovery, TCP_CA_Loss, TCP_CA_Open
+  out.tcpi_retransmits = in.backoff;
+  out.tcpi_probes = in.probes;
+  out.tcpi_backoff = in.backoff;
+  out.tcpi_options = static_cast<std::uint8_t>((in.timestamps ? TCPI_OPT_TIMESTAMPS : 0) | (in.sack ? TCPI_OPT_SACK : 0) |
+                                               (in.wscale ? TCPI_OPT_WSCALE : 0));
+  out.tcpi_snd_wscale = static_cast<std::uint8_t>(in.snd_wscale & 15);
+  out.tcpi_rcv_wscale = static_cast<std::uint8_t>(in.rcv_wscale & 15);
+  out.tcpi_rto = micros(in.rto);
+  out.tcpi_snd_mss = in.mss;
+  out.tcpi_rcv_mss = in.rcv_mss;
+  out.tcpi_advmss = in.peer_mss;
+  out.tcpi_pmtu = in.path_mtu;
+  out.tcpi_rtt = micros(in.srtt);
+  out.tcpi_rttvar = micros(in.rttvar);
+  out.tcpi_snd_ssthresh = in.ssthresh == UINT32_MAX ? 0x7fffffff : segments(in.ssthresh, in.mss);
+  out.tcpi_snd_cwnd = segments(in.cwnd, in.mss);
+  out.tcpi_unacked = segments(in.tx_queued - std::min(in.tx_queued, in.tx_unsent), in.mss);
+  out.tcpi_notsent_bytes = in.tx_unsent;
+  out.tcpi_total_retrans = in.retransmits;
+  out.tcpi_rcv_space = in.rcv_wnd;
+  out.tcpi_rcv_ssthresh = in.rcv_wnd;
+  out.tcpi_bytes_acked = in.bytes_acked;
+  out.tcpi_bytes_received = in.bytes_received;
+  out.tcpi_last_data_sent = millis_since(in.last_sent, t);
+  out.tcpi_last_data_recv = millis_since(in.last_received, t);
+  out.tcpi_last_ack_recv = out.tcpi_last_data_recv;
+  out.tcpi_snd_wnd = in.snd_wnd;
+}
+
+}  // namespace
+
+int get_tcp_info(Process& process, const Socket& s, void* v, socklen_t* n) {
+  tcp_info out{};
+  out.tcpi_state = state_number(stack::State::closed);
+  if (s.state == Socket::State::stream) {
+    fill(out, process.instance->worker().info(*s.connection));
+  } else if (s.state == Socket::State::listening) {
+    out.tcpi_state = state_number(stack::State::listen);
+    out.tcpi_unacked = s.listener != nullptr ? s.listener->accept_count : 0;
+    out.tcpi_sacked = s.listen_options.backlog;
+  }
+  const auto size = static_cast<socklen_t>(std::min<std::size_t>(*n, sizeof out));
+  std::memcpy(v, &out, size);
+  *n = size;
+  return 0;
+}
+
+}  // namespace mtcp::intercept
