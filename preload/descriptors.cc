@@ -1,0 +1,63 @@
+// Descriptors: closing, copying, flags.
+#include <limits.h>
+
+#include "preload/calls.hh"
+#include "preload/edge.hh"
+
+namespace mtcp::preload {
+
+using intercept::Engine;
+using intercept::FdKind;
+
+namespace ours {
+
+int close(int fd) {
+  return enter([=](Engine& e) { return e.close(fd); });
+}
+int fcntl(int fd, int cmd, unsigned long arg) {
+  return enter([=](Engine& e) { return e.fcntl(fd, cmd, arg); });
+}
+int ioctl(int fd, unsigned long request, void* arg) {
+  return enter([=](Engine& e) { return e.ioctl(fd, request, arg); });
+}
+int dup(int fd) {
+  return enter([=](Engine& e) { return e.dup(fd); });
+}
+
+}  // namespace ours
+
+namespace {
+
+// dup2 and dup3 on descriptors of which at least one is not the kernel's.
+int dup_ours(int from, int to, int flags, bool dup2_semantics) {
+  return enter([=](Engine& e) { return e.dup3(from, to, flags, dup2_semantics); });
+}
+
+}  // namespace
+
+namespace always {
+
+int dup2(int from, int to) {
+  if ((is_kernel(from) && is_kernel(to)) || thread.inside()) [[likely]]
+    return next.dup2(from, to);
+  return dup_ours(from, to, 0, true);
+}
+
+int dup3(int from, int to, int flags) {
+  if ((is_kernel(from) && is_kernel(to)) || thread.inside()) [[likely]]
+    return next.dup3(from, to, flags);
+  return dup_ours(from, to, flags, false);
+}
+
+int close_range(unsigned first, unsigned last, int flags) {
+  if (engine() == nullptr || thread.inside()) return next.close_range(first, last, flags);
+  return enter([=](Engine& e) { return e.close_range(first, last, flags); });
+}
+
+void closefrom(int first) {
+  if (engine() == nullptr || thread.inside()) return next.closefrom(first);
+  enter([=](Engine& e) { return e.close_range(first < 0 ? 0 : static_cast<unsigned>(first), UINT_MAX, 0); });
+}
+
+}  // namespace always
+}  // namespace mtcp::preload

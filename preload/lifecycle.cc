@@ -1,0 +1,205 @@
+// From the first TCP socket, which decides whether the engine is loaded, to the end of the process.
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <link.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "preload/calls.hh"
+#include "preload/edge.hh"
+#include "preload/kernel_next.hh"
+
+namespace mtcp::preload {
+
+constinit Process process{.lock = PTHREAD_MUTEX_INITIALIZER};
+
+namespace {
+
+using intercept::Engine;
+using intercept::EngineEntry;
+using intercept::EngineFailure;
+
+constexpr const char* kSystemConfiguration = "/etc/mtcp/mtcp.toml";
+
+__attribute__((format(printf, 1, 2))) void say(const char* format, ...) {
+  char line[1200];
+  va_list args;
+  va_start(args, format);
+  const int n = vsnprintf(line, sizeof line, format, args);
+  va_end(args);
+  if (n > 0) raw_syscall(SYS_write, STDERR_FILENO, reinterpret_cast<long>(line), n < 1200 ? n : 1199);
+}
+
+// Entries for every descriptor that this process could ever have: fs.nr_open, because a process with
+// privileges may still raise its hard limit. Pages come into being when they are written.
+void map_table() {
+  constexpr long kMost = 64L << 20;
+  long wanted = 1 << 20;
+  char text[32] = {};
+  const long fd =
+      raw_syscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>("/proc/sys/fs/nr_open"), O_RDONLY | O_CLOEXEC);
+  if (fd >= 0) {
+    if (raw_syscall(SYS_read, fd, reinterpret_cast<long>(text), sizeof text - 1) > 0) wanted = atol(text);
+    raw_syscall(SYS_close, fd);
+  }
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max != RLIM_INFINITY &&
+      static_cast<long>(limit.rlim_max) > wanted) {
+    wanted = static_cast<long>(limit.rlim_max);
+  }
+  if (wanted > kMost) wanted = kMost;
+  void* p = mmap(nullptr, static_cast<size_t>(wanted), PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) return;
+  process.fds.kinds = static_cast<std::atomic<std::uint8_t>*>(p);
+  __atomic_store_n(&process.fds.size, static_cast<int>(wanted), __ATOMIC_RELEASE);
+}
+
+// The engine lies beside the shim. The directory is the one of the time when the shim was loaded, so that a
+// relative LD_PRELOAD survives chdir().
+bool engine_path(char (&path)[PATH_MAX]) {
+  Dl_info info{};
+  link_map* self = nullptr;
+  char directory[PATH_MAX];
+  if (dladdr1(&process, &info, reinterpret_cast<void**>(&self), RTLD_DL_LINKMAP) == 0 || self == nullptr)
+    return false;
+  if (dlinfo(self, RTLD_DI_ORIGIN, directory) != 0) return false;
+  const int n = snprintf(path, sizeof path, "%s/%s", directory, intercept::kEngineFileName);
+  return n > 0 && n < static_cast<int>(sizeof path);
+}
+
+void report(const EngineFailure& failure) {
+  const char* message =
+      failure.message != nullptr ? failure.message : "the engine does not start and gives no reason";
+  if (failure.exit_status == 0) {
+    say("mtcp: %s: everything goes to the kernel\n", message);
+    return;
+  }
+  say("mtcp: %s\n", message);
+  raw_syscall(SYS_exit_group, failure.exit_status);
+}
+
+const intercept::Services* services() {
+  static intercept::Services given;
+  given = {.kernel = kernel_next(),
+           .fds = &process.fds,
+           .signal_count = signal_count,
+           .last_signal_restarts = last_signal_restarts,
+           .begin_sleep = begin_sleep,
+           .end_sleep = end_sleep,
+           .internal_thread = internal_thread};
+  return &given;
+}
+
+Engine* load() {
+  char path[PATH_MAX];
+  if (!engine_path(path)) {
+    say("mtcp: cannot tell where %s is: everything goes to the kernel\n", intercept::kEngineFileName);
+    return nullptr;
+  }
+  void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    say("mtcp: cannot load the engine: %s: everything goes to the kernel\n", dlerror());
+    return nullptr;
+  }
+  const auto entry = reinterpret_cast<EngineEntry>(dlsym(library, intercept::kEngineEntryName));
+  if (entry == nullptr) {
+    say("mtcp: %s is not an engine (no %s): everything goes to the kernel\n", path,
+        intercept::kEngineEntryName);
+    return nullptr;
+  }
+  if (process.fds.size == 0) map_table();
+  if (process.fds.size == 0) {
+    say("mtcp: no memory for the descriptor table: everything goes to the kernel\n");
+    return nullptr;
+  }
+  EngineFailure failure;
+  Engine* e = entry(intercept::kEngineAbi, services(), &failure);
+  if (e == nullptr) report(failure);
+  return e;
+}
+
+void exit_quickly() { tell_exit(); }
+
+void decide() {
+  const int before = errno;
+  if (!has_configuration()) {
+    say("mtcp: no configuration (MTCP_CONF or %s): everything goes to the kernel\n", kSystemConfiguration);
+  } else {
+    Engine* e = nullptr;
+    process.loading.store(true, std::memory_order_release);
+    {
+      Inside inside;  // what the engine and its drivers do while starting is not the application's doing
+      resolve_all();
+      e = load();
+      if (e != nullptr) start_wrapping();
+    }
+    if (e != nullptr) {
+      at_quick_exit(exit_quickly);
+      process.engine.store(e, std::memory_order_release);
+    }
+  }
+  process.decided.store(true, std::memory_order_release);
+  process.loading.store(false, std::memory_order_release);
+  errno = before;
+}
+
+}  // namespace
+
+bool has_configuration() {
+  static std::atomic<int> known;  // 0: not yet asked, 1: no, 2: yes
+  int answer = known.load(std::memory_order_relaxed);
+  if (answer == 0) {
+    const char* named = secure_getenv("MTCP_CONF");
+    const bool there =
+        (named != nullptr && *named != '\0') ||
+        raw_syscall(SYS_faccessat, AT_FDCWD, reinterpret_cast<long>(kSystemConfiguration), R_OK) == 0;
+    answer = there ? 2 : 1;
+    known.store(answer, std::memory_order_relaxed);
+  }
+  return answer == 2;
+}
+
+Engine* engine_for_tcp() {
+  if (!process.decided.load(std::memory_order_acquire)) [[unlikely]] {
+    pthread_mutex_lock(&process.lock);
+    if (!process.decided.load(std::memory_order_relaxed)) decide();
+    pthread_mutex_unlock(&process.lock);
+  }
+  return engine();
+}
+
+void repair_child() {
+  process.lock = PTHREAD_MUTEX_INITIALIZER;
+  // Another thread of the parent was loading the engine: what there is of it here is of no use.
+  if (process.loading.exchange(false)) process.decided.store(true, std::memory_order_release);
+  forget_deferred();
+}
+
+void tell_exit() {
+  if (engine() == nullptr || thread.inside() || process.exited) return;
+  process.exited = true;
+  const int before = errno;
+  Inside inside;
+  engine()->at_exit();
+  errno = before;
+}
+
+namespace {
+// After the application's own atexit functions and destructors, which may still use their sockets.
+__attribute__((destructor)) void at_end() { tell_exit(); }
+}  // namespace
+
+void always::_exit(int status) {
+  tell_exit();
+  next._exit(status);
+}
+
+}  // namespace mtcp::preload

@@ -1,0 +1,62 @@
+// The life of a socket and what can be asked of it.
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+
+#include "preload/calls.hh"
+#include "preload/edge.hh"
+
+namespace mtcp::preload {
+
+using intercept::Engine;
+
+int always::socket(int domain, int type, int protocol) {
+  constexpr int kFlags = SOCK_NONBLOCK | SOCK_CLOEXEC;
+  const bool tcp = (domain == AF_INET || domain == AF_INET6) && (type & ~kFlags) == SOCK_STREAM &&
+                   (protocol == 0 || protocol == IPPROTO_TCP);
+  if (!tcp || thread.inside() || engine_for_tcp() == nullptr) return next.socket(domain, type, protocol);
+  const int before = errno;
+  const int fd = enter([=](Engine& e) { return e.socket(domain, type, protocol); });
+  if (fd >= 0 || errno != ENOTSUP) return fd;
+  errno = before;
+  return next.socket(domain, type, protocol);
+}
+
+namespace ours {
+
+int bind(int fd, const sockaddr* a, socklen_t n) {
+  return enter([=](Engine& e) { return e.bind(fd, a, n); });
+}
+int listen(int fd, int backlog) {
+  return enter([=](Engine& e) { return e.listen(fd, backlog); });
+}
+int accept(int fd, sockaddr* a, socklen_t* n) {
+  return enter([=](Engine& e) { return e.accept4(fd, a, n, 0); });
+}
+int accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
+  return enter([=](Engine& e) { return e.accept4(fd, a, n, flags); });
+}
+int connect(int fd, const sockaddr* a, socklen_t n) {
+  return enter([=](Engine& e) { return e.connect(fd, a, n); });
+}
+int shutdown(int fd, int how) {
+  return enter([=](Engine& e) { return e.shutdown(fd, how); });
+}
+int getsockname(int fd, sockaddr* a, socklen_t* n) {
+  return enter([=](Engine& e) { return e.getsockname(fd, a, n); });
+}
+int getpeername(int fd, sockaddr* a, socklen_t* n) {
+  return enter([=](Engine& e) { return e.getpeername(fd, a, n); });
+}
+int getsockopt(int fd, int level, int name, void* v, socklen_t* n) {
+  return enter([=](Engine& e) { return e.getsockopt(fd, level, name, v, n); });
+}
+int setsockopt(int fd, int level, int name, const void* v, socklen_t n) {
+  return enter([=](Engine& e) { return e.setsockopt(fd, level, name, v, n); });
+}
+int sockatmark(int fd) {
+  int at_mark = 0;
+  return ioctl(fd, SIOCATMARK, &at_mark) < 0 ? -1 : at_mark;
+}
+
+}  // namespace ours
+}  // namespace mtcp::preload
