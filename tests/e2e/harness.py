@@ -1,0 +1,312 @@
+"""What every end-to-end test stands on: namespaces, a wire, programs with and without the shim, and undoing all of it."""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+
+class Failure(Exception):
+    """A test did not see what it must see."""
+
+
+class Interrupted(BaseException):
+    """SIGINT, SIGTERM or SIGHUP: nothing may stop the clean-up, no handler of a test may swallow it."""
+
+
+def expect(condition, reason):
+    if not condition:
+        raise Failure(reason)
+
+
+def expect_equal(what, got, wanted):
+    if got != wanted:
+        raise Failure(f"{what} is {got!r}, expected {wanted!r}")
+
+
+def command(*words, check=True, timeout=20, env=None, input=None):
+    """Runs a short program; its status and output are in the result. With `check` a failure ends the test."""
+    done = subprocess.run([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, input=input, text=True,
+                          errors="replace", timeout=timeout, env={**os.environ, **(env or {})}, check=False,
+                          **({} if input is not None else {"stdin": subprocess.DEVNULL}))
+    if check and done.returncode != 0:
+        raise Failure(f"{' '.join(map(str, words))}: status {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
+    return done
+
+
+def wait_until(condition, seconds=10, what="it", pause=0.02):
+    """Calls `condition` until it answers something true and returns that."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if result := condition():
+            return result
+        if time.monotonic() > deadline:
+            raise Failure(f"{what} did not happen within {seconds} s")
+        time.sleep(pause)
+
+
+class Namespace:
+    """A network namespace with lo up. Closing it ends whatever still runs inside."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def create(self):
+        command("ip", "netns", "add", self.name)
+        self.run("ip", "link", "set", "lo", "up")
+        self.run("sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno", check=False)
+        self.run("sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1", "net.core.somaxconn=8192", check=False)
+
+    def prefix(self):
+        return ["ip", "netns", "exec", self.name]
+
+    def run(self, *words, **options):
+        return command(*self.prefix(), *words, **options)
+
+    def pids(self):
+        return [int(pid) for pid in command("ip", "netns", "pids", self.name, check=False).stdout.split()]
+
+    def close(self):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for _ in range(20):
+                pids = self.pids()
+                for pid in pids:
+                    kill(pid, number)
+                if not pids:
+                    break
+                time.sleep(0.02)
+        command("ip", "netns", "del", self.name, check=False)
+
+
+def kill(pid, number):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+class Program:
+    """A program that runs beside the test, with its output in a file."""
+
+    def __init__(self, namespace, words, env, log, user=None):
+        self.log = Path(log)
+        self.words = [str(w) for w in words]
+        start = [*namespace.prefix()]
+        if user:
+            start += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        if env:
+            start += ["env", *(f"{key}={value}" for key, value in env.items())]
+        with open(log, "ab") as output:
+            self.child = subprocess.Popen([*start, *self.words], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    @property
+    def pid(self):
+        return self.child.pid
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def running(self):
+        return self.child.poll() is None
+
+    def wait(self, seconds=10):
+        try:
+            return self.child.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise Failure(f"{self.words[0]} (pid {self.pid}) did not end within {seconds} s") from error
+
+    def signal(self, number):
+        if self.running():
+            self.child.send_signal(number)
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+        self.child.wait()
+
+    def says(self, text, seconds=10):
+        """Waits until the output has `text`."""
+
+        def look():
+            if text in self.output():
+                return True
+            expect(self.running() or text in self.output(), f"{self.words[0]} ended before it said {text!r}: {self.output()[-600:]}")
+            return False
+
+        wait_until(look, seconds, f"{text!r} in the output of {self.words[0]}")
+
+
+def cpu_seconds(pids):
+    """User and system time of the processes so far."""
+    ticks = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def children(pid):
+    try:
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+class Files:
+    """The files that servers serve, made once for the whole run: name -> size, and their SHA-256."""
+
+    SIZES = {"empty": 0, "one": 1, "s64": 64, "segment": 1460, "segment1": 1461, "k8": 8192, "k64": 65536, "k100": 100_003, "m1": 1 << 20,
+             "m10": (10 << 20) + 3}
+    HUGE = ("g1", 1 << 30)
+
+    def __init__(self, directory):
+        self.root = Path(directory)
+        self.root.mkdir(mode=0o755)
+        self.sums = {}
+        for name, size in self.SIZES.items():
+            self._make(name, size)
+
+    def huge(self):
+        """The 1 GiB file's name; made when first wanted."""
+        name, size = self.HUGE
+        if name not in self.sums:
+            self._make(name, size)
+        return name
+
+    def _make(self, name, size):
+        block = random.Random(name).randbytes((1 << 20) + 7)  # not a power of two: a shift by a page shows
+        digest = hashlib.sha256()
+        with open(self.root / name, "wb") as file:
+            left = size
+            while left > 0:
+                part = block[:left]
+                file.write(part)
+                digest.update(part)
+                left -= len(part)
+        self.sums[name] = digest.hexdigest()
+
+
+class Side:
+    """Where one end of the wire runs its programs: a namespace, its address, and the environment that puts it on the stack
+    (empty on the kernel)."""
+
+    def __init__(self, context, namespace, address, config=None):
+        self.context, self.namespace, self.address, self.config = context, namespace, address, config
+
+    @property
+    def env(self):
+        if self.config is None:
+            return {}
+        return {"LD_PRELOAD": self.context.shim, "MTCP_CONF": self.config}
+
+    @property
+    def on_stack(self):
+        return self.config is not None
+
+    def kernel_side(self):
+        """The same place without the shim."""
+        return Side(self.context, self.namespace, self.address)
+
+    def start(self, *words, env=None, user=None, log=None):
+        log = log or self.context.new_file(Path(str(words[0])).name + ".log")
+        program = Program(self.namespace, words, {**self.env, **(env or {})}, log, user)
+        self.context.programs.append(program)
+        return program
+
+    def run(self, *words, check=True, timeout=30, env=None, input=None):
+        env = {**self.env, **(env or {})}
+        prefix = ["env", *(f"{key}={value}" for key, value in env.items())] if env else []
+        return self.namespace.run(*prefix, *words, check=check, timeout=timeout, input=input)
+
+
+class Context:
+    """Everything of one test, undone at its end: a directory, namespaces, programs."""
+
+    count = 0
+
+    def __init__(self, run):
+        Context.count += 1
+        self.tag = f"m{os.getpid() % 100000}x{Context.count}"
+        self.build, self.on_kernel, self.files = run.build, run.on_kernel, run.files
+        self.shim = run.build / "preload/libmtcp_shim.so"
+        self.directory = Path(tempfile.mkdtemp(prefix="mtcp-e2e-"))
+        self.directory.chmod(0o755)
+        self.namespaces, self.programs, self.logs = [], [], 0
+
+    def close(self):
+        # A second interrupt must not leave half of it behind.
+        old = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        for program in self.programs:
+            if program.running():
+                program.kill()
+        for namespace in self.namespaces:
+            namespace.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+    def new_file(self, name):
+        self.logs += 1
+        return self.directory / f"{self.logs:02}-{name}"
+
+    def namespace(self, suffix):
+        namespace = Namespace(f"{self.tag}{suffix}")
+        self.namespaces.append(namespace)  # before it exists: an interrupt may come at any time
+        namespace.create()
+        return namespace
+
+    def write_config(self, port, address, more=""):
+        path = self.new_file("mtcp.toml")
+        device = f'[device]\nport = "{port}"\n' if port else ""
+        interface = f'[interface]\naddress = ["{address}/24"]\n' if address else ""
+        path.write_text(f"{device}{interface}{more}")
+        return path
+
+    def veth(self, stack="server", more=""):
+        """(server, client): two namespaces and a veth pair; the `stack` end runs under the shim over af_packet, unless this
+        is a run on the kernel, where both ends have kernel addresses."""
+        sides = {}
+        spaces = {end: self.namespace(end[0]) for end in ("server", "client")}
+        # Never in this machine's own namespace, so that nothing of it can stay behind there.
+        command("ip", "-n", spaces["server"].name, "link", "add", "wire", "type", "veth", "peer", "name", "wire",
+                "netns", spaces["client"].name)
+        for end, address in (("server", "10.99.0.2"), ("client", "10.99.0.1")):
+            space = spaces[end]
+            space.run("ethtool", "-K", "wire", "tx", "off", "tso", "off", "gso", "off", "gro", "off", check=False)
+            space.run("sysctl", "-qw", "net.ipv6.conf.wire.disable_ipv6=1", check=False)
+            space.run("ip", "link", "set", "wire", "up")
+            config = None
+            if end == stack and not self.on_kernel:
+                config = self.write_config("net_af_packet0,iface=wire", address, more)
+            else:
+                space.run("ip", "address", "add", f"{address}/24", "dev", "wire")
+            sides[end] = Side(self, space, address, config)
+        return sides["server"], sides["client"]
+
+    def memif(self, more=""):
+        """(server, client): both under the shim in one namespace, joined by memif; on the kernel: a veth pair."""
+        if self.on_kernel:
+            return self.veth()
+        space = self.namespace("m")
+        sides = []
+        for role, address in (("server", "10.99.1.2"), ("client", "10.99.1.1")):
+            port = f"net_memif0,role={role},socket-abstract=yes,socket=/{self.tag},id=0,rsize=10,bsize=2048"
+            sides.append(Side(self, space, address, self.write_config(port, address, more)))
+        return tuple(sides)
+
+    def tails(self):
+        """The last lines of all logs, for a failure's report."""
+        out = []
+        for path in sorted(self.directory.rglob("*.log")):
+            text = path.read_text(errors="replace").splitlines()[-12:]
+            if text:
+                out.append(f"--- {path.name}")
+                out += text
+        return out

@@ -1,0 +1,86 @@
+"""The kernel's end in the tests of idleness and of the steward: connects, does one thing, and prints what it saw."""
+
+import fcntl
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+SIOCOUTQ = 0x5411
+
+
+def connect(host, port):
+    s = socket.create_connection((host, int(port)), 5)
+    s.settimeout(10)
+    return s
+
+
+def unacknowledged(s):
+    return struct.unpack("i", fcntl.ioctl(s.fileno(), SIOCOUTQ, struct.pack("i", 0)))[0]
+
+
+def hold(host, port, how_many):
+    held = [connect(host, port) for _ in range(int(how_many))]
+    print("holding", len(held))
+    time.sleep(60)
+
+
+def acks(host, port):
+    """Sends while the server computes: all of it must be acknowledged well before the server looks at its socket again."""
+    s = connect(host, port)
+    s.sendall(b"receive")
+    assert s.recv(100) == b"computing"
+    started = time.monotonic()
+    for _ in range(20):
+        s.sendall(b"x" * 1000)
+        time.sleep(0.02)
+    while unacknowledged(s) > 0 and time.monotonic() - started < 3:
+        time.sleep(0.01)
+    print("unacknowledged", unacknowledged(s), "after", round(time.monotonic() - started, 2), "s")
+    if unacknowledged(s) == 0 and time.monotonic() - started < 2.5:
+        print("acknowledged")
+    s.shutdown(socket.SHUT_WR)
+    s.recv(100)
+
+
+def retransmits(host, port, own):
+    """Is deaf while the server sends; what was lost must come again while the server computes."""
+    s = connect(host, port)
+    s.sendall(b"send")
+    assert s.recv(100) == b"computing"
+    subprocess.run(["ip", "address", "del", f"{own}/24", "dev", "wire"], check=True)
+    time.sleep(0.9)
+    subprocess.run(["ip", "address", "add", f"{own}/24", "dev", "wire"], check=True)
+    heard_again = time.monotonic()
+    got = 0
+    while got < 5000:
+        part = s.recv(10000)
+        if not part:
+            break
+        got += len(part)
+    took = time.monotonic() - heard_again
+    print("got", got, "after", round(took, 2), "s")
+    if got == 5000 and 0.01 < took < 2.7:  # the server computes for 3.5 s more
+        print("arrived")
+    s.shutdown(socket.SHUT_WR)
+    s.recv(100)
+
+
+def connects(host, port):
+    """A handshake is answered while the server computes."""
+    s = connect(host, port)
+    s.sendall(b"compute")
+    assert s.recv(100) == b"computing"
+    started = time.monotonic()
+    second = connect(host, port)
+    took = time.monotonic() - started
+    print("second connection after", round(took, 2), "s")
+    if took < 2:
+        print("connected")
+    second.close()
+    s.shutdown(socket.SHUT_WR)
+    s.recv(100)
+
+
+globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,97 @@
+"""A server that sleeps, and one that computes: idle CPU, and the steward."""
+
+import time
+from pathlib import Path
+
+from harness import cpu_seconds, expect, expect_equal
+from nginx import Nginx
+from registry import test
+from web import get, expect_files
+
+PEER = Path(__file__).resolve().parent / "peer.py"
+PYTHON = "/usr/bin/python3"
+
+
+def expect_idle(nginx, what):
+    time.sleep(1.5)
+    pids = nginx.all_pids()
+    before = cpu_seconds(pids)
+    time.sleep(5)
+    used = (cpu_seconds(pids) - before) / 5
+    expect(used < 0.01, f"{what}: {used:.1%} of a core while idle")
+
+
+@test("idle-af_packet")
+def idle_veth(context):
+    server, client = context.veth()
+    nginx = Nginx(server).start()
+    expect_equal("the answer", get(client, f"{nginx.url}/hello"), "hello\n")
+    expect_idle(nginx, "nginx that has served")
+    expect_files(client, nginx.url, ["m1"])
+    nginx.stop()
+
+
+@test("idle-with-open-connections")
+def idle_connected(context):
+    server, client = context.veth()
+    nginx = Nginx(server).start()
+    holder = client.start(PYTHON, "-u", PEER, "hold", server.address, "8080", "50")
+    holder.says("holding")
+    expect_idle(nginx, "nginx with 50 idle connections")
+    nginx.command("stop")
+
+
+@test("idle-memif")
+def idle_memif(context):
+    server, client = context.memif()
+    nginx = Nginx(server).start()
+    expect_equal("the answer", get(client, f"{nginx.url}/hello"), "hello\n")
+    expect_idle(nginx, "nginx over memif that has served")
+    nginx.stop()
+
+
+@test("idle-memif-with-a-connected-peer")
+def idle_memif_pair(context):
+    server, client = context.memif()
+    nginx = Nginx(server).start()
+    holder = client.start(PYTHON, "-u", PEER, "hold", server.address, "8080", "5")
+    holder.says("holding")
+    expect_idle(nginx, "nginx over memif with 5 idle connections")
+    before = cpu_seconds([holder.pid])
+    time.sleep(3)
+    used = (cpu_seconds([holder.pid]) - before) / 3
+    expect(used < 0.01, f"the idle client: {used:.1%} of a core")
+    nginx.command("stop")
+
+
+def start_busy(context, server):
+    busy = server.start(context.build / "tests/e2e/busy_server", server.address, "7000")
+    busy.says("ready")
+    return busy
+
+
+@test("steward-acknowledges-while-the-program-computes")
+def steward_acks(context):
+    server, client = context.veth()
+    busy = start_busy(context, server)
+    out = client.run(PYTHON, PEER, "acks", server.address, "7000", timeout=20).stdout
+    expect("acknowledged" in out, f"the peer saw: {out}")
+    expect_equal("the server's status", busy.wait(15), 0)
+
+
+@test("steward-retransmits-while-the-program-computes")
+def steward_retransmits(context):
+    server, client = context.veth()
+    busy = start_busy(context, server)
+    out = client.run(PYTHON, PEER, "retransmits", server.address, "7000", client.address, timeout=20).stdout
+    expect("arrived" in out, f"the peer saw: {out}")
+    expect_equal("the server's status", busy.wait(15), 0)
+
+
+@test("steward-keeps-other-connections-alive")
+def steward_others(context):
+    server, client = context.veth()
+    busy = start_busy(context, server)
+    out = client.run(PYTHON, PEER, "connects", server.address, "7000", timeout=20).stdout
+    expect("connected" in out, f"the peer saw: {out}")
+    expect_equal("the server's status", busy.wait(15), 0)

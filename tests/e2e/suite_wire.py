@@ -1,0 +1,91 @@
+"""The wire itself: ping, ARP, hostile frames; and looking into a running process."""
+
+import sys
+import time
+from pathlib import Path
+
+from harness import command, expect, expect_equal, wait_until
+from nginx import Nginx
+from registry import test
+from web import expect_files, get
+
+HERE = Path(__file__).resolve().parent
+PYTHON = "/usr/bin/python3"
+
+
+def stat(context, pid, *options):
+    """mtcp-stat's counters as a dictionary, and its text."""
+    script = context.build.parent / "scripts/mtcp-stat"
+    if not script.exists():
+        script = HERE.parent.parent / "scripts/mtcp-stat"
+    raw = command(sys.executable, script, "-r", pid).stdout
+    counters = {words[1]: int(words[2]) for line in raw.splitlines() if (words := line.split())[0] == "counter"}
+    return counters, command(sys.executable, script, *options, pid).stdout
+
+
+@test("wire-ping")
+def ping(context):
+    server, client = context.veth()
+    nginx = Nginx(server).start()
+    get(client, f"{nginx.url}/hello")
+    out = client.run(PYTHON, HERE / "wire_tool.py", "ping", server.address).stdout
+    expect_equal("answered echo requests", out.strip(), "5 of 5")
+    nginx.stop()
+
+
+@test("wire-arp-after-the-cache-is-flushed")
+def arp(context):
+    server, client = context.veth()
+    nginx = Nginx(server).start()
+    for _ in range(3):
+        get(client, f"{nginx.url}/hello")
+        client.run("ip", "neigh", "flush", "dev", "wire")
+    expect_files(client, nginx.url, ["m1"])
+    nginx.stop()
+
+
+@test("wire-hostile-frames")
+def hostile(context):
+    server, client = context.veth()
+    nginx = Nginx(server).start()
+    get(client, f"{nginx.url}/hello")
+    mac = client.run("sh", "-c", f"ip neigh show {server.address} | sed 's/.*lladdr \\([^ ]*\\).*/\\1/'").stdout.strip()
+    worker = nginx.serving_pids()
+    client.run(PYTHON, HERE / "wire_tool.py", "hostile", server.address, client.address, mac, timeout=60)
+    expect_equal("the worker", nginx.serving_pids(), worker)
+    expect_equal("the answer", get(client, f"{nginx.url}/hello"), "hello\n")
+    expect_files(client, nginx.url, ["m1"])
+    if server.on_stack:
+        counters, _ = stat(context, nginx.serving_pids()[0])
+        for name in ("rx_bad_ip_header", "rx_bad_tcp_header", "rx_bad_tcp_checksum"):
+            expect(counters.get(name, 0) > 0, f"the counter {name} is 0 after hostile frames")
+    nginx.stop()
+
+
+@test("wire-carrier-lost-and-back")
+def carrier(context):
+    server, client = context.veth()
+    nginx = Nginx(server).start()
+    get(client, f"{nginx.url}/hello")
+    client.run("ip", "link", "set", "wire", "down")
+    time.sleep(0.5)
+    client.run("ip", "link", "set", "wire", "up")
+    if not server.on_stack:
+        time.sleep(0.5)
+    wait_until(lambda: get(client, f"{nginx.url}/hello", 8) == "hello\n", 15, "an answer after the carrier came back")
+    nginx.stop()
+
+
+@test("stat-shows-counters-and-connections", shim_only=True)
+def stat_shows(context):
+    server, client = context.veth()
+    nginx = Nginx(server).start()
+    get(client, f"{nginx.url}/hello")
+    holder = client.start(PYTHON, "-u", HERE / "peer.py", "hold", server.address, "8080", "3")
+    holder.says("holding")
+    time.sleep(0.3)
+    counters, text = stat(context, nginx.serving_pids()[0])
+    expect(counters.get("segments_received", 0) >= 5, f"segments_received: {counters.get('segments_received')}")
+    expect(counters.get("passive_opens", 0) >= 4, f"passive_opens: {counters.get('passive_opens')}")
+    expect_equal("established connections shown", text.count("ESTAB "), 3)
+    nginx.command("stop")

@@ -1,0 +1,104 @@
+#include "intercept/route.hh"
+
+#include <catch2/catch.hpp>
+
+using namespace mtcp;
+using namespace mtcp::intercept;
+using Owner = Router::Owner;
+
+namespace {
+
+Options on_one_network() {
+  Options o;
+  o.stack.interface.addresses.push_back({stack::IpAddress::v4(10, 9, 0, 2), 120});
+  return o;
+}
+stack::Endpoint at(std::uint8_t a, std::uint8_t b, std::uint8_t c, std::uint8_t d, std::uint16_t port = 80) {
+  return {stack::IpAddress::v4(a, b, c, d), port};
+}
+const stack::Endpoint kAny{stack::IpAddress::any_v4(), 0};
+
+Rule rule(Rule::Role role, bool to_stack) {
+  Rule r;
+  r.role = role;
+  r.to_stack = to_stack;
+  return r;
+}
+
+}  // namespace
+
+TEST_CASE("without rules listening follows the addresses of the interface") {
+  const Options o = on_one_network();
+  const Router router(o, "/usr/sbin/nginx");
+  CHECK(router.listen(at(10, 9, 0, 2)) == Owner::stack);
+  CHECK(router.listen(at(10, 9, 0, 3)) == Owner::kernel);
+  CHECK(router.listen(at(127, 0, 0, 1)) == Owner::kernel);
+  CHECK(router.listen(at(0, 0, 0, 0)) == Owner::both);
+  CHECK(router.listen({stack::IpAddress::any_v6(), 80}) == Owner::both);
+}
+
+TEST_CASE("without rules connecting follows the interface's network and gateway") {
+  Options o = on_one_network();
+  const Router router(o, "curl");
+  CHECK(router.connect(kAny, at(10, 9, 0, 7)) == Owner::stack);
+  CHECK(router.connect(kAny, at(10, 9, 0, 2)) == Owner::stack);
+  CHECK(router.connect(kAny, at(127, 0, 0, 1)) == Owner::kernel);
+  CHECK(router.connect(kAny, at(0, 0, 0, 0)) == Owner::kernel);
+  CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::kernel);
+  CHECK(router.connect(kAny, at(224, 0, 0, 1)) == Owner::kernel);
+  o.stack.interface.gateways.push_back(stack::IpAddress::v4(10, 9, 0, 1));
+  CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::stack);
+  CHECK(router.connect(kAny, {stack::IpAddress{{0x20, 0x01}}, 80}) == Owner::kernel);  // no IPv6 gateway
+}
+
+TEST_CASE("a socket bound to an address of the kernel connects there") {
+  const Options o = on_one_network();
+  const Router router(o, "curl");
+  CHECK(router.connect(at(10, 9, 0, 2, 0), at(10, 9, 0, 7)) == Owner::stack);
+  CHECK(router.connect(at(192, 168, 0, 1, 0), at(10, 9, 0, 7)) == Owner::kernel);
+}
+
+TEST_CASE("loopback is the stack's only where the configuration says so") {
+  Options o = on_one_network();
+  o.stack.loopback = true;
+  const Router router(o, "x");
+  CHECK(router.listen(at(127, 0, 0, 1)) == Owner::stack);
+  CHECK(router.connect(kAny, at(127, 0, 0, 5)) == Owner::stack);
+  CHECK(router.connect(kAny, at(0, 0, 0, 0)) == Owner::stack);
+}
+
+TEST_CASE("the first rule that matches by role, address, port and program decides") {
+  Options o = on_one_network();
+  Rule ssh = rule(Rule::Role::listen, false);
+  ssh.port_first = ssh.port_last = 22;
+  Rule dns = rule(Rule::Role::connect, false);
+  dns.has_address = true;
+  dns.address = {stack::IpAddress::v4(10, 9, 0, 53), 128};
+  Rule others = rule(Rule::Role::any, false);
+  others.program = "wrk*";
+  o.rules = {ssh, dns, others};
+  const Router nginx(o, "/usr/sbin/nginx");
+  CHECK(nginx.listen(at(10, 9, 0, 2, 22)) == Owner::kernel);
+  CHECK(nginx.listen(at(10, 9, 0, 2, 80)) == Owner::stack);
+  CHECK(nginx.connect(kAny, at(10, 9, 0, 53)) == Owner::kernel);
+  CHECK(nginx.connect(kAny, at(10, 9, 0, 54)) == Owner::stack);
+  const Router wrk(o, "/usr/bin/wrk2");
+  CHECK(wrk.connect(kAny, at(10, 9, 0, 54)) == Owner::kernel);
+  CHECK(wrk.listen(at(10, 9, 0, 2, 80)) == Owner::kernel);
+}
+
+TEST_CASE("a program that can never reach the stack is recognised") {
+  Options o;
+  CHECK_FALSE(Router(o, "x").may_use_stack());  // no address at all
+  o = on_one_network();
+  CHECK(Router(o, "x").may_use_stack());
+  Rule none = rule(Rule::Role::any, false);
+  none.program = "sshd";
+  o.rules = {none};
+  CHECK_FALSE(Router(o, "/usr/sbin/sshd").may_use_stack());
+  CHECK(Router(o, "/usr/sbin/nginx").may_use_stack());
+  o.rules = {rule(Rule::Role::listen, false)};
+  CHECK(Router(o, "x").may_use_stack());  // it may still connect
+  o.rules.push_back(rule(Rule::Role::connect, false));
+  CHECK_FALSE(Router(o, "x").may_use_stack());
+}

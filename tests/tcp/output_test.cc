@@ -1,0 +1,324 @@
+// What leaves, and when: Nagle, cork, windows, probes, FIN.
+#include "tests/tcp/script.hh"
+
+namespace mtcp::test {
+namespace {
+
+std::size_t payload(const std::vector<Out>& all) {
+  std::size_t n = 0;
+  for (const Out& o : all) n += o.data.size();
+  return n;
+}
+
+}  // namespace
+
+TEST_CASE("rfc9293 3.7.4: Nagle holds a small segment while another small one is not acknowledged") {
+  Script s;
+  s.write("one");
+  CHECK(s.sent().data == "one");
+  s.write("two");
+  s.write("three");
+  CHECK(s.sent_nothing());
+  s.peer_ack(3);
+  CHECK(s.sent().data == "twothree");
+  CHECK(s.sent_nothing());
+}
+
+TEST_CASE("rfc9293 3.7.4: Nagle as Minshall has it lets a small segment follow full ones") {
+  Script s;
+  s.write(pattern(2500));
+  const auto all = s.all_sent();
+  REQUIRE(all.size() == 3);
+  CHECK(all[2].data.size() == 500);
+  CHECK((all[2].flags & kPsh) != 0);
+}
+
+TEST_CASE("TCP_NODELAY sends every write at once") {
+  Setup setup;
+  setup.socket.nodelay = true;
+  Script s(setup);
+  for (int i = 0; i < 5; ++i) s.write("x");
+  CHECK(s.all_sent().size() == 5);
+}
+
+TEST_CASE("Setting TCP_NODELAY releases what Nagle held") {
+  Script s;
+  s.write("one");
+  s.write("two");
+  s.forget();
+  SocketOptions o;
+  o.nodelay = true;
+  s.options(o);
+  CHECK(s.sent().data == "two");
+}
+
+TEST_CASE("TCP_CORK sends full segments only, and the rest when it is taken out") {
+  Setup setup;
+  setup.socket.cork = true;
+  Script s(setup);
+  s.write(pattern(400));
+  s.write(pattern(700, 400));
+  const auto all = s.all_sent();
+  REQUIRE(all.size() == 1);
+  CHECK(all[0].data == pattern(1000));
+  s.options({});
+  CHECK(s.sent().data == pattern(100, 1000));
+}
+
+TEST_CASE("TCP_CORK holds a remainder no longer than 200 ms") {
+  Setup setup;
+  setup.socket.cork = true;
+  Script s(setup);
+  s.write("held");
+  CHECK(s.sent_nothing());
+  const Duration waited = s.wait_for_segment(seconds(2));
+  CHECK(waited >= milliseconds(200));
+  CHECK(waited <= milliseconds(202));
+  CHECK(s.sent().data == "held");
+}
+
+TEST_CASE("MSG_MORE holds a remainder until a write without it") {
+  Script s;
+  s.write("head", true);
+  CHECK(s.sent_nothing());
+  s.write("body");
+  CHECK(s.sent().data == "headbody");
+}
+
+TEST_CASE("rfc9293 3.10.4: a FIN goes with the last data if that has not left yet") {
+  Setup setup;
+  setup.socket.cork = true;
+  Script s(setup);
+  s.write("last");
+  s.shutdown();
+  const Out o = s.sent();
+  CHECK(o.data == "last");
+  CHECK(o.fin());
+  CHECK(s.sent_nothing());
+}
+
+TEST_CASE("rfc6928: the first flight is ten segments") {
+  Script s;
+  s.write(pattern(20000));
+  CHECK(payload(s.all_sent()) == 10000);
+  CHECK(s.info().cwnd == 10000);
+}
+
+TEST_CASE("rfc5681 3.1: a lost SYN costs the initial window") {
+  Setup setup;
+  setup.lost_syns = 1;
+  Script s(setup);
+  s.write(pattern(5000));
+  CHECK(payload(s.all_sent()) == 1000);
+}
+
+TEST_CASE(
+    "rfc9293 3.8.6.2.1: a window that does not take a full segment is left alone while data is in flight") {
+  Setup setup;
+  setup.peer_wscale = -1;
+  setup.peer_window = 2500;
+  Script s(setup);
+  s.write(pattern(5000));
+  CHECK(payload(s.all_sent()) == 2000);
+  s.peer_ack(1000, 1900);  // right edge: 2900
+  CHECK(s.sent_nothing());
+  s.peer_ack(2000, 2500);
+  CHECK(payload(s.all_sent()) == 2000);
+}
+
+TEST_CASE("rfc9293 3.8.6.2.1: a peer with a tiny window gets segments of half of it") {
+  Setup setup;
+  setup.peer_wscale = -1;
+  setup.peer_window = 600;
+  Script s(setup);
+  s.write(pattern(900));
+  const auto all = s.all_sent();
+  REQUIRE(all.size() == 2);
+  CHECK(all[0].data.size() == 300);
+}
+
+TEST_CASE("rfc9293 3.8.6.1: a closed window is probed, ever more slowly, for as long as it is confirmed") {
+  Script s;
+  s.write("x");
+  s.forget();
+  s.peer_ack(1, 0);
+  s.write("waiting");
+  CHECK(s.sent_nothing());
+  Duration last{};
+  for (int i = 0; i < 40; ++i) {
+    const Duration waited = s.wait_for_segment(seconds(125));
+    const Out probe = s.sent();
+    CHECK(probe.seq == 0);  // SND.UNA - 1: out of the window, so it must be answered
+    CHECK(probe.data.empty());
+    CHECK(waited >= last);
+    CHECK(waited <= seconds(121));
+    last = waited;
+    s.peer_ack(1, 0);
+    REQUIRE(s.info().state == State::established);
+  }
+  s.peer_ack(1, 1000);
+  CHECK(s.sent().data == "waiting");
+  s.peer_ack(8);
+  CHECK(s.info().backoff == 0);
+}
+
+TEST_CASE("rfc1122 4.2.2.17: probes without any answer end the connection") {
+  Setup setup;
+  setup.options.tcp.retries2 = 3;
+  Script s(setup);
+  s.peer_ack(0, 0);
+  s.write("waiting");
+  s.wait(seconds(30));
+  CHECK(s.info().state == State::closed);
+  CHECK(s.worker->take_error(*s.c) == Errc::timed_out);
+  CHECK(s.count(Counter::window_probes_sent) == 3);
+}
+
+TEST_CASE("rfc9293 3.8.6.1: a FIN waits for a window, too") {
+  Script s;
+  s.peer_ack(0, 0);
+  s.shutdown();
+  CHECK(s.sent_nothing());
+  s.wait_for_segment(seconds(2));
+  CHECK(!s.sent().fin());
+  s.peer_ack(0, 100);
+  CHECK(s.sent().fin());
+}
+
+TEST_CASE("rfc9293 3.8.6.2.1: what fits a small window goes when the override timer has run out") {
+  Script s;
+  s.peer_ack(0, 3);  // scaled by 7: 384 bytes
+  s.write(pattern(1000));
+  CHECK(s.sent_nothing());
+  s.wait_for_segment(seconds(2));
+  CHECK(s.sent().data == pattern(384));
+}
+
+TEST_CASE("rfc1191: a smaller path MTU cuts what is queued and sends it again") {
+  Script s;
+  s.write(pattern(3000));
+  CHECK(payload(s.all_sent()) == 3000);
+  s.icmp_fragmentation_needed(600, 0);
+  const auto all = s.all_sent();
+  REQUIRE(all.size() == 6);
+  CHECK(all[0].data == pattern(560));
+  CHECK(all[1].data == pattern(440, 560));
+  CHECK(s.info().mss == 560);
+  s.peer_ack(3000);
+  s.write(pattern(1120));
+  CHECK(s.sent().data.size() == 560);
+}
+
+TEST_CASE("rfc5927 7.2: a forged tiny MTU is not believed") {
+  Script s;
+  s.write(pattern(1000));
+  s.forget();
+  s.icmp_fragmentation_needed(68, 0);
+  CHECK(s.info().mss >= 500);
+}
+
+TEST_CASE("rfc5681 4.1: after idling longer than an RTO the window restarts") {
+  Setup setup;
+  Script s(setup);
+  std::uint32_t acked = 0;
+  for (int round = 0; round < 4; ++round) {
+    s.write(pattern(80000));
+    s.forget();
+    acked += s.info().flight;
+    s.peer_ack(acked);
+  }
+  while (s.info().flight != 0) {
+    s.forget();
+    acked += s.info().flight;
+    s.peer_ack(acked);
+  }
+  const auto before = s.info().cwnd;
+  REQUIRE(before > 20000);
+  s.forget();
+  s.wait(seconds(10));
+  s.write("x");
+  CHECK(s.info().cwnd == 10000);
+  CHECK(s.info().ssthresh >= before / 2);
+}
+
+TEST_CASE("A transmit queue that is full delays data, and loses none") {
+  Script s;
+  s.port.room = 0;
+  s.write(pattern(9000));
+  CHECK(s.sent_nothing());
+  s.port.room = SIZE_MAX;
+  s.wait(milliseconds(2));
+  CHECK(payload(s.all_sent()) == 9000);
+}
+
+TEST_CASE("The send buffer is bounded, whatever the size of the writes") {
+  Setup setup;
+  setup.socket.sndbuf = 16384;
+  setup.socket.nodelay = true;
+  Script s(setup);
+  const std::size_t before = s.pool.available();
+  std::size_t taken = 0;
+  while (s.write("x") == 1) ++taken;
+  CHECK(taken >= 10);
+  CHECK(before - s.pool.available() < 200);
+  CHECK(!s.worker->readiness(*s.c).writable);
+  CHECK(s.write_error("x") == Errc::would_block);
+  CHECK((s.edges() & SocketBase::kWriteEdge) == 0);
+  s.forget();
+  s.peer_ack(static_cast<std::uint32_t>(taken));
+  while (s.info().tx_queued != 0)
+    s.peer_ack(static_cast<std::uint32_t>(s.info().bytes_acked) + s.info().flight);
+  CHECK((s.edges() & SocketBase::kWriteEdge) != 0);
+  CHECK(s.worker->readiness(*s.c).writable);
+}
+
+TEST_CASE("The send buffer grows with the congestion window") {
+  Script s;
+  std::size_t first = s.worker->writable_bytes(*s.c);
+  std::uint32_t acked = 0;
+  for (int i = 0; i < 5; ++i) {
+    s.write(pattern(200000));
+    s.forget();
+    acked += s.info().flight;
+    s.peer_ack(acked);
+  }
+  CHECK(s.info().tx_queued + s.worker->writable_bytes(*s.c) > 2 * first);
+}
+
+TEST_CASE("TCP_NOTSENT_LOWAT: writable only while little waits to be sent") {
+  Setup setup;
+  setup.socket.notsent_lowat = 1000;
+  Script s(setup);
+  s.write(pattern(12000));  // 10000 leave
+  CHECK(!s.worker->readiness(*s.c).writable);
+  s.edges();
+  s.peer_ack(10000);
+  CHECK(s.worker->readiness(*s.c).writable);
+  CHECK((s.edges() & SocketBase::kWriteEdge) != 0);
+}
+
+TEST_CASE("reserve and commit send what was written straight into the packets") {
+  Script s;
+  s.write("start", true);
+  std::array<iovec, 8> pieces{};
+  const auto n = s.worker->reserve(*s.c, 2500, pieces, s.now);
+  REQUIRE(n);
+  REQUIRE(*n == 3);
+  CHECK(pieces[0].iov_len == 995);
+  const std::string text = pattern(1800);
+  std::size_t done = 0;
+  for (std::size_t i = 0; i < *n; ++i) {
+    const std::size_t part = std::min(pieces[i].iov_len, text.size() - done);
+    std::memcpy(pieces[i].iov_base, text.data() + done, part);
+    done += part;
+  }
+  s.worker->commit(*s.c, 1800, false, s.now);
+  s.flush();
+  std::string got;
+  for (const Out& o : s.all_sent()) got += o.data;
+  CHECK(got == "start" + text);
+  s.peer_ack(1805);
+  CHECK(s.info().tx_queued == 0);
+}
+
+}  // namespace mtcp::test
