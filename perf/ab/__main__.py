@@ -1,0 +1,118 @@
+"""Compares unmodified nginx, wrk and a message benchmark on the kernel's TCP and on mtcp, in interleaved rounds."""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from loads import QUICK_ROWS, Bench, all_rows
+from plot import draw
+from report import evaluate, human_time, print_table, write_json
+from sides import SIDES, Side, choose_cpus
+from system import BenchmarkError, Cleanup, kernel_tuning, reserve_huge_pages, temporary_directory
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def parse_arguments():
+    keys = [row.key for row in all_rows()]
+    parser = argparse.ArgumentParser(prog="scripts/ab", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: under two minutes")
+    parser.add_argument("--rounds", type=int, help="default: 5 (quick: 2)")
+    parser.add_argument("--seconds", type=float, help="of load for each measurement (default: 3; quick: 2)")
+    parser.add_argument("--rows", help=f"some of: {','.join(keys)}")
+    parser.add_argument("--sides", default="kernel,memif,veth", help="some of: %(default)s")
+    parser.add_argument("--cpus", help="two processors, server's first (default: the first two cores)")
+    parser.add_argument("--build", type=Path, default=ROOT / "build", help="build directory (default: build/)")
+    parser.add_argument("--out", type=Path, default=ROOT / "perf/out", help="where ab.json and ab.svg go (default: perf/out/)")
+    parser.add_argument("--no-huge-pages", action="store_true", help="do not reserve huge pages for the time of the run")
+    parser.add_argument("--realtime", action="store_true",
+                        help="give server and client real-time priority: for a machine that is not idle")
+    arguments = parser.parse_args()
+    wanted = arguments.rows.split(",") if arguments.rows else list(QUICK_ROWS) if arguments.quick else keys
+    if unknown := set(wanted) - set(keys):
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    arguments.rows = [row for row in all_rows() if row.key in wanted]
+    arguments.sides = arguments.sides.split(",")
+    if unknown := set(arguments.sides) - set(SIDES):
+        parser.error(f"no such side: {', '.join(sorted(unknown))}")
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
+    # wrk takes whole seconds only.
+    arguments.seconds = max(1, round(arguments.seconds or (2 if arguments.quick else 3)))
+    return arguments
+
+
+def check_environment(arguments):
+    if os.geteuid() != 0:
+        raise BenchmarkError("network namespaces need root: run scripts/ab as root")
+    for program in ("ip", "nginx", "wrk", "curl", "taskset", "ethtool"):
+        if not shutil.which(program):
+            raise BenchmarkError(f"{program} is not installed: run scripts/setup")
+    cpus = tuple(int(cpu) for cpu in arguments.cpus.split(",")) if arguments.cpus else choose_cpus()
+    if cpus is None or len(cpus) != 2:
+        raise BenchmarkError("server and client need a processor each; there is only one")
+    shim = arguments.build / "preload/libmtcp_shim.so"
+    if set(arguments.sides) != {"kernel"} and not shim.exists():
+        raise BenchmarkError(f"{shim} is missing: build first, or measure the kernel only with --sides kernel")
+    return cpus, shim.resolve()
+
+
+def progress(round_number, rounds, row, side, sample):
+    state = f"VOID: {'; '.join(sample.errors)}" if sample.errors else (
+        f"{sample.rate:>9,.0f}/s  p50 {human_time(sample.p50_us):>8}  p99 {human_time(sample.p99_us):>8}")
+    print(f"[{time.strftime('%H:%M:%S')}] round {round_number}/{rounds}  {row.key:13} {side.name:7} {state}", flush=True)
+
+
+def run(arguments, cleanup):
+    cpus, shim = check_environment(arguments)
+    directory = temporary_directory(cleanup)
+    huge = 0 if arguments.no_huge_pages or arguments.sides == ["kernel"] else reserve_huge_pages(cleanup, 1024)
+    tag = f"ab{os.getpid()}"
+    Side.realtime = arguments.realtime
+    sides = [SIDES[name](tag, cpus, cleanup, shim, directory) for name in arguments.sides]
+    bench = Bench(directory, arguments.build.resolve(), cleanup)
+    load = os.getloadavg()[0]
+    settings = {"rounds": arguments.rounds, "seconds": arguments.seconds, "cpus": cpus, "huge_pages_mb": huge, "realtime": arguments.realtime,
+                "kernel_tuning": kernel_tuning(), "load_average_before": load, "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+    print(f"server on processor {cpus[0]}, client on {cpus[1]}; {arguments.rounds} rounds of {arguments.seconds} s; "
+          f"{huge} MB of huge pages")
+    print("kernel side tuned: " + ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in kernel_tuning().items()))
+    if load > 0.5:
+        print(f"warning: the machine is busy (load average {load:.1f}): the figures will suffer")
+    samples = {}
+    try:
+        for number in range(1, arguments.rounds + 1):
+            for row in arguments.rows:
+                for side in sides:
+                    sample = bench.measure(row, side, arguments.seconds)
+                    samples.setdefault((row.key, side.name), []).append(sample)
+                    progress(number, arguments.rounds, row, side, sample)
+    finally:
+        table = evaluate(arguments.rows, arguments.sides, samples)
+        write_json(arguments.out / "ab.json", table, settings)
+    voids = print_table(table)
+    drawn = draw(table, arguments.out / "ab.svg")
+    print(f"written: {arguments.out / 'ab.json'}" + (f", {arguments.out / 'ab.svg'}" if drawn else ""))
+    return 1 if voids else 0
+
+
+def main():
+    arguments = parse_arguments()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # all end the run in the same orderly way
+    try:
+        with Cleanup() as cleanup:
+            return run(arguments, cleanup)
+    except BenchmarkError as error:
+        print(f"ab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Draws the ratios to the kernel as an SVG: one row of bars per measurement, on a logarithmic scale."""
+
+import math
+from xml.sax.saxutils import escape
+
+from sides import TITLES
+
+COLOURS = {"memif": "#1f6fb4", "veth": "#8fb9dd"}
+WIDTH, LABELS, RIGHT, BAR, GAP, TOP = 860, 250, 190, 15, 14, 62
+
+
+def text(x, y, content, anchor="start", size=12, weight="normal", fill="#222"):
+    return (f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" font-weight="{weight}" '
+            f'fill="{fill}">{escape(content)}</text>')
+
+
+class Scale:
+    """Ratio to x. The left edge is 0.25 (or less, if a bar needs it)."""
+
+    def __init__(self, ratios):
+        self.low = min([0.25] + [2 ** math.floor(math.log2(ratio)) for ratio in ratios])
+        self.high = max([4.0] + [2 ** math.ceil(math.log2(ratio)) for ratio in ratios])
+
+    def x(self, ratio):
+        share = math.log(ratio / self.low) / math.log(self.high / self.low)
+        return LABELS + share * (WIDTH - LABELS - RIGHT)
+
+    def ticks(self):
+        tick = self.low
+        while tick <= self.high:
+            yield tick
+            tick *= 2
+
+
+def amount(row, result):
+    if row["kind"] == "http" and row["size"] > 100000:
+        return f"{result['bytes_per_second'] / 1e9:.2f} GB/s"
+    return f"{result['rate'] / 1000:,.1f} k/s"
+
+
+def legend(sides):
+    parts, x = [], LABELS
+    for side in sides:
+        parts.append(f'<rect x="{x}" y="32" width="12" height="12" fill="{COLOURS[side]}"/>')
+        parts.append(text(x + 18, 42, TITLES[side]))
+        x += 40 + 7 * len(TITLES[side])
+    return parts
+
+
+def bars(row, sides, scale, y):
+    """One bar per side, its figures to the right of it."""
+    parts = []
+    for side in sides:
+        result = row["sides"][side]
+        if "ratio" in result:
+            end, base = scale.x(result["ratio"]), scale.x(1)
+            left, width = min(end, base), max(abs(end - base), 1)
+            parts.append(f'<rect x="{left:.1f}" y="{y}" width="{width:.1f}" height="{BAR - 2}" fill="{COLOURS[side]}"/>')
+            parts.append(text(max(end, base) + 6, y + BAR - 4, f"{result['ratio']:.2f}x  {amount(row, result)}", size=11))
+        else:
+            parts.append(text(scale.x(1) + 6, y + BAR - 4, "void", size=11, fill="#a00"))
+        y += BAR
+    return parts
+
+
+def draw(table, path):
+    """Writes nothing if there is nothing to compare."""
+    sides = [side for side in ("memif", "veth") if any(side in row["sides"] for row in table)]
+    rows = [row for row in table if not row["sides"].get("kernel", {"void": True})["void"]]
+    if not sides or not rows:
+        return False
+    scale = Scale([row["sides"][side]["ratio"] for row in rows for side in sides if "ratio" in row["sides"][side]])
+    step = BAR * len(sides) + GAP
+    height = TOP + step * len(rows) + 26
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',
+             f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+             text(12, 20, "Throughput against the kernel (1 = kernel on the same two cores; higher is better)", size=14, weight="bold")]
+    parts += legend(sides)
+    for tick in scale.ticks():
+        x = scale.x(tick)
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 8}" y2="{height - 22}" '
+                     f'stroke="{"#444" if tick == 1 else "#ddd"}"/>')
+        parts.append(text(x, height - 8, f"{tick:g}x", "middle", 11))
+    for index, row in enumerate(rows):
+        y = TOP + index * step
+        parts.append(text(LABELS - 10, y + step / 2 - 7, row["title"], "end"))
+        parts.append(text(LABELS - 10, y + step / 2 + 6, f"kernel {amount(row, row['sides']['kernel'])}", "end", 10, fill="#777"))
+        parts += bars(row, sides, scale, y)
+    path.write_text("\n".join([*parts, "</svg>"]) + "\n")
+    return True

@@ -1,0 +1,123 @@
+"""Runs one row of the benchmark under a profiler and prints where the time of one of its programs goes."""
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from loads import Bench, all_rows, read_message, read_wrk, Sample
+from sides import SIDES, Side, choose_cpus
+from system import BenchmarkError, Cleanup, Process, command, reserve_huge_pages, temporary_directory
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def parse_arguments():
+    rows = {row.key: row for row in all_rows()}
+    parser = argparse.ArgumentParser(prog="perf/profile", description=__doc__)
+    parser.add_argument("--row", choices=rows, default="64b-close", help="default: %(default)s")
+    parser.add_argument("--side", choices=SIDES, default="memif", help="default: %(default)s")
+    parser.add_argument("--who", choices=("server", "client"), default="server", help="default: %(default)s")
+    parser.add_argument("--tool", choices=("perf", "callgrind"), default="perf",
+                        help="perf samples time; callgrind counts instructions, some fifty times slower (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--lines", type=int, default=50, help="of the report (default: %(default)s)")
+    parser.add_argument("--callers", action="store_true", help="perf: record call chains (needs frame pointers) and show callers")
+    parser.add_argument("--build", type=Path, default=ROOT / "build")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="leave the raw profile there")
+    parser.add_argument("--realtime", action="store_true", help="real-time priority: for a machine that is not idle")
+    arguments = parser.parse_args()
+    Side.realtime = arguments.realtime
+    arguments.row = rows[arguments.row]
+    return arguments
+
+
+def report_perf(data, arguments):
+    words = ["perf", "report", "-i", data, "--stdio", "--no-children", "--percent-limit", "0.3", "--sort", "dso,symbol"]
+    words += ["-g", "caller,0.5,callee"] if arguments.callers else ["-g", "none"]
+    text = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout.decode(errors="replace")
+    lines = [line.rstrip(" -") for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    print("\n".join(lines[:arguments.lines]))
+    words = ["perf", "report", "-i", data, "--stdio", "--no-children", "-g", "none", "--sort", "dso"]
+    text = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout.decode(errors="replace")
+    print("\nby object:")
+    print("\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("#")))
+
+
+def report_callgrind(files, arguments, count):
+    for data in files:
+        text = command("callgrind_annotate", "--auto=no", str(data))
+        lines = text.splitlines()
+        print("\n".join(lines[:arguments.lines]))
+        total = next((line for line in lines if "PROGRAM TOTALS" in line), "")
+        instructions = int(total.split()[0].replace(",", "")) if total else 0
+        if count and instructions:
+            print(f"{instructions / count:,.0f} instructions for each of {count:,} (start-up included)")
+
+
+def run_load(bench, arguments, server, side, directory, cleanup):
+    """Loads the server; profiles meanwhile. Returns the sample."""
+    perf = arguments.tool == "perf"
+    wrap = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/callgrind.%p"] if not perf else []
+    words = [*side.client_words(), *(wrap if arguments.who == "client" else []),
+             *bench.client_words(arguments.row, side, arguments.seconds + (2 if perf else 0))]
+    client = Process(words, cleanup, directory / "client.log")
+    if perf:
+        time.sleep(1)
+        pids = server.session() if arguments.who == "server" else client.session()
+        chains = ["--call-graph", "fp"] if arguments.callers else []
+        ahead = ["chrt", "-f", "2"] if arguments.realtime else []
+        command(*ahead, "perf", "record", "-q", "-e", "cpu-clock", "-F", "4999", *chains, "-o", str(directory / "perf.data"),
+                "-p", ",".join(map(str, pids)), "--", "sleep", str(arguments.seconds))
+    client.child.wait(arguments.seconds + 120)
+    sample = Sample()
+    (read_message if arguments.row.kind == "message" else read_wrk)(arguments.row, client.output(), sample)
+    return sample
+
+
+def run(arguments, cleanup):
+    cpus = choose_cpus()
+    if cpus is None:
+        raise BenchmarkError("server and client need a processor each; there is only one")
+    directory = temporary_directory(cleanup)
+    directory.chmod(0o777)  # valgrind writes its profile as the user that nginx drops to
+    reserve_huge_pages(cleanup, 1024)
+    side = SIDES[arguments.side]("pf", cpus, cleanup, (arguments.build / "preload/libmtcp_shim.so").resolve(), directory)
+    bench = Bench(directory, arguments.build.resolve(), cleanup)
+    callgrind = arguments.tool == "callgrind"
+    wrap = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={directory}/callgrind.%p"]
+    server = bench.start_server(arguments.row, side, wrap if callgrind and arguments.who == "server" else ())
+    if arguments.row.kind == "http" and (problem := bench.check_content(arguments.row, side)):
+        raise BenchmarkError(f"{problem}\n{server.output()}")
+    sample = run_load(bench, arguments, server, side, directory, cleanup)
+    server.stop(signal.SIGQUIT if arguments.row.kind == "http" else signal.SIGTERM, 20)
+    print(f"{arguments.row.title}, {side.title}: {sample.rate:,.0f}/s {'; '.join(sample.errors)}\n")
+    if callgrind:
+        files = sorted(directory.glob("callgrind.*"), key=lambda f: f.stat().st_size)[-1:]
+        report_callgrind(files, arguments, round(sample.rate * arguments.seconds))
+    else:
+        files = [directory / "perf.data"]
+        report_perf(files[0], arguments)
+    if arguments.keep and files:
+        arguments.keep.write_bytes(files[0].read_bytes())
+    return 0
+
+
+def main():
+    arguments = parse_arguments()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with Cleanup() as cleanup:
+            return run(arguments, cleanup)
+    except BenchmarkError as error:
+        print(f"profile: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

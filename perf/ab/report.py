@@ -1,0 +1,81 @@
+"""From samples to a table and a JSON file."""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+from sides import TITLES
+
+
+def summarize(samples):
+    """Medians and spread of one row on one side. Void if any sample had an error."""
+    errors = [error for sample in samples for error in sample.errors]
+    good = [sample for sample in samples if not sample.errors]
+    result = {"void": bool(errors) or not samples, "errors": errors, "samples": [asdict(sample) for sample in samples]}
+    if good:
+        rates = [sample.rate for sample in good]
+        result |= {"rate": median(rates), "rate_min": min(rates), "rate_max": max(rates)}
+        for name in ("bytes_per_second", "p50_us", "p99_us", "server_cpu", "client_cpu"):
+            result[name] = median(getattr(sample, name) for sample in good)
+    return result
+
+
+def evaluate(rows, sides, samples):
+    """samples: {(row key, side name): [Sample]}. The ratio is that of medians of the same run."""
+    table = []
+    for row in rows:
+        entry = {"key": row.key, "title": row.title, "concurrency": row.concurrency, "size": row.size, "kind": row.kind, "sides": {}}
+        for side in sides:
+            entry["sides"][side] = summarize(samples.get((row.key, side), []))
+        base = entry["sides"].get("kernel")
+        for side, result in entry["sides"].items():
+            if side != "kernel" and base and not base["void"] and not result["void"]:
+                result["ratio"] = result["rate"] / base["rate"]
+        table.append(entry)
+    return table
+
+
+def machine():
+    cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.machine())
+    versions = {}
+    for name, words in (("nginx", ["nginx", "-v"]), ("wrk", ["wrk", "-v"]), ("dpdk", ["pkg-config", "--modversion", "libdpdk"])):
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        versions[name] = (done.stdout.decode(errors="replace").splitlines() or [""])[0].strip()
+    return {"cpu": cpu, "cores": os.cpu_count(), "kernel": platform.release(), **versions}
+
+
+def human_time(microseconds):
+    return f"{microseconds:.0f} us" if microseconds < 1000 else f"{microseconds / 1000:.1f} ms"
+
+
+def format_line(row, side, result):
+    name = f"  {TITLES[side]:33}"
+    if result["void"]:
+        shown = f"void: {result['errors'][0] if result['errors'] else 'not measured'}"
+        return name + shown
+    rate = f"{result['rate']:>9,.0f}/s  {result['rate_min']:>9,.0f} -{result['rate_max']:>8,.0f}"
+    ratio = f"{result['ratio']:6.2f}x" if "ratio" in result else " " * 7
+    volume = f"{result['bytes_per_second'] / 1e9:5.2f} GB/s" if row["kind"] == "http" and row["size"] > 4096 else " " * 10
+    latency = f"{human_time(result['p50_us']):>8} {human_time(result['p99_us']):>8}"
+    return f"{name}{rate} {ratio} {volume} {latency}   {result['server_cpu']:.2f} + {result['client_cpu']:.2f}"
+
+
+def print_table(table):
+    print(f"\n  {'':33}{'median':>11}  {'min - max':>20} {'ratio':>6}  {'':10} {'p50':>8} {'p99':>8}   CPU: server + client")
+    for row in table:
+        print(row["title"])
+        for side, result in row["sides"].items():
+            print(format_line(row, side, result))
+    voids = sum(result["void"] for row in table for result in row["sides"].values())
+    print(f"\n{'no errors' if voids == 0 else f'{voids} of the rows void: an error or a wrong byte in any round voids a row'}")
+    return voids
+
+
+def write_json(path, table, settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), "settings": settings, "rows": table}, indent=1) + "\n")

@@ -1,0 +1,135 @@
+"""The three ways to connect a server and a client: kernel to kernel, mtcp to mtcp, and mtcp to kernel."""
+
+import os
+from pathlib import Path
+
+from system import Namespace, connect_namespaces
+
+TITLES = {
+    "kernel": "kernel, veth",
+    "memif": "mtcp, memif",
+    "veth": "mtcp server, kernel client, veth",
+}
+
+
+class Side:
+    """Says with which words in front a server or a client is started, and where the server is reached."""
+
+    name = ""
+    realtime = False  # for all sides: ahead of everything else on the machine
+
+    def __init__(self, cpus):
+        self.server_cpu, self.client_cpu = cpus
+
+    def server_words(self):
+        """Before the server's command line."""
+        raise NotImplementedError
+
+    def client_words(self):
+        """Before the client's command line."""
+        raise NotImplementedError
+
+    @property
+    def title(self):
+        return TITLES[self.name]
+
+
+def pinned(namespace, cpu, environment=None):
+    words = [*namespace.prefix(), "taskset", "-c", str(cpu)]
+    if Side.realtime:
+        words += ["chrt", "-f", "1"]
+    if environment:
+        words += ["env", *(f"{key}={value}" for key, value in environment.items())]
+    return words
+
+
+class KernelSide(Side):
+    """Both programs as they are; two namespaces and a veth pair with all of its offloads."""
+
+    name = "kernel"
+    address = "10.77.1.1"
+
+    def __init__(self, tag, cpus, cleanup, _shim, _directory):
+        super().__init__(cpus)
+        self.server_namespace = Namespace(f"{tag}ks", cleanup)
+        self.client_namespace = Namespace(f"{tag}kc", cleanup)
+        connect_namespaces(self.server_namespace, self.client_namespace, offload=True)
+        self.server_namespace.run("ip", "address", "add", f"{self.address}/24", "dev", "wire")
+        self.client_namespace.run("ip", "address", "add", "10.77.1.2/24", "dev", "wire")
+
+    def server_words(self):
+        return pinned(self.server_namespace, self.server_cpu)
+
+    def client_words(self):
+        return pinned(self.client_namespace, self.client_cpu)
+
+
+def write_config(path, port, address):
+    path.write_text(f"""[device]
+port = "{port}"
+[interface]
+address = ["{address}/24"]
+""")
+    return path
+
+
+class MemifSide(Side):
+    """Both programs under the shim, joined by shared memory; a namespace with nothing in it but lo."""
+
+    name = "memif"
+    address = "10.77.2.1"
+
+    def __init__(self, tag, cpus, cleanup, shim, directory):
+        super().__init__(cpus)
+        self.namespace = Namespace(f"{tag}m", cleanup)
+        self.shim = shim
+        socket = f"socket-abstract=yes,socket=/mtcp-{tag},id=0,rsize=10,bsize=2048"
+        self.server_config = write_config(directory / "memif-server.toml", f"net_memif0,role=server,{socket}", self.address)
+        self.client_config = write_config(directory / "memif-client.toml", f"net_memif0,role=client,{socket}", "10.77.2.2")
+
+    def server_words(self):
+        return pinned(self.namespace, self.server_cpu, {"LD_PRELOAD": self.shim, "MTCP_CONF": self.server_config})
+
+    def client_words(self):
+        return pinned(self.namespace, self.client_cpu, {"LD_PRELOAD": self.shim, "MTCP_CONF": self.client_config})
+
+
+class VethSide(Side):
+    """The server under the shim on its end of a veth pair, the client as it is. No offloads: af_packet shows frames."""
+
+    name = "veth"
+    address = "10.77.3.1"
+
+    def __init__(self, tag, cpus, cleanup, shim, directory):
+        super().__init__(cpus)
+        self.server_namespace = Namespace(f"{tag}vs", cleanup)
+        self.client_namespace = Namespace(f"{tag}vc", cleanup)
+        self.shim = shim
+        connect_namespaces(self.server_namespace, self.client_namespace, offload=False)
+        # The stack's address must not be the kernel's too.
+        self.client_namespace.run("ip", "address", "add", "10.77.3.2/24", "dev", "wire")
+        self.config = write_config(directory / "veth-server.toml", "net_af_packet0,iface=wire", self.address)
+
+    def server_words(self):
+        return pinned(self.server_namespace, self.server_cpu, {"LD_PRELOAD": self.shim, "MTCP_CONF": self.config})
+
+    def client_words(self):
+        return pinned(self.client_namespace, self.client_cpu)
+
+
+SIDES = {side.name: side for side in (KernelSide, MemifSide, VethSide)}
+
+
+def choose_cpus():
+    """Two processors that we may use, on different cores where there are such. None if there is only one."""
+    allowed = sorted(os.sched_getaffinity(0))
+    cores = {}
+    for cpu in allowed:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            key = ((topology / "physical_package_id").read_text(), (topology / "core_id").read_text())
+        except OSError:
+            key = (str(cpu), "")
+        cores.setdefault(key, cpu)
+    chosen = list(cores.values()) if len(cores) >= 2 else allowed
+    return tuple(chosen[:2]) if len(chosen) >= 2 else None

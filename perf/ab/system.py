@@ -1,0 +1,174 @@
+"""What the benchmark changes on the machine, and how all of it is undone: processes, namespaces, huge pages, files."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+
+class BenchmarkError(Exception):
+    """Something that the user has to know and that ends the run."""
+
+
+class Cleanup:
+    """Undoes in reverse order. Used as a context manager around everything."""
+
+    def __init__(self):
+        self._actions = []
+
+    def add(self, action, *arguments):
+        self._actions.append((action, arguments))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # A second interrupt must not leave half of it behind.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        while self._actions:
+            action, arguments = self._actions.pop()
+            try:
+                action(*arguments)
+            except (OSError, subprocess.SubprocessError) as error:
+                print(f"clean-up: {error}", flush=True)
+
+
+def command(*words, quiet=False):
+    """Runs a short command that must succeed."""
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0 and not quiet:
+        raise BenchmarkError(f"{' '.join(words)}: {done.stdout.decode(errors='replace').strip()}")
+    return done.stdout.decode(errors="replace")
+
+
+def kernel_tuning():
+    """Set inside our namespaces only. Without it the kernel's short connections fail for want of ports or drown in a
+    full backlog, and the comparison would flatter us. BBR, where it is the default, paces: it costs the kernel a third
+    of its throughput here. A namespace may choose only among the allowed ones, which CUBIC may not be."""
+    allowed = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split()
+    return {
+        "net.core.somaxconn": "65535",
+        "net.ipv4.tcp_max_syn_backlog": "65535",
+        "net.ipv4.ip_local_port_range": "1024 65535",
+        "net.ipv4.tcp_tw_reuse": "1",
+        "net.ipv4.tcp_congestion_control": "cubic" if "cubic" in allowed else "reno",
+    }
+
+
+class Namespace:
+    """A network namespace of ours with lo up and the kernel tuned for this benchmark."""
+
+    def __init__(self, name, cleanup):
+        self.name = name
+        command("ip", "netns", "add", name)
+        cleanup.add(command, "ip", "netns", "del", name)
+        self.run("ip", "link", "set", "lo", "up")
+        for key, value in kernel_tuning().items():
+            self.run("sysctl", "-qw", f"{key}={value}")
+
+    def run(self, *words):
+        return command(*self.prefix(), *words)
+
+    def prefix(self):
+        return ["ip", "netns", "exec", self.name]
+
+
+def connect_namespaces(server, client, offload):
+    """A veth pair with one end named "wire" in each. Without `offload` frames are whole and at most an MTU long."""
+    a, b = f"{server.name}-a", f"{server.name}-b"
+    command("ip", "link", "add", a, "type", "veth", "peer", "name", b)
+    for end, namespace in ((a, server), (b, client)):
+        command("ip", "link", "set", end, "netns", namespace.name)
+        namespace.run("ip", "link", "set", end, "name", "wire")
+        if not offload:
+            namespace.run("ethtool", "-K", "wire", "tx", "off", "tso", "off", "gso", "off", "gro", "off")
+        namespace.run("ip", "link", "set", "wire", "up")
+
+
+def temporary_directory(cleanup):
+    """Readable by the user that nginx drops to."""
+    path = Path(tempfile.mkdtemp(prefix="mtcp-ab-"))
+    cleanup.add(shutil.rmtree, path, True)
+    path.chmod(0o755)
+    return path
+
+
+def reserve_huge_pages(cleanup, megabytes):
+    """Makes the kernel keep so many MB of 2 MB pages while we run. Returns how many MB there are."""
+    knob = Path("/proc/sys/vm/nr_hugepages")
+    if not knob.exists():
+        return 0
+    before = int(knob.read_text())
+    wanted = megabytes // 2
+    if before < wanted:
+        available = int(next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines()
+                             if line.startswith("MemAvailable:"))) // 1024
+        if available > 3 * megabytes:
+            cleanup.add(knob.write_text, str(before))
+            try:
+                knob.write_text(str(wanted))
+            except OSError:
+                return before * 2
+    return int(knob.read_text()) * 2
+
+
+class Process:
+    """A program in a session of its own, so that all of its children are found and stopped with it."""
+
+    def __init__(self, words, cleanup, log):
+        self.log = log
+        with open(log, "ab") as output:
+            self.child = subprocess.Popen([str(w) for w in words], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                          start_new_session=True)
+        cleanup.add(self.kill)
+
+    def session(self):
+        """The living processes of this session."""
+        pids = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (fields := stat_fields(entry)) and int(fields[3]) == self.child.pid:
+                pids.append(int(entry.name))
+        return pids
+
+    def cpu_seconds(self):
+        ticks = 0
+        for pid in self.session():
+            if fields := stat_fields(Path("/proc") / str(pid)):
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def running(self):
+        return self.child.poll() is None
+
+    def stop(self, number=signal.SIGTERM, patience=5):
+        """Asks it to end. Returns its exit status; None if it had to be killed."""
+        if self.running():
+            self.child.send_signal(number)
+        try:
+            status = self.child.wait(patience)
+        except subprocess.TimeoutExpired:
+            status = None
+        self.kill()
+        return status
+
+    def kill(self):
+        for pid in self.session():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.child.wait()
+
+    def output(self):
+        return Path(self.log).read_text(errors="replace")
+
+
+def stat_fields(directory):
+    """/proc/PID/stat after the command name, or None if the process is gone. [0] is the state, [3] the session."""
+    try:
+        return (directory / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
