@@ -1,0 +1,271 @@
+"""Builds and runs the parts of the test suite, counting test cases from what the tests themselves report."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD, SANITIZED, FUZZ = ROOT / "build", ROOT / "build-san", ROOT / "build-fuzz"
+# The test programs that must be there: one that is gone from the build is a failure, not one less to run.
+REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "packet", "port af_packet", "port claims", "port device",
+                 "port memif", "port split", "ports", "preload", "preload-names", "preload-programs", "tcp_data", "wheel", "wire"}
+REQUIRED_SIM = {"sim_churn", "sim_loopback", "sim_passive", "sim_recovery", "sim_shortage", "sim_smoke", "sim_states",
+                "sim_transfer"}
+# Those of them that need no DPDK, no shim and no device: what runs under the sanitizers.
+REQUIRED_SANITIZED = REQUIRED_SIM | {"base", "flow_table", "ip", "packet", "ports", "tcp_data", "wheel", "wire"}
+
+CATCH_ALL = re.compile(r"^All tests passed \(\d+ assertions? in (\d+) test cases?\)")
+CATCH_SOME = re.compile(r"^test cases:\s*\d+ \|(.*)")
+SKIPPED = 77  # meson's exit status for a test that cannot run here
+TOTAL = re.compile(r"^(\d+) passed, (\d+) failed$")
+
+
+class Count:
+    """Passed and failed test cases."""
+
+    def __init__(self, passed=0, failed=0):
+        self.passed, self.failed = passed, failed
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+
+    def __str__(self):
+        return f"{self.passed} passed, {self.failed} failed"
+
+
+def count_results(lines, status, must_count=False):
+    """Reads the results of one run: its own last "N passed, N failed", else the sum of its Catch2 summaries."""
+    summaries, total = Count(), None
+    for line in lines:
+        if match := CATCH_ALL.match(line):
+            summaries.add(Count(int(match[1])))
+        elif match := CATCH_SOME.match(line):
+            numbers = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed(?: as expected)?)", match[1])}
+            summaries.add(Count(numbers.get("passed", 0) + numbers.get("failed as expected", 0), numbers.get("failed", 0)))
+        elif match := TOTAL.match(line):
+            total = Count(int(match[1]), int(match[2]))
+    result = total or summaries
+    if result.failed == 0 and status not in (0, SKIPPED):
+        result.failed = 1  # it crashed, was killed, or says so by its status only
+    elif result.passed == result.failed == 0 and status == 0:
+        # A check that is one case by itself, unless it is a test program that has not found its cases.
+        result = Count(0, 1) if must_count or any("No tests ran" in line for line in lines) else Count(1)
+    return result
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came."""
+
+
+class Runner:
+    """Runs one command at a time, in its own process group so that all of it can be stopped."""
+
+    def __init__(self, verbose):
+        self.verbose = verbose
+        self.child = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._interrupt)
+
+    def _interrupt(self, _number, _frame):
+        raise Interrupted
+
+    def run(self, command, timeout, env=None, show=False, cwd=ROOT):
+        """Returns (exit status, lines). Shows the lines as they come, or only if the command fails."""
+        lines = []
+        deadline = time.monotonic() + timeout
+        self.child = subprocess.Popen([str(part) for part in command], cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **(env or {})})
+        previous = signal.signal(signal.SIGALRM, lambda *_: self._stop(signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, timeout, 15)
+        try:
+            for raw in self.child.stdout:
+                line = raw.decode(errors="replace").rstrip("\n")
+                lines.append(line)
+                if show or self.verbose:
+                    print("    " + line, flush=True)
+            status = self.child.wait()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+            self._finish()
+        if time.monotonic() >= deadline:
+            lines.append(f"stopped after {timeout} s")
+            status = status or 1
+        if status != 0 and not (show or self.verbose):
+            print("\n".join("    " + line for line in lines[-200:]), flush=True)
+        return status, lines
+
+    def _stop(self, number):
+        if self.child is not None:
+            try:
+                os.killpg(self.child.pid, number)
+            except ProcessLookupError:
+                pass
+
+    def _finish(self):
+        """Leaves nothing of the command behind; gives its scripts time to clean up after themselves."""
+        if self.child.poll() is None:
+            self._stop(signal.SIGTERM)
+            try:
+                self.child.wait(20)
+            except subprocess.TimeoutExpired:
+                pass
+        self._stop(signal.SIGKILL)
+        self.child.wait()
+        self.child.stdout.close()
+        self.child = None
+
+
+class Suite:
+    """The parts, in the order in which they run."""
+
+    def __init__(self, runner, fuzz_seconds):
+        self.runner = runner
+        self.fuzz_seconds = fuzz_seconds
+        self.built = {}
+
+    def build(self, directory, options=(), env=None, targets=()):
+        """Configures `directory` if it is new and builds it. True if that worked."""
+        if directory in self.built:
+            return self.built[directory]
+        print(f"  building {directory.name}/", flush=True)
+        ok = True
+        if not (directory / "build.ninja").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            ok = self.runner.run(["meson", "setup", directory, ROOT, *options], 300, env)[0] == 0
+        if ok:
+            wanted = targets(directory) if callable(targets) else targets
+            ok = self.runner.run(["ninja", "-C", directory, *wanted], 1500, env)[0] == 0
+        self.built[directory] = ok
+        return ok
+
+    def build_default(self):
+        return self.build(BUILD)
+
+    def programs(self, directory):
+        """The test programs that the build knows: name -> (command, environment)."""
+        text = subprocess.run(["meson", "introspect", directory, "--tests"], stdout=subprocess.PIPE, check=True).stdout
+        return {test["name"]: (test["cmd"], test["env"]) for test in json.loads(text)}
+
+    def run_programs(self, directory, selected, required, env=None):
+        if not self.built.get(directory):
+            return Count(0, 1)
+        count = Count()
+        known = self.programs(directory)
+        for name in sorted(required - set(known)):
+            print(f"  {name}: missing from the build", flush=True)
+            count.add(Count(0, 1))
+        for name, (command, own_env) in sorted(known.items()):
+            if selected(name):
+                count.add(self.report(name, command, 900, {**own_env, **(env or {})}, cwd=directory))
+        if count.passed + count.failed == 0:
+            print("  no test program in this build", flush=True)
+            count.add(Count(0, 1))
+        return count
+
+    def report(self, name, command, timeout, env=None, show=False, cwd=ROOT, must_count=False):
+        started = time.monotonic()
+        status, lines = self.runner.run(command, timeout, env, show, cwd)
+        count = count_results(lines, status, must_count)
+        note = f", skipped: {lines[-1] if lines else 'no reason given'}" if status == SKIPPED else ""
+        print(f"  {name}: {count} ({time.monotonic() - started:.1f} s){note}", flush=True)
+        return count
+
+    def script(self, path, *arguments, timeout):
+        if not os.access(ROOT / path, os.X_OK):
+            print(f"  {path}: missing", flush=True)
+            return Count(0, 1)
+        return self.report(path, [ROOT / path, *arguments], timeout, show=True, must_count=True)
+
+    def unit(self):
+        self.build_default()
+        return self.run_programs(BUILD, lambda name: not is_simulation(name), REQUIRED_UNIT)
+
+    def sim(self):
+        self.build_default()
+        return self.run_programs(BUILD, is_simulation, REQUIRED_SIM)
+
+    def parity(self):
+        if not self.build_default():
+            return Count(0, 1)
+        return self.script("tests/parity/run", BUILD, timeout=600)
+
+    def e2e(self):
+        if not self.build_default():
+            return Count(0, 1)
+        return self.script("tests/e2e/run", BUILD, timeout=1500)
+
+    def san(self):
+        self.build(SANITIZED, ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Ddpdk=false", "-Doptimization=1",
+                               "-Dcpp_rtti=true"])
+        env = {"UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1", "ASAN_OPTIONS": "detect_stack_use_after_return=1"}
+        # The shim is preloaded into programs that have no sanitizer runtime: its tests run in the ordinary build only.
+        return self.run_programs(SANITIZED, lambda name: not name.startswith("preload"), REQUIRED_SANITIZED, env)
+
+    def fuzz(self):
+        def targets(directory):
+            text = subprocess.run(["meson", "introspect", directory, "--targets"], stdout=subprocess.PIPE, check=True).stdout
+            return [Path(t["filename"][0]).relative_to(directory) for t in json.loads(text) if t["name"].startswith("fuzz")]
+
+        if not self.build(FUZZ, ["-Dfuzz=true", "-Ddpdk=false"], {"CC": "clang", "CXX": "clang++"}, targets):
+            return Count(0, 1)
+        return self.script("tests/fuzz/run", FUZZ, self.fuzz_seconds, timeout=self.fuzz_seconds * 4 + 120)
+
+
+def is_simulation(name):
+    return "sim" in name
+
+
+PARTS = {
+    "unit": (Suite.unit, "unit tests of every module"),
+    "sim": (Suite.sim, "two stacks over a lossy wire on a virtual clock"),
+    "parity": (Suite.parity, "socket semantics: on the kernel, then under the shim"),
+    "e2e": (Suite.e2e, "nginx, wrk and curl in network namespaces"),
+    "san": (Suite.san, "unit and simulation tests under the address and undefined-behaviour sanitizers"),
+    "fuzz": (Suite.fuzz, "the packet input path under libFuzzer, briefly"),
+}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="scripts/test", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
+                                     epilog="parts:\n" + "\n".join(f"  {name:8}{text}" for name, (_, text) in PARTS.items()))
+    parser.add_argument("parts", nargs="*", metavar="PART", help="what to run (default: all)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show all output")
+    parser.add_argument("--fuzz-seconds", type=int, default=30, help="length of each fuzz run (default: %(default)s)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))} (there are: {', '.join(PARTS)})")
+    return arguments
+
+
+def main():
+    arguments = parse_arguments()
+    suite = Suite(Runner(arguments.verbose), arguments.fuzz_seconds)
+    total, times = Count(), []
+    try:
+        for name, (run, text) in PARTS.items():
+            if arguments.parts and name not in arguments.parts:
+                continue
+            print(f"== {name}: {text}", flush=True)
+            started = time.monotonic()
+            count = run(suite)
+            times.append(f"{name} {time.monotonic() - started:.0f} s: {count}")
+            total.add(count)
+    except Interrupted:
+        print("interrupted", flush=True)
+        return 130
+    print("\n" + "\n".join(times))
+    print(total, flush=True)
+    return 0 if total.failed == 0 and total.passed > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
