@@ -11,6 +11,18 @@
 #include <new>
 #include <vector>
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1  // NOLINT: as g++ says it
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size) static_cast<void>(0)
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) static_cast<void>(0)
+#endif
+
 namespace mtcp::stack {
 
 template <typename T>
@@ -36,6 +48,7 @@ class Slab {
   [[nodiscard]] std::uint32_t create() {
     std::uint32_t index = free_head_;
     if (index != kNone) {
+      ASAN_UNPOISON_MEMORY_REGION(slot(index), sizeof(Slot));
       free_head_ = slot(index)->next_free;
     } else {
       if (fresh_ >= limit_ || (fresh_ >= chunks_.size() * kPerChunk && !add_chunk())) return kNone;
@@ -52,6 +65,7 @@ class Slab {
     words_[index / 64] &= ~(std::uint64_t{1} << (index % 64));
     slot(index)->next_free = free_head_;
     free_head_ = index;
+    ASAN_POISON_MEMORY_REGION(slot(index), sizeof(Slot));  // who still uses it is found out at once
     --count_;
   }
 
@@ -98,7 +112,10 @@ class Slab {
   }
   static constexpr std::uint32_t kPerChunk = floor_power(kChunkBytes / sizeof(Slot));
   struct Free {
-    void operator()(Slot* p) const { std::free(p); }
+    void operator()(Slot* p) const {
+      ASAN_UNPOISON_MEMORY_REGION(p, sizeof(Slot) * kPerChunk);
+      std::free(p);
+    }
   };
 
   [[nodiscard]] Slot* slot(std::uint32_t index) {

@@ -40,8 +40,7 @@ struct Churn {
     sim.run_for(milliseconds(1));
     s.abort();
     sim.run_for(milliseconds(1));
-    server.listeners.pop_back();
-    server.worker->close(warm, sim.now);
+    server.close(warm);
     sim.wire.options = bad;
     server.on_accept = [this](Socket& s) {
       const Behaviour& b = by_port.at(s.key.remote_port);

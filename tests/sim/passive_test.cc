@@ -180,8 +180,8 @@ TEST_CASE("a listener that is left to another process is silent where a closed o
   INFO(sim.label());
   Host& server = sim.add_host();
   Host& client = sim.add_host();
-  server.worker->leave(server.listen(80), sim.now);
-  server.worker->close(server.listen(81), sim.now);
+  server.leave(server.listen(80));
+  server.close(server.listen(81));
   Socket& waits = client.connect(server, 80);
   Socket& refused = client.connect(server, 81);
   sim.run_for(milliseconds(500));
@@ -189,7 +189,6 @@ TEST_CASE("a listener that is left to another process is silent where a closed o
   CHECK(waits.error == Errc::ok);
   CHECK_FALSE(waits.connected);
   CHECK(server.count(Counter::left_to_another) == 1);
-  server.listeners.clear();
   server.listen(80);  // as the other process would
   CHECK(sim.run_until([&] { return waits.connected; }, seconds(5)));
 }
@@ -258,8 +257,7 @@ TEST_CASE("closing a listener resets what nobody accepted and forgets what is ha
   w.knock(5001);
   w.peer.say({.flags = kAck, .seq = 1001, .ack = a.seq + 1, .from_port = 5000});
   CHECK(w.listener.accept_count == 1);
-  w.host.listeners.clear();
-  w.host.worker->close(w.listener, w.sim.now);
+  w.host.close(w.listener);
   w.sim.run_for(milliseconds(2));
   CHECK(w.peer.hear().is(kRst | kAck));
   CHECK(w.host.worker->connections() == 0);

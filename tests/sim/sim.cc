@@ -120,6 +120,16 @@ Listener& Host::listen(std::uint16_t p, Worker::ListenOptions o) {
   return **l;
 }
 
+void Host::close(Listener& l) {
+  forget(l);
+  worker->close(l, sim.now);
+}
+
+void Host::leave(Listener& l) {
+  forget(l);
+  worker->leave(l, sim.now);
+}
+
 Socket* Host::try_connect(const Endpoint& to, const SocketOptions& o, std::uint16_t local_port) {
   const auto c = worker->connect({IpAddress::any_v4(), local_port}, to, o, sim.now);
   connect_error = c.error();

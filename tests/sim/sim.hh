@@ -75,6 +75,9 @@ class Host {
   ~Host();
 
   Listener& listen(std::uint16_t port, Worker::ListenOptions o = {});
+  // Closes `l`, or leaves it to another process; it is gone afterwards, and no longer asked for connections.
+  void close(Listener& l);
+  void leave(Listener& l);
   // Null if the stack refuses at once; the reason is in `connect_error`. `local_port` 0: the stack chooses.
   Socket* try_connect(const Endpoint& to, const SocketOptions& o = {}, std::uint16_t local_port = 0);
   Socket& connect(const Host& to, std::uint16_t port, const SocketOptions& o = {},
@@ -103,6 +106,7 @@ class Host {
 
  private:
   void accept_all(Listener& l);
+  void forget(const Listener& l) { std::erase(listeners, &l); }
 };
 
 class Sim {
