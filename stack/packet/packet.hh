@@ -29,8 +29,8 @@ struct alignas(64) Packet {
   std::uint16_t flags;     // PacketFlag bits
 
   // A sent packet's payload stays where it is while headers come and go in front of it; TCP keeps these.
-  std::uint16_t payload_offset;  // from buf
-  std::uint16_t payload_len;     // bytes
+  std::uint16_t payload_offset;  // from buf; received: where the frame begins (stack/steering)
+  std::uint16_t payload_len;     // bytes; received: bits of the stacks that have looked at it
   std::uint32_t payload_sum;     // ones'-complement partial sum of the payload, valid with kPayloadSum
   Seq seq;                       // sequence number of the first payload byte (sent and received)
   std::uint8_t tcp_flags;        // TCP's own marks (FIN carried, sacked, lost, retransmitted, ...)
@@ -68,6 +68,7 @@ enum PacketFlag : std::uint16_t {
   kRxL4Good = 1 << 2,     // the device has verified the TCP checksum
   kTxL4Offload = 1 << 3,  // the device fills in the TCP checksum
   kPayloadSum = 1 << 4,   // payload_sum is valid
+  kHandover = 1 << 5,     // no frame but a message of another stack: Port::hand_over
 };
 
 // A source of packets, shared by all that use a device. Not for the fast path: see PacketCache.

@@ -45,6 +45,28 @@ class Port {
   [[nodiscard]] virtual PacketPool& pool() = 0;
   // Frames since the start that the port had to drop itself: larger than a packet, or no packets left for them.
   [[nodiscard]] virtual std::uint64_t rx_dropped() const { return 0; }
+
+  // --- other stacks on the same device (stack/steering). The defaults are those of a port that nobody shares.
+  // A received packet of a flow that this stack does not know, its data anywhere within the frame: takes it
+  // (true) if another stack may know it.
+  virtual bool forward_unknown(Packet* /*p*/) { return false; }
+  // Whether this stack may open `key`: its packets come here, and no other stack may have chosen the same.
+  [[nodiscard]] virtual bool comes_home(const FlowKey& /*key*/) const { return true; }
+  // There are listeners: new connections may be steered to this stack.
+  virtual void set_serving(bool /*on*/) {}
+  // An application waits for connections of these listeners: hand_over() may send some here.
+  virtual void set_accepting(bool /*on*/) {}
+  // Sends a connection that nobody here accepts to a stack that is accepting: its description and then its
+  // received data, copied. All or nothing; false if there is no such stack, or no room. It arrives as packets
+  // with kHandover, in this order.
+  virtual bool hand_over(const FlowKey& /*key*/, std::span<const std::span<const std::byte>> /*messages*/) { return false; }
+  // Others serve this device's connections too.
+  [[nodiscard]] virtual bool others_serve() const { return false; }
+  // Bookkeeping of the flows in hand by slab index, so that their peers learn of this process's death.
+  virtual void note_flow(std::uint32_t /*index*/, const FlowKey& /*key*/) {}
+  virtual void forget_flow(std::uint32_t /*index*/) {}
+  // A flow of a stack whose process has died: its peer is to be told. False if there is none (left).
+  virtual bool next_orphan(FlowKey& /*key*/) { return false; }
 };
 
 }  // namespace mtcp::stack

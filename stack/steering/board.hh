@@ -1,0 +1,100 @@
+// What the stacks that share a device know of each other, in memory that all of them map; the process that
+// opens the device makes it before it forks. A process may die at any instruction: nothing here is left
+// half done by that, and nobody waits for the dead.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "stack/wire/address.hh"
+
+namespace mtcp::stack {
+
+class SharedDevice;
+
+inline constexpr std::uint32_t kMaxStacks = 16;
+inline constexpr std::uint32_t kSteeringEntries = 128;  // as NICs have them
+
+// A flow that a stack has in hand, for those who must tell its peer if that stack dies.
+struct LedgerEntry {
+  std::uint32_t local = 0, remote = 0;  // IPv4, host order; local 0: nothing
+  std::uint16_t local_port = 0, remote_port = 0;
+};
+
+class Board {
+ public:
+  static constexpr std::uint8_t kNobody = 0xff;
+  static constexpr std::uint32_t kLedger = 65536;     // flows per stack that it holds
+  static constexpr std::uint32_t kMailSlots = 128;    // frames from one stack to another
+  using Secrets = std::array<std::uint64_t, 4>;
+
+  // Bytes that a board for frames of `frame` bytes takes; most of it is never touched.
+  [[nodiscard]] static std::size_t memory(std::size_t frame);
+  // `memory` is zeroed, page-aligned and shared. `secrets`: from the system's randomness, for all stacks of this device.
+  Board(std::byte* memory, std::size_t frame, const Secrets& secrets);
+  Board(const Board&) = delete;
+  Board& operator=(const Board&) = delete;
+
+  // --- who is there. `device` tells who lives.
+  // A free place, or that of a dead process, for `device.self()`; kNobody if all are taken.
+  [[nodiscard]] std::uint8_t join(const SharedDevice& device);
+  void leave(std::uint8_t stack, const SharedDevice& device);
+  // True, to exactly one caller, if the process behind `stack` has died: its place is free now, and the
+  // caller sees to its flows.
+  [[nodiscard]] bool bury(std::uint8_t stack, const SharedDevice& device);
+  // It takes new connections: the flows are shared among those that do (among all, if none does).
+  void set_serving(std::uint8_t stack, bool serving, const SharedDevice& device);
+  [[nodiscard]] bool present(std::uint8_t stack) const { return place(stack).owner.load(std::memory_order_acquire) != 0; }
+  [[nodiscard]] bool serving(std::uint8_t stack) const { return place(stack).serving.load(std::memory_order_acquire); }
+  // Bits of the stacks that are there.
+  [[nodiscard]] std::uint32_t members() const;
+  // Changes with every change of the members and the table.
+  [[nodiscard]] std::uint32_t version() const { return head().version.load(std::memory_order_acquire); }
+
+  // --- whose a flow is
+  struct Owners {
+    std::uint8_t present = kNobody, previous = kNobody;
+  };
+  [[nodiscard]] Owners owners(std::uint32_t entry) const {
+    const std::uint16_t e = head().table[entry % kSteeringEntries].load(std::memory_order_relaxed);
+    return {static_cast<std::uint8_t>(e), static_cast<std::uint8_t>(e >> 8)};
+  }
+  [[nodiscard]] const Secrets& secrets() const { return head().secrets; }
+
+  // --- a stack's own place
+  struct alignas(64) Place {
+    std::atomic<std::uint64_t> owner;      // the process; 0: nobody
+    std::atomic<bool> serving;
+    std::atomic<bool> accepting;           // an application waits for its connections
+    std::atomic<std::uint8_t> queues;      // of the device, that it polls
+    alignas(64) std::atomic<std::uint32_t> mail;   // bits of the stacks that have put something into our mailboxes
+    std::atomic<std::uint32_t> sleeping;   // whoever sets this back to 0 wakes the stack
+  };
+  [[nodiscard]] Place& place(std::uint32_t stack) { return head().places[stack]; }
+  [[nodiscard]] const Place& place(std::uint32_t stack) const { return head().places[stack]; }
+  [[nodiscard]] std::span<LedgerEntry> ledger(std::uint32_t stack);
+  // Where the mail from one stack to another begins; see mailbox.hh.
+  [[nodiscard]] std::byte* mail(std::uint32_t from, std::uint32_t to);
+  [[nodiscard]] std::size_t frame() const { return head().frame; }
+
+ private:
+  struct Head {
+    std::atomic<std::uint32_t> version;
+    std::uint32_t frame;
+    Secrets secrets;
+    std::array<std::atomic<std::uint16_t>, kSteeringEntries> table;  // present | previous << 8
+    alignas(64) std::atomic<std::uint64_t> changer;                  // who changes the table just now
+    std::array<Place, kMaxStacks> places;
+  };
+  class Change;
+  [[nodiscard]] Head& head() { return *reinterpret_cast<Head*>(memory_); }
+  [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }
+  void clear(std::uint8_t stack);
+  void share_out();
+  std::byte* memory_;
+};
+
+}  // namespace mtcp::stack

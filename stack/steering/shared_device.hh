@@ -1,0 +1,39 @@
+// What steering needs of a device that several stacks share: stack/port/dpdk implements it, and the simulation.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "stack/port/port.hh"
+#include "stack/steering/board.hh"
+
+namespace mtcp::stack {
+
+class SharedDevice {
+ public:
+  virtual ~SharedDevice() = default;
+
+  // The same memory in every process that shares the device.
+  [[nodiscard]] virtual Board& board() = 0;
+  // Which process this is; never 0, and never the same again after its death.
+  [[nodiscard]] virtual std::uint64_t self() const = 0;
+  [[nodiscard]] virtual bool alive(std::uint64_t process) const = 0;
+
+  [[nodiscard]] virtual std::uint32_t queues() const = 0;
+  // Queue `queue` for stack number `stack` of the calling process, which receives into pool(stack). Null while
+  // a living process has it. Destroying the port gives the queue back, with what it holds.
+  virtual std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) = 0;
+  // The packets of stack `stack`, which the calling process has just joined as: all of them are free.
+  virtual PacketPool& pool(std::uint32_t stack) = 0;
+
+  // Becomes readable with wake(stack), from any process, until that stack calls clear_wake(stack).
+  [[nodiscard]] virtual int wake_descriptor(std::uint32_t stack) const = 0;
+  virtual void wake(std::uint32_t stack) = 0;
+  virtual void clear_wake(std::uint32_t stack) = 0;
+
+  [[nodiscard]] virtual MacAddress mac() const = 0;
+  [[nodiscard]] virtual std::uint32_t mtu() const = 0;  // IP packet size, bytes
+  [[nodiscard]] virtual bool tx_checksum_offload() const = 0;
+};
+
+}  // namespace mtcp::stack

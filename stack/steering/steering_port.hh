@@ -1,0 +1,100 @@
+// One stack's port on a device that several stacks share: its queues of the device and its mail from the other
+// stacks on one side, its Tcp on the other. What comes for another stack's flows goes there; see README.md.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "stack/port/port.hh"
+#include "stack/steering/board.hh"
+#include "stack/steering/flow_hash.hh"
+#include "stack/steering/mailbox.hh"
+#include "stack/steering/shared_device.hh"
+
+namespace mtcp::stack {
+
+class SteeringPort final : public Port {
+ public:
+  // Joins the device's stacks; null if kMaxStacks live already. `device` outlives the port. The destructor
+  // leaves, if `device.self()` is still the process that joined.
+  static std::unique_ptr<SteeringPort> join(SharedDevice& device);
+  ~SteeringPort() override;
+  SteeringPort(const SteeringPort&) = delete;
+  SteeringPort& operator=(const SteeringPort&) = delete;
+
+  std::size_t rx(Packet** out, std::size_t max) override;
+  std::size_t tx(Packet* const* packets, std::size_t n) override;
+  [[nodiscard]] bool busy(const Packet& p) const override;
+  [[nodiscard]] bool delivered() const override;
+  void service(Time now) override;
+  bool arm() override;
+  void disarm() override;
+  [[nodiscard]] std::span<const int> pollable() const override { return pollable_; }
+  [[nodiscard]] Duration max_sleep() const override;
+  [[nodiscard]] bool link_up() const override;
+  [[nodiscard]] MacAddress mac() const override { return device_.mac(); }
+  [[nodiscard]] std::uint32_t mtu() const override { return device_.mtu(); }
+  [[nodiscard]] bool tx_checksum_offload() const override { return device_.tx_checksum_offload(); }
+  [[nodiscard]] PacketPool& pool() override { return pool_; }
+  [[nodiscard]] std::uint64_t rx_dropped() const override;
+
+  bool forward_unknown(Packet* p) override;
+  [[nodiscard]] bool comes_home(const FlowKey& key) const override;
+  void set_serving(bool on) override;
+  void set_accepting(bool on) override;
+  bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages) override;
+  [[nodiscard]] bool others_serve() const override;
+  void note_flow(std::uint32_t index, const FlowKey& key) override;
+  void forget_flow(std::uint32_t index) override;
+  bool next_orphan(FlowKey& key) override;
+
+  [[nodiscard]] std::uint8_t number() const { return me_; }
+  [[nodiscard]] std::size_t queues() const { return queues_.size(); }
+  // Frames given to other stacks and taken from them, and those that found a full mailbox, since the start.
+  struct Traffic {
+    std::uint64_t sent = 0, received = 0, lost = 0;
+  };
+  [[nodiscard]] const Traffic& traffic() const { return traffic_; }
+
+ private:
+  SteeringPort(SharedDevice& device, std::uint8_t me);
+
+  void refresh();
+  std::size_t sort(Packet** packets, std::size_t n);
+  [[nodiscard]] std::uint8_t owner_of(std::uint32_t hash) const { return table_[hash % kSteeringEntries]; }
+  void copy_to_all(const Packet& p);
+  bool mail(std::uint8_t to, MailKind kind, std::uint16_t tried, std::span<const std::byte> bytes, std::uint16_t flags);
+  void ring(std::uint32_t stacks);
+  std::size_t receive_mail(Packet** out, std::size_t max);
+  bool take_letter(const Letter& letter, Packet** out);
+  std::size_t transmit_by_mail(Packet* const* packets, std::size_t n);
+  void balance_queues();
+  void look_for_the_dead();
+  void rebuild_pollable();
+
+  SharedDevice& device_;
+  Board& board_;
+  PacketPool& pool_;
+  const std::uint64_t self_;
+  const std::uint8_t me_;
+  FlowHash hash_;
+  std::vector<std::unique_ptr<Port>> queues_;
+  std::vector<std::uint32_t> queue_numbers_;
+  std::vector<int> pollable_;
+  // Our copy of the table and the members, as of `version_`.
+  std::uint32_t version_ = 0;
+  std::uint32_t others_ = 0;  // bits of the other stacks
+  std::array<std::uint8_t, kSteeringEntries> table_{};
+  std::uint32_t waiting_mail_ = 0;  // bits of the mailboxes that have not been emptied
+  Traffic traffic_;
+  std::uint64_t dropped_by_former_queues_ = 0;
+  Time next_round_{};
+  // The dead stack whose flows are being told, and how far that is.
+  std::uint32_t dead_ = 0;
+  std::uint32_t ledger_at_ = 0;
+};
+
+}  // namespace mtcp::stack
