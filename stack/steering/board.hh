@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "stack/wire/address.hh"
 
@@ -33,7 +34,8 @@ class Board {
 
   // Bytes that a board for frames of `frame` bytes takes; most of it is never touched.
   [[nodiscard]] static std::size_t memory(std::size_t frame);
-  // `memory` is zeroed, page-aligned and shared. `secrets`: from the system's randomness, for all stacks of this device.
+  // `memory` is zeroed, page-aligned and shared. `secrets`: from the system's randomness, for all stacks of this
+  // device: what one of them has chosen by a keyed hash (ISN, cookie, timestamp offset) the next one understands.
   Board(std::byte* memory, std::size_t frame, const Secrets& secrets);
   Board(const Board&) = delete;
   Board& operator=(const Board&) = delete;
@@ -42,9 +44,9 @@ class Board {
   // A free place, or that of a dead process, for `device.self()`; kNobody if all are taken.
   [[nodiscard]] std::uint8_t join(const SharedDevice& device);
   void leave(std::uint8_t stack, const SharedDevice& device);
-  // True, to exactly one caller, if the process behind `stack` has died: its place is free now, and the
-  // caller sees to its flows.
-  [[nodiscard]] bool bury(std::uint8_t stack, const SharedDevice& device);
+  // True, to exactly one caller, if the process behind `stack` has died: its place is free now, and its flows
+  // have been appended to `flows` for the caller to see to.
+  [[nodiscard]] bool bury(std::uint8_t stack, const SharedDevice& device, std::vector<LedgerEntry>& flows);
   // It takes new connections: the flows are shared among those that do (among all, if none does).
   void set_serving(std::uint8_t stack, bool serving, const SharedDevice& device);
   [[nodiscard]] bool present(std::uint8_t stack) const { return place(stack).owner.load(std::memory_order_acquire) != 0; }
@@ -70,11 +72,13 @@ class Board {
     std::atomic<bool> serving;
     std::atomic<bool> accepting;           // an application waits for its connections
     std::atomic<std::uint8_t> queues;      // of the device, that it polls
+    std::atomic<std::uint32_t> ledger_end; // beyond the last ledger entry that has been used
     alignas(64) std::atomic<std::uint32_t> mail;   // bits of the stacks that have put something into our mailboxes
     std::atomic<std::uint32_t> sleeping;   // whoever sets this back to 0 wakes the stack
   };
   [[nodiscard]] Place& place(std::uint32_t stack) { return head().places[stack]; }
   [[nodiscard]] const Place& place(std::uint32_t stack) const { return head().places[stack]; }
+  // By index in the stack's slab; only the stack itself writes.
   [[nodiscard]] std::span<LedgerEntry> ledger(std::uint32_t stack);
   // Where the mail from one stack to another begins; see mailbox.hh.
   [[nodiscard]] std::byte* mail(std::uint32_t from, std::uint32_t to);
@@ -92,7 +96,7 @@ class Board {
   class Change;
   [[nodiscard]] Head& head() { return *reinterpret_cast<Head*>(memory_); }
   [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }
-  void clear(std::uint8_t stack);
+  void vacate(std::uint8_t stack, std::vector<LedgerEntry>* flows);
   void share_out();
   std::byte* memory_;
 };

@@ -62,16 +62,25 @@ class SteeringPort final : public Port {
  private:
   SteeringPort(SharedDevice& device, std::uint8_t me);
 
-  void refresh();
+  void refresh() {
+    if (board_.version() != version_) [[unlikely]] reload();
+  }
+  void reload();
   std::size_t sort(Packet** packets, std::size_t n);
   [[nodiscard]] std::uint8_t owner_of(std::uint32_t hash) const { return table_[hash % kSteeringEntries]; }
-  void copy_to_all(const Packet& p);
-  bool mail(std::uint8_t to, MailKind kind, std::uint16_t tried, std::span<const std::byte> bytes, std::uint16_t flags);
+  [[nodiscard]] Mailbox mailbox(std::uint32_t from, std::uint32_t to) const {
+    return {board_.mail(from, to), board_.frame(), Board::kMailSlots};
+  }
+  bool post(std::uint32_t to, const Letter& letter);
   void ring(std::uint32_t stacks);
+  void wake_all();
   std::size_t receive_mail(Packet** out, std::size_t max);
-  bool take_letter(const Letter& letter, Packet** out);
+  [[nodiscard]] Packet* copy_of(const Letter& letter);
+  void transmit_for_others(Packet** packets, std::size_t n);
   std::size_t transmit_by_mail(Packet* const* packets, std::size_t n);
-  void balance_queues();
+  [[nodiscard]] std::uint32_t next_to_try(std::uint32_t hash, std::uint32_t tried) const;
+  bool balance_queues();
+  bool claim_one();
   void look_for_the_dead();
   void rebuild_pollable();
 
@@ -86,15 +95,16 @@ class SteeringPort final : public Port {
   std::vector<int> pollable_;
   // Our copy of the table and the members, as of `version_`.
   std::uint32_t version_ = 0;
-  std::uint32_t others_ = 0;  // bits of the other stacks
+  std::uint32_t others_ = 0;   // bits of the other stacks
+  std::uint32_t without_ = 0;  // bits of all stacks that have no share of the table
   std::array<std::uint8_t, kSteeringEntries> table_{};
   std::uint32_t waiting_mail_ = 0;  // bits of the mailboxes that have not been emptied
   Traffic traffic_;
-  std::uint64_t dropped_by_former_queues_ = 0;
+  std::uint64_t dropped_before_ = 0;  // by queues that have been given back
+  std::size_t first_queue_ = 0;       // which is asked first in the next rx()
+  std::uint32_t handed_over_ = 0;
   Time next_round_{};
-  // The dead stack whose flows are being told, and how far that is.
-  std::uint32_t dead_ = 0;
-  std::uint32_t ledger_at_ = 0;
+  std::vector<LedgerEntry> orphans_;  // flows of the dead whose peers are still to be told
 };
 
 }  // namespace mtcp::stack

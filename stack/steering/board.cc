@@ -1,0 +1,159 @@
+#include "stack/steering/board.hh"
+
+#include <algorithm>
+#include <bit>
+#include <thread>
+
+#include "stack/steering/mailbox.hh"
+#include "stack/steering/shared_device.hh"
+
+namespace mtcp::stack {
+namespace {
+
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+constexpr std::size_t kLedgerBytes = pages(sizeof(LedgerEntry) * Board::kLedger);
+std::size_t mail_bytes(std::size_t frame) { return pages(Mailbox::memory(frame, Board::kMailSlots)); }
+
+}  // namespace
+
+// Holds the right to change members and table. Whoever finds it with a dead process takes it: every change is
+// one that share_out() completes, whatever was half done.
+class Board::Change {
+ public:
+  Change(Board& board, const SharedDevice& device) : board_(board) {
+    std::atomic<std::uint64_t>& changer = board_.head().changer;
+    for (std::uint32_t tries = 1;; ++tries) {
+      std::uint64_t holder = 0;
+      if (changer.compare_exchange_strong(holder, device.self(), std::memory_order_acquire)) return;
+      constexpr std::uint32_t kBetweenLooks = 64;
+      if (tries % kBetweenLooks == 0 && !device.alive(holder) &&
+          changer.compare_exchange_strong(holder, device.self(), std::memory_order_acquire))
+        return;
+      std::this_thread::yield();
+    }
+  }
+  ~Change() {
+    board_.share_out();
+    board_.head().version.fetch_add(1, std::memory_order_release);
+    board_.head().changer.store(0, std::memory_order_release);
+  }
+  Change(const Change&) = delete;
+  Change& operator=(const Change&) = delete;
+
+ private:
+  Board& board_;
+};
+
+std::size_t Board::memory(std::size_t frame) {
+  return pages(sizeof(Head)) + kLedgerBytes * kMaxStacks + mail_bytes(frame) * kMaxStacks * kMaxStacks;
+}
+
+Board::Board(std::byte* memory, std::size_t frame, const Secrets& secrets) : memory_(memory) {
+  head().frame = static_cast<std::uint32_t>(frame);
+  head().secrets = secrets;
+  for (auto& e : head().table) e.store(kNobody | kNobody << 8, std::memory_order_relaxed);
+  head().version.store(1, std::memory_order_release);
+}
+
+std::span<LedgerEntry> Board::ledger(std::uint32_t stack) {
+  return {reinterpret_cast<LedgerEntry*>(memory_ + pages(sizeof(Head)) + kLedgerBytes * stack), kLedger};
+}
+
+std::byte* Board::mail(std::uint32_t from, std::uint32_t to) {
+  std::byte* first = memory_ + pages(sizeof(Head)) + kLedgerBytes * kMaxStacks;
+  return first + mail_bytes(frame()) * (std::size_t{from} * kMaxStacks + to);
+}
+
+std::uint32_t Board::members() const {
+  std::uint32_t bits = 0;
+  for (std::uint8_t i = 0; i < kMaxStacks; ++i) bits |= present(i) ? 1U << i : 0U;
+  return bits;
+}
+
+std::uint8_t Board::join(const SharedDevice& device) {
+  const Change change(*this, device);
+  for (std::uint8_t i = 0; i < kMaxStacks; ++i) {
+    Place& p = place(i);
+    if (p.owner.load(std::memory_order_acquire) != 0) continue;
+    for (std::uint32_t from = 0; from < kMaxStacks; ++from) Mailbox(mail(from, i), frame(), kMailSlots).discard();
+    p.mail.store(0, std::memory_order_relaxed);
+    p.sleeping.store(0, std::memory_order_relaxed);
+    p.owner.store(device.self(), std::memory_order_release);
+    return i;
+  }
+  return kNobody;
+}
+
+// The place is free afterwards; what its stack had in hand is told, if anybody wants to know.
+void Board::vacate(std::uint8_t stack, std::vector<LedgerEntry>* flows) {
+  Place& p = place(stack);
+  const auto entries = ledger(stack).first(std::min(p.ledger_end.load(std::memory_order_acquire), kLedger));
+  for (LedgerEntry& e : entries) {
+    if (e.local != 0 && flows != nullptr) flows->push_back(e);
+    e = {};
+  }
+  p.ledger_end.store(0, std::memory_order_relaxed);
+  p.serving.store(false, std::memory_order_relaxed);
+  p.accepting.store(false, std::memory_order_relaxed);
+  p.queues.store(0, std::memory_order_relaxed);
+  p.owner.store(0, std::memory_order_release);
+}
+
+void Board::leave(std::uint8_t stack, const SharedDevice& device) {
+  const Change change(*this, device);
+  vacate(stack, nullptr);
+}
+
+bool Board::bury(std::uint8_t stack, const SharedDevice& device, std::vector<LedgerEntry>& flows) {
+  const Change change(*this, device);
+  const std::uint64_t owner = place(stack).owner.load(std::memory_order_acquire);
+  if (owner == 0 || device.alive(owner)) return false;
+  vacate(stack, &flows);
+  return true;
+}
+
+void Board::set_serving(std::uint8_t stack, bool serving, const SharedDevice& device) {
+  const Change change(*this, device);
+  place(stack).serving.store(serving, std::memory_order_release);
+}
+
+// Every stack that takes part gets as many entries as the others, give or take one; an entry stays where it is
+// if that allows, and one that moves remembers where it was.
+void Board::share_out() {
+  const std::uint32_t all = members();
+  std::uint32_t takers = 0;
+  for (std::uint8_t i = 0; i < kMaxStacks; ++i)
+    if ((all >> i & 1) != 0 && serving(i)) takers |= 1U << i;
+  if (takers == 0) takers = all;
+  if (takers == 0) return;
+  const auto count = static_cast<std::uint32_t>(std::popcount(takers));
+  const std::uint32_t base = kSteeringEntries / count;
+  std::uint32_t larger = kSteeringEntries % count;  // so many stacks get one entry more
+  std::array<std::uint32_t, kMaxStacks> has{};
+  std::array<bool, kSteeringEntries> moves{};
+  const auto may_have_more = [&](std::uint32_t stack) {
+    if (has[stack] < base) return true;
+    if (has[stack] > base || larger == 0) return false;
+    --larger;
+    return true;
+  };
+  for (std::uint32_t i = 0; i < kSteeringEntries; ++i) {
+    const std::uint8_t owner = owners(i).present;
+    moves[i] = owner >= kMaxStacks || (takers >> owner & 1) == 0 || !may_have_more(owner);
+    if (!moves[i]) ++has[owner];
+  }
+  std::uint32_t next = 0;
+  for (std::uint32_t i = 0; i < kSteeringEntries; ++i) {
+    if (!moves[i]) continue;
+    while ((takers >> next & 1) == 0 || !may_have_more(next)) next = (next + 1) % kMaxStacks;
+    ++has[next];
+    const Owners was = owners(i);
+    const auto lives = [all](std::uint8_t s) { return s < kMaxStacks && (all >> s & 1) != 0; };
+    const std::uint8_t previous = lives(was.present) ? was.present : lives(was.previous) ? was.previous : kNobody;
+    head().table[i].store(static_cast<std::uint16_t>(next | previous << 8), std::memory_order_relaxed);
+    next = (next + 1) % kMaxStacks;
+  }
+}
+
+}  // namespace mtcp::stack

@@ -1,0 +1,102 @@
+// Whose a flow is: SteeringPort's part that TCP asks.
+#include <bit>
+
+#include "stack/steering/steering_port.hh"
+
+namespace mtcp::stack {
+
+// The stack that has not looked at a packet of this flow and most likely knows it; kMaxStacks: none is left.
+std::uint32_t SteeringPort::next_to_try(std::uint32_t hash, std::uint32_t tried) const {
+  const std::uint32_t left = others_ & ~tried;
+  if (left == 0) return kMaxStacks;
+  const Board::Owners owners = board_.owners(hash % kSteeringEntries);
+  for (const std::uint8_t stack : {owners.present, owners.previous})
+    if (stack < kMaxStacks && (left >> stack & 1) != 0) return stack;
+  return static_cast<std::uint32_t>(std::countr_zero(left));
+}
+
+bool SteeringPort::forward_unknown(Packet* p) {
+  refresh();
+  if (others_ == 0 || p->payload_len == 0) return false;
+  const std::byte* begin = p->buf + p->payload_offset;
+  const std::span<const std::byte> frame{begin, static_cast<std::size_t>(p->end() - begin)};
+  const FrameKind kind = classify(frame, hash_);
+  if (kind.kind != FrameKind::Kind::flow) return false;
+  const std::uint32_t to = next_to_try(kind.hash, p->payload_len);
+  if (to == kMaxStacks) return false;
+  // If its mailbox is full the packet is lost like any other: an answer from us would be a wrong one.
+  if (post(to, {MailKind::frame, p->payload_len, static_cast<std::uint16_t>(p->flags & kRxL4Good), frame}))
+    ring(1U << to);
+  pool_.free(&p, 1);
+  return true;
+}
+
+// The owner of the flow opens it. A stack without a share of the table (it serves nothing, others do) has the
+// ports whose number says so, towards all destinations; its packets find it by second chances.
+bool SteeringPort::comes_home(const FlowKey& key) const {
+  if (others_ == 0) return true;
+  const std::uint32_t by_number = key.local_port % kMaxStacks;
+  if ((without_ >> by_number & 1) != 0) return by_number == me_;
+  return owner_of(hash_.of(key)) == me_;
+}
+
+void SteeringPort::set_serving(bool on) {
+  if (board_.serving(me_) == on) return;
+  board_.set_serving(me_, on, device_);
+  reload();
+}
+
+void SteeringPort::set_accepting(bool on) {
+  board_.place(me_).accepting.store(on, std::memory_order_release);
+}
+
+bool SteeringPort::others_serve() const {
+  for (std::uint32_t bits = others_; bits != 0; bits &= bits - 1)
+    if (board_.serving(static_cast<std::uint8_t>(std::countr_zero(bits)))) return true;
+  return false;
+}
+
+bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages) {
+  refresh();
+  std::uint32_t takers = 0;
+  for (std::uint32_t bits = others_; bits != 0; bits &= bits - 1) {
+    const auto stack = static_cast<std::uint32_t>(std::countr_zero(bits));
+    if (board_.place(stack).accepting.load(std::memory_order_acquire)) takers |= 1U << stack;
+  }
+  if (takers == 0) return false;
+  std::uint32_t to = owner_of(hash_.of(key));
+  // Not the owner: then each of the others in turn.
+  if (to >= kMaxStacks || (takers >> to & 1) == 0)
+    do to = ++handed_over_ % kMaxStacks;
+    while ((takers >> to & 1) == 0);
+  Mailbox box = mailbox(me_, to);
+  if (box.room() < messages.size()) return false;
+  for (std::size_t i = 0; i < messages.size(); ++i)
+    if (!box.write(i, {MailKind::handover, 0, kHandover, messages[i]})) return false;
+  box.announce(messages.size());
+  traffic_.sent += messages.size();
+  ring(1U << to);
+  return true;
+}
+
+void SteeringPort::note_flow(std::uint32_t index, const FlowKey& key) {
+  if (index >= Board::kLedger || !key.local.is_v4() || !key.remote.is_v4()) return;
+  Board::Place& place = board_.place(me_);
+  board_.ledger(me_)[index] = {key.local.as_v4(), key.remote.as_v4(), key.local_port, key.remote_port};
+  if (place.ledger_end.load(std::memory_order_relaxed) <= index)
+    place.ledger_end.store(index + 1, std::memory_order_release);
+}
+
+void SteeringPort::forget_flow(std::uint32_t index) {
+  if (index < Board::kLedger) board_.ledger(me_)[index].local = 0;
+}
+
+bool SteeringPort::next_orphan(FlowKey& key) {
+  if (orphans_.empty()) return false;
+  const LedgerEntry e = orphans_.back();
+  orphans_.pop_back();
+  key = {IpAddress::v4(e.local), IpAddress::v4(e.remote), e.local_port, e.remote_port};
+  return true;
+}
+
+}  // namespace mtcp::stack

@@ -1,0 +1,327 @@
+#include "stack/steering/steering_port.hh"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+#include <cstring>
+
+namespace mtcp::stack {
+namespace {
+
+// How often a stack looks whether the others live and every queue is polled. So long may packets for a dead
+// process's queue wait.
+constexpr Duration kRound = milliseconds(20);
+constexpr Duration kTick = milliseconds(1);
+
+template <typename Visit>
+void for_each_bit(std::uint32_t bits, Visit&& visit) {
+  for (; bits != 0; bits &= bits - 1) visit(static_cast<std::uint32_t>(std::countr_zero(bits)));
+}
+
+std::uint16_t bit(std::uint32_t stack) { return static_cast<std::uint16_t>(1U << stack); }
+
+}  // namespace
+
+// --- members
+
+std::unique_ptr<SteeringPort> SteeringPort::join(SharedDevice& device) {
+  Board& board = device.board();
+  std::vector<LedgerEntry> orphans;
+  std::uint8_t me = board.join(device);
+  if (me == Board::kNobody) {
+    for (std::uint8_t i = 0; i < kMaxStacks; ++i) (void)board.bury(i, device, orphans);
+    me = board.join(device);
+  }
+  if (me == Board::kNobody) return nullptr;
+  std::unique_ptr<SteeringPort> port(new SteeringPort(device, me));
+  port->orphans_ = std::move(orphans);
+  return port;
+}
+
+SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me)
+    : device_(device),
+      board_(device.board()),
+      pool_(device.pool(me)),
+      self_(device.self()),
+      me_(me),
+      hash_(FlowHash::make_key(device.board().secrets())) {
+  reload();
+  balance_queues();
+  wake_all();  // those who have more queues than their share give some back
+}
+
+SteeringPort::~SteeringPort() {
+  if (device_.self() != self_) {
+    // The child of a fork: everything is the parent's.
+    for (auto& q : queues_) (void)q.release();
+    return;
+  }
+  queues_.clear();
+  board_.leave(me_, device_);
+  wake_all();
+}
+
+void SteeringPort::reload() {
+  version_ = board_.version();
+  const std::uint32_t all = board_.members();
+  others_ = all & ~(1U << me_);
+  without_ = all;
+  for (std::uint32_t i = 0; i < kSteeringEntries; ++i) {
+    table_[i] = board_.owners(i).present;
+    if (table_[i] < kMaxStacks) without_ &= ~(1U << table_[i]);
+  }
+  next_round_ = {};
+}
+
+void SteeringPort::look_for_the_dead() {
+  for_each_bit(others_, [this](std::uint32_t stack) {
+    const std::uint64_t owner = board_.place(stack).owner.load(std::memory_order_acquire);
+    if (owner != 0 && !device_.alive(owner)) (void)board_.bury(static_cast<std::uint8_t>(stack), device_, orphans_);
+  });
+  refresh();
+}
+
+// --- queues
+
+void SteeringPort::rebuild_pollable() {
+  pollable_.assign(1, device_.wake_descriptor(me_));
+  for (const auto& q : queues_) pollable_.insert(pollable_.end(), q->pollable().begin(), q->pollable().end());
+  board_.place(me_).queues.store(static_cast<std::uint8_t>(queues_.size()), std::memory_order_release);
+}
+
+bool SteeringPort::claim_one() {
+  const std::uint32_t all = device_.queues();
+  for (std::uint32_t i = 0; i < all; ++i) {
+    const std::uint32_t n = (me_ + i) % all;  // so that stacks that come at the same time want different ones
+    if (std::ranges::find(queue_numbers_, n) != queue_numbers_.end()) continue;
+    auto queue = device_.claim_queue(n, me_);
+    if (queue == nullptr) continue;
+    queues_.push_back(std::move(queue));
+    queue_numbers_.push_back(n);
+    return true;
+  }
+  return false;
+}
+
+// Every queue is polled by somebody, and nobody polls more than his share. True if we have ours.
+bool SteeringPort::balance_queues() {
+  const auto stacks = static_cast<std::uint32_t>(std::popcount(others_)) + 1;
+  const std::size_t share = (device_.queues() + stacks - 1) / stacks;
+  const std::size_t before = queues_.size();
+  while (queues_.size() > share) {
+    dropped_before_ += queues_.back()->rx_dropped();
+    queues_.pop_back();
+    queue_numbers_.pop_back();
+  }
+  while (queues_.size() < share && claim_one()) {
+  }
+  if (queues_.size() != before || pollable_.empty()) rebuild_pollable();
+  if (queues_.size() < before) wake_all();
+  return queues_.size() == share || stacks > device_.queues();
+}
+
+void SteeringPort::service(Time now) {
+  for (auto& q : queues_) q->service(now);
+  refresh();
+  if (now < next_round_) return;
+  look_for_the_dead();
+  // Somebody is about to give one back to us.
+  next_round_ = now + (balance_queues() ? kRound : kTick);
+}
+
+// --- receiving
+
+std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
+  refresh();
+  std::size_t n = receive_mail(out, (max + 1) / 2);
+  if (++first_queue_ >= queues_.size()) first_queue_ = 0;
+  for (std::size_t i = 0; i < queues_.size() && n < max; ++i) {
+    std::size_t at = first_queue_ + i;
+    if (at >= queues_.size()) at -= queues_.size();
+    const std::size_t got = queues_[at]->rx(out + n, max - n);
+    n += others_ == 0 ? got : sort(out + n, got);
+  }
+  return n;
+}
+
+// Keeps what is ours, in order; the rest goes to whom it belongs.
+std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
+  std::size_t kept = 0;
+  std::uint32_t written = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    Packet* p = packets[i];
+    const FrameKind kind = classify(p->bytes(), hash_);
+    const Letter letter{MailKind::frame, 0, static_cast<std::uint16_t>(p->flags & kRxL4Good), p->bytes()};
+    if (kind.kind == FrameKind::Kind::flow) {
+      const std::uint8_t owner = owner_of(kind.hash);
+      if (owner < kMaxStacks && (others_ >> owner & 1) != 0) {
+        if (post(owner, letter)) written |= 1U << owner;
+        pool_.free(&p, 1);
+        continue;
+      }
+    } else if (kind.kind == FrameKind::Kind::all) {
+      for_each_bit(others_, [&](std::uint32_t stack) {
+        if (post(stack, letter)) written |= 1U << stack;
+      });
+    }
+    p->payload_offset = static_cast<std::uint16_t>(p->headroom());
+    p->payload_len = bit(me_);
+    packets[kept++] = p;
+  }
+  if (written != 0) ring(written);
+  return kept;
+}
+
+// --- mail
+
+// Without ring(): the reader does not know yet. False, and counted, if it did not fit.
+bool SteeringPort::post(std::uint32_t to, const Letter& letter) {
+  Mailbox box = mailbox(me_, to);
+  if (box.room() == 0 || !box.write(0, letter)) {
+    ++traffic_.lost;
+    return false;
+  }
+  box.announce(1);
+  ++traffic_.sent;
+  return true;
+}
+
+void SteeringPort::ring(std::uint32_t stacks) {
+  for_each_bit(stacks, [this](std::uint32_t stack) {
+    Board::Place& place = board_.place(stack);
+    place.mail.fetch_or(1U << me_, std::memory_order_seq_cst);
+    if (place.sleeping.load(std::memory_order_seq_cst) != 0 && place.sleeping.exchange(0) != 0) device_.wake(stack);
+  });
+}
+
+void SteeringPort::wake_all() {
+  for_each_bit(board_.members() & ~(1U << me_), [this](std::uint32_t stack) {
+    if (board_.place(stack).sleeping.exchange(0) != 0) device_.wake(stack);
+  });
+}
+
+// Null if there is no packet for it, or it does not fit into one.
+Packet* SteeringPort::copy_of(const Letter& letter) {
+  Packet* p = nullptr;
+  if (pool_.alloc(&p, 1) == 0 || letter.bytes.size() > p->tailroom()) {
+    if (p != nullptr) pool_.free(&p, 1);
+    ++traffic_.lost;
+    return nullptr;
+  }
+  std::memcpy(p->data, letter.bytes.data(), letter.bytes.size());
+  p->len = static_cast<std::uint32_t>(letter.bytes.size());
+  p->flags = letter.flags;
+  ++traffic_.received;
+  return p;
+}
+
+std::size_t SteeringPort::receive_mail(Packet** out, std::size_t max) {
+  Board::Place& place = board_.place(me_);
+  if (place.mail.load(std::memory_order_relaxed) != 0) waiting_mail_ |= place.mail.exchange(0);
+  if (waiting_mail_ == 0) return 0;
+  std::size_t n = 0;
+  std::array<Packet*, 32> outgoing;
+  std::size_t to_send = 0;
+  for_each_bit(waiting_mail_, [&](std::uint32_t from) {
+    Mailbox box = mailbox(from, me_);
+    for (; n < max && to_send < outgoing.size(); box.release()) {
+      if (box.empty()) {
+        waiting_mail_ &= ~(1U << from);
+        break;
+      }
+      const Letter letter = box.read();
+      Packet* p = copy_of(letter);
+      if (p == nullptr) continue;
+      if (letter.kind == MailKind::transmit) {
+        outgoing[to_send++] = p;
+        continue;
+      }
+      p->payload_offset = static_cast<std::uint16_t>(p->headroom());
+      p->payload_len = static_cast<std::uint16_t>(letter.tried | bit(me_));
+      out[n++] = p;
+    }
+  });
+  transmit_for_others(outgoing.data(), to_send);
+  return n;
+}
+
+// --- sending
+
+void SteeringPort::transmit_for_others(Packet** packets, std::size_t n) {
+  if (n == 0) return;
+  const std::size_t taken = queues_.empty() ? 0 : queues_.front()->tx(packets, n);
+  if (taken == n) return;
+  traffic_.lost += n - taken;
+  pool_.free(packets + taken, n - taken);
+}
+
+std::size_t SteeringPort::transmit_by_mail(Packet* const* packets, std::size_t n) {
+  std::uint32_t to = kMaxStacks;
+  for (std::uint32_t i = 1; i < kMaxStacks && to == kMaxStacks; ++i) {
+    const std::uint32_t stack = (me_ + i) % kMaxStacks;
+    if ((others_ >> stack & 1) != 0 && board_.place(stack).queues.load(std::memory_order_acquire) != 0) to = stack;
+  }
+  if (to == kMaxStacks) return 0;
+  Mailbox box = mailbox(me_, to);
+  n = std::min(n, box.room());
+  for (std::size_t i = 0; i < n; ++i) {
+    Packet* p = packets[i];
+    const auto flags = static_cast<std::uint16_t>(p->flags & kTxL4Offload);
+    if (box.write(0, {MailKind::transmit, 0, flags, p->bytes()})) {
+      box.announce(1);
+      ++traffic_.sent;
+    } else {
+      ++traffic_.lost;
+    }
+    if ((p->flags & kKeep) == 0) pool_.free(&p, 1);
+  }
+  if (n > 0) ring(1U << to);
+  return n;
+}
+
+std::size_t SteeringPort::tx(Packet* const* packets, std::size_t n) {
+  return queues_.empty() ? transmit_by_mail(packets, n) : queues_.front()->tx(packets, n);
+}
+
+bool SteeringPort::busy(const Packet& p) const {
+  return std::ranges::any_of(queues_, [&p](const auto& q) { return q->busy(p); });
+}
+
+bool SteeringPort::delivered() const {
+  return std::ranges::all_of(queues_, [](const auto& q) { return q->delivered(); });
+}
+
+// --- sleeping
+
+bool SteeringPort::arm() {
+  Board::Place& place = board_.place(me_);
+  bool quiet = true;
+  for (auto& q : queues_) quiet = q->arm() && quiet;
+  // Set back to 0 by whoever woke us: then another thread that slept here may still have to read it.
+  if (place.sleeping.exchange(1, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
+  return quiet && waiting_mail_ == 0 && place.mail.load(std::memory_order_seq_cst) == 0 &&
+         board_.version() == version_;
+}
+
+void SteeringPort::disarm() {
+  for (auto& q : queues_) q->disarm();
+  if (board_.place(me_).sleeping.exchange(0, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
+}
+
+Duration SteeringPort::max_sleep() const {
+  Duration longest = others_ != 0 || queues_.size() < device_.queues() ? kRound : Duration::max();
+  for (const auto& q : queues_) longest = std::min(longest, q->max_sleep());
+  return longest;
+}
+
+bool SteeringPort::link_up() const {
+  return queues_.empty() || std::ranges::any_of(queues_, [](const auto& q) { return q->link_up(); });
+}
+
+std::uint64_t SteeringPort::rx_dropped() const {
+  std::uint64_t sum = dropped_before_ + traffic_.lost;
+  for (const auto& q : queues_) sum += q->rx_dropped();
+  return sum;
+}
+
+}  // namespace mtcp::stack
