@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD, SANITIZED, FUZZ = ROOT / "build", ROOT / "build-san", ROOT / "build-fuzz"
 # The test programs that must be there: one that is gone from the build is a failure, not one less to run.
 REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "packet", "port af_packet", "port claims", "port device",
-                 "port memif", "port split", "ports", "preload", "preload-names", "preload-programs", "tcp_data", "wheel", "wire"}
+                 "port memif", "port split", "ports", "preload", "preload-names", "preload-programs", "steering", "tcp_data", "wheel",
+                 "wire"}
 REQUIRED_SIM = {"sim_churn", "sim_loopback", "sim_passive", "sim_recovery", "sim_shortage", "sim_smoke", "sim_states",
                 "sim_transfer"}
 # Those of them that need no DPDK, no shim and no device: what runs under the sanitizers.
-REQUIRED_SANITIZED = REQUIRED_SIM | {"base", "flow_table", "ip", "packet", "ports", "tcp_data", "wheel", "wire"}
+REQUIRED_SANITIZED = REQUIRED_SIM | {"base", "flow_table", "ip", "packet", "ports", "steering", "tcp_data", "wheel", "wire"}
 
 CATCH_ALL = re.compile(r"^All tests passed \(\d+ assertions? in (\d+) test cases?\)")
 CATCH_SOME = re.compile(r"^test cases:\s*\d+ \|(.*)")

@@ -1,0 +1,101 @@
+#include "tests/steering/fake_device.hh"
+
+#include <cstring>
+#include <stdexcept>
+
+namespace mtcp::test {
+namespace {
+
+constexpr std::size_t kFrame = 1518;
+
+struct FakeQueue : Port {
+  FakeQueue(FakeDevice& d, std::uint32_t n, std::uint32_t s) : device(d), number(n), stack(s) {}
+  ~FakeQueue() override { device.queue_owner[number] = 0; }
+
+  std::size_t rx(Packet** out, std::size_t max) override {
+    std::size_t n = 0;
+    for (auto& frames = device.waiting[number]; n < max && !frames.empty(); frames.pop_front()) {
+      if (device.pools[stack].alloc(out + n, 1) == 0) throw std::runtime_error("no packets");
+      std::memcpy(out[n]->data, frames.front().data(), frames.front().size());
+      out[n]->len = static_cast<std::uint32_t>(frames.front().size());
+      ++n;
+    }
+    return n;
+  }
+  std::size_t tx(Packet* const* packets, std::size_t n) override {
+    for (std::size_t i = 0; i < n; ++i) {
+      Packet* p = packets[i];
+      device.sent.emplace_back(p->data, p->end());
+      if ((p->flags & kKeep) == 0) p->pool->free(&p, 1);
+    }
+    return n;
+  }
+  [[nodiscard]] bool busy(const Packet&) const override { return false; }
+  void service(Time) override {}
+  bool arm() override { return device.waiting[number].empty(); }
+  void disarm() override {}
+  [[nodiscard]] std::span<const int> pollable() const override { return {&descriptor, 1}; }
+  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
+  [[nodiscard]] bool link_up() const override { return true; }
+  [[nodiscard]] MacAddress mac() const override { return device.mac(); }
+  [[nodiscard]] std::uint32_t mtu() const override { return device.mtu(); }
+  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
+  [[nodiscard]] PacketPool& pool() override { return device.pools[stack]; }
+
+  FakeDevice& device;
+  const std::uint32_t number, stack;
+  int descriptor = 200 + static_cast<int>(number);
+};
+
+}  // namespace
+
+FakeDevice::FakeDevice(std::uint32_t queue_count)
+    : waiting(queue_count),
+      queue_owner(queue_count),
+      memory_(Board::memory(kFrame) + 4096),
+      board_(reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory_.data()) + 4095) / 4096 * 4096),
+             kFrame, {1, 2, 3, 4}) {
+  for (std::uint32_t i = 0; i < kMaxStacks; ++i) pools.emplace_back(1024);
+}
+
+FakeDevice::~FakeDevice() {
+  for (SteeringPort* port : killed_) {
+    process = UINT64_MAX;  // nobody's: nothing is given back
+    delete port;
+  }
+}
+
+std::unique_ptr<Port> FakeDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {
+  std::uint64_t& owner = queue_owner[queue];
+  if (owner != 0 && alive(owner)) return nullptr;
+  owner = process;
+  return std::make_unique<FakeQueue>(*this, queue, stack);
+}
+
+std::unique_ptr<SteeringPort> FakeDevice::join(std::uint64_t p) {
+  process = p;
+  return SteeringPort::join(*this);
+}
+
+void FakeDevice::kill(std::unique_ptr<SteeringPort> port, std::uint64_t p) {
+  dead.insert(p);
+  killed_.push_back(port.release());
+}
+
+Frame tcp_frame(std::uint8_t host, std::uint16_t port) {
+  static constexpr unsigned char kHead[] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0,  // Ethernet
+                                            0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 0, 10, 0, 0, 1};
+  Frame f(54);
+  std::memcpy(f.data(), kHead, sizeof kHead);
+  f[29] = std::byte{host};
+  f[34] = static_cast<std::byte>(port >> 8);
+  f[35] = static_cast<std::byte>(port);
+  f[37] = std::byte{80};
+  return f;
+}
+
+FlowKey flow(std::uint8_t host, std::uint16_t port) {
+  return {IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, host), 80, port};
+}
+
+}  // namespace mtcp::test

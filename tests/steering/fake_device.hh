@@ -1,0 +1,59 @@
+// A device with queues of frames in memory, and "processes" that are numbers which live until they are killed.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "stack/packet/heap_pool.hh"
+#include "stack/steering/shared_device.hh"
+#include "stack/steering/steering_port.hh"
+
+namespace mtcp::test {
+
+using namespace mtcp::stack;
+using Frame = std::vector<std::byte>;
+
+struct FakeDevice : SharedDevice {
+  explicit FakeDevice(std::uint32_t queue_count = 1);
+  ~FakeDevice() override;
+
+  Board& board() override { return board_; }
+  [[nodiscard]] std::uint64_t self() const override { return process; }
+  [[nodiscard]] bool alive(std::uint64_t p) const override { return !dead.contains(p); }
+  [[nodiscard]] std::uint32_t queues() const override { return static_cast<std::uint32_t>(waiting.size()); }
+  std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
+  PacketPool& pool(std::uint32_t stack) override { return pools[stack]; }
+  [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override { return 100 + static_cast<int>(stack); }
+  void wake(std::uint32_t stack) override { awake.insert(stack); }
+  void clear_wake(std::uint32_t stack) override { awake.erase(stack); }
+  [[nodiscard]] MacAddress mac() const override { return {{2, 0, 0, 0, 0, 1}}; }
+  [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
+  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
+
+  // As process `p`: joins, or does something.
+  std::unique_ptr<SteeringPort> join(std::uint64_t p);
+  // kill -9: the port's memory is gone without a word, its packets with it.
+  void kill(std::unique_ptr<SteeringPort> port, std::uint64_t p);
+
+  std::uint64_t process = 1;
+  std::set<std::uint64_t> dead;
+  std::set<std::uint32_t> awake;
+  std::vector<std::deque<Frame>> waiting;     // received, by queue
+  std::vector<std::uint64_t> queue_owner;     // by queue; 0: nobody
+  std::vector<Frame> sent;
+  std::deque<HeapPool> pools;
+
+ private:
+  std::vector<std::byte> memory_;
+  Board board_;
+  std::vector<SteeringPort*> killed_;
+};
+
+// A TCP frame from 10.0.0.`host`:`port` to 10.0.0.1:80.
+Frame tcp_frame(std::uint8_t host, std::uint16_t port);
+// The key of that flow, seen from 10.0.0.1.
+FlowKey flow(std::uint8_t host, std::uint16_t port);
+
+}  // namespace mtcp::test

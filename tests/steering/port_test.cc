@@ -1,0 +1,217 @@
+#include <catch2/catch.hpp>
+#include <map>
+
+#include "tests/steering/fake_device.hh"
+
+using namespace mtcp::test;
+
+namespace {
+
+constexpr Time at(int ms) { return Time{} + milliseconds(ms); }
+
+struct World {
+  explicit World(std::size_t stacks, std::uint32_t queues = 1) : device(queues) {
+    for (std::size_t i = 0; i < stacks; ++i) ports.push_back(device.join(i + 1));
+    settle(1);
+  }
+  ~World() {
+    for (std::size_t i = 0; i < ports.size(); ++i) {
+      device.process = i + 1;
+      ports[i].reset();
+    }
+  }
+  void settle(int ms) {
+    for (int round = 0; round < 3; ++round, ms += 25)
+      for (std::size_t i = 0; i < ports.size(); ++i) {
+        if (ports[i] == nullptr) continue;
+        device.process = i + 1;
+        ports[i]->service(at(ms));
+      }
+  }
+  // What stack `i` receives just now; the packets go back at once.
+  std::size_t receive(std::size_t i) {
+    device.process = i + 1;
+    std::array<Packet*, 32> packets;
+    const std::size_t n = ports[i]->rx(packets.data(), packets.size());
+    ports[i]->pool().free(packets.data(), n);
+    return n;
+  }
+  std::size_t owner(const FlowKey& key) {
+    for (std::size_t i = 0; i < ports.size(); ++i)
+      if (ports[i] != nullptr && ports[i]->comes_home(key)) return i;
+    return SIZE_MAX;
+  }
+  FakeDevice device;
+  std::vector<std::unique_ptr<SteeringPort>> ports;
+};
+
+}  // namespace
+
+TEST_CASE("a stack of its own has all queues and takes everything as it comes", "[steering]") {
+  World w(1, 4);
+  CHECK(w.ports[0]->queues() == 4);
+  CHECK(w.ports[0]->max_sleep() == Duration::max());
+  for (auto& q : w.device.waiting) q.push_back(tcp_frame(7, 1));
+  CHECK(w.receive(0) == 4);
+  CHECK(w.ports[0]->traffic().sent == 0);
+}
+
+TEST_CASE("queues are divided; a stack without one sends and receives by mail", "[steering]") {
+  World w(3, 2);
+  CHECK(w.ports[0]->queues() == 1);
+  CHECK(w.ports[1]->queues() == 1);
+  CHECK(w.ports[2]->queues() == 0);
+  w.device.process = 3;
+  Packet* p = nullptr;
+  REQUIRE(w.ports[2]->pool().alloc(&p, 1) == 1);
+  const Frame f = tcp_frame(9, 9);
+  std::copy(f.begin(), f.end(), p->data);
+  p->len = static_cast<std::uint32_t>(f.size());
+  CHECK(w.ports[2]->tx(&p, 1) == 1);
+  CHECK(w.device.sent.empty());
+  CHECK(w.receive(0) + w.receive(1) == 0);
+  REQUIRE(w.device.sent.size() == 1);
+  CHECK(w.device.sent[0] == f);
+}
+
+TEST_CASE("every flow reaches its owner from whatever queue, in order, and the share is fair", "[steering]") {
+  World w(4, 4);
+  std::map<std::size_t, int> flows;
+  for (std::uint16_t port = 1; port <= 1000; ++port) {
+    const std::size_t owner = w.owner(flow(7, port));
+    REQUIRE(owner < 4);
+    ++flows[owner];
+    w.device.waiting[port % 4].push_back(tcp_frame(7, port));
+    w.device.waiting[port % 4].push_back(tcp_frame(7, port));
+    std::array<std::size_t, 4> got{};
+    for (int round = 0; round < 2; ++round)
+      for (std::size_t i = 0; i < 4; ++i) got[i] += w.receive(i);
+    for (std::size_t i = 0; i < 4; ++i) REQUIRE(got[i] == (i == owner ? 2 : 0));
+  }
+  double sum = 0, squares = 0;
+  for (const auto& [stack, n] : flows) sum += n, squares += double(n) * n;
+  CHECK(sum * sum / (4 * squares) >= 0.95);  // Jain's index
+  for (auto& port : w.ports) CHECK(port->pool().available() == port->pool().capacity());
+}
+
+TEST_CASE("a frame for a sleeping stack wakes it, once", "[steering]") {
+  World w(2);
+  std::uint16_t port = 1;
+  while (w.owner(flow(7, port)) != 1) ++port;
+  w.device.process = 2;
+  (void)w.receive(1);
+  REQUIRE(w.ports[1]->arm());
+  w.device.waiting[0].push_back(tcp_frame(7, port));
+  CHECK(w.receive(0) == 0);
+  CHECK(w.device.awake.contains(1));
+  w.device.process = 2;
+  w.ports[1]->disarm();
+  CHECK(w.device.awake.empty());
+  CHECK(w.receive(1) == 1);
+  // Mail that comes between the last look and the sleep keeps it awake.
+  w.device.waiting[0].push_back(tcp_frame(7, port));
+  (void)w.receive(0);
+  CHECK_FALSE(w.ports[1]->arm());
+  CHECK(w.device.awake.empty());
+}
+
+TEST_CASE("an unknown flow is offered to every other stack exactly once", "[steering]") {
+  World w(4);
+  w.device.waiting[0].push_back(tcp_frame(7, 5));
+  std::array<int, 4> seen{};
+  bool moved = true;
+  int last = 0;
+  while (moved) {
+    moved = false;
+    for (std::size_t i = 0; i < 4; ++i) {
+      w.device.process = i + 1;
+      Packet* p = nullptr;
+      if (w.ports[i]->rx(&p, 1) == 0) continue;
+      ++seen[i];
+      p->pull(34);  // as TCP has it
+      moved = true;
+      if (w.ports[i]->forward_unknown(p)) continue;
+      ++last;
+      w.ports[i]->pool().free(&p, 1);
+    }
+  }
+  CHECK(seen == std::array<int, 4>{1, 1, 1, 1});
+  CHECK(last == 1);
+}
+
+TEST_CASE("after a death its queue is adopted, its flows are told, its entries have new owners", "[steering]") {
+  World w(2, 2);
+  w.device.process = 2;
+  w.ports[1]->note_flow(3, flow(7, 77));
+  w.ports[1]->note_flow(4, flow(7, 78));
+  w.ports[1]->forget_flow(4);
+  w.device.kill(std::move(w.ports[1]), 2);
+  w.device.waiting[0].push_back(tcp_frame(7, 1));
+  w.device.waiting[1].push_back(tcp_frame(7, 2));
+  w.settle(100);
+  CHECK(w.ports[0]->queues() == 2);
+  CHECK(w.receive(0) == 2);
+  FlowKey key;
+  REQUIRE(w.ports[0]->next_orphan(key));
+  CHECK(key == flow(7, 77));
+  CHECK_FALSE(w.ports[0]->next_orphan(key));
+}
+
+TEST_CASE("hand-over: to a stack that accepts, all messages or none", "[steering]") {
+  World w(3);
+  const std::array<std::byte, 40> bytes{};
+  const std::array<std::span<const std::byte>, 2> messages{std::span(bytes), std::span(bytes).first(7)};
+  w.device.process = 1;
+  CHECK_FALSE(w.ports[0]->hand_over(flow(7, 1), messages));
+  w.ports[2]->set_accepting(true);
+  CHECK(w.ports[0]->hand_over(flow(7, 1), messages));
+  w.device.process = 3;
+  std::array<Packet*, 4> got;
+  REQUIRE(w.ports[2]->rx(got.data(), 4) == 2);
+  CHECK(got[0]->flags == kHandover);
+  CHECK(got[0]->len == 40);
+  CHECK(got[1]->len == 7);
+  w.ports[2]->pool().free(got.data(), 2);
+  const std::vector<std::span<const std::byte>> too_many(Board::kMailSlots + 1, std::span(bytes));
+  CHECK_FALSE(w.ports[0]->hand_over(flow(7, 1), too_many));
+  CHECK(w.receive(2) == 0);
+}
+
+TEST_CASE("ports for active opens: every flow has one opener, and every stack has some", "[steering]") {
+  World w(4);
+  w.device.process = 1;
+  w.ports[0]->set_serving(true);
+  w.device.process = 2;
+  w.ports[1]->set_serving(true);
+  for (std::size_t i = 0; i < 4; ++i) (void)w.receive(i);
+  std::array<int, 4> usable{};
+  for (std::uint16_t port = 32768; port < 34768; ++port) {
+    FlowKey key = flow(7, 443);
+    key.local_port = port;
+    int openers = 0;
+    for (std::size_t i = 0; i < 4; ++i)
+      if (w.ports[i]->comes_home(key)) ++usable[i], ++openers;
+    REQUIRE(openers == 1);
+  }
+  for (const int n : usable) CHECK(n > 100);
+}
+
+TEST_CASE("the last of many stacks is refused, and one that left makes room", "[steering]") {
+  World w(kMaxStacks);
+  CHECK(w.device.join(99) == nullptr);
+  w.device.process = 5;
+  w.ports[4].reset();
+  auto next = w.device.join(99);
+  REQUIRE(next != nullptr);
+  CHECK(next->number() == 4);
+  w.device.dead.insert(1);
+  auto successor = w.device.join(100);
+  REQUIRE(successor != nullptr);
+  w.device.process = 99;
+  next.reset();
+  w.device.process = 100;
+  successor.reset();
+  w.device.dead.clear();
+  w.device.process = UINT64_MAX;
+  w.ports[0].reset();
+}
