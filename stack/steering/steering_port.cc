@@ -51,11 +51,7 @@ SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me)
 }
 
 SteeringPort::~SteeringPort() {
-  if (device_.self() != self_) {
-    // The child of a fork: everything is the parent's.
-    for (auto& q : queues_) (void)q.release();
-    return;
-  }
+  if (device_.self() != self_) return;  // the child of a fork: everything is the parent's, as its queues know
   queues_.clear();
   board_.leave(me_, device_);
   wake_all();

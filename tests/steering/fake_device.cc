@@ -10,7 +10,9 @@ constexpr std::size_t kFrame = 1518;
 
 struct FakeQueue : Port {
   FakeQueue(FakeDevice& d, std::uint32_t n, std::uint32_t s) : device(d), number(n), stack(s) {}
-  ~FakeQueue() override { device.queue_owner[number] = 0; }
+  ~FakeQueue() override {
+    if (device.queue_owner[number] == device.process) device.queue_owner[number] = 0;
+  }
 
   std::size_t rx(Packet** out, std::size_t max) override {
     std::size_t n = 0;
