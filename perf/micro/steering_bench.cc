@@ -1,0 +1,171 @@
+// What it costs that several stacks share a card: one client and N servers in one thread, short connections with 64
+// bytes there and back. Run under callgrind it says how many instructions a connection takes, which should not
+// depend on N:
+//   steering_bench STACKS [rss|spread [CONNECTIONS]]
+// rss: the card delivers by the stacks' own table; spread: by another hash, so that most frames must be passed on.
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+
+#include "perf/micro/memory_card.hh"
+#include "stack/steering/steering_port.hh"
+#include "stack/worker.hh"
+
+namespace mtcp::perf {
+namespace {
+
+using stack::Connection;
+using stack::SocketBase;
+
+constexpr std::uint16_t kPort = 9000;
+constexpr std::size_t kMessage = 64;
+constexpr unsigned kConcurrency = 256;
+const stack::IpAddress kServer = stack::IpAddress::v4(10, 0, 0, 1), kClient = stack::IpAddress::v4(10, 0, 0, 2);
+
+stack::Options options_for(const stack::IpAddress& address) {
+  stack::Options o;
+  o.interface.addresses.push_back({address, 96 + 24});
+  o.tcp.ip_local_port_first = 1024;
+  o.tcp.ip_local_port_last = 65535;
+  o.tcp.max_connections = 65536;
+  return o;
+}
+
+class Server {
+ public:
+  Server(MemoryCard& card, stack::Time t)
+      : options_(options_for(kServer)),
+        port_(stack::SteeringPort::join(card)),
+        worker_(options_, port_.get(), port_->pool(), stats_, stack::Secrets{card.board().secrets()}, t) {
+    stack::Worker::ListenOptions o;
+    o.backlog = 65535;
+    listener_ = *worker_.listen({kServer, kPort}, o);
+    listener_->user = this;
+    port_->set_serving(true);
+  }
+  void turn(stack::Time t) {
+    worker_.poll(t);
+    while (SocketBase* s = worker_.next_event()) {
+      s->edges = 0;
+      if (s->kind == SocketBase::Kind::connection) {
+        answer(static_cast<Connection&>(*s), t);
+        continue;
+      }
+      while (Connection* c = worker_.accept(*listener_)) {
+        c->user = this;
+        ++served_;
+        if (worker_.readiness(*c).readable) answer(*c, t);
+      }
+    }
+    worker_.flush(t);
+  }
+  [[nodiscard]] std::uint64_t served() const { return served_; }
+  [[nodiscard]] const stack::SteeringPort::Traffic& traffic() const { return port_->traffic(); }
+
+ private:
+  void answer(Connection& c, stack::Time t) {
+    std::array<std::byte, kMessage> buffer;
+    const iovec v{buffer.data(), buffer.size()};
+    const auto got = worker_.receive(c, {&v, 1}, {}, t);
+    if (!got && got.error() == stack::Errc::would_block) return;
+    if (got && *got == kMessage) (void)worker_.send(c, {&v, 1}, false, t);
+    worker_.close(c, t);
+  }
+
+  stack::Options options_;
+  stack::Stats stats_;
+  std::unique_ptr<stack::SteeringPort> port_;
+  stack::Worker worker_;
+  stack::Listener* listener_ = nullptr;
+  std::uint64_t served_ = 0;
+};
+
+class Client {
+ public:
+  Client(MemoryCard& card, stack::Time t)
+      : options_(options_for(kClient)),
+        worker_(options_, &card.far_end(), card.far_end().pool(), stats_, stack::Secrets{{5, 6, 7, 8}}, t) {}
+  void turn(stack::Time t) {
+    worker_.poll(t);
+    while (SocketBase* s = worker_.next_event()) {
+      s->edges = 0;
+      step(static_cast<Connection&>(*s), t);
+    }
+    while (active_ < kConcurrency) {
+      auto c = worker_.connect({stack::IpAddress::any_v4(), 0}, {kServer, kPort}, {}, t);
+      if (!c) break;
+      (*c)->user = this;
+      ++active_;
+    }
+    worker_.flush(t);
+  }
+  [[nodiscard]] std::uint64_t done() const { return done_; }
+  [[nodiscard]] std::uint64_t failed() const { return failed_; }
+
+ private:
+  void step(Connection& c, stack::Time t) {
+    std::array<std::byte, kMessage> buffer{};
+    const iovec v{buffer.data(), buffer.size()};
+    const auto ready = worker_.readiness(c);
+    if (!ready.error && !ready.readable) {
+      if (ready.writable && c.bytes_acked == 0 && c.hot.snd_queued == 0) (void)worker_.send(c, {&v, 1}, false, t);
+      return;
+    }
+    for (;;) {
+      const auto got = worker_.receive(c, {&v, 1}, {}, t);
+      if (!got && got.error() == stack::Errc::would_block) return;
+      if (!got || *got == 0) break;
+    }
+    ready.error ? ++failed_ : ++done_;
+    worker_.close(c, t);
+    --active_;
+  }
+
+  stack::Options options_;
+  stack::Stats stats_;
+  stack::Worker worker_;
+  unsigned active_ = 0;
+  std::uint64_t done_ = 0, failed_ = 0;
+};
+
+int run(std::uint32_t stacks, bool rss, std::uint64_t connections) {
+  stack::Time t = stack::Time{} + stack::seconds(1);
+  MemoryCard card(stacks, rss);
+  std::vector<std::unique_ptr<Server>> servers;
+  for (std::uint32_t i = 0; i < stacks; ++i) servers.push_back(std::make_unique<Server>(card, t));
+  for (int i = 0; i < 100; ++i) {  // until every stack has its queue
+    t += stack::milliseconds(1);
+    for (auto& s : servers) s->turn(t);
+  }
+  Client client(card, t);
+  while (client.done() + client.failed() < connections) {
+    t += stack::microseconds(100);  // a virtual clock: the same instructions in every run
+    client.turn(t);
+    for (auto& s : servers) s->turn(t);
+  }
+  std::uint64_t forwarded = 0;
+  std::printf("%u stacks, %s: %llu connections, %llu failed, served", stacks, rss ? "rss" : "spread",
+              static_cast<unsigned long long>(client.done()), static_cast<unsigned long long>(client.failed()));
+  for (auto& s : servers) {
+    std::printf(" %llu", static_cast<unsigned long long>(s->served()));
+    forwarded += s->traffic().sent;
+  }
+  std::printf("; %.3f frames passed on per connection\n",
+              static_cast<double>(forwarded) / static_cast<double>(client.done()));
+  return client.failed() == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+}  // namespace
+}  // namespace mtcp::perf
+
+int main(int argc, char** argv) {
+  constexpr unsigned long kDefaultConnections = 20000;
+  const unsigned long stacks = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 1;
+  const std::string_view mode = argc > 2 ? argv[2] : "rss";
+  const unsigned long connections = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : kDefaultConnections;
+  if (stacks < 1 || stacks > mtcp::stack::kMaxStacks || (mode != "rss" && mode != "spread") || connections == 0) {
+    std::fprintf(stderr, "usage: steering_bench STACKS [rss|spread [CONNECTIONS]]\n");
+    return EXIT_FAILURE;
+  }
+  return mtcp::perf::run(static_cast<std::uint32_t>(stacks), mode == "rss", connections);
+}
