@@ -22,7 +22,7 @@
 
 namespace mtcp::intercept {
 
-inline constexpr std::uint32_t kEngineAbi = 1;
+inline constexpr std::uint32_t kEngineAbi = 2;
 
 // Whose a descriptor is. One byte per descriptor, in the shim; read relaxed on every call, written by the
 // engine.
@@ -119,6 +119,9 @@ class Engine {
   // functions and after all static destructors, which may still use sockets: so the engine has none of its
   // own.
   virtual void at_exit() = 0;
+  // A signal is about to kill the process: tells the peers, as the kernel would, in a quarter of a second at
+  // most. From a signal handler of a thread that is outside the engine or sleeps in it; async-signal-safe.
+  virtual void dying() = 0;
 };
 
 // Why the engine cannot start. The shim prints "mtcp: <message>" and, if there is a status, ends the process

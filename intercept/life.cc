@@ -101,18 +101,17 @@ void hand_over(Process& process) {
 
 // The kernel would go on sending after the process's end; this stack ends with it. So exit waits until the
 // peers have everything, as long as there is progress; who has not got everything then is told so by a reset.
-void deliver(Process& process) {
-  constexpr stack::Duration kPatience = stack::milliseconds(500);
+void deliver(Process& process, stack::Duration at_most) {
+  const stack::Duration patience = std::min<stack::Duration>(at_most, stack::milliseconds(500));
   constexpr stack::Duration kReaderPatience = stack::seconds(4);  // a window probe or two (RFC 9293 3.8.6.1)
-  constexpr stack::Duration kAtMost = stack::seconds(10);
-  const stack::Time end = now() + kAtMost;
+  const stack::Time end = now() + at_most;
   std::uint64_t before = UINT64_MAX;
-  stack::Time give_up = now() + kPatience;
+  stack::Time give_up = now() + patience;
   for (;;) {
     const stack::Time t = now();
     (void)process.instance->turn(t);
     const Undelivered left = undelivered(process.instance->worker());
-    if (left.amount < before) give_up = t + kPatience;
+    if (left.amount < before) give_up = t + patience;
     give_up = std::max(give_up, left.reader_heard + kReaderPatience);
     before = std::min(before, left.amount);
     if (left.amount == 0 || t >= give_up || t >= end) break;
@@ -174,6 +173,15 @@ void Process::before_privileges() {
 void Process::at_exit() {
   if (::getpid() != pid) return;  // the child of a vfork: nothing here is its own
   std::unique_lock guard(lock);
+  end_connections(stack::seconds(10));
+}
+
+// The interrupted thread may hold locks of libc's: the steward does it.
+void Process::dying() {
+  if (::getpid() == pid && steward != nullptr) steward->farewell();
+}
+
+void Process::end_connections(stack::Duration at_most) {
   if (!started()) return;
   for_each_socket(*this, [this](Socket& s) {
     if (s.connection != nullptr) {
@@ -188,7 +196,7 @@ void Process::at_exit() {
     s.listener = nullptr;
     s.state = Socket::State::dead;
   });
-  deliver(*this);
+  deliver(*this, at_most);
 }
 
 }  // namespace mtcp::intercept

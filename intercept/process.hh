@@ -71,7 +71,11 @@ class Process final : public Engine {
   void after_failed_exec() override;
   void before_privileges() override;
   void at_exit() override;
+  void dying() override;
 
+  // --- life.cc, lock held: closes every connection and listener, and waits until the peers have what was written,
+  // as long as there is progress.
+  void end_connections(stack::Duration at_most);
   // --- start.cc, lock held: a stack for this process. 0, or -errno after a clear line in the log: the device
   // can't be opened (-ENODEV, -EACCES, ...) or another process has the queue (-EBUSY). Listeners that exist
   // are put on it.

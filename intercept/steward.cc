@@ -21,6 +21,9 @@ constexpr stack::Duration kSleeperTick = stack::milliseconds(10);
 // Nothing is open: nobody can need the stack sooner than it takes to open something.
 constexpr stack::Duration kIdleTick = stack::milliseconds(10);
 constexpr stack::Duration kLongest = stack::milliseconds(500);
+// A process that is killed: what the peers get of this time, and how long the killed thread waits for it.
+constexpr stack::Duration kFarewell = stack::milliseconds(100);
+constexpr int kFarewellTicks = 250;
 
 }  // namespace
 
@@ -54,6 +57,25 @@ Steward::~Steward() {
     process_.files.clear(fd);
     process_.kernel.close(fd);
   }
+}
+
+void Steward::farewell() {
+  if (!running_) return;
+  Farewell expected = Farewell::no;
+  if (farewell_.compare_exchange_strong(expected, Farewell::asked)) {
+    const std::uint64_t one = 1;
+    (void)process_.kernel.write(wake_fd_, &one, sizeof one);
+  }
+  for (int i = 0; i < kFarewellTicks && farewell_.load(std::memory_order_acquire) != Farewell::said; ++i) {
+    const timespec tick{.tv_sec = 0, .tv_nsec = kTick.count()};
+    (void)process_.kernel.ppoll(nullptr, 0, &tick, nullptr);
+  }
+}
+
+void Steward::say_farewell() {
+  const std::lock_guard guard(process_.lock);
+  process_.end_connections(kFarewell);
+  farewell_.store(Farewell::said, std::memory_order_release);
 }
 
 void* Steward::main(void* self) {
@@ -105,6 +127,7 @@ void Steward::loop() {
       const std::lock_guard guard(process_.lock);
       instance.finish_sleep();
     }
+    if (farewell_.load(std::memory_order_acquire) == Farewell::asked) say_farewell();
     if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_);
   }
 }

@@ -24,10 +24,15 @@ class Steward {
   ~Steward();
   Steward(const Steward&) = delete;
   Steward& operator=(const Steward&) = delete;
+  // The process is about to be killed: the thread ends all connections. Returns when it has, or after a quarter
+  // of a second. Async-signal-safe; without the lock.
+  void farewell();
   // In the child of a fork: there is no thread to end.
   void abandon() { running_ = false; }
 
  private:
+  enum class Farewell : std::uint8_t { no, asked, said };
+  void say_farewell();
   static void* main(void* self);
   void loop();
   // Runs the stack if the lock is free. True if it may sleep on the device until `until`: then finish_sleep()
@@ -37,6 +42,7 @@ class Steward {
   Process& process_;
   pthread_t thread_{};
   std::atomic<bool> stop_{false};
+  std::atomic<Farewell> farewell_{Farewell::no};
   bool running_ = false;
   int wake_fd_ = -1;
   int stat_fd_ = -1;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "preload/calls.hh"
 #include "preload/edge.hh"
@@ -34,7 +35,29 @@ void store(int sig, const struct sigaction& act) {
   s.version.store(version + 2, std::memory_order_release);
 }
 
+// What kills a process that has no handler: it has something to say to its peers before. Not so for the first process of
+// a system or container, which the kernel spares instead.
+bool kills(int sig) {
+  switch (sig) {
+    case SIGHUP:
+    case SIGINT:
+    case SIGQUIT:
+    case SIGPIPE:
+    case SIGALRM:
+    case SIGTERM:
+    case SIGUSR1:
+    case SIGUSR2:
+      return getpid() != 1;
+    default:
+      return false;
+  }
+}
+
 bool is_handler(const struct sigaction& a) { return a.sa_handler != SIG_DFL && a.sa_handler != SIG_IGN; }
+// Whether the trampoline goes around it.
+bool is_wanted(int sig, const struct sigaction& a) {
+  return is_handler(a) || (a.sa_handler == SIG_DFL && kills(sig));
+}
 bool is_wrapped(const struct sigaction& a) { return a.sa_sigaction == &trampoline; }
 
 // The kernel's view of an action to the application's.
@@ -75,7 +98,7 @@ class Locked {
 // Puts the trampoline around whatever handler the kernel has. Under the lock.
 void wrap_present(int sig) {
   struct sigaction now {};
-  if (next.sigaction(sig, nullptr, &now) != 0 || !is_handler(now) || is_wrapped(now)) return;
+  if (next.sigaction(sig, nullptr, &now) != 0 || !is_wanted(sig, now) || is_wrapped(now)) return;
   store(sig, now);
   const struct sigaction w = wrapped(now);
   next.sigaction(sig, &w, nullptr);
@@ -138,15 +161,15 @@ int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
   }
   struct sigaction wanted {};
   if (act != nullptr) wanted = *act;
-  const bool wrap = act != nullptr && is_handler(wanted);
+  const bool wrap = act != nullptr && is_wanted(sig, wanted);
   struct sigaction was {};
   int result = 0;
   {
     Locked lock;
     result = next.sigaction(sig, nullptr, &was);
     if (result == 0) {
+      const bool had = is_wrapped(was);
       unwrap(sig, was);
-      const bool had = is_handler(was);
       if (wrap) store(sig, wanted);
       const struct sigaction w = wrap ? wrapped(wanted) : wanted;
       if (act != nullptr) result = next.sigaction(sig, &w, nullptr);

@@ -45,7 +45,25 @@ bool is_fault(int sig, const siginfo_t& info) {
   return info.si_code > 0 || info.si_pid == getpid();
 }
 
+// What SIG_DFL does, once the peers know.
+void die(int sig) {
+  if (intercept::Engine* e = engine(); e != nullptr) {
+    const int before = errno;
+    ++thread.depth;
+    e->dying();
+    --thread.depth;
+    errno = before;
+  }
+  struct sigaction standard {};
+  standard.sa_handler = SIG_DFL;
+  next.sigaction(sig, &standard, nullptr);
+  std::uint64_t mine = bit(sig);
+  raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, reinterpret_cast<long>(&mine), 0, sizeof mine);
+  raw_syscall(SYS_tgkill, getpid(), gettid(), sig);
+}
+
 void invoke(const Action& action, int sig, siginfo_t* info, void* context) {
+  if (action.plain == SIG_DFL) return die(sig);
   if ((action.flags & SA_SIGINFO) != 0) {
     action.detailed(sig, info, context);
   } else {

@@ -83,4 +83,26 @@ def connects(host, port):
     s.recv(100)
 
 
+def await_end(address, port):
+    """Accepts one connection, reads to its end, and tells how long that took."""
+    with socket.create_server((address, int(port))) as listener:
+        print("listening")
+        s, _ = listener.accept()
+    s.settimeout(10)
+    assert s.recv(100) == b"hello"
+    print("connected")
+    started = time.monotonic()
+    try:
+        s.recv(100)
+    except ConnectionResetError:
+        pass
+    print("ended after", round(time.monotonic() - started, 2), "s")
+
+
+def stay(host, port):
+    s = connect(host, port)
+    s.sendall(b"hello")
+    time.sleep(60)
+
+
 globals()[sys.argv[1]](*sys.argv[2:])

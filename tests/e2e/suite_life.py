@@ -1,5 +1,6 @@
 """A server that sleeps, and one that computes: idle CPU, and the steward."""
 
+import signal
 import time
 from pathlib import Path
 
@@ -95,3 +96,18 @@ def steward_others(context):
     out = client.run(PYTHON, PEER, "connects", server.address, "7000", timeout=20).stdout
     expect("connected" in out, f"the peer saw: {out}")
     expect_equal("the server's status", busy.wait(15), 0)
+
+
+@test("killed-by-a-signal-its-peer-is-told")
+def killed(context):
+    """The default action of a signal ends the program; its connections end as the kernel's would."""
+    server, client = context.veth(stack="client")
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        port = str(7000 + number)
+        peer = server.start(PYTHON, "-u", PEER, "await_end", server.address, port)
+        peer.says("listening")
+        program = client.start(PYTHON, PEER, "stay", server.address, port)
+        peer.says("connected")
+        program.signal(number)
+        expect_equal("how it ended", program.wait(5), -number)
+        peer.says("ended", 2)

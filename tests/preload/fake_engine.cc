@@ -156,6 +156,9 @@ class FakeEngine final : public Engine {
     record("at_exit");
     if (control.exit_fd >= 0 && ::write(control.exit_fd, "x", 1) != 1) abort();
   }
+  void dying() override {
+    if (control.exit_fd >= 0 && ::write(control.exit_fd, "d", 1) != 1) abort();
+  }
 
  private:
   __attribute__((format(printf, 2, 3))) void record(const char* format, ...) {
