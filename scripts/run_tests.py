@@ -17,7 +17,7 @@ BUILD, SANITIZED, FUZZ = ROOT / "build", ROOT / "build-san", ROOT / "build-fuzz"
 REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "packet", "port af_packet", "port claims", "port device",
                  "port memif", "port split", "ports", "preload", "preload-names", "preload-programs", "steering", "tcp_data", "wheel",
                  "wire"}
-REQUIRED_SIM = {"sim_churn", "sim_loopback", "sim_passive", "sim_recovery", "sim_shortage", "sim_smoke", "sim_states",
+REQUIRED_SIM = {"sim_churn", "sim_loopback", "sim_passive", "sim_recovery", "sim_sharing", "sim_shortage", "sim_smoke", "sim_states",
                 "sim_transfer"}
 # Those of them that need no DPDK, no shim and no device: what runs under the sanitizers.
 REQUIRED_SANITIZED = REQUIRED_SIM | {"base", "flow_table", "ip", "packet", "ports", "steering", "tcp_data", "wheel", "wire"}

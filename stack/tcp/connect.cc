@@ -1,6 +1,7 @@
 // Active opens: RFC 9293 section 3.10.1 (OPEN), 3.10.7.3 (SYN-SENT), and the end that all opens share.
 #include <algorithm>
 
+#include "stack/port/port.hh"
 #include "stack/tcp/private.hh"
 
 namespace mtcp::stack {
@@ -75,8 +76,10 @@ Errc Tcp::choose_local_port(FlowKey& key, std::uint32_t& hash, Seq* isn, Time no
   FlowKey destination = key;
   destination.local_port = 0;
   const std::uint64_t id = siphash_words<2, 4>(priv->isn_key, std::uint64_t{flows.hash(destination)});
+  const bool steered = port != nullptr && !network.is_local(key.remote);
   const std::uint16_t port_found = priv->ports.choose(id, [&](std::uint16_t candidate) {
     key.local_port = candidate;
+    if (steered && !port->comes_home(key)) return false;
     hash = flows.hash(key);
     return claim_flow(key, hash, isn, now) == Errc::ok;
   });
@@ -108,7 +111,7 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
   if (made == nullptr) return Errc::no_buffers;
   Connection& c = *made;
   if (!flows.insert(hash, FlowRef(FlowRef::Kind::connection, c.index))) return destroy(c), Errc::no_buffers;
-  c.in_table = true;
+  enter_table(c);
   c.holds_port = true;
   priv->ports.hold(key.local_port);
   c.iss = isn;
@@ -168,6 +171,8 @@ void Tcp::on_syn_sent(Connection& c, Segment& s, Time now) {
   // RFC 7323 section 3.2 and RFC 5961 section 5 leave nothing else that may be acknowledged: only our SYN was
   // sent.
   if (s.has(kAck) && !ack_good) {
+    // The peer has a connection for this flow: another stack's, or one that is long gone.
+    if (forward_unknown(s)) return;
     stats.add(Counter::bad_ack);
     if (!s.has(kRst)) send_reset_for(s, now);
   } else if (s.has(kRst)) {

@@ -52,6 +52,7 @@ Result<Listener*> Tcp::listen(const Endpoint& local, const Worker::ListenOptions
   }
   priv->ports.hold(local.port);
   std::erase(priv->left, local);
+  update_serving();
   return &l;
 }
 
@@ -67,6 +68,7 @@ void Tcp::close_listener(Listener& l, Time now) {
   priv->listener_table.erase(priv->listener_table.hash(listener_key(l.local)),
                              FlowRef(FlowRef::Kind::connection, l.index));
   priv->listeners.destroy(l.index);
+  update_serving();
 }
 
 void Tcp::leave_listener(Listener& l, Time now) {
@@ -120,9 +122,10 @@ Listener* Tcp::find_listener(const Endpoint& local, std::uint32_t hash) {
 // --- LISTEN
 
 void Tcp::on_listen(Listener& l, Segment& s, std::uint32_t hash, Time now) {
-  if (s.has(kRst)) return stats.add(Counter::no_socket);
+  if (s.has(kRst)) return forward_unknown(s) ? void() : stats.add(Counter::no_socket);
   if (s.has(kAck)) {
     if (!s.has(kSyn) && on_cookie_ack(l, s, hash, now)) return;
+    if (forward_unknown(s)) return;
     stats.add(Counter::bad_ack);
     return send_reset_for(s, now);
   }
@@ -231,9 +234,17 @@ void Tcp::send_syn_entry_ack(const SynEntry& e, Time now) {
   send_bare(h, *e.path, TxPriority::ack, now);
 }
 
+// Whether it can belong to another stack's connection only: the peer's SYN came to both of us when the flow
+// changed hands, and it has taken the other's answer.
+static bool is_of_another(const SynEntry& e, const Segment& s) {
+  if (s.has(kRst)) return !(s.seq == e.irs + 1);
+  return !s.has(kSyn) && s.has(kAck) && !(s.ack == e.iss + 1);
+}
+
 // Everything in RFC 9293 3.10.7.4 that comes before the ACK is looked at. True: it may be the end of the
 // handshake.
-bool Tcp::check_syn_entry(SynEntry& e, const Segment& s, Time now) {
+bool Tcp::check_syn_entry(SynEntry& e, Segment& s, Time now) {
+  if (is_of_another(e, s) && forward_unknown(s)) return false;
   if (s.has(kRst)) {  // RFC 5961 section 3.2
     if (s.seq == e.irs + 1) {
       stats.add(Counter::resets_received);
@@ -311,7 +322,7 @@ bool Tcp::establish(SynEntry& e, FlowRef replaced, Segment& s, Time now) {
     destroy(c);
     return false;
   }
-  c.in_table = true;
+  enter_table(c);
   c.was_passive = true;
   c.iss = e.iss;
   c.irs = e.irs;

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "stack/base/siphash.hh"
@@ -56,6 +57,14 @@ struct Tcp::Private {
   std::uint32_t challenge_budget = 0;
   std::uint64_t challenge_random = 0;
   bool link_was_up = false;
+  bool serving = false;          // what the port was told
+  struct Orphan {
+    FlowKey key;
+    Time again;          // when its peer is told again
+    std::uint8_t left;   // times
+  };
+  std::deque<Orphan> told;       // in the order of `again`
+  bool orphans_waiting = false;  // Port::next_orphan() has more than one tick may see to
   Batch batch;
 };
 

@@ -170,6 +170,7 @@ void Tcp::demultiplex(Segment& s, std::uint32_t hash, Time now) {
 
 void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
   if (Listener* l = find_listener({s.key.local, s.key.local_port}, hash)) return on_listen(*l, s, hash, now);
+  if (forward_unknown(s)) return;
   if (left_to_another(s)) return stats.add(Counter::left_to_another);
   stats.add(Counter::no_socket);
   send_reset_for(s, now);
@@ -207,6 +208,7 @@ std::size_t Tcp::run_timers(Time now) {
   run_time_wait_timers(now);
   if (port != nullptr) {
     port->service(now);
+    tell_orphans(now);
     const bool up = port->link_up();
     if (up && !priv->link_was_up) network.announce(now);
     priv->link_was_up = up;
@@ -260,6 +262,8 @@ bool Tcp::pending() const {
 
 Time Tcp::next_deadline() const {
   Time first = std::min(wheel.next_deadline(), priv->network_due);
+  if (!priv->told.empty()) first = std::min(first, priv->told.front().again);
+  if (priv->orphans_waiting) first = std::min(first, Time(milliseconds(priv->last_tick + 1)));
   for (std::size_t i = 0; i < Private::kSynLists; ++i)
     if (const SynEntry* e = priv->syn_lists[i].front(); e != nullptr) first = std::min(first, e->deadline);
   return std::min(first, time_wait_deadline());
@@ -318,6 +322,7 @@ void Tcp::leave_table(Connection& c) {
   if (!c.in_table) return;
   flows.erase(c.hash, FlowRef(FlowRef::Kind::connection, c.index));
   c.in_table = false;
+  forget_flow(c);
   if (c.holds_port) {
     priv->ports.release(c.key.local_port);
     c.holds_port = false;

@@ -58,6 +58,14 @@ class Tcp {
   // groups.
   [[nodiscard]] Listener* find_listener(const Endpoint& local, std::uint32_t hash);
 
+  // --- sharing.cc: other stacks on the same device (stack/steering, Port)
+  bool forward_unknown(Segment& s);  // another stack may know the flow: takes the packet (true)
+  void enter_table(Connection& c);   // it stands in the flow table: its peer is told if this process dies
+  void forget_flow(const Connection& c);
+  void update_serving();  // the listeners have changed: what the others should send here
+  void tell_orphans(Time now);
+  void tell_orphan(const FlowKey& key, Time now);
+
   // --- listen.cc, syn_entry.hh, cookie.cc: passive opens (RFC 9293 3.10.7.2, 3.10.7.4; RFC 4987)
   Result<Listener*> listen(const Endpoint& local, const Worker::ListenOptions& options);
   void close_listener(Listener& l, Time now);
@@ -70,7 +78,7 @@ class Tcp {
   void on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Time now);
   enum class Admission : std::uint8_t { queue, cookie, drop };
   Admission admit_syn(const Listener& l, bool recycled);
-  bool check_syn_entry(SynEntry& e, const Segment& s, Time now);
+  bool check_syn_entry(SynEntry& e, Segment& s, Time now);
   void send_syn_entry_ack(const SynEntry& e, Time now);
   bool on_cookie_ack(Listener& l, Segment& s, std::uint32_t hash, Time now);  // cookie.cc; false: not one
   void send_cookie(const SynEntry& e, Time now);

@@ -60,6 +60,7 @@ void Tcp::enter_time_wait(Connection& c, Time now) {
   flows.replace(c.hash, FlowRef(FlowRef::Kind::connection, c.index),
                 FlowRef(FlowRef::Kind::time_wait, index));
   c.in_table = false;
+  forget_flow(c);
   if (c.holds_port) priv->ports.park(c.key.local_port);
   c.holds_port = false;
   finish(c, Errc::ok);

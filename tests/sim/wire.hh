@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -78,6 +79,22 @@ class SimPort final : public Port {
   [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
   [[nodiscard]] bool tx_checksum_offload() const override { return false; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
+
+  // What a test says in place of other stacks on this device, and what they would be told.
+  struct Others {
+    std::function<bool(Packet*)> take_unknown;
+    std::function<bool(const FlowKey&)> home;
+    std::deque<FlowKey> orphans;
+    std::map<std::uint32_t, FlowKey> flows;  // as noted, by index
+    bool serving = false;                    // as set_serving() said
+    std::uint64_t calls = 0;                 // of set_serving and home
+  } others;
+  bool forward_unknown(Packet* p) override { return others.take_unknown && others.take_unknown(p); }
+  [[nodiscard]] bool comes_home(const FlowKey& key) const override { return !others.home || others.home(key); }
+  void set_serving(bool on) override;
+  void note_flow(std::uint32_t index, const FlowKey& key) override { others.flows[index] = key; }
+  void forget_flow(std::uint32_t index) override { others.flows.erase(index); }
+  bool next_orphan(FlowKey& key) override;
 
  private:
   Wire& wire_;

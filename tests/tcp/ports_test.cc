@@ -98,3 +98,15 @@ TEST_CASE("with every port in TIME-WAIT a choice asks about few", "[ports]") {
   }
   CHECK(asked < 110'000);
 }
+
+TEST_CASE("where one port in four is usable a choice asks about few, also when those have all been used", "[ports]") {
+  Ports ports(32768, 60999, kKey);
+  std::uint64_t asked = 0;
+  for (int i = 0; i < 50'000; ++i) {
+    const std::uint16_t p = ports.choose(7, [&](std::uint16_t candidate) { return ++asked, candidate % 4 == 1; });
+    REQUIRE(p % 4 == 1);
+    ports.hold(p);
+    ports.park(p);
+  }
+  CHECK(asked < 50'000 * 150);
+}

@@ -1,0 +1,78 @@
+// One stack among several on the same device: what it asks of the others and tells them, through its Port.
+#include "stack/port/port.hh"
+#include "stack/tcp/private.hh"
+
+namespace mtcp::stack {
+
+namespace {
+constexpr int kOrphansPerTick = 64;
+constexpr std::uint8_t kTellings = 3;
+constexpr Duration kTellAgain = seconds(1);  // longer than peers limit their answers (Linux: 500 ms)
+}  // namespace
+
+// The packet has been cut to its payload, but no byte of it has been changed: the port finds the frame again.
+bool Tcp::forward_unknown(Segment& s) {
+  // From our own address it came by the loopback wire, which nobody shares.
+  if (port == nullptr || network.is_local(s.key.remote) || !port->forward_unknown(s.packet)) return false;
+  s.packet = nullptr;
+  stats.add(Counter::forwarded_unknown);
+  return true;
+}
+
+void Tcp::enter_table(Connection& c) {
+  c.in_table = true;
+  if (port != nullptr && !c.path->local) port->note_flow(c.index, c.key);
+}
+
+void Tcp::forget_flow(const Connection& c) {
+  if (port != nullptr && !c.path->local) port->forget_flow(c.index);
+}
+
+void Tcp::update_serving() {
+  if (port == nullptr) return;
+  bool serving = false;
+  priv->listeners.for_each(
+      [&](const Listener& l, std::uint32_t) { serving = serving || !l.local.address.is_loopback(); });
+  if (serving != priv->serving) port->set_serving(serving);
+  priv->serving = serving;
+}
+
+// A peer of a process that has died learns of it as from a host that has rebooted (RFC 9293 3.5.1, turned
+// round: we speak first): what we send is not acceptable to it, it answers with an ACK (3.10.7.4 first step),
+// and that one, for a flow that nobody knows, draws a reset with the right numbers.
+void Tcp::tell_orphan(const FlowKey& key, Time now) {
+  const std::uint32_t hash = flows.hash(key);
+  if (find_flow(key, hash)) return;  // it has a successor here
+  const Result<const Path*> path = network.path(key.remote, key.local);
+  if (!path) return stats.add(Counter::no_route);
+  const auto ticks = static_cast<std::uint64_t>(now.time_since_epoch().count());
+  const std::uint64_t random = siphash_words<2, 4>(priv->isn_key, ticks, std::uint64_t{hash});
+  Header h;
+  h.key = key;
+  h.flags = kAck;
+  h.seq = Seq(static_cast<std::uint32_t>(random));
+  h.ack = Seq(static_cast<std::uint32_t>(random >> 32));
+  stats.add(Counter::orphans_told);
+  send_bare(h, **path, TxPriority::control, now);
+}
+
+// Each one several times: nothing says that it has been heard.
+void Tcp::tell_orphans(Time now) {
+  auto& told = priv->told;
+  int n = 0;
+  for (; n < kOrphansPerTick && !told.empty() && told.front().again <= now; ++n) {
+    Private::Orphan o = told.front();
+    told.pop_front();
+    tell_orphan(o.key, now);
+    o.again = now + kTellAgain;
+    if (--o.left != 0) told.push_back(o);
+  }
+  FlowKey key;
+  for (; n < kOrphansPerTick && port->next_orphan(key); ++n) {
+    tell_orphan(key, now);
+    told.push_back({key, now + kTellAgain, kTellings - 1});
+  }
+  priv->orphans_waiting = n == kOrphansPerTick;
+}
+
+}  // namespace mtcp::stack
