@@ -133,7 +133,6 @@ class Process final : public Engine {
 
  private:
   int open_device_now();
-  std::unique_ptr<stack::Port> claim_queue();
   int set_of(int ep, int fd, EpollSet*& set);
   int kernel_member(int ep, int op, int fd, epoll_event* e);
   void join_outer_sets(EpollSet& inner, int ep);

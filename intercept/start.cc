@@ -109,13 +109,6 @@ void Process::open_device_early() {
   if (listens && open_device_now() != 0) ::_exit(kExitUnavailable);
 }
 
-std::unique_ptr<stack::Port> Process::claim_queue() {
-  for (std::uint32_t i = 0; i < device->queues(); ++i) {
-    if (auto port = device->claim(i, i)) return port;
-  }
-  return nullptr;
-}
-
 int Process::ensure_started() {
   if (instance != nullptr) return 0;
   const stack::Time t = now();
@@ -132,17 +125,21 @@ int Process::ensure_started() {
       }
       return -ENETDOWN;
     }
-    port = claim_queue();
-    if (port == nullptr) {  // an old worker that is on its way out: its queue will be free
+    port = device->join();
+    if (port == nullptr) {  // an old worker that is on its way out: its place will be free
       if (start_error.empty())
-        log(LogLevel::warning, "every queue of %s is taken: waiting", options.device.port.c_str());
+        log(LogLevel::warning, "every place on %s is taken: waiting", options.device.port.c_str());
       start_error = "busy";
       next_attempt = t + kRetryInterval;
       return -EBUSY;
     }
   }
   stack::Secrets secrets;
-  if (!fill_secrets(secrets)) return -EAGAIN;
+  if (const auto shared = device != nullptr ? device->secrets() : std::nullopt; shared) {
+    secrets.key = *shared;
+  } else if (!fill_secrets(secrets)) {
+    return -EAGAIN;
+  }
   clock_start();
   instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets);
   start_error.clear();

@@ -104,7 +104,7 @@ class MemoryCard final : public stack::SharedDevice {
     return std::make_unique<CardPort>(*this, fifos_[queue], pools_[stack], queue);
   }
   void give_back(std::uint32_t queue) { queue_pool_[queue] = nullptr; }
-  stack::PacketPool& pool(std::uint32_t stack) override { return pools_[stack]; }
+  stack::PacketPool* pool(std::uint32_t stack) override { return &pools_[stack]; }
   [[nodiscard]] int wake_descriptor(std::uint32_t) const override { return -1; }
   void wake(std::uint32_t) override {}
   void clear_wake(std::uint32_t) override {}

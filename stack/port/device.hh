@@ -1,8 +1,10 @@
 // Opening devices. The one header of stack/port/dpdk that others include; no DPDK type appears in it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "stack/port/port.hh"
@@ -11,10 +13,10 @@ namespace mtcp::stack {
 
 struct DeviceConfig {
   std::string port;            // DPDK device string ("net_af_packet0,iface=eth0") or PCI address
-  std::uint32_t queues = 1;    // wanted; 0: as many as make sense
+  std::uint32_t queues = 1;    // wanted; 0: one per CPU where stacks may share the device, else one
   std::uint32_t rx_ring = 1024, tx_ring = 1024;
   std::uint32_t mtu = 1500;
-  std::uint32_t packets = 65536;  // buffers per queue
+  std::uint32_t packets = 65536;  // buffers per stack
   int hugepages = -1;          // -1 automatic (use them when there are enough), 0 off, 1 required
 };
 
@@ -24,7 +26,12 @@ class Device {
  public:
   virtual ~Device() = default;  // stops and closes the device; only in the process that opened it or the last one
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
-  // Queue `index` for a stack with number `stack_id` (distinct among all processes that share the device).
+  // A port for a stack of the calling process. A device that is inherited over fork may be shared by several stacks
+  // (stack/steering), each in a process of its own; memif has one. Null while it has no place for one more.
+  virtual std::unique_ptr<Port> join() = 0;
+  // Of a shared device: what its stacks have in common, so that one understands what another has chosen by a keyed hash.
+  [[nodiscard]] virtual std::optional<std::array<std::uint64_t, 4>> secrets() const { return std::nullopt; }
+  // A bare queue, without others to share with: queue `index` for a stack with number `stack_id` (distinct among all processes that share the device).
   // Claims it for the calling process: null if a living process has it. The Port releases it when destroyed; the
   // claim of a process that died is taken over.
   virtual std::unique_ptr<Port> claim(std::uint32_t index, std::uint32_t stack_id) = 0;

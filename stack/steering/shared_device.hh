@@ -19,12 +19,15 @@ class SharedDevice {
   [[nodiscard]] virtual std::uint64_t self() const = 0;
   [[nodiscard]] virtual bool alive(std::uint64_t process) const = 0;
 
+  // How many stacks there can be, at most kMaxStacks.
+  [[nodiscard]] virtual std::uint32_t stacks() const { return kMaxStacks; }
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
   // Queue `queue` for stack number `stack` of the calling process, which receives into pool(stack). Null while
   // a living process has it. Destroying the port gives the queue back, with what it holds.
   virtual std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) = 0;
-  // The packets of stack `stack`, which the calling process has just joined as: all of them are free.
-  virtual PacketPool& pool(std::uint32_t stack) = 0;
+  // The packets of stack `stack`, which the calling process has just joined as: all of them are free. Null without
+  // memory.
+  virtual PacketPool* pool(std::uint32_t stack) = 0;
 
   // Becomes readable with wake(stack), from any process, until that stack calls clear_wake(stack).
   [[nodiscard]] virtual int wake_descriptor(std::uint32_t stack) const = 0;

@@ -33,15 +33,20 @@ std::unique_ptr<SteeringPort> SteeringPort::join(SharedDevice& device) {
     me = board.join(device);
   }
   if (me == Board::kNobody) return nullptr;
-  std::unique_ptr<SteeringPort> port(new SteeringPort(device, me));
+  PacketPool* pool = device.pool(me);
+  if (pool == nullptr) {
+    board.leave(me, device);
+    return nullptr;
+  }
+  std::unique_ptr<SteeringPort> port(new SteeringPort(device, me, *pool));
   port->orphans_ = std::move(orphans);
   return port;
 }
 
-SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me)
+SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& pool)
     : device_(device),
       board_(device.board()),
-      pool_(device.pool(me)),
+      pool_(pool),
       self_(device.self()),
       me_(me),
       hash_(FlowHash::make_key(device.board().secrets())) {

@@ -18,7 +18,7 @@ namespace mtcp::stack {
 
 class SteeringPort final : public Port {
  public:
-  // Joins the device's stacks; null if kMaxStacks live already. `device` outlives the port. The destructor
+  // Joins the device's stacks; null if as many live already as there can be, or without memory. `device` outlives the port. The destructor
   // leaves, if `device.self()` is still the process that joined.
   static std::unique_ptr<SteeringPort> join(SharedDevice& device);
   ~SteeringPort() override;
@@ -60,7 +60,7 @@ class SteeringPort final : public Port {
   [[nodiscard]] const Traffic& traffic() const { return traffic_; }
 
  private:
-  SteeringPort(SharedDevice& device, std::uint8_t me);
+  SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& pool);
 
   void refresh() {
     if (board_.version() != version_) [[unlikely]] reload();

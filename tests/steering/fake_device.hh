@@ -24,7 +24,7 @@ struct FakeDevice : SharedDevice {
   [[nodiscard]] bool alive(std::uint64_t p) const override { return !dead.contains(p); }
   [[nodiscard]] std::uint32_t queues() const override { return static_cast<std::uint32_t>(waiting.size()); }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
-  PacketPool& pool(std::uint32_t stack) override { return pools[stack]; }
+  PacketPool* pool(std::uint32_t stack) override { return &pools[stack]; }
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override { return 100 + static_cast<int>(stack); }
   void wake(std::uint32_t stack) override { awake.insert(stack); }
   void clear_wake(std::uint32_t stack) override { awake.erase(stack); }

@@ -46,22 +46,27 @@ std::optional<ProcessStat> read_stat(std::uint32_t pid) {
   return stat;
 }
 
-std::uint64_t identity() {
+}  // namespace
+
+std::uint64_t own_identity() {
+  static std::atomic<std::uint64_t> known;
   const auto pid = static_cast<std::uint32_t>(system_call(SYS_getpid));
+  std::uint64_t identity = known.load(std::memory_order_relaxed);
+  if (identity >> 32 == pid) return identity;  // else this is the child of a fork
   const auto stat = read_stat(pid);
-  return std::uint64_t{pid} << 32 | (stat ? stat->start : 0);
+  identity = std::uint64_t{pid} << 32 | (stat ? stat->start : 0);
+  known.store(identity, std::memory_order_relaxed);
+  return identity;
 }
 
-// A zombie is dead: its parent may be long in collecting it.
-bool alive(std::uint64_t owner) {
+bool is_alive(std::uint64_t owner) {
+  if (owner == own_identity()) return true;
   const auto pid = static_cast<std::uint32_t>(owner >> 32);
   if (const auto stat = read_stat(pid))
     return stat->start == static_cast<std::uint32_t>(owner) && stat->state != 'Z' && stat->state != 'X';
   // Not visible (hidepid): then the kernel still tells whether there is such a process.
   return system_call(SYS_kill, pid, 0) == 0 || errno == EPERM;
 }
-
-}  // namespace
 
 std::unique_ptr<Claims> Claims::create(std::uint32_t queues) {
   void* p = mmap(nullptr, queues * sizeof(Queue), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -77,9 +82,9 @@ Claims::Outcome Claims::claim(std::uint32_t index) {
   if (index >= queues_.size()) return Outcome::taken;
   std::atomic<std::uint64_t>& slot = queues_[index].owner;
   std::uint64_t owner = slot.load(std::memory_order_acquire);
-  if (owner != 0 && alive(owner)) return Outcome::taken;
+  if (owner != 0 && is_alive(owner)) return Outcome::taken;
   const bool was_free = owner == 0;
-  if (!slot.compare_exchange_strong(owner, identity(), std::memory_order_acq_rel)) return Outcome::taken;
+  if (!slot.compare_exchange_strong(owner, own_identity(), std::memory_order_acq_rel)) return Outcome::taken;
   return was_free ? Outcome::free : Outcome::inherited;
 }
 
@@ -88,7 +93,7 @@ void Claims::release(std::uint32_t index) { queues_[index].owner.store(0, std::m
 bool Claims::any_alive() const {
   return std::ranges::any_of(queues_, [](const Queue& q) {
     const std::uint64_t owner = q.owner.load(std::memory_order_acquire);
-    return owner != 0 && alive(owner);
+    return owner != 0 && is_alive(owner);
   });
 }
 

@@ -8,6 +8,11 @@
 
 namespace mtcp::stack::dpdk {
 
+// Which process this is (pid and start time), never 0; known without a system call but getpid().
+[[nodiscard]] std::uint64_t own_identity();
+// Whether that process lives. A zombie does not: its parent may be long in collecting it.
+[[nodiscard]] bool is_alive(std::uint64_t identity);
+
 class Claims {
  public:
   // Null if the kernel gives no shared page. The table lives as long as this object, in each process for

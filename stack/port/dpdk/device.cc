@@ -5,6 +5,7 @@
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +17,8 @@
 #include "stack/port/dpdk/interrupts.hh"
 #include "stack/port/dpdk/libc_calls.hh"
 #include "stack/port/dpdk/memif.hh"
+#include "stack/port/dpdk/shared.hh"
+#include "stack/steering/steering_port.hh"
 
 namespace mtcp::stack {
 
@@ -40,7 +43,15 @@ Kind kind_of(std::string_view port) {
   return Kind::other;
 }
 
-class DpdkDevice final : public Device {
+// "Automatic": a queue for every CPU that this process may use.
+std::uint32_t usable_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  const int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  return std::clamp<std::uint32_t>(static_cast<std::uint32_t>(n), 1, kMaxStacks);
+}
+
+class DpdkDevice final : public Device, public SharedDevice {
  public:
   DpdkDevice(Kind kind, DeviceConfig config) : kind_(kind), config_(std::move(config)), opener_(getpid()) {}
   ~DpdkDevice() override;
@@ -48,8 +59,24 @@ class DpdkDevice final : public Device {
   bool open(std::string& message);
 
   [[nodiscard]] std::uint32_t queues() const override { return config_.queues; }
+  std::unique_ptr<Port> join() override;
+  [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override;
   std::unique_ptr<Port> claim(std::uint32_t index, std::uint32_t stack_id) override;
   void abandon() override;
+
+  // --- SharedDevice
+  [[nodiscard]] Board& board() override { return shared_->board(); }
+  [[nodiscard]] std::uint64_t self() const override { return dpdk::own_identity(); }
+  [[nodiscard]] bool alive(std::uint64_t process) const override { return dpdk::is_alive(process); }
+  [[nodiscard]] std::uint32_t stacks() const override { return static_cast<std::uint32_t>(pools_.size()); }
+  std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
+  PacketPool* pool(std::uint32_t stack) override;
+  [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override { return shared_->wake_descriptor(stack); }
+  void wake(std::uint32_t stack) override { shared_->wake(stack); }
+  void clear_wake(std::uint32_t stack) override { shared_->clear_wake(stack); }
+  [[nodiscard]] MacAddress mac() const override { return state_.mac; }
+  [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
+  [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }
 
  private:
   bool check(std::string& message);
@@ -59,14 +86,19 @@ class DpdkDevice final : public Device {
   bool configure(std::string& message);
   bool set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_offloads, std::string& message);
   bool start(std::string& message);
+  std::unique_ptr<Port> make_port(std::uint32_t queue, std::uint32_t stack, bool inherited);
   [[nodiscard]] std::size_t frame() const { return config_.mtu + 18; }
+  // The driver copies what it sends and receives: each stack's packets are its process's own. Otherwise the
+  // packets belong to a queue, and its stack is the one with its number.
+  [[nodiscard]] bool copies() const { return kind_ == Kind::af_packet; }
 
   const Kind kind_;
   DeviceConfig config_;
   const pid_t opener_;
   bool probed_ = false;
   dpdk::DeviceState state_;
-  std::vector<std::unique_ptr<MbufPool>> pools_;  // one per queue
+  std::vector<std::unique_ptr<MbufPool>> pools_;  // one per stack that there can be
+  std::unique_ptr<dpdk::SharedState> shared_;     // null: the device is not shared
   std::vector<dpdk::PacketRing> rings_;           // af_packet: one per queue
 };
 
@@ -90,11 +122,10 @@ void DpdkDevice::abandon() {
 }
 
 bool DpdkDevice::check(std::string& message) {
-  // Automatic is one queue: what the device put on a queue that no stack polls would be lost, and nothing hands it
-  // over to another stack yet.
-  if (config_.queues == 0) config_.queues = 1;
-  if (config_.queues > dpdk::kMaxStacks || config_.packets < 512 || config_.mtu < 68 || config_.mtu > 9600) {
-    message = "port " + config_.port + ": 1 to " + std::to_string(dpdk::kMaxStacks) +
+  // Where a queue's packets belong to one stack, a queue without its stack would be deaf: one, unless told otherwise.
+  if (config_.queues == 0) config_.queues = copies() ? usable_cpus() : 1;
+  if (config_.queues > kMaxStacks || config_.packets < 512 || config_.mtu < 68 || config_.mtu > 9600) {
+    message = "port " + config_.port + ": 1 to " + std::to_string(kMaxStacks) +
               " queues, 512 packets or more, and an MTU of 68 to 9600 can be had";
     return false;
   }
@@ -111,7 +142,7 @@ bool DpdkDevice::start_environment(std::string& message) {
   dpdk::EalConfig eal;
   eal.hugepages = config_.hugepages;
   // Beside the pools: the environment's own tables, driver structures, descriptor rings.
-  eal.memory = config_.queues * (MbufPool::memory(config_.packets, frame()) +
+  eal.memory = config_.queues * ((copies() ? 0 : MbufPool::memory(config_.packets, frame())) +
                                  64 * std::size_t{config_.rx_ring + config_.tx_ring}) +
                (std::size_t{16} << 20);
   if (kind_ == Kind::pci) eal.pci = config_.port;
@@ -119,9 +150,10 @@ bool DpdkDevice::start_environment(std::string& message) {
 }
 
 bool DpdkDevice::create_pools(std::string& message) {
-  for (std::uint32_t i = 0; i < config_.queues; ++i) {
+  for (std::uint32_t i = 0; i < (copies() ? kMaxStacks : config_.queues); ++i) {
     const std::string name = "mtcp_packets_" + std::to_string(i);
-    pools_.push_back(MbufPool::create(name.c_str(), config_.packets, frame()));
+    pools_.push_back(copies() ? MbufPool::create_empty(name.c_str(), config_.packets, frame())
+                              : MbufPool::create(name.c_str(), config_.packets, frame()));
     if (pools_.back() != nullptr) continue;
     message = "no memory for " + std::to_string(config_.packets) +
               " packets per queue: " + rte_strerror(rte_errno) +
@@ -233,30 +265,62 @@ bool DpdkDevice::open(std::string& message) {
   dpdk::set_thread_number(0);
   if (!create_pools(message) || !probe(message) || !configure(message) || !start(message)) return false;
   state_.claims = dpdk::Claims::create(config_.queues);
-  if (state_.claims == nullptr) message = "no memory for the table of queues";
-  return state_.claims != nullptr;
+  if (kind_ != Kind::memif) shared_ = dpdk::SharedState::create(std::max<std::size_t>(frame(), 2048));
+  if (state_.claims != nullptr && (shared_ != nullptr || kind_ == Kind::memif)) return true;
+  message = "no memory or descriptors for what the device's users share";
+  return false;
+}
+
+std::optional<std::array<std::uint64_t, 4>> DpdkDevice::secrets() const {
+  if (shared_ == nullptr) return std::nullopt;
+  return shared_->board().secrets();
+}
+
+std::unique_ptr<Port> DpdkDevice::join() {
+  if (shared_ == nullptr) return claim(0, 0);
+  return SteeringPort::join(*this);
+}
+
+PacketPool* DpdkDevice::pool(std::uint32_t stack) {
+  MbufPool& pool = *pools_[stack];
+  pool.set_owner(stack);
+  return copies() && !pool.populate() ? nullptr : &pool;
 }
 
 std::unique_ptr<Port> DpdkDevice::claim(std::uint32_t index, std::uint32_t stack_id) {
-  if (stack_id >= dpdk::kMaxStacks) return nullptr;
+  if (stack_id >= kMaxStacks) return nullptr;
   const auto outcome = state_.claims->claim(index);
   if (outcome == dpdk::Claims::Outcome::taken) return nullptr;
-  MbufPool& pool = *pools_[index];
-  // A driver that copies has none of the dead process's packets; a NIC has some in its rings, and keeps its
-  // pool as it is.
-  const bool inherited = outcome == dpdk::Claims::Outcome::inherited;
-  if (inherited && kind_ != Kind::pci) pool.reclaim();
-  const auto queue = static_cast<std::uint16_t>(index);
+  if (copies() && pool(stack_id) == nullptr) {
+    state_.claims->release(index);
+    return nullptr;
+  }
+  return make_port(index, stack_id, outcome == dpdk::Claims::Outcome::inherited);
+}
+
+std::unique_ptr<Port> DpdkDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {
+  if (!copies() && queue != stack) return nullptr;
+  const auto outcome = state_.claims->claim(queue);
+  if (outcome == dpdk::Claims::Outcome::taken) return nullptr;
+  return make_port(queue, stack, outcome == dpdk::Claims::Outcome::inherited);
+}
+
+// `inherited`: the queue's former owner died with it.
+std::unique_ptr<Port> DpdkDevice::make_port(std::uint32_t queue, std::uint32_t stack, bool inherited) {
+  MbufPool& pool = *pools_[copies() ? stack : queue];
+  const auto number = static_cast<std::uint16_t>(queue);
+  // Memif has none of the dead process's packets; a NIC has some in its rings, and keeps its pool as it is.
+  if (inherited && kind_ != Kind::pci && !copies()) pool.reclaim();
   switch (kind_) {
     case Kind::af_packet:
-      return std::make_unique<dpdk::AfPacketPort>(state_, queue, pool, stack_id, rings_[index], inherited);
+      return std::make_unique<dpdk::AfPacketPort>(state_, number, pool, stack, rings_[queue], inherited);
     case Kind::memif:
-      return std::make_unique<dpdk::MemifPort>(state_, queue, pool, stack_id);
+      return std::make_unique<dpdk::MemifPort>(state_, number, pool, stack);
     case Kind::pci:
     case Kind::other:
       break;
   }
-  return std::make_unique<EthdevPort>(state_, queue, pool, stack_id);
+  return std::make_unique<EthdevPort>(state_, number, pool, stack);
 }
 
 }  // namespace

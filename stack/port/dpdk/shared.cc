@@ -1,0 +1,46 @@
+#include "stack/port/dpdk/shared.hh"
+
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+
+#include "stack/port/dpdk/libc_calls.hh"
+
+namespace mtcp::stack::dpdk {
+
+std::unique_ptr<SharedState> SharedState::create(std::size_t frame) {
+  Board::Secrets secrets;
+  if (system_call(SYS_getrandom, reinterpret_cast<long>(secrets.data()), sizeof secrets) != long{sizeof secrets})
+    return nullptr;
+  std::unique_ptr<SharedState> state(new SharedState);
+  state->bytes_ = Board::memory(frame);
+  // Most of it is never touched.
+  void* memory = mmap(nullptr, state->bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  state->memory_ = static_cast<std::byte*>(memory);
+  for (int& fd : state->wake_) {
+    fd = move_high(static_cast<int>(system_call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK)));
+    if (fd < 0) return nullptr;
+  }
+  state->board_ = std::make_unique<Board>(state->memory_, frame, secrets);
+  return state;
+}
+
+SharedState::~SharedState() {
+  for (const int fd : wake_)
+    if (fd >= 0) mtcp_dpdk_close(fd);
+  if (memory_ != nullptr) munmap(memory_, bytes_);
+}
+
+void SharedState::wake(std::uint32_t stack) const {
+  const std::uint64_t one = 1;
+  system_call(SYS_write, wake_[stack], reinterpret_cast<long>(&one), sizeof one);
+}
+
+void SharedState::clear_wake(std::uint32_t stack) const {
+  std::uint64_t count = 0;
+  system_call(SYS_read, wake_[stack], reinterpret_cast<long>(&count), sizeof count);
+}
+
+}  // namespace mtcp::stack::dpdk
