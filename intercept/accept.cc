@@ -87,7 +87,6 @@ int Process::accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
   for (;;) {
     const int error = wait_for(*this, guard, *s, EPOLLIN, deadline, deadline == stack::kNever);
     if (error != 0) return error;
-    if (s->descriptors == 0) return -EBADF;
     if (s->state != Socket::State::listening) return -EINVAL;  // shutdown() in another thread
     result = accept_once(*this, *s, a, n, flags);
     if (result != -EAGAIN) return result;

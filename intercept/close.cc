@@ -16,11 +16,10 @@ namespace mtcp::intercept {
 namespace {
 
 // SO_LINGER: close() waits until the peer has everything, or the time is over (RFC 9293 section 3.9.1.4
-// leaves that to the API). Non-blocking sockets wait, too, as in Linux.
+// leaves that to the API). Non-blocking sockets wait, too, as in Linux. The caller holds the socket.
 void linger(Process& process, std::unique_lock<Lock>& guard, Socket& s) {
   stack::Worker& worker = process.instance->worker();
   if (worker.readable_bytes(*s.connection) > 0) return;  // close() resets: nothing to wait for
-  const Hold hold_it(process, s);
   const stack::Time deadline = now() + s.options.linger_time;
   worker.shutdown(*s.connection, false, true, now());
   s.write_shut = true;
@@ -50,6 +49,7 @@ int shutdown_stream(Process& process, Socket& s, bool read, bool write) {
   worker.shutdown(*s.connection, read, write, now());
   process.instance->dispatch();
   notify(s, poll_events(s, &worker));
+  process.instance->hand_over();
   return 0;
 }
 
@@ -78,11 +78,11 @@ int Process::shutdown(int fd, int how) {
 int Process::close(int fd) {
   std::unique_lock guard(lock);
   Socket* s = files.socket(fd);
-  if (s != nullptr && lingers(*s)) [[unlikely]] {
-    linger(*this, guard, *s);
-    if (files.socket(fd) != s) return 0;  // closed by another thread in the meantime
-  }
-  return close_now(fd);
+  if (s == nullptr || !lingers(*s)) [[likely]]
+    return close_now(fd);
+  const Hold hold_it(*this, *s);
+  linger(*this, guard, *s);
+  return files.socket(fd) == s ? close_now(fd) : 0;  // else closed by another thread in the meantime
 }
 
 int Process::close_range(unsigned first, unsigned last, int flags) {

@@ -67,12 +67,14 @@ int finish(Process& process, Socket& s) {
 int wait_for_handshake(Process& process, std::unique_lock<Lock>& guard, Socket& s, int pending) {
   if (is_opening(*s.connection) && pending == -EALREADY && s.nonblocking) (void)retry_after_turn(process, s);
   if (!is_opening(*s.connection)) return finish(process, s);
-  if (s.nonblocking) return pending;
+  if (s.nonblocking) {
+    process.instance->hand_over();
+    return pending;
+  }
   const Hold hold_it(process, s);
   const stack::Time deadline = deadline_after(s.send_timeout);
   for (;;) {
     const int error = wait_for(process, guard, s, EPOLLOUT, deadline, deadline == stack::kNever);
-    if (s.descriptors == 0) return -EBADF;
     if (s.state != Socket::State::stream)
       return -ECONNABORTED;  // shutdown() or connect(AF_UNSPEC) in another thread
     if (!is_opening(*s.connection)) return finish(process, s);

@@ -22,7 +22,7 @@
 
 namespace mtcp::intercept {
 
-inline constexpr std::uint32_t kEngineAbi = 2;
+inline constexpr std::uint32_t kEngineAbi = 3;
 
 // Whose a descriptor is. One byte per descriptor, in the shim; read relaxed on every call, written by the
 // engine.
@@ -36,12 +36,23 @@ enum class FdKind : std::uint8_t {
 // The shim's table. `size` entries; a descriptor outside is the kernel's.
 struct FdTable {
   std::atomic<std::uint8_t>* kinds = nullptr;
+  // How many threads wait in the kernel's own epoll_wait on the descriptor. Null: nobody does. Such a thread
+  // counts itself, looks at the kind, and waits; who makes the set ours writes the kind (publish()) and looks
+  // at the count. So one of the two sees the other. Threads that wait are called back by an event with
+  // callback_mark() as its data.
+  std::atomic<std::uint16_t>* kernel_waits = nullptr;
   int size = 0;
   [[nodiscard]] FdKind kind(int fd) const {
     if (static_cast<unsigned>(fd) >= static_cast<unsigned>(size)) return FdKind::kernel;
     return static_cast<FdKind>(kinds[fd].load(std::memory_order_relaxed));
   }
   void set(int fd, FdKind k) { kinds[fd].store(static_cast<std::uint8_t>(k), std::memory_order_relaxed); }
+  void publish(int fd, FdKind k) { kinds[fd].store(static_cast<std::uint8_t>(k), std::memory_order_seq_cst); }
+  [[nodiscard]] bool waited_for_in_kernel(int fd) const {
+    return kernel_waits != nullptr && kernel_waits[fd].load(std::memory_order_seq_cst) != 0;
+  }
+  // What no event of the application can have as its data.
+  [[nodiscard]] const void* callback_mark() const { return this; }
 };
 
 // What the shim gives the engine. Lives as long as the process.

@@ -39,6 +39,8 @@ struct EpollSet : Watchable {
   std::uint32_t holds = 0;        // waits in progress
   std::uint32_t kernel_members = 0;  // registrations in the kernel's set, at least
   stack::Time kernel_checked{};   // when the kernel's part was last looked at
+  bool calls_back = false;        // the process's bell is in the kernel's set: see callback.cc
+  stack::Time calls_back_until{};
   bool turn = false;              // maxevents 1: whose turn it is, the stack's or the kernel's
 };
 

@@ -41,6 +41,13 @@ bool has_kernel_side(const Watchable& w) {
   return w.watchable_type == Watchable::Type::epoll_set || static_cast<const Socket&>(w).kernel_listens;
 }
 
+// Takes the bell's event out; how many are left.
+int without_bell(epoll_event* events, int n, const void* mark) {
+  return static_cast<int>(
+      std::remove_if(events, events + n, [mark](const epoll_event& e) { return e.data.ptr == mark; }) -
+      events);
+}
+
 bool needs_stack(EpollSet& set) {
   for (EpollItem* i = set.items.front(); i != nullptr; i = set.items.next(*i)) {
     if (i->target->watchable_type == Watchable::Type::socket &&
@@ -67,6 +74,7 @@ int Process::set_of(int ep, int fd, EpollSet*& set) {
   set->descriptors = 1;
   set->kernel_members = kernel_members_of(ep);
   files.put_set(ep, *set);
+  call_back(*set, ep);
   join_outer_sets(*set, ep);
   return 0;
 }
@@ -103,8 +111,7 @@ int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
   std::unique_lock guard(lock);
   // What is reserved is closed, as far as the application knows.
   if (files.kind(fd) == FdKind::reserved || files.kind(ep) == FdKind::reserved) return -EBADF;
-  Watchable* target = files.socket(fd);
-  if (target == nullptr) target = files.set(fd);
+  Watchable* target = files.watchable(fd);
   if (target == nullptr) return kernel_member(ep, op, fd, e);
   if (ep == fd) return -EINVAL;
   EpollSet* set = nullptr;
@@ -182,7 +189,7 @@ int Process::epoll_wait(int ep, epoll_event* out, int n, const timespec* timeout
     (void)ensure_started();  // it has said why; the kernel's part goes on
   ++set->holds;
   const int result = epoll_wait_loop(guard, *set, ep, {out, static_cast<std::size_t>(n)}, timeout, mask);
-  if (--set->holds == 0 && set->descriptors == 0) delete set;
+  release(*set);
   return result;
 }
 
@@ -202,10 +209,13 @@ int Process::epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int e
   // The kernel's part is looked at once in a call that has something to return, and by time while it spins.
   for (bool first = true;; first = false) {
     wait.turn();
+    // Closed by another thread, and perhaps something else's number by now: then the kernel's part is gone.
+    const bool open = files.set(ep) == &set;
+    const bool bell_rings = open && still_calls_back(set, ep);
     const stack::Worker* worker = instance ? &instance->worker() : nullptr;
     const bool stack_ready = has_ready(set, worker);
     int count = 0;
-    if (set.kernel_members > 0 && ((first && stack_ready) || wait.kernel_due(set.kernel_checked))) {
+    if (open && set.kernel_members > 0 && ((first && stack_ready) || wait.kernel_due(set.kernel_checked))) {
       // The kernel's part comes first, but never takes all the room while the stack has something: neither
       // starves.
       set.kernel_checked = wait.now();
@@ -213,11 +223,12 @@ int Process::epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int e
       const int room = stack_ready ? (n + 1) / 2 : n;
       if (!skip) count = kernel.epoll_pwait2(ep, out.data(), room, &zero, nullptr);
       if (count < 0) return count;
+      if (bell_rings) count = without_bell(out.data(), count, files.table().callback_mark());
     }
     count += collect(set, out.data() + count, n - count, worker);
     if (count > 0) return count;
     PollWaiter waiter;
-    pollfd kernel_set{ep, POLLIN, 0};
+    pollfd kernel_set{open ? ep : -1, POLLIN, 0};
     const int result = wait.idle({&kernel_set, 1}, [&](Sleeper& sleeper) {
       waiter.sleeper = &sleeper;
       waiter.events = EPOLLIN;
@@ -272,11 +283,19 @@ int Process::descriptor_of(const EpollSet& set) const {
   return -1;
 }
 
+// As with sockets: who waits in it goes on until his call is over.
 void Process::drop_set_descriptor(EpollSet& set) {
-  if (--set.descriptors > 0) return;
+  if (--set.descriptors == 0 && set.holds == 0) finish(set);
+}
+
+void Process::release(EpollSet& set) {
+  if (--set.holds == 0 && set.descriptors == 0) finish(set);
+}
+
+void Process::finish(EpollSet& set) {
   while (EpollItem* item = set.items.front()) delete item;
   forget_target(set);
-  if (set.holds == 0) delete &set;
+  delete &set;
 }
 
 }  // namespace mtcp::intercept

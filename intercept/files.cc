@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "intercept/epoll.hh"
 #include "intercept/socket.hh"
 
 namespace mtcp::intercept {
@@ -19,6 +20,11 @@ Files::Files(FdTable& table) : table_(table) {
 
 Files::~Files() { ::munmap(files_, static_cast<std::size_t>(table_.size) * sizeof(File)); }
 
+Watchable* Files::watchable(int fd) const {
+  if (Socket* s = socket(fd); s != nullptr) return s;
+  return set(fd);
+}
+
 void Files::put_socket(int fd, Socket& s, bool close_on_exec) {
   files_[fd] = {&s, nullptr, close_on_exec};
   ++s.descriptors;
@@ -29,7 +35,7 @@ void Files::put_socket(int fd, Socket& s, bool close_on_exec) {
 void Files::put_set(int fd, EpollSet& s) {
   files_[fd] = {nullptr, &s, false};
   end_ = std::max(end_, fd + 1);
-  table_.set(fd, FdKind::epoll);
+  table_.publish(fd, FdKind::epoll);
 }
 
 void Files::put_reserved(int fd) {

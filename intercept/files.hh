@@ -8,6 +8,7 @@ namespace mtcp::intercept {
 
 struct Socket;
 struct EpollSet;
+struct Watchable;
 
 struct File {
   Socket* socket = nullptr;  // FdKind::socket
@@ -30,6 +31,8 @@ class Files {
   [[nodiscard]] EpollSet* set(int fd) const {
     return table_.kind(fd) == FdKind::epoll ? files_[fd].set : nullptr;
   }
+  // Either of them, or null.
+  [[nodiscard]] Watchable* watchable(int fd) const;
   [[nodiscard]] File& operator[](int fd) { return files_[fd]; }
   void put_socket(int fd, Socket& s, bool close_on_exec);  // counts s.descriptors
   void put_set(int fd, EpollSet& s);  // does not count
@@ -37,6 +40,7 @@ class Files {
   void put_reserved(int fd);
   void clear(int fd);  // back to the kernel; does not count anything
   [[nodiscard]] FdKind kind(int fd) const { return table_.kind(fd); }
+  [[nodiscard]] const FdTable& table() const { return table_; }
   [[nodiscard]] int size() const { return table_.size; }
   // One past the highest descriptor that has ever been ours: where a scan may stop.
   [[nodiscard]] int end() const { return end_; }

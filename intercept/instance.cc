@@ -45,6 +45,12 @@ std::size_t Instance::turn(stack::Time now) {
   return handled;
 }
 
+void Instance::hand_over_now() {
+  const stack::Time t = std::max(intercept::now(), last_now_);
+  worker_->flush(t);
+  if (worker_->pending()) (void)turn(t);  // the loopback wire, or a device that was full
+}
+
 void Instance::dispatch() {
   while (stack::SocketBase* base = worker_->next_event()) {
     const std::uint32_t events = events_of_edges(std::exchange(base->edges, std::uint8_t{0}));

@@ -37,6 +37,12 @@ class Instance {
     moved_ += std::max<std::size_t>(bytes, kLeastMoved);
     if (moved_ >= kMovedPerTurn) (void)turn(intercept::now());
   }
+  // A call has queued something. Threads that sleep in a call of ours are woken by packets and timers only,
+  // and the caller may go on to something that is not ours (the next job of a pool): what it queued goes out
+  // now.
+  void hand_over() {
+    if (sleeping.load(std::memory_order_relaxed) != 0 && worker_->pending()) hand_over_now();
+  }
   // Tells the watchers of sockets whose readiness a call (not a packet) has changed.
   void dispatch();
   // Before a sleep: sends everything, arms the port. False: there is work, do not sleep. On true `latest` is
@@ -51,6 +57,7 @@ class Instance {
   std::atomic<std::uint32_t> sleeping{0};
 
  private:
+  void hand_over_now();
   static constexpr std::size_t kMovedPerTurn = 262144;  // bytes
   static constexpr std::size_t kLeastMoved = 512;       // what a call counts for that moves less
 

@@ -14,12 +14,23 @@
 namespace mtcp::intercept {
 namespace {
 
-// Calls `visit` once for every open socket.
+// Calls `visit` once for every open socket, also for those that only a call in another thread keeps open.
 template <typename Visit>
 void for_each_socket(Process& process, Visit visit) {
   for (int fd = 0; fd < process.files.end(); ++fd) {
     Socket* s = process.files.socket(fd);
     if (s != nullptr && s->fd == fd) visit(*s);
+  }
+  for (Socket* s : process.closed_in_use) visit(*s);
+}
+
+// In the child: the threads that wait are not here, and their stacks, where their watchers are, get other
+// uses.
+void forget_waiters(Watchable& w) {
+  Watcher* next = nullptr;
+  for (Watcher* i = w.watchers.front(); i != nullptr; i = next) {
+    next = w.watchers.next(*i);
+    if (i->kind == Watcher::Kind::poll_waiter) i->watch_hook.unlink();
   }
 }
 
@@ -149,6 +160,14 @@ void Process::after_fork(bool child) {
     s.kernel_dirty = true;
     s.shared = s.state == Socket::State::listening;
   });
+  for (int fd = 0; fd < files.end(); ++fd) {
+    if (Watchable* w = files.watchable(fd); w != nullptr) forget_waiters(*w);
+  }
+  for (Socket* s : closed_in_use) {
+    forget_waiters(*s);
+    forget_target(*s);
+  }
+  closed_in_use.clear();
   forget_waits();
   pool.clear();
 }
@@ -167,7 +186,8 @@ void Process::after_failed_exec() {
 
 void Process::before_privileges() {
   std::unique_lock guard(lock);
-  open_device_early();
+  // Some programs give up root before they listen: the configuration can say so of them.
+  open_device_early(router.names_as_listener());
 }
 
 void Process::at_exit() {

@@ -24,26 +24,29 @@ class PollCall {
         closed_.push_back(i);
         continue;
       }
-      Watchable* w = process.files.socket(fds[i].fd);
-      const bool socket = w != nullptr;
-      if (!socket) w = process.files.set(fds[i].fd);
+      Watchable* w = process.files.watchable(fds[i].fd);
+      const bool socket = w != nullptr && w->watchable_type == Watchable::Type::socket;
       if (w != nullptr) {
         ours_.push_back({w, i, socket && static_cast<Socket*>(w)->kernel_listens});
-        if (socket) process.hold(static_cast<Socket&>(*w));
+        socket ? process.hold(static_cast<Socket&>(*w)) : process.hold(static_cast<EpollSet&>(*w));
       }
       // An epoll set and a dual listener have a side in the kernel, too.
       if (w == nullptr || !socket || ours_.back().dual) {
         kernel_.push_back(
             {fds[i].fd, w == nullptr ? fds[i].events : static_cast<short>(fds[i].events & kReadable), 0});
         kernel_index_.push_back(i);
+        kernel_targets_.push_back(w);
       }
     }
   }
   ~PollCall() {
     waiters_.clear();
     for (const Ours& o : ours_) {
-      if (o.target->watchable_type == Watchable::Type::socket)
+      if (o.target->watchable_type == Watchable::Type::socket) {
         process_.release(static_cast<Socket&>(*o.target));
+      } else {
+        process_.release(static_cast<EpollSet&>(*o.target));
+      }
     }
   }
   PollCall(const PollCall&) = delete;
@@ -58,6 +61,7 @@ class PollCall {
           static_cast<short>(events_of(*o.target, worker) & (wanted | EPOLLERR | EPOLLHUP) & 0xffff);
     }
     if (with_kernel && !kernel_.empty()) {
+      skip_closed();
       const timespec zero{};
       const int n = process_.kernel.ppoll(kernel_.data(), kernel_.size(), &zero, nullptr);
       if (n < 0) return n;
@@ -85,6 +89,15 @@ class PollCall {
   [[nodiscard]] std::span<pollfd> kernel_fds() { return kernel_; }
 
  private:
+  // What another thread has closed since may be something else's number by now: its kernel side is gone.
+  void skip_closed() {
+    for (std::size_t i = 0; i < kernel_.size(); ++i) {
+      const int fd = kernel_[i].fd;
+      if (fd < 0 || kernel_targets_[i] == nullptr) continue;
+      if (process_.files.watchable(fd) != kernel_targets_[i]) kernel_[i].fd = -1;
+    }
+  }
+
   static constexpr int kReadable = POLLIN | POLLRDNORM | POLLRDBAND | POLLPRI;
   struct Ours {
     Watchable* target;
@@ -97,6 +110,7 @@ class PollCall {
   std::vector<std::size_t> closed_;
   std::vector<pollfd> kernel_;
   std::vector<std::size_t> kernel_index_;
+  std::vector<Watchable*> kernel_targets_;  // null: a descriptor that is the kernel's alone
   std::deque<PollWaiter> waiters_;  // a waiter is linked where it is: it must not move
 };
 

@@ -80,9 +80,9 @@ class Process final : public Engine {
   // can't be opened (-ENODEV, -EACCES, ...) or another process has the queue (-EBUSY). Listeners that exist
   // are put on it.
   int ensure_started();
-  // Opens an inherited device now if it will be needed (there are listeners). Errors are logged and told
-  // again by ensure_started().
-  void open_device_early();
+  // Opens an inherited device now if it will be needed (there are listeners, or will be). Errors are logged
+  // and told again by ensure_started().
+  void open_device_early(bool will_listen = false);
   [[nodiscard]] bool started() const { return instance != nullptr; }
   // Puts a listening socket on the stack (no-op before the start). -EADDRINUSE and so on.
   int start_listener(Socket& s);
@@ -91,14 +91,16 @@ class Process final : public Engine {
   // The socket goes to the kernel for good: replays options and flags, moves epoll registrations, forgets it.
   // The kernel descriptor stays the same. 0 or -errno of the replay.
   int hand_to_kernel(Socket& s);
-  // One descriptor less; the last one closes the connection or listener. Does not touch the kernel
-  // descriptor.
+  // One descriptor less; the last one closes the connection or listener, as soon as no call in progress holds
+  // it. Does not touch the kernel descriptor.
   void drop_descriptor(Socket& s);
   void close_listener(Socket& s);  // leaves it to the parent if that has it, too
   // Closes one descriptor of ours, number included: pooled or closed in the kernel. Does not linger. 0 or -errno.
   int close_now(int fd);
   void hold(Socket& s) { ++s.holds; }
-  void release(Socket& s);  // frees it if nothing refers to it any more
+  void hold(EpollSet& set) { ++set.holds; }
+  void release(Socket& s);  // closes and frees it if nothing refers to it any more
+  void release(EpollSet& set);
 
   // --- epoll_calls.cc, lock held: what close, dup and hand_to_kernel need of the sets
   void forget_target(
@@ -107,6 +109,12 @@ class Process final : public Engine {
   void sync_kernel_listening(Socket& s);  // kernel_listens has become true: the kernel's sets must know, too
   void drop_set_descriptor(EpollSet& set);  // one descriptor of an epoll set has been closed
 
+  // --- callback.cc, lock held: threads that wait in the kernel's own epoll_wait for a set that has become
+  // ours.
+  void call_back(EpollSet& set, int ep);
+  // Whether they still have to be called; takes the bell out of the set when not.
+  bool still_calls_back(EpollSet& set, int ep);
+
   // --- wait.cc, start.cc, lock held: threads that sleep in the kernel
   int keep_high(
       int fd);  // moves an internal descriptor to a high number and marks it reserved; returns the number
@@ -114,6 +122,8 @@ class Process final : public Engine {
   void forget_waits();     // in the child of a fork: the threads that waited are not here
   std::vector<std::unique_ptr<Sleeper>> sleepers;
   std::vector<Sleeper*> free_sleepers;
+  int bell = -1;                       // an eventfd that is always readable
+  std::vector<Socket*> closed_in_use;  // without a descriptor, but held by a call that waits
 
   Services services;
   Kernel& kernel;
@@ -132,6 +142,8 @@ class Process final : public Engine {
   stack::Time next_attempt{};  // a start that failed because the queue is taken is not tried before this
 
  private:
+  void finish(Socket& s);  // closes the connection or listener and frees the socket
+  void finish(EpollSet& set);
   int open_device_now();
   int set_of(int ep, int fd, EpollSet*& set);
   int kernel_member(int ep, int op, int fd, epoll_event* e);

@@ -88,7 +88,7 @@ class Receive {
     while (result == -EAGAIN) {
       const int error =
           wait_for(process_, guard_, s_, EPOLLIN | EPOLLRDHUP, deadline, deadline == stack::kNever);
-      if (s_.descriptors == 0 || s_.state != Socket::State::stream) return give_up(-EBADF);
+      if (s_.state != Socket::State::stream) return give_up(-EBADF);
       result = error != 0 ? give_up(error) : attempt();
       if (error != 0) break;
     }

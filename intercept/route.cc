@@ -77,6 +77,13 @@ Router::Owner Router::connect(const stack::Endpoint& local, const stack::Endpoin
   return Owner::kernel;
 }
 
+bool Router::names_as_listener() const {
+  return std::any_of(options_.rules.begin(), options_.rules.end(), [&](const Rule& rule) {
+    return rule.to_stack && !rule.program.empty() && covers(rule.role, Rule::Role::listen) &&
+           program_matches(rule);
+  });
+}
+
 bool Router::may_use_stack() const {
   if (!options_.stack.loopback && options_.stack.interface.addresses.empty()) return false;
   // Whatever the first rule that covers everything of a role says is the end of that role.

@@ -22,6 +22,8 @@ class Router {
   // False if no rule and no address could ever send a socket of this program to the stack: then it need not
   // be ours at all.
   [[nodiscard]] bool may_use_stack() const;
+  // True if a rule that names this program lets it listen on the stack: then it will.
+  [[nodiscard]] bool names_as_listener() const;
   // An address of [interface], or of loopback when that is the stack's.
   [[nodiscard]] bool owns(const stack::IpAddress& a) const;
   [[nodiscard]] const std::string& program() const { return program_; }

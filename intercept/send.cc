@@ -58,7 +58,7 @@ class Send {
     const stack::Time deadline = deadline_after(s_.send_timeout);
     for (;;) {
       const int error = wait_for(process_, guard_, s_, EPOLLOUT, deadline, deadline == stack::kNever);
-      if (s_.descriptors == 0 || s_.state != Socket::State::stream) return give_up(-EPIPE);
+      if (s_.state != Socket::State::stream) return give_up(-EPIPE);
       if (error != 0) return give_up(error);
       const ssize_t result = attempt();
       if (result != -EAGAIN) return result;
@@ -84,7 +84,10 @@ ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t
   if (s == nullptr) return -EBADF;
   if (const int error = check_sending(*s, flags); error != 0) return error;
   const ssize_t sent = Send(process, guard, *s, v, total, flags).run();
-  if (sent > 0 && process.started()) process.instance->moved(static_cast<std::size_t>(sent));
+  if (sent > 0 && process.started()) {
+    process.instance->moved(static_cast<std::size_t>(sent));
+    process.instance->hand_over();
+  }
   return sent;
 }
 

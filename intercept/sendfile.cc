@@ -65,7 +65,7 @@ class SendFile {
     const stack::Time deadline = deadline_after(s_.send_timeout);
     for (;;) {
       const int error = wait_for(process_, guard_, s_, EPOLLOUT, deadline, deadline == stack::kNever);
-      if (s_.descriptors == 0 || s_.state != Socket::State::stream) return give_up(-EPIPE);
+      if (s_.state != Socket::State::stream) return give_up(-EPIPE);
       if (error != 0) return give_up(error);
       const ssize_t result = attempt();
       if (result != -EAGAIN) return result;
@@ -131,7 +131,11 @@ ssize_t Process::sendfile(int out, int in, off_t* offset, std::size_t n) {
   if (s == nullptr) return -EBADF;
   if (const int error = check_sending(*s, 0); error != 0) return error;
   if (n == 0) return 0;
-  if (source == Source::file) return SendFile(*this, guard, *s, in, offset, std::min(n, kMostAtOnce)).run();
+  if (source == Source::file) {
+    const ssize_t sent = SendFile(*this, guard, *s, in, offset, std::min(n, kMostAtOnce)).run();
+    if (started()) instance->hand_over();
+    return sent;
+  }
 
   const std::size_t room = is_opening(*s->connection) ? 0 : instance->worker().writable_bytes(*s->connection);
   if (room == 0 && s->nonblocking) return -EAGAIN;

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 
+#include <vector>
+
 #include "intercept/call.hh"
 
 namespace mtcp::intercept {
@@ -41,22 +43,36 @@ void Process::close_listener(Socket& s) {
 
 void Process::drop_descriptor(Socket& s) {
   if (--s.descriptors > 0) return;
+  if (s.holds == 0) {
+    finish(s);
+    return;
+  }
+  // A call in progress in another thread keeps it open until it is over (close(2)). The numbers are gone,
+  // though, and the kernel socket with them.
+  s.kernel_listens = false;
+  s.fd = -1;
+  closed_in_use.push_back(&s);
+}
+
+void Process::finish(Socket& s) {
   if (s.connection != nullptr) {
     s.connection->user = nullptr;
     instance->worker().close(*s.connection, now());
+    instance->hand_over();
   } else if (s.listener != nullptr) {
     close_listener(s);
   }
   s.connection = nullptr;
   s.listener = nullptr;
   s.state = Socket::State::dead;
-  s.kernel_listens = false;
   forget_target(s);
-  if (s.holds == 0) sockets.free(s);
+  sockets.free(s);
 }
 
 void Process::release(Socket& s) {
-  if (--s.holds == 0 && s.descriptors == 0) sockets.free(s);
+  if (--s.holds > 0 || s.descriptors > 0) return;
+  std::erase(closed_in_use, &s);
+  finish(s);
 }
 
 int Process::close_now(int fd) {

@@ -99,7 +99,10 @@ int set_congestion(const void* v, socklen_t n) {
 
 // What a change means for the connection or listener that is there already.
 void apply(Process& process, Socket& s) {
-  if (s.connection != nullptr) process.instance->worker().set_options(*s.connection, s.options, now());
+  if (s.connection != nullptr) {
+    process.instance->worker().set_options(*s.connection, s.options, now());
+    process.instance->hand_over();  // what TCP_CORK or Nagle kept back
+  }
   if (s.listener != nullptr) s.listener->options = s.options;
 }
 

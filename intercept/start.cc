@@ -99,9 +99,9 @@ int Process::open_device_now() {
   return -ENETDOWN;
 }
 
-void Process::open_device_early() {
+void Process::open_device_early(bool will_listen) {
   if (options.device.port.empty() || options.device.is_private() || device != nullptr) return;
-  bool listens = false;
+  bool listens = will_listen;
   for (int fd = 0; fd < files.end() && !listens; ++fd) {
     const Socket* s = files.socket(fd);
     listens = s != nullptr && s->state == Socket::State::listening;

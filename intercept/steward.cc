@@ -99,6 +99,14 @@ bool Steward::run_stack(stack::Time& until) {
   return true;
 }
 
+void Steward::run_what_is_due() {
+  const std::unique_lock guard(process_.lock, std::try_to_lock);
+  if (!guard.owns_lock() || process_.instance == nullptr) return;
+  Instance& instance = *process_.instance;
+  const stack::Time t = now();
+  if (instance.worker().pending() || instance.worker().next_deadline() <= t) (void)instance.turn(t);
+}
+
 void Steward::loop() {
   process_.services.internal_thread();  // libc names lead to libc here, whatever descriptor they are called with
   Instance& instance = *process_.instance;
@@ -111,6 +119,7 @@ void Steward::loop() {
     stack::Time until = now() + (application_sleeps ? kSleeperTick : kTick);
     own_turn = false;
     if (!application_active && !application_sleeps) own_turn = run_stack(until);
+    if (!application_active && application_sleeps) run_what_is_due();
     seen = instance.turns.load(std::memory_order_relaxed);
 
     fds_.clear();

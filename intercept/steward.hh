@@ -38,6 +38,9 @@ class Steward {
   // Runs the stack if the lock is free. True if it may sleep on the device until `until`: then finish_sleep()
   // is due.
   bool run_stack(stack::Time& until);
+  // A thread of the application sleeps: it wakes for packets and for the timers that there were when it went
+  // to sleep, not for those that other threads' calls have made since.
+  void run_what_is_due();
 
   Process& process_;
   pthread_t thread_{};

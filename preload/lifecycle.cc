@@ -55,10 +55,15 @@ void map_table() {
     wanted = static_cast<long>(limit.rlim_max);
   }
   if (wanted > kMost) wanted = kMost;
-  void* p = mmap(nullptr, static_cast<size_t>(wanted), PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) return;
-  process.fds.kinds = static_cast<std::atomic<std::uint8_t>*>(p);
+  const auto map = [](long bytes) {
+    return mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  };
+  void* kinds = map(wanted);
+  void* waits = map(wanted * static_cast<long>(sizeof(std::uint16_t)));
+  if (kinds == MAP_FAILED || waits == MAP_FAILED) return;
+  process.fds.kinds = static_cast<std::atomic<std::uint8_t>*>(kinds);
+  process.fds.kernel_waits = static_cast<std::atomic<std::uint16_t>*>(waits);
   __atomic_store_n(&process.fds.size, static_cast<int>(wanted), __ATOMIC_RELEASE);
 }
 
@@ -115,7 +120,7 @@ Engine* load() {
         intercept::kEngineEntryName);
     return nullptr;
   }
-  if (process.fds.size == 0) map_table();
+  if (process.fds.size == 0) map_table();  // the lock is held
   if (process.fds.size == 0) {
     say("mtcp: no memory for the descriptor table: everything goes to the kernel\n");
     return nullptr;
@@ -176,7 +181,22 @@ Engine* engine_for_tcp() {
   return engine();
 }
 
+bool make_table() {
+  if (__atomic_load_n(&process.fds.size, __ATOMIC_ACQUIRE) != 0) [[likely]]
+    return true;
+  pthread_mutex_lock(&process.lock);
+  if (process.fds.size == 0) map_table();
+  pthread_mutex_unlock(&process.lock);
+  return process.fds.size != 0;
+}
+
 void repair_child() {
+  ++process.forks;
+  // The threads that waited are not here. Dropped pages of private memory are zero again.
+  if (process.fds.size != 0) {
+    madvise(process.fds.kernel_waits, static_cast<size_t>(process.fds.size) * sizeof(std::uint16_t),
+            MADV_DONTNEED);
+  }
   process.lock = PTHREAD_MUTEX_INITIALIZER;
   // Another thread of the parent was loading the engine: what there is of it here is of no use.
   if (process.loading.exchange(false)) process.decided.store(true, std::memory_order_release);

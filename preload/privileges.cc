@@ -8,8 +8,15 @@
 namespace mtcp::preload {
 namespace {
 
+// A program that gives up root before its first socket has no engine yet, and its configuration may ask for a
+// device to be opened now.
+bool first_chance() {
+  return !process.decided.load(std::memory_order_acquire) && geteuid() == 0 && has_configuration() &&
+         engine_for_tcp() != nullptr;
+}
+
 void announce() {
-  if (engine() == nullptr || thread.inside()) return;
+  if (thread.inside() || (engine() == nullptr && !first_chance())) return;
   const int before = errno;
   {
     Inside inside;

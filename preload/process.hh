@@ -12,11 +12,12 @@ namespace mtcp::preload {
 
 struct Process {
   std::atomic<intercept::Engine*> engine;  // null: everything is the kernel's
-  intercept::FdTable fds;                  // empty until the engine is loaded
+  intercept::FdTable fds;                  // empty until make_table()
   std::atomic<bool> loading;               // a thread is about to set `engine`
   std::atomic<bool> decided;               // `engine` is what it will be
   std::atomic<bool> wrapping;              // handlers of signals are wrapped
   bool exited;                             // at_exit() has been called
+  unsigned forks;                          // between the first ancestor and this process
   pthread_mutex_t lock;                    // of loading and of sigaction()
 };
 
@@ -44,6 +45,8 @@ extern Process process;
 [[nodiscard]] intercept::Engine* engine_for_tcp();
 // True if MTCP_CONF or the system's configuration file is there. Asks the file system at most once.
 [[nodiscard]] bool has_configuration();
+// Makes the table of descriptors if it is not there yet. False: no memory.
+[[nodiscard]] bool make_table();
 // In a child after fork: what other threads of the parent were doing is void.
 void repair_child();
 // The process ends: once.

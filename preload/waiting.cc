@@ -1,10 +1,11 @@
-// epoll, poll and select. A call without a descriptor of ours is libc's.
+// epoll_ctl, poll and select. A call without a descriptor of ours is libc's.
 #include <limits.h>
 #include <string.h>
 
 #include "preload/calls.hh"
 #include "preload/clock.hh"
 #include "preload/edge.hh"
+#include "preload/mask.hh"
 
 namespace mtcp::preload {
 
@@ -41,31 +42,6 @@ bool any_ours(int n, const fd_set* r, const fd_set* w, const fd_set* x) {
   return false;
 }
 
-// A caller that came through syscall() has a mask of the kernel's eight bytes only.
-class Mask {
- public:
-  explicit Mask(const sigset_t* given) : given_(given != nullptr) {
-    if (!given_) return;
-    sigemptyset(&whole_);
-    memcpy(&whole_, given, sizeof(std::uint64_t));
-  }
-  [[nodiscard]] const sigset_t* get() const { return given_ ? &whole_ : nullptr; }
-
- private:
-  sigset_t whole_;
-  bool given_;
-};
-
-bool valid(const timespec* t) {
-  return t == nullptr || (t->tv_sec >= 0 && t->tv_nsec >= 0 && t->tv_nsec < 1000000000);
-}
-
-int wait_set(int fd, epoll_event* e, int n, const timespec* timeout, const sigset_t* mask) {
-  if (!valid(timeout)) return translate(-EINVAL);
-  const Mask whole(mask);
-  return enter([&](Engine& engine) { return engine.epoll_wait(fd, e, n, timeout, whole.get()); });
-}
-
 int poll_ours(pollfd* p, nfds_t n, const timespec* timeout, const sigset_t* mask) {
   if (!valid(timeout)) return translate(-EINVAL);
   const Mask whole(mask);
@@ -79,25 +55,6 @@ int select_ours(int n, fd_set* r, fd_set* w, fd_set* x, const timespec* timeout,
 }
 
 }  // namespace
-
-namespace ours {
-
-int epoll_wait(int fd, epoll_event* e, int n, int timeout) {
-  timespec t;
-  const timespec* wait = from_milliseconds(timeout, t);
-  return enter([=](Engine& engine) { return engine.epoll_wait(fd, e, n, wait, nullptr); });
-}
-
-int epoll_pwait(int fd, epoll_event* e, int n, int timeout, const sigset_t* mask) {
-  timespec t;
-  return wait_set(fd, e, n, from_milliseconds(timeout, t), mask);
-}
-
-int epoll_pwait2(int fd, epoll_event* e, int n, const timespec* timeout, const sigset_t* mask) {
-  return wait_set(fd, e, n, timeout, mask);
-}
-
-}  // namespace ours
 
 namespace always {
 

@@ -233,15 +233,37 @@ TEST_CASE("a handler that does not restart ends a blocking read with EINTR") {
   other.join();
 }
 
-TEST_CASE("closing the descriptor in another thread ends a blocking read") {
+TEST_CASE("a read that blocks keeps the connection open when another thread closes the descriptor") {
   Bench b;
   const auto p = b.pair();
   std::thread other([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
     b->close(p.server);
+    b.send(p.client, "late");
   });
-  CHECK(b.recv(p.server) == error(EBADF));
+  CHECK(b.recv(p.server) == "late");
   other.join();
+  b.settle();
+  CHECK(b.recv(p.client, 10, MSG_DONTWAIT).empty());  // and then it is closed
+}
+
+TEST_CASE("a set that another thread closes goes on to serve who waits in it, and is then gone") {
+  Bench b;
+  const auto p = b.pair();
+  const int ep = ::epoll_create1(EPOLL_CLOEXEC);
+  epoll_event e{};
+  e.events = EPOLLIN;
+  REQUIRE(b->epoll_ctl(ep, EPOLL_CTL_ADD, p.server, &e) == 0);
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    b->close(ep);
+    b.send(p.client, "late");
+  });
+  const timespec limit{.tv_sec = 5, .tv_nsec = 0};
+  CHECK(b->epoll_wait(ep, &e, 1, &limit, nullptr) == 1);
+  other.join();
+  CHECK(b->files.kind(ep) == FdKind::kernel);
+  CHECK(b.recv(p.server) == "late");
 }
 
 TEST_CASE("FIONREAD, SIOCOUTQ and SIOCATMARK count as Linux counts") {
