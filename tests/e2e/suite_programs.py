@@ -1,0 +1,195 @@
+"""Programs with several threads, as Debian ships them, on the stack: memcached, redis, haproxy, lighttpd, Apache; kernel clients."""
+
+from pathlib import Path
+
+from harness import expect, expect_equal, wait_until
+from nginx import Nginx
+from registry import test
+from web import expect_files, expect_wrk, get, small_files
+
+HERE = Path(__file__).resolve().parent
+PYTHON = "/usr/bin/python3"
+
+
+def use_store(client, protocol, address, port, connections=12, rounds=60):
+    done = client.run(PYTHON, HERE / "stores.py", protocol, address, port, connections, rounds, check=False, timeout=60)
+    expect(done.returncode == 0, f"{protocol}: {(done.stdout + done.stderr).strip()[-500:]}")
+    return done.stdout
+
+
+def wait_for_port(client, program, address, port):
+    """Until a kernel client can connect."""
+    script = f"import socket; socket.create_connection(('{address}', {port}), 1).close()"
+
+    def connects():
+        expect(program.running(), f"{program.words[0]} ended: {program.output()[-600:]}")
+        return client.run(PYTHON, "-c", script, check=False).returncode == 0
+
+    wait_until(connects, 15, f"a connection to {program.words[0]}", 0.1)
+
+
+def stop(program, number=15, status=0):
+    program.signal(number)
+    expect_equal(f"the status of {program.words[0]}", program.wait(15), status)
+
+
+@test("memcached-four-threads")
+def memcached(context):
+    # It gives up root before its first socket, so the configuration must say that it will listen.
+    server, client = context.veth(more='[[rule]]\nmatch = { role = "listen", program = "memcached" }\nto = "stack"\n')
+    program = server.start("memcached", "-l", server.address, "-p", "11211", "-U", "0", "-t", "4", "-u", "www-data", "-m", "64")
+    wait_for_port(client, program, server.address, 11211)
+    use_store(client, "memcached", server.address, 11211)
+    use_store(client, "memcached", server.address, 11211, connections=40, rounds=10)
+    stop(program)
+
+
+def start_redis(context, server, client, *more):
+    program = server.start("redis-server", "--bind", server.address, "--port", "6379", "--protected-mode", "no", "--save", "", "--appendonly",
+                           "no", "--dir", context.directory, "--daemonize", "no", *more)
+    wait_for_port(client, program, server.address, 6379)
+    return program
+
+
+def redis_cli(client, address, *words):
+    return client.run("redis-cli", "-h", address, *words).stdout.strip()
+
+
+def expect_benchmark(client, address, *options):
+    done = client.run("redis-benchmark", "-h", address, "-q", "-c", "20", *options, timeout=60)
+    text = (done.stdout + done.stderr).replace("\r", "\n")
+    for bad in ("Error", "error", "reset", "closed"):
+        expect(bad not in text, f"redis-benchmark: {text[-300:]}")
+    expect("requests per second" in text, f"redis-benchmark: {text[-300:]}")
+
+
+@test("redis-io-threads")
+def redis_threads(context):
+    server, client = context.veth()
+    program = start_redis(context, server, client, "--io-threads", "2", "--io-threads-do-reads", "yes")
+    expect_benchmark(client, server.address, "-n", "2000", "-t", "set,get,lrange_300")
+    expect_benchmark(client, server.address, "-n", "5000", "-t", "set,get", "-P", "16")
+    use_store(client, "redis", server.address, 6379)
+    redis_cli(client, server.address, "shutdown", "nosave")
+    expect_equal("the status of redis", program.wait(15), 0)
+
+
+@test("redis-bgsave-under-load")
+def redis_bgsave(context):
+    server, client = context.veth()
+    program = start_redis(context, server, client)
+    load = client.start(PYTHON, HERE / "stores.py", "redis", server.address, "6379", "8", "200")
+    saved = 0
+    while load.running():
+        redis_cli(client, server.address, "bgsave")
+        wait_until(lambda: "rdb_bgsave_in_progress:0" in redis_cli(client, server.address, "info", "persistence"), 15, "the end of BGSAVE", 0.05)
+        expect("rdb_last_bgsave_status:ok" in redis_cli(client, server.address, "info", "persistence"), "BGSAVE failed")
+        saved += 1
+    expect_equal(f"the client's status ({load.output()[-300:]})", load.wait(), 0)
+    expect(saved >= 2, f"only {saved} BGSAVE during the load")
+    expect((context.directory / "dump.rdb").stat().st_size > 10_000, "dump.rdb is (nearly) empty")
+    redis_cli(client, server.address, "shutdown", "nosave")
+    expect_equal("the status of redis", program.wait(15), 0)
+
+
+HAPROXY = """global
+  nbthread 2
+  maxconn 500
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 20s
+  timeout server 20s
+frontend web
+  bind {address}:8080
+  http-request return status 200 content-type text/plain string "hello from haproxy\\n" if {{ path /here }}
+  default_backend upstream
+backend upstream
+  server one {upstream}
+"""
+
+
+@test("haproxy-two-threads")
+def haproxy(context):
+    server, client = context.veth()
+    upstream = Nginx(client.kernel_side(), port=9000).start()
+    configuration = context.new_file("haproxy.cfg")
+    configuration.write_text(HAPROXY.format(address=server.address, upstream=f"{client.address}:9000"))
+    program = server.start("haproxy", "-db", "-f", configuration)
+    wait_for_port(client, program, server.address, 8080)
+    url = f"http://{server.address}:8080"
+    expect_equal("the answer", get(client, f"{url}/here"), "hello from haproxy\n")
+    expect_files(client, url, small_files(client))
+    expect_wrk(client, f"{url}/here")
+    expect_wrk(client, f"{url}/s64", seconds=3, connections=50)
+    expect_wrk(client, f"{url}/s64", more=("-H", "Connection: close"))
+    upstream.stop()
+    stop(program, 10)
+
+
+LIGHTTPD = """server.modules = ()
+server.bind = "{address}"
+server.port = 8080
+server.document-root = "{root}"
+server.username = "www-data"
+server.max-worker = 0
+server.upload-dirs = ( "/tmp" )
+"""
+
+
+@test("lighttpd-no-worker")
+def lighttpd(context):
+    server, client = context.veth()
+    configuration = context.new_file("lighttpd.conf")
+    configuration.write_text(LIGHTTPD.format(address=server.address, root=context.files.root))
+    program = server.start("lighttpd", "-D", "-f", configuration)
+    wait_for_port(client, program, server.address, 8080)
+    url = f"http://{server.address}:8080"
+    expect_files(client, url, small_files(client))
+    expect_wrk(client, f"{url}/s64", connections=50)
+    expect_wrk(client, f"{url}/k8", more=("-H", "Connection: close"))
+    program.signal(15)
+    expect(program.wait(15) in (0, 1), "lighttpd ended by a signal")  # 1 if a connection was open: on the kernel, too
+    program.says("server stopped by UID")
+
+
+APACHE = """ServerRoot "{prefix}"
+ServerName test
+DefaultRuntimeDir "{prefix}"
+PidFile "{prefix}/apache.pid"
+ErrorLog "{prefix}/error.log"
+Mutex file:{prefix} default
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+User www-data
+Group www-data
+Listen {address}:8080
+StartServers 1
+ServerLimit 1
+ThreadsPerChild 25
+MaxRequestWorkers 25
+MinSpareThreads 1
+MaxSpareThreads 25
+DocumentRoot "{root}"
+EnableSendfile {sendfile}
+"""
+
+
+@test("apache-event")
+def apache(context):
+    server, client = context.veth()
+    prefix = context.new_file("apache")
+    prefix.mkdir(mode=0o755)
+    configuration = prefix / "apache.conf"
+    configuration.write_text(APACHE.format(address=server.address, prefix=prefix, root=context.files.root, sendfile="On"))
+    program = server.start("apache2", "-DFOREGROUND", "-f", configuration)
+    wait_for_port(client, program, server.address, 8080)
+    url = f"http://{server.address}:8080"
+    expect_files(client, url, small_files(client))
+    expect_wrk(client, f"{url}/s64")
+    expect_wrk(client, f"{url}/s64", connections=50, more=("-H", "Connection: close"))
+    expect_files(client, url, ["m1"])
+    stop(program)
+    log = (prefix / "error.log").read_text()
+    bad = [line for line in log.splitlines() if any(word in line for word in (":alert]", ":crit]", ":emerg]", "exit signal", ":error]"))]
+    expect(not bad, f"Apache complains: {bad[:3]}")
