@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILD, SANITIZED, FUZZ = ROOT / "build", ROOT / "build-san", ROOT / "build-fuzz"
+BUILD, SANITIZED, THREADS, FUZZ = ROOT / "build", ROOT / "build-san", ROOT / "build-tsan", ROOT / "build-fuzz"
 # The test programs that must be there: one that is gone from the build is a failure, not one less to run.
 REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "packet", "port af_packet", "port claims", "port device",
-                 "port memif", "port split", "ports", "preload", "preload-names", "preload-programs", "steering", "tcp_data", "wheel",
-                 "wire"}
+                 "port memif", "port split", "ports", "preload", "preload-names", "preload-programs", "steering", "tcp_data",
+                 "thread_stress", "wheel", "wire"}
 REQUIRED_SIM = {"sim_churn", "sim_loopback", "sim_passive", "sim_recovery", "sim_sharing", "sim_shortage", "sim_smoke", "sim_states",
                 "sim_transfer"}
 # Those of them that need no DPDK, no shim and no device: what runs under the sanitizers.
@@ -211,6 +211,17 @@ class Suite:
         # The shim is preloaded into programs that have no sanitizer runtime: its tests run in the ordinary build only.
         return self.run_programs(SANITIZED, lambda name: not name.startswith("preload"), REQUIRED_SANITIZED, env)
 
+    def tsan(self):
+        program = "tests/intercept/thread_stress_test"
+        if not self.build(THREADS, ["-Db_sanitize=thread", "-Db_lundef=false", "-Ddpdk=false", "-Doptimization=1", "-Dcpp_rtti=true"],
+                          targets=[program]):
+            return Count(0, 1)
+        # The runtime's shadow memory wants a fixed layout, and some kernels randomise more bits of it than the runtime expects.
+        fixed = ["setarch", "-R"]
+        if subprocess.run([*fixed, "true"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+            fixed = []  # a container may forbid it, and then the runtime has to manage
+        return self.report("thread_stress", [*fixed, THREADS / program], 120, {"TSAN_OPTIONS": "halt_on_error=1"}, must_count=True)
+
     def fuzz(self):
         def targets(directory):
             text = subprocess.run(["meson", "introspect", directory, "--targets"], stdout=subprocess.PIPE, check=True).stdout
@@ -231,6 +242,7 @@ PARTS = {
     "parity": (Suite.parity, "socket semantics: on the kernel, then under the shim"),
     "e2e": (Suite.e2e, "nginx, wrk and curl in network namespaces"),
     "san": (Suite.san, "unit and simulation tests under the address and undefined-behaviour sanitizers"),
+    "tsan": (Suite.tsan, "many threads in one process, under the thread sanitizer"),
     "fuzz": (Suite.fuzz, "the packet input path under libFuzzer, briefly"),
 }
 

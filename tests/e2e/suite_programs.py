@@ -166,10 +166,10 @@ Group www-data
 Listen {address}:8080
 StartServers 1
 ServerLimit 1
-ThreadsPerChild 25
-MaxRequestWorkers 25
+ThreadsPerChild 64
+MaxRequestWorkers 64
 MinSpareThreads 1
-MaxSpareThreads 25
+MaxSpareThreads 64
 DocumentRoot "{root}"
 EnableSendfile {sendfile}
 """

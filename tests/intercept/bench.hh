@@ -31,6 +31,7 @@ class Bench {
     services.last_signal_restarts = [] { return false; };
     services.begin_sleep = [] {};
     services.end_sleep = [] {};
+    services.internal_thread = [] {};
     process = std::make_unique<Process>(services, std::move(o), nullptr);
   }
   ~Bench() {
