@@ -67,8 +67,8 @@ def expect_benchmark(client, address, *options):
 def redis_threads(context):
     server, client = context.veth()
     program = start_redis(context, server, client, "--io-threads", "2", "--io-threads-do-reads", "yes")
-    expect_benchmark(client, server.address, "-n", "2000", "-t", "set,get,lrange_300")
-    expect_benchmark(client, server.address, "-n", "5000", "-t", "set,get", "-P", "16")
+    expect_benchmark(client, server.address, "-n", "1000", "-t", "set,lrange_300")
+    expect_benchmark(client, server.address, "-n", "4000", "-t", "set,get", "-P", "16")
     use_store(client, "redis", server.address, 6379)
     redis_cli(client, server.address, "shutdown", "nosave")
     expect_equal("the status of redis", program.wait(15), 0)
