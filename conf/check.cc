@@ -1,6 +1,7 @@
 #include "conf/check.hh"
 
 #include <algorithm>
+#include <string_view>
 
 #include "conf/text.hh"
 
@@ -17,6 +18,7 @@ class Checker {
 
   void run() {
     something_to_run_on();
+    placeholders();
     gateways();
     timeouts();
   }
@@ -45,6 +47,55 @@ class Checker {
                                      "without port in [device]");
       }
     }
+  }
+
+  // {worker} must mean something: a device of each process's own, and as many as the other end has.
+  void placeholders() {
+    const auto& device = options_.device;
+    if (device.port.find_first_of("{}") == std::string::npos) return;
+    if (const std::string unknown = unknown_placeholder(device.port); !unknown.empty()) {
+      say("device.port", "unknown placeholder " + unknown + " in port: expected {worker}");
+    } else if (!device.is_private()) {
+      say("device.port",
+          "{worker} in port: all processes share this device; {worker} is for those that each process opens "
+          "for "
+          "itself (net_memif)");
+    } else if (!places_.contains("device.queues") || device.queues == 0) {
+      say("device.port",
+          "{worker} in port needs queues: expected the number of processes at a time, as on the other end");
+    } else if (device.port.starts_with("net_memif")) {
+      memif_sockets(device.port);
+    }
+  }
+
+  void memif_sockets(const std::string& port) {
+    if (argument(port, "socket").find("{worker}") != std::string_view::npos) return;
+    if (argument(port, "role") == "server") {
+      say("device.port", "a memif server needs a socket of its own: expected {worker} in socket=");
+    } else if (argument(port, "id").find("{worker}") == std::string_view::npos) {
+      say("device.port", "{worker} must tell the wires apart: expected it in socket= or id=");
+    }
+  }
+
+  // The first brace that does not belong to {worker}, with what it encloses.
+  static std::string unknown_placeholder(std::string_view port) {
+    constexpr std::string_view kKnown = "{worker}";
+    for (std::size_t at = 0; (at = port.find_first_of("{}", at)) != port.npos; at += kKnown.size()) {
+      if (port.substr(at).starts_with(kKnown)) continue;
+      const std::size_t end = port.find_first_of("},", at + 1);
+      const std::size_t length = end == port.npos ? port.npos : end - at + (port[end] == '}' ? 1 : 0);
+      return std::string(port.substr(at, length));
+    }
+    return {};
+  }
+
+  // The value of ",name=value" in a device string.
+  static std::string_view argument(std::string_view port, std::string_view name) {
+    const std::string key = "," + std::string(name) + "=";
+    const std::size_t at = port.find(key);
+    if (at == port.npos) return {};
+    port.remove_prefix(at + key.size());
+    return port.substr(0, port.find(','));
   }
 
   void gateways() {

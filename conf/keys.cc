@@ -38,9 +38,18 @@ const Key kKeys[] = {
      "  net_af_packet0,iface=NAME           a kernel interface: veth, any NIC\n"
      "  net_memif0,role=server,socket-abstract=yes,socket=/NAME\n"
      "                                      shared memory to another mtcp process, which has role=client\n"
+     "  net_memif0,role=server,socket-abstract=yes,socket=/NAME-{worker}\n"
+     "                                      the same for several processes: each has a memif of its own. "
+     "{worker} is\n"
+     "                                      the lowest number from 0 that no living process has for this "
+     "port; there\n"
+     "                                      are as many as `queues` says, and who finds none free waits for "
+     "one\n"
      "  0000:00:04.0                        a NIC bound to vfio-pci or uio_pci_generic"},
     {"device", "queues", Count{AT(device.queues), 1, 127, true}, "",
-     "Receive queues, one for each stack. \"auto\": one."},
+     "Receive queues, one for each stack. \"auto\": one. With {worker} in `port`: how many processes have a "
+     "device\n"
+     "at a time; must be set, and the same on the other end."},
     {"device", "hugepages",
      Choice{kToggles, [](const Options& o) { return static_cast<std::size_t>(o.device.hugepages); },
             [](Options& o, std::size_t i) { o.device.hugepages = static_cast<Toggle>(i); }},

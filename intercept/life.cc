@@ -154,6 +154,7 @@ void Process::after_fork(bool child) {
     device->abandon();
     (void)device.release();
   }
+  release_worker_number();  // the parent's: it is to be free when the parent dies
   (void)steward.release();
   for_each_socket(*this, [](Socket& s) {
     disown(s);

@@ -21,6 +21,7 @@
 #include "intercept/route.hh"
 #include "intercept/socket.hh"
 #include "intercept/socket_slab.hh"
+#include "intercept/worker_number.hh"
 #include "stack/port/device.hh"
 
 namespace mtcp::intercept {
@@ -120,6 +121,7 @@ class Process final : public Engine {
       int fd);  // moves an internal descriptor to a high number and marks it reserved; returns the number
   int internal_eventfd();  // non-blocking, close-on-exec, at a high number and reserved; -errno
   void forget_waits();     // in the child of a fork: the threads that waited are not here
+  void release_worker_number();
   std::vector<std::unique_ptr<Sleeper>> sleepers;
   std::vector<Sleeper*> free_sleepers;
   int bell = -1;                       // an eventfd that is always readable
@@ -136,6 +138,7 @@ class Process final : public Engine {
   Router router;
   std::unique_ptr<Instance> instance;
   std::unique_ptr<stack::Device> device;
+  WorkerNumber worker_number;  // held from before the device is opened until the end, if it is a numbered one
   std::unique_ptr<Steward> steward;
   OpenDevice open_device;
   std::string start_error;     // why ensure_started() failed last time; told once
@@ -145,6 +148,8 @@ class Process final : public Engine {
   void finish(Socket& s);  // closes the connection or listener and frees the socket
   void finish(EpollSet& set);
   int open_device_now();
+  int number_device(stack::DeviceConfig& config, std::string& message);
+  int wait_for_place(stack::Time now);
   int set_of(int ep, int fd, EpollSet*& set);
   int kernel_member(int ep, int op, int fd, epoll_event* e);
   void join_outer_sets(EpollSet& inner, int ep);

@@ -2,6 +2,7 @@
 // it.
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -82,20 +83,43 @@ void Process::forget_waits() {
   free_sleepers.clear();
 }
 
+// Makes a numbered device's configuration that of this process: its number, and the one queue that it polls.
+int Process::number_device(stack::DeviceConfig& config, std::string& message) {
+  if (!worker_number.held()) {
+    const int e = worker_number.claim(kernel, config.port, config.queues);
+    if (e != 0 && e != -EBUSY) message = std::string("no number for this process: ") + strerror(-e);
+    if (e != 0) return e;
+    worker_number.fd = keep_high(worker_number.fd);
+  }
+  config.port = with_worker_number(config.port, worker_number.number);
+  config.queues = 1;
+  return 0;
+}
+
+void Process::release_worker_number() {
+  if (!worker_number.held()) return;
+  files.clear(worker_number.fd);
+  kernel.close(worker_number.fd);
+  worker_number = {};
+}
+
 int Process::open_device_now() {
   if (device != nullptr) return 0;
-  const stack::DeviceConfig config{.port = options.device.port,
-                                   .queues = options.device.queues,
-                                   .rx_ring = options.device.rx_ring,
-                                   .tx_ring = options.device.tx_ring,
-                                   .mtu = options.stack.interface.mtu,
-                                   .packets = packets_of(options),
-                                   .hugepages = hugepages_of(options.device.hugepages)};
+  stack::DeviceConfig config{.port = options.device.port,
+                             .queues = options.device.queues,
+                             .rx_ring = options.device.rx_ring,
+                             .tx_ring = options.device.tx_ring,
+                             .mtu = options.stack.interface.mtu,
+                             .packets = packets_of(options),
+                             .hugepages = hugepages_of(options.device.hugepages)};
   std::string message;
-  device = open_device(config, message);
+  const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;
+  if (numbered == -EBUSY) return numbered;
+  if (numbered == 0) device = open_device(config, message);
   if (device != nullptr) return 0;
-  if (message != start_error) log(LogLevel::error, "%s: %s", options.device.port.c_str(), message.c_str());
+  if (message != start_error) log(LogLevel::error, "%s: %s", config.port.c_str(), message.c_str());
   start_error = message;
+  release_worker_number();
   return -ENETDOWN;
 }
 
@@ -109,6 +133,15 @@ void Process::open_device_early(bool will_listen) {
   if (listens && open_device_now() != 0) ::_exit(kExitUnavailable);
 }
 
+// An old worker that is on its way out has it: its place will be free.
+int Process::wait_for_place(stack::Time t) {
+  if (start_error.empty())
+    log(LogLevel::warning, "every place on %s is taken: waiting", options.device.port.c_str());
+  start_error = "busy";
+  next_attempt = t + kRetryInterval;
+  return -EBUSY;
+}
+
 int Process::ensure_started() {
   if (instance != nullptr) return 0;
   const stack::Time t = now();
@@ -118,7 +151,9 @@ int Process::ensure_started() {
   if (options.device.port.empty()) {
     heap = std::make_unique<stack::HeapPool>(packets_of(options));
   } else {
-    if (open_device_now() != 0) {
+    const int opened = open_device_now();
+    if (opened == -EBUSY) return wait_for_place(t);
+    if (opened != 0) {
       for (int fd = 0; fd < files.end(); ++fd) {
         const Socket* s = files.socket(fd);
         if (s != nullptr && s->state == Socket::State::listening) ::_exit(kExitUnavailable);
@@ -126,13 +161,7 @@ int Process::ensure_started() {
       return -ENETDOWN;
     }
     port = device->join();
-    if (port == nullptr) {  // an old worker that is on its way out: its place will be free
-      if (start_error.empty())
-        log(LogLevel::warning, "every place on %s is taken: waiting", options.device.port.c_str());
-      start_error = "busy";
-      next_attempt = t + kRetryInterval;
-      return -EBUSY;
-    }
+    if (port == nullptr) return wait_for_place(t);
   }
   stack::Secrets secrets;
   if (const auto shared = device != nullptr ? device->secrets() : std::nullopt; shared) {
@@ -151,7 +180,8 @@ int Process::ensure_started() {
   }
   if (options.steward) steward = std::make_unique<Steward>(*this);
   log(LogLevel::info, "a stack on %s",
-      options.device.port.empty() ? "the loopback wire" : options.device.port.c_str());
+      options.device.port.empty() ? "the loopback wire"
+                                  : with_worker_number(options.device.port, worker_number.number).c_str());
   return 0;
 }
 

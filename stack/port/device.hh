@@ -12,7 +12,7 @@
 namespace mtcp::stack {
 
 struct DeviceConfig {
-  std::string port;            // DPDK device string ("net_af_packet0,iface=eth0") or PCI address
+  std::string port;            // DPDK device string ("net_af_packet0,iface=eth0") or PCI address; nothing to replace
   std::uint32_t queues = 1;    // wanted; 0: one per CPU where stacks may share the device, else one
   std::uint32_t rx_ring = 1024, tx_ring = 1024;
   std::uint32_t mtu = 1500;

@@ -23,7 +23,8 @@ std::string contents(const std::string& path) {
 }  // namespace
 
 TEST_CASE("every sample loads") {
-  const char* name = GENERATE("veth", "memif-server", "memif-client", "loopback", "pci");
+  const char* name = GENERATE("veth", "memif-server", "memif-client", "memif-workers-server",
+                              "memif-workers-client", "loopback", "pci");
   intercept::Options o;
   const LoadError error = load(kFolder + name + ".toml", o);
   CHECK(error.message == "");
@@ -31,11 +32,15 @@ TEST_CASE("every sample loads") {
   CHECK((!o.device.port.empty() || o.stack.loopback));
 }
 
-TEST_CASE("the two memif samples are the two ends of one wire") {
+TEST_CASE("the memif samples are in pairs the two ends of one wire, or of as many") {
+  const bool workers = GENERATE(false, true);
+  const std::string name = workers ? "memif-workers-" : "memif-";
   intercept::Options server, client;
-  REQUIRE_FALSE(load(kFolder + "memif-server.toml", server).failed);
-  REQUIRE_FALSE(load(kFolder + "memif-client.toml", client).failed);
+  REQUIRE_FALSE(load(kFolder + name + "server.toml", server).failed);
+  REQUIRE_FALSE(load(kFolder + name + "client.toml", client).failed);
   CHECK(server.device.is_private());
+  CHECK(server.device.is_numbered() == workers);
+  CHECK(client.device.queues == server.device.queues);
   CHECK(server.device.port.find("role=server") != std::string::npos);
   std::string other = server.device.port;
   other.replace(other.find("role=server"), 11, "role=client");
@@ -76,8 +81,14 @@ TEST_CASE("every configuration file in conf/ is a sample that is tested, or the 
     const std::string name = entry->d_name;
     if (!name.ends_with(".toml")) continue;
     INFO(name);
-    const std::string known[] = {"veth.toml",     "memif-server.toml", "memif-client.toml",
-                                 "loopback.toml", "pci.toml",          "mtcp.toml"};
+    const std::string known[] = {"veth.toml",
+                                 "memif-server.toml",
+                                 "memif-client.toml",
+                                 "memif-workers-server.toml",
+                                 "memif-workers-client.toml",
+                                 "loopback.toml",
+                                 "pci.toml",
+                                 "mtcp.toml"};
     CHECK(std::find(std::begin(known), std::end(known), name) != std::end(known));
   }
   closedir(folder);

@@ -262,9 +262,10 @@ class Context:
         namespace.create()
         return namespace
 
-    def write_config(self, port, address, more=""):
+    def write_config(self, port, address, more="", device=""):
+        """`device`: more keys of [device]; `more`: further tables."""
         path = self.new_file("mtcp.toml")
-        device = f'[device]\nport = "{port}"\n' if port else ""
+        device = f'[device]\nport = "{port}"\n{device}' if port else ""
         interface = f'[interface]\naddress = ["{address}/24"]\n' if address else ""
         path.write_text(f"{device}{interface}{more}")
         return path
@@ -290,15 +291,17 @@ class Context:
             sides[end] = Side(self, space, address, config)
         return sides["server"], sides["client"]
 
-    def memif(self, more=""):
-        """(server, client): both under the shim in one namespace, joined by memif; on the kernel: a veth pair."""
+    def memif(self, more="", wires=0):
+        """(server, client): both under the shim in one namespace, joined by memif; on the kernel: a veth pair. `wires`: so
+        many memifs, one for each process of an end."""
         if self.on_kernel:
             return self.veth()
+        name, device = (f"{self.tag}-{{worker}}", f"queues = {wires}\n") if wires else (self.tag, "")
         space = self.namespace("m")
         sides = []
         for role, address in (("server", "10.99.1.2"), ("client", "10.99.1.1")):
-            port = f"net_memif0,role={role},socket-abstract=yes,socket=/{self.tag},id=0,rsize=10,bsize=2048"
-            sides.append(Side(self, space, address, self.write_config(port, address, more)))
+            port = f"net_memif0,role={role},socket-abstract=yes,socket=/{name},id=0,rsize=10,bsize=2048"
+            sides.append(Side(self, space, address, self.write_config(port, address, more, device)))
         return tuple(sides)
 
     def tails(self):

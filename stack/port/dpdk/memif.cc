@@ -98,7 +98,7 @@ std::string memif_arguments(const DeviceConfig& config) {
 
 std::string memif_hint(const DeviceConfig& config) {
   if (config.port.find("role=server") == std::string::npos) return {};
-  return "; is another process the server of this memif socket already?";
+  return "; is another process the server of this memif socket already? ({worker} in socket= gives each its own)";
 }
 
 std::size_t MemifPort::rx(Packet** out, std::size_t max) {
