@@ -21,8 +21,11 @@ struct DeviceOptions {
   [[nodiscard]] bool is_private() const {
     return port.starts_with("net_memif") || port.starts_with("net_vhost");
   }
-  // A private device of which there are `queues`, told apart by a number in the port string (worker_number.hh).
-  [[nodiscard]] bool is_numbered() const { return is_private() && port.find("{worker}") != std::string::npos; }
+  // A private device of which there are `queues`, told apart by a number in the port string
+  // (worker_number.hh).
+  [[nodiscard]] bool is_numbered() const {
+    return is_private() && port.find("{worker}") != std::string::npos;
+  }
 };
 
 struct PollOptions {
