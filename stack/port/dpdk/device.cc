@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "stack/port/dpdk/af_packet.hh"
+#include "stack/port/dpdk/card_lock.hh"
 #include "stack/port/dpdk/eal.hh"
 #include "stack/port/dpdk/interrupts.hh"
 #include "stack/port/dpdk/libc_calls.hh"
@@ -95,6 +96,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   const Kind kind_;
   DeviceConfig config_;
   const pid_t opener_;
+  dpdk::CardLock card_;
   bool probed_ = false;
   dpdk::DeviceState state_;
   std::vector<std::unique_ptr<MbufPool>> pools_;  // one per stack that there can be
@@ -118,7 +120,9 @@ DpdkDevice::~DpdkDevice() {
 }
 
 void DpdkDevice::abandon() {
-  if (getpid() != opener_) dpdk::close_all_descriptors();
+  if (getpid() == opener_) return;
+  card_.release();
+  dpdk::close_all_descriptors();
 }
 
 bool DpdkDevice::check(std::string& message) {
@@ -145,7 +149,10 @@ bool DpdkDevice::start_environment(std::string& message) {
   eal.memory = config_.queues * ((copies() ? 0 : MbufPool::memory(config_.packets, frame())) +
                                  64 * std::size_t{config_.rx_ring + config_.tx_ring}) +
                (std::size_t{16} << 20);
-  if (kind_ == Kind::pci) eal.pci = config_.port;
+  if (kind_ == Kind::pci) {
+    if (!card_.take(config_.port, message)) return false;  // the environment resets the card
+    eal.pci = config_.port;
+  }
   return dpdk::start_eal(eal, message);
 }
 
@@ -173,8 +180,7 @@ bool DpdkDevice::probe(std::string& message) {
   }
   std::string name = port.substr(0, port.find(','));
   if (kind_ == Kind::pci) {
-    // Probed with the bus; its full name has the domain.
-    if (name.size() <= 8) name = "0000:" + name;
+    name = dpdk::full_pci_address(port);  // probed with the bus
     hint = "; is it bound to a DPDK driver? See: dpdk-devbind.py --status";
   } else {
     dpdk::log_clear();
