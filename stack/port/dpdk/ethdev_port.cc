@@ -3,6 +3,7 @@
 #include <rte_ethdev.h>
 #include <rte_ip.h>
 #include <rte_tcp.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,11 +26,26 @@ EthdevPort::~EthdevPort() {
 
 bool EthdevPort::in_owner() const { return owner_ == getpid(); }
 
+// A buffer has room for the MTU, but some cards use less of it (e1000: a power of two; igb: whole KiB) and
+// spread large frames over several. False if the frame is larger than the first of them.
+bool EthdevPort::gather(rte_mbuf* m) {
+  if (m->pkt_len > std::size_t{m->buf_len} - m->data_off) return false;
+  auto* to = rte_pktmbuf_mtod_offset(m, std::byte*, m->data_len);
+  for (const rte_mbuf* part = m->next; part != nullptr; part = part->next) {
+    memcpy(to, rte_pktmbuf_mtod(part, const std::byte*), part->data_len);
+    to += part->data_len;
+  }
+  rte_pktmbuf_free(m->next);
+  m->next = nullptr;
+  m->nb_segs = 1;
+  m->data_len = static_cast<std::uint16_t>(m->pkt_len);
+  return true;
+}
+
 bool EthdevPort::import(rte_mbuf* m) {
   Packet* p = packet_of(m);
   p->reset();
-  // A frame in several buffers is larger than our MTU, which is what buffers are made for.
-  if (m->nb_segs != 1) [[unlikely]] {
+  if (m->nb_segs != 1 && !gather(m)) [[unlikely]] {
     rte_pktmbuf_free(m);
     ++dropped_;
     return false;

@@ -69,6 +69,7 @@ class EthdevPort : public Port {
  private:
   // The mbuf's data as the packet's; false if it cannot be one (then it has been freed).
   bool import(rte_mbuf* m);
+  static bool gather(rte_mbuf* m);
   static void request_checksum(rte_mbuf* m, Packet* p);
 
   const pid_t owner_;
