@@ -20,9 +20,12 @@ namespace {
 constexpr unsigned kCache = 256;  // mbufs that a stack keeps in front of the shared ring
 constexpr std::size_t kChunk = 64;
 
+// Cards take whole KiB of a buffer (igb, ixgbe), and some drivers want room for VLAN tags or a header of
+// their own (virtio) and refuse the queue without.
 std::size_t data_room(std::size_t frame) {
-  const std::size_t room = std::max<std::size_t>(frame, 2048) + kHeadroom;
-  return std::min<std::size_t>((room + 63) / 64 * 64, UINT16_MAX & ~std::size_t{63});
+  constexpr std::size_t kDriver = 32, kUnit = 1024;
+  const std::size_t room = (std::max<std::size_t>(frame + kDriver, 2048) + kUnit - 1) / kUnit * kUnit;
+  return std::min<std::size_t>(room + kHeadroom, UINT16_MAX & ~std::size_t{63});
 }
 
 // Where the free mbufs are: a stack, so that what was freed last, and is still in the CPU's cache, is used
