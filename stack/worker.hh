@@ -87,9 +87,13 @@ class Worker {
   Connection* accept(Listener& l);
   // Stops listening; connections that were not accepted are reset.
   void close(Listener& l, Time now);
-  // The same for a listener that another process goes on with and whose packets still come here: from now on a SYN to
-  // it is not refused but left unanswered, so that its sender tries again and meets the other process.
+  // The same for a listener that another process goes on with. Where stacks share a device, its connections go to a
+  // stack that accepts, and until there is one (5 s at most) it goes on taking them. Else they are reset, and from
+  // now on a SYN is not refused but left unanswered, so that its sender tries again and meets the other process.
   void leave(Listener& l, Time now);
+  // Whether somebody waits for connections of `l` (at first: yes). If not, and another process does for the same
+  // endpoint, they go there.
+  void set_watched(Listener& l, bool watched);
   [[nodiscard]] Readiness readiness(const Listener& l) const;
 
   // --- connecting

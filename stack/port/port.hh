@@ -47,6 +47,8 @@ class Port {
   [[nodiscard]] virtual std::uint64_t rx_dropped() const { return 0; }
 
   // --- other stacks on the same device (stack/steering). The defaults are those of a port that nobody shares.
+  // There may be others.
+  [[nodiscard]] virtual bool shared() const { return false; }
   // A received packet of a flow that this stack does not know, its data anywhere within the frame: takes it
   // (true) if another stack may know it.
   virtual bool forward_unknown(Packet* /*p*/) { return false; }

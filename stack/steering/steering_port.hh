@@ -41,6 +41,7 @@ class SteeringPort final : public Port {
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] std::uint64_t rx_dropped() const override;
 
+  [[nodiscard]] bool shared() const override { return true; }
   bool forward_unknown(Packet* p) override;
   [[nodiscard]] bool comes_home(const FlowKey& key) const override;
   void set_serving(bool on) override;

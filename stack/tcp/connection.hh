@@ -152,6 +152,7 @@ struct Connection : SocketBase {
   bool was_passive : 1 = false;
   bool in_table : 1 = false;
   bool holds_port : 1 = false;   // an active open: the local port counts as used
+  std::uint8_t hops = 0;         // between stacks of the device (handover.hh)
   Listener* listener = nullptr;  // while it waits there to be accepted
 
   TimerNode retransmit_timer{static_cast<std::uint8_t>(TimerKind::retransmit)};

@@ -2,6 +2,7 @@
 // has them).
 #include <algorithm>
 
+#include "stack/port/port.hh"
 #include "stack/tcp/private.hh"
 
 namespace mtcp::stack {
@@ -24,7 +25,7 @@ Result<Listener*> Tcp::listen(const Endpoint& local, const Worker::ListenOptions
     return static_cast<bool>(
         priv->listener_table.find(priv->listener_table.hash(listener_key(e)), [&](FlowRef r) {
           const Listener& other = priv->listeners.at(r.index());
-          return other.local == e && !(other.reuse_port && o.reuse_port) && conflicts(other);
+          return other.local == e && !other.left && !(other.reuse_port && o.reuse_port) && conflicts(other);
         }));
   };
   bool taken = in_use(local.address, [](const Listener&) { return true; });
@@ -52,6 +53,7 @@ Result<Listener*> Tcp::listen(const Endpoint& local, const Worker::ListenOptions
   }
   priv->ports.hold(local.port);
   std::erase(priv->left, local);
+  return_to(l);
   update_serving();
   return &l;
 }
@@ -71,15 +73,10 @@ void Tcp::close_listener(Listener& l, Time now) {
   update_serving();
 }
 
-void Tcp::leave_listener(Listener& l, Time now) {
-  const Endpoint local = l.local;
-  close_listener(l, now);
-  if (std::find(priv->left.begin(), priv->left.end(), local) == priv->left.end()) priv->left.push_back(local);
-}
-
 bool Tcp::left_to_another(const Segment& s) const {
   if (priv->left.empty() || !s.has(kSyn) || s.has(kAck) || s.has(kRst)) return false;
   if (network.is_local(s.key.remote)) return false;  // from this process: nobody else will ever see it
+  if (port != nullptr && port->shared() && !port->others_serve()) return false;  // nobody has gone on with it
   return std::any_of(priv->left.begin(), priv->left.end(), [&](const Endpoint& e) {
     return e.port == s.key.local_port && (e.address.is_any() || e.address == s.key.local);
   });
@@ -93,14 +90,14 @@ Connection* Tcp::accept(Listener& l) {
   return c;
 }
 
-Listener* Tcp::find_listener(const Endpoint& local, std::uint32_t hash) {
+Listener* Tcp::find_listener(const Endpoint& local, std::uint32_t hash, bool left) {
   const auto lookup = [&](const IpAddress& address, bool for_v4) -> Listener* {
     const Endpoint e{address, local.port};
     const std::uint32_t h = priv->listener_table.hash(listener_key(e));
     std::uint32_t members = 0, wanted = 0;
     const auto match = [&](FlowRef r) {
       const Listener& l = priv->listeners.at(r.index());
-      if (!(l.local == e) || (for_v4 && l.v6_only)) return false;
+      if (!(l.local == e) || l.left != left || (for_v4 && l.v6_only)) return false;
       // Of a SO_REUSEPORT group, the member that the flow's hash says; it takes one pass to count them.
       return !l.reuse_port || members++ == wanted;
     };
@@ -187,8 +184,7 @@ void Tcp::on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Ti
     return stats.add(Counter::no_connection_slots);
   }
   ++l.syn_count;
-  e.deadline = now + syn_ack_timeout(0);
-  priv->syn_lists[0].push_back(e);
+  schedule_syn_entry(e, now);
   send_syn_ack(e, e.iss, ts_clock(now) + e.ts_offset, now);
 }
 
@@ -211,6 +207,7 @@ void Tcp::send_syn_ack(const SynEntry& e, Seq iss, std::uint32_t ts_val, Time no
 
 void Tcp::forget_syn_entry(SynEntry& e) {
   --e.listener->syn_count;
+  if (e.listener->left) priv->handover_now = true;
   priv->syn_entries.destroy(e.index);
 }
 
@@ -343,8 +340,14 @@ bool Tcp::establish(SynEntry& e, FlowRef replaced, Segment& s, Time now) {
   ++l.accept_count;
   stats.add(Counter::passive_opens);
   raise(l, SocketBase::kReadEdge);
+  if (l.left || l.unwatched) priv->handover_now = true;
   on_segment(c, s, now);
   return true;
+}
+
+void Tcp::schedule_syn_entry(SynEntry& e, Time now) {
+  e.deadline = now + syn_ack_timeout(e.retries);
+  priv->syn_lists[std::min<std::size_t>(e.retries, Private::kSynLists - 1)].push_back(e);
 }
 
 void Tcp::run_syn_timers(Time now) {
@@ -358,9 +361,8 @@ void Tcp::run_syn_timers(Time now) {
         continue;
       }
       if (e->retries != UINT8_MAX) ++e->retries;
-      e->deadline = now + syn_ack_timeout(e->retries);
       e->hook.unlink();
-      priv->syn_lists[std::min<std::size_t>(e->retries, Private::kSynLists - 1)].push_back(*e);
+      schedule_syn_entry(*e, now);
       if (deferring) continue;
       stats.add(Counter::retransmitted_segments);
       send_syn_ack(*e, e->iss, ts_clock(now) + e->ts_offset, now);

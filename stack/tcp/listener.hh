@@ -20,6 +20,9 @@ class Listener : public SocketBase {
   std::uint32_t syn_count = 0;     // half-open connections
   bool v6_only = false;
   bool reuse_port = false;
+  bool left = false;       // to another process: the application does not know it any more
+  bool unwatched = false;  // nobody waits for its connections just now
+  Time left_since{};
   Duration defer_accept{};
   IntrusiveList<Connection, &Connection::accept_hook> accept_queue;
 };

@@ -56,6 +56,17 @@ struct Tcp::Private {
   std::uint64_t challenge_second = 0;
   std::uint32_t challenge_budget = 0;
   std::uint64_t challenge_random = 0;
+  // Connections of another stack of whose data some has not arrived.
+  struct Adopting {
+    std::uint32_t index;  // in the slab
+    FlowKey key;
+    Seq end;   // of that data
+    bool fin;  // the peer's FIN follows it
+    Time deadline;
+  };
+  std::vector<Adopting> adopting;
+  bool handover_now = false;      // something has become ready to be handed over
+  bool handover_waiting = false;  // nobody took it: again with the next tick
   bool link_was_up = false;
   bool serving = false;          // what the port was told
   struct Orphan {

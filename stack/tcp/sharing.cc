@@ -32,7 +32,7 @@ void Tcp::update_serving() {
   if (port == nullptr) return;
   bool serving = false;
   priv->listeners.for_each(
-      [&](const Listener& l, std::uint32_t) { serving = serving || !l.local.address.is_loopback(); });
+      [&](const Listener& l, std::uint32_t) { serving = serving || (!l.left && !l.local.address.is_loopback()); });
   if (serving != priv->serving) port->set_serving(serving);
   priv->serving = serving;
 }

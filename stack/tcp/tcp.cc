@@ -92,6 +92,10 @@ std::size_t Tcp::receive_burst(Time now) {
   update_share();
   for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(b.packets[i]->data);
   for (std::size_t i = 0; i < n; ++i) {
+    if ((b.packets[i]->flags & kHandover) != 0) [[unlikely]] {
+      receive_handover(b.packets[i], now);
+      continue;
+    }
     IcmpError error;
     switch (network.input(b.packets[i], b.segments[b.count], error, now)) {
       case Network::Input::segment:
@@ -169,7 +173,14 @@ void Tcp::demultiplex(Segment& s, std::uint32_t hash, Time now) {
 }
 
 void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
-  if (Listener* l = find_listener({s.key.local, s.key.local_port}, hash)) return on_listen(*l, s, hash, now);
+  const Endpoint local{s.key.local, s.key.local_port};
+  if (Listener* l = find_listener(local, hash)) return on_listen(*l, s, hash, now);
+  // A listener that was left sees to what it has begun, and to the rest until another process serves.
+  if (!priv->left.empty() && !network.is_local(s.key.remote)) {
+    const bool opens = s.has(kSyn) && !s.has(kAck);
+    if (Listener* l = find_listener(local, hash, true); l != nullptr && (!opens || takes_new(*l, now)))
+      return on_listen(*l, s, hash, now);
+  }
   if (forward_unknown(s)) return;
   if (left_to_another(s)) return stats.add(Counter::left_to_another);
   stats.add(Counter::no_socket);
@@ -206,6 +217,8 @@ std::size_t Tcp::run_timers(Time now) {
   }
   run_syn_timers(now);
   run_time_wait_timers(now);
+  if (!priv->adopting.empty()) abandon_adoptions(now);
+  priv->handover_now = priv->handover_now || priv->handover_waiting;
   if (port != nullptr) {
     port->service(now);
     tell_orphans(now);
@@ -234,6 +247,7 @@ std::size_t Tcp::poll(Time now) {
     if (n < Private::Batch::kSize) break;
   }
   work += run_timers(now);
+  if (priv->handover_now) hand_over_waiting(now);
   transmit(now);
   return work;
 }
@@ -263,7 +277,8 @@ bool Tcp::pending() const {
 Time Tcp::next_deadline() const {
   Time first = std::min(wheel.next_deadline(), priv->network_due);
   if (!priv->told.empty()) first = std::min(first, priv->told.front().again);
-  if (priv->orphans_waiting) first = std::min(first, Time(milliseconds(priv->last_tick + 1)));
+  if (!priv->adopting.empty()) first = std::min(first, priv->adopting.front().deadline);
+  if (priv->orphans_waiting || priv->handover_waiting) first = std::min(first, Time(milliseconds(priv->last_tick + 1)));
   for (std::size_t i = 0; i < Private::kSynLists; ++i)
     if (const SynEntry* e = priv->syn_lists[i].front(); e != nullptr) first = std::min(first, e->deadline);
   return std::min(first, time_wait_deadline());
@@ -331,6 +346,7 @@ void Tcp::leave_table(Connection& c) {
 
 void Tcp::destroy(Connection& c) {
   leave_table(c);
+  if (!priv->adopting.empty()) forget_adoption(c);
   if (c.detached) --priv->orphans;
   free_packets(c);
   connections.destroy(c.index);
@@ -348,6 +364,7 @@ void Tcp::raise(SocketBase& s, std::uint8_t edges) {
 
 void Tcp::finish(Connection& c, Errc error) {
   leave_table(c);
+  if (!priv->adopting.empty()) forget_adoption(c);
   wheel.cancel(c.retransmit_timer);
   wheel.cancel(c.delayed_ack_timer);
   wheel.cancel(c.life_timer);

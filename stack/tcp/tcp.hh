@@ -15,6 +15,9 @@
 
 namespace mtcp::stack {
 
+struct HandoverConnection;
+struct HandoverHalfOpen;
+struct HandoverHead;
 struct SynEntry;
 struct SynTerms;
 struct TimeWaitEntry;
@@ -55,8 +58,8 @@ class Tcp {
   void finish(Connection& c, Errc error);
   void request_ack(Connection& c);  // an ACK leaves with the next flush
   // Exact address, then the wildcard of its family, then :: for IPv4; `hash` spreads flows over SO_REUSEPORT
-  // groups.
-  [[nodiscard]] Listener* find_listener(const Endpoint& local, std::uint32_t hash);
+  // groups. `left`: among those that the application has left to another process, else among the others.
+  [[nodiscard]] Listener* find_listener(const Endpoint& local, std::uint32_t hash, bool left = false);
 
   // --- sharing.cc: other stacks on the same device (stack/steering, Port)
   bool forward_unknown(Segment& s);  // another stack may know the flow: takes the packet (true)
@@ -66,10 +69,37 @@ class Tcp {
   void tell_orphans(Time now);
   void tell_orphan(const FlowKey& key, Time now);
 
+  // --- handover.cc: connections that nobody here accepts go to another stack of the device
+  void leave_listener(Listener& l, Time now);
+  void return_to(Listener& l);
+  void set_watched(Listener& l, bool watched);
+  [[nodiscard]] bool takes_new(const Listener& l, Time now) const;  // `l` was left, and nobody else serves yet
+  void hand_over_waiting(Time now);
+  bool tend_listener(Listener& l, Time now);
+  void end_listeners(Time now);  // the process ends
+  enum class Handover : std::uint8_t { done, refused, impossible };
+  Handover try_hand_over(Connection& c, Time now);
+  void hand_over_queue(Listener& l, Time now);
+  void hand_over_half_open(Listener& l, Time now);
+  void reset_unaccepted(Listener& l, Duration patience, Time now);
+  void vanish(Connection& c);
+
+  // --- adopt.cc: those that come from another stack
+  void receive_handover(Packet* p, Time now);
+  [[nodiscard]] Listener* find_adopter(const FlowKey& key, std::uint32_t hash);
+  bool make_way(const FlowKey& key, std::uint32_t hash);
+  void adopt(const HandoverConnection& m, Time now);
+  void adopt_half_open(const HandoverHalfOpen& m, Time now);
+  void adopt_data(const HandoverHead& head, Packet*& p, Time now);
+  void restore(Connection& c, const HandoverConnection& m, Time now);
+  void complete_adoption(Connection& c, Time now);
+  void forget_adoption(const Connection& c);
+  void abandon_adoptions(Time now);
+  void refuse_adoption(const HandoverConnection& m, Time now);
+
   // --- listen.cc, syn_entry.hh, cookie.cc: passive opens (RFC 9293 3.10.7.2, 3.10.7.4; RFC 4987)
   Result<Listener*> listen(const Endpoint& local, const Worker::ListenOptions& options);
   void close_listener(Listener& l, Time now);
-  void leave_listener(Listener& l, Time now);
   [[nodiscard]] bool left_to_another(const Segment& s) const;
   Connection* accept(Listener& l);
   void on_listen(Listener& l, Segment& s, std::uint32_t hash, Time now);
@@ -88,6 +118,7 @@ class Tcp {
   bool establish(SynEntry& e, FlowRef replaced, Segment& s, Time now);
   void drop_syn_entry(SynEntry& e);    // leaves the flow table, too
   void forget_syn_entry(SynEntry& e);  // something else stands in the flow table
+  void schedule_syn_entry(SynEntry& e, Time now);  // its next SYN-ACK, by its retries
   void run_syn_timers(Time now);
 
   // --- connect.cc, isn.cc, ports.cc: active opens (RFC 9293 3.10.1, 3.10.7.3; RFC 6528; RFC 6056)

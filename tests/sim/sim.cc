@@ -111,22 +111,77 @@ Host::Host(Sim& s, std::uint8_t number, const std::function<void(Options&)>& tun
   worker = std::make_unique<Worker>(options, &port, pool, stats, secrets, s.now);
 }
 
-Host::~Host() = default;
+Host::Host(Sim& s, SimSharedDevice& d, IpAddress a, std::uint64_t p)
+    : sim(s), address(a), pool(1), port(s.wire, 0, pool), device(&d), process(p) {
+  options.interface.addresses.push_back({address, 120});
+  options.tcp.max_connections = 65536;
+  d.process = p;
+  steering = SteeringPort::join(d);
+  if (steering == nullptr) throw std::runtime_error("no place for another stack");
+  d.process = 0;
+  const Secrets secrets{d.board().secrets()};
+  worker = std::make_unique<Worker>(options, steering.get(), steering->pool(), stats, secrets, s.now);
+}
+
+Host::~Host() {
+  if (device != nullptr && worker != nullptr) kill();
+}
+
+void Host::end() {
+  for (auto& s : sockets) s->connection = nullptr;
+  listeners.clear();
+  worker.reset();
+  steering.reset();
+  device->process = 0;
+}
+
+void Host::kill() {
+  device->process = 0;
+  device->dead.insert(process);
+  end();
+}
+
+void Host::exit() {
+  worker->abort_orphans(sim.now);
+  worker->flush(sim.now);
+  device->process = process;
+  end();
+}
+
+Time Host::next_deadline() const {
+  const Time t = worker->next_deadline();
+  if (steering == nullptr) return t;
+  const Duration most = steering->max_sleep();
+  return most == Duration::max() ? t : std::min(t, sim.now + most);
+}
+
+void Host::tell_accepting() {
+  if (steering == nullptr) return;
+  steering->set_accepting(std::ranges::any_of(listeners, [](const Listener* l) { return !l->unwatched; }));
+}
+
+void Host::watch(Listener& l, bool on) {
+  worker->set_watched(l, on);
+  tell_accepting();
+}
 
 Listener& Host::listen(std::uint16_t p, Worker::ListenOptions o) {
   const auto l = worker->listen({address, p}, o);
   if (!l) throw std::runtime_error(std::string("listen: ") + name(l.error()));
   listeners.push_back(*l);
+  tell_accepting();
   return **l;
 }
 
 void Host::close(Listener& l) {
   forget(l);
+  tell_accepting();
   worker->close(l, sim.now);
 }
 
 void Host::leave(Listener& l) {
   forget(l);
+  tell_accepting();
   worker->leave(l, sim.now);
 }
 
@@ -160,7 +215,8 @@ std::size_t Host::turn() {
     if (s->user != nullptr) static_cast<Socket*>(s->user)->kick();
   }
   if (accepting)
-    for (Listener* l : listeners) accept_all(*l);
+    for (Listener* l : listeners)
+      if (!l->unwatched) accept_all(*l);
   worker->flush(sim.now);
   return work;
 }
@@ -180,13 +236,23 @@ Host& Sim::add_host(const std::function<void(Options&)>& tune, std::size_t packe
       std::make_unique<Host>(*this, static_cast<std::uint8_t>(hosts.size() + 1), tune, packets));
 }
 
+SimSharedDevice& Sim::add_device(std::uint32_t queues) {
+  const auto number = static_cast<std::uint8_t>(devices.size() + 1);
+  return *devices.emplace_back(std::make_unique<SimSharedDevice>(wire, number, queues, random()));
+}
+
+Host& Sim::add_process(SimSharedDevice& device) {
+  return *hosts.emplace_back(std::make_unique<Host>(*this, device, kShared, next_process_++));
+}
+
 void Sim::step(Time limit) {
   bool busy = false;
   for (auto& h : hosts) busy = (h->worker != nullptr && (h->turn() > 0 || h->worker->pending())) || busy;
   for (auto& act : actors) act();
+  for (auto& d : devices) busy = d->busy() || busy;
   Time next = wire.next_arrival();
   for (auto& h : hosts)
-    if (h->worker != nullptr) next = std::min(next, h->worker->next_deadline());
+    if (h->worker != nullptr) next = std::min(next, h->next_deadline());
   // Computing takes time too; and a deadline is a lower bound that may have passed.
   const Time soonest = now + microseconds(1);
   now = std::min(busy ? soonest : std::max(next, soonest), std::max(limit, soonest));

@@ -20,6 +20,7 @@
 
 #include "stack/tcp/tcp.hh"
 #include "stack/worker.hh"
+#include "tests/sim/shared_device.hh"
 #include "tests/sim/wire.hh"
 
 namespace mtcp::sim {
@@ -72,6 +73,8 @@ class Socket {
 class Host {
  public:
   Host(Sim& sim, std::uint8_t number, const std::function<void(Options&)>& tune, std::size_t packets);
+  // A process of its own on a device that others share.
+  Host(Sim& sim, SimSharedDevice& device, IpAddress address, std::uint64_t process);
   ~Host();
 
   Listener& listen(std::uint16_t port, Worker::ListenOptions o = {});
@@ -82,6 +85,12 @@ class Host {
   Socket* try_connect(const Endpoint& to, const SocketOptions& o = {}, std::uint16_t local_port = 0);
   Socket& connect(const Host& to, std::uint16_t port, const SocketOptions& o = {},
                   std::uint16_t local_port = 0);
+  // Whether the application waits for connections of `l`, where others do, too.
+  void watch(Listener& l, bool on);
+  // kill -9: nothing is said to anybody. Only where the device is shared.
+  void kill();
+  // exit(), once the application has closed what it had.
+  void exit();
   // The application stops taking connections from its listeners.
   bool accepting = true;
   // Called for each accepted socket.
@@ -91,6 +100,7 @@ class Host {
   // Ends the worker and tells how many packets have not come back to the pool.
   std::size_t leaked_packets();
   [[nodiscard]] std::uint64_t count(Counter c) const { return stats.get(c); }
+  [[nodiscard]] Time next_deadline() const;
 
   Sim& sim;
   IpAddress address;
@@ -98,7 +108,10 @@ class Host {
   Stats stats;
   HeapPool pool;
   SimPort port;
-  std::unique_ptr<Worker> worker;
+  SimSharedDevice* device = nullptr;       // if it is shared: then `port` and `pool` are not used
+  std::unique_ptr<SteeringPort> steering;
+  std::uint64_t process = 0;
+  std::unique_ptr<Worker> worker;  // null: the process has ended
   Errc connect_error = Errc::ok;
   std::deque<std::unique_ptr<Socket>> sockets;  // all that there have been
   std::deque<Socket*> accepted;
@@ -107,6 +120,8 @@ class Host {
  private:
   void accept_all(Listener& l);
   void forget(const Listener& l) { std::erase(listeners, &l); }
+  void end();
+  void tell_accepting();
 };
 
 class Sim {
@@ -115,6 +130,9 @@ class Sim {
   explicit Sim(std::uint64_t seed = 0);
 
   Host& add_host(const std::function<void(Options&)>& tune = {}, std::size_t packets = 8192);
+  // A device with an address of its own, and a process that joins the stacks on it.
+  SimSharedDevice& add_device(std::uint32_t queues);
+  Host& add_process(SimSharedDevice& device);
   // Everything that happens at the present instant, then on to the next one (not beyond `limit`).
   void step(Time limit);
   // False if it did not come true within `limit` of virtual time.
@@ -124,12 +142,15 @@ class Sim {
 
  private:
   std::uint64_t seed_;
+  std::uint64_t next_process_ = 1;
 
  public:
   std::mt19937_64 random;
   Time now = Time(seconds(1'000'000));
   Wire wire;
+  std::deque<std::unique_ptr<SimSharedDevice>> devices;
   std::deque<std::unique_ptr<Host>> hosts;
+  static constexpr IpAddress kShared = IpAddress::v4(10, 0, 0, 100);  // of all devices that are shared: one in a test
   // Others who act on the wire (RawPeer): called in each step.
   std::deque<std::function<void()>> actors;
 };

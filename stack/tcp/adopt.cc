@@ -1,0 +1,237 @@
+// Connections that another stack of the device hands over (handover.cc), as they arrive.
+#include <algorithm>
+#include <cstring>
+
+#include "stack/port/port.hh"
+#include "stack/tcp/handover.hh"
+#include "stack/tcp/private.hh"
+
+namespace mtcp::stack {
+
+namespace {
+
+constexpr std::uint32_t kMostBytes = 1U << 24;
+constexpr std::uint8_t kMostScale = 14;  // RFC 7323 section 2.3
+constexpr std::uint32_t kMostAge = 100'000'000;  // ms: far longer than anything waits for
+constexpr std::uint32_t kMostWindow = 65535U << kMostScale;
+// All messages of a connection are written at once; what is not here by then was lost for want of a packet.
+constexpr Duration kDataPatience = seconds(1);
+
+SynTerms terms_of(const HandoverTerms& t) {
+  SynTerms terms;
+  terms.peer_mss = t.peer_mss;
+  terms.snd_wscale = std::min(t.snd_wscale, kMostScale);
+  terms.wscale = t.wscale != 0;
+  terms.timestamps = t.timestamps != 0;
+  return terms;
+}
+
+// The message in `p`, if it is one of that kind.
+template <typename Message>
+bool read(const Packet& p, Message& m) {
+  if (p.len != sizeof m) return false;
+  std::memcpy(&m, p.data, sizeof m);
+  return true;
+}
+
+}  // namespace
+
+void Tcp::receive_handover(Packet* p, Time now) {
+  HandoverHead head;
+  HandoverConnection connection;
+  HandoverHalfOpen half_open;
+  if (p->len < sizeof head) return cache.free(p);
+  std::memcpy(&head, p->data, sizeof head);
+  if (head.version == kHandoverVersion && network.is_local(head.key.local) && !network.is_local(head.key.remote)) {
+    if (head.kind == HandoverHead::data) {
+      p->pull(sizeof head);
+      adopt_data(head, p, now);
+    } else if (head.kind == HandoverHead::connection && read(*p, connection)) {
+      adopt(connection, now);
+    } else if (head.kind == HandoverHead::half_open && read(*p, half_open)) {
+      adopt_half_open(half_open, now);
+    }
+  }
+  if (p != nullptr) cache.free(p);
+}
+
+// The listener for a flow of another stack: one that was left here, too, hands it over again.
+Listener* Tcp::find_adopter(const FlowKey& key, std::uint32_t hash) {
+  const Endpoint local{key.local, key.local_port};
+  Listener* l = find_listener(local, hash);
+  return l != nullptr ? l : find_listener(local, hash, true);
+}
+
+// What stands in the way: nothing but another stack's half of an open, or what is left of a former connection.
+bool Tcp::make_way(const FlowKey& key, std::uint32_t hash) {
+  const FlowRef ref = find_flow(key, hash);
+  if (ref.kind() == FlowRef::Kind::connection) return false;
+  if (ref.kind() == FlowRef::Kind::syn_entry) drop_syn_entry(priv->syn_entries.at(ref.index()));
+  if (ref.kind() == FlowRef::Kind::time_wait) drop_time_wait(ref.index());
+  return true;
+}
+
+void Tcp::refuse_adoption(const HandoverConnection& m, Time now) {
+  stats.add(Counter::adoptions_refused);
+  const Result<const Path*> path = network.path(m.head.key.remote, m.head.key.local);
+  if (!path) return stats.add(Counter::no_route);
+  Header h;
+  h.key = m.head.key;
+  h.seq = Seq(m.snd_nxt);
+  h.ack = Seq(m.rcv_nxt);
+  h.flags = kRst | kAck;
+  stats.add(Counter::resets_sent);
+  send_bare(h, **path, TxPriority::control, now);
+}
+
+void Tcp::adopt(const HandoverConnection& m, Time now) {
+  const FlowKey& key = m.head.key;
+  const std::uint32_t hash = flows.hash(key);
+  const Result<const Path*> path = network.path(key.remote, key.local);
+  if (m.data > kMostBytes || !path || !make_way(key, hash)) return stats.add(Counter::adoptions_refused);
+  Listener* l = find_adopter(key, hash);
+  Connection* made = l == nullptr ? nullptr : new_connection(key, hash, **path, l->options, now);
+  if (made == nullptr) return refuse_adoption(m, now);
+  Connection& c = *made;
+  if (!flows.insert(hash, FlowRef(FlowRef::Kind::connection, c.index))) {
+    destroy(c);
+    return refuse_adoption(m, now);
+  }
+  enter_table(c);
+  restore(c, m, now);
+  c.listener = l;
+  l->accept_queue.push_back(c);
+  ++l->accept_count;
+  stats.add(Counter::connections_adopted);
+  const Seq end = Seq(m.rcv_nxt) - (m.fin_received != 0 ? 1U : 0U);
+  priv->adopting.push_back({c.index, key, end, m.fin_received != 0, now + kDataPatience});
+  if (m.data == 0) complete_adoption(c, now);
+  raise(*l, SocketBase::kReadEdge);
+  if (l->left || l->unwatched) priv->handover_now = true;
+}
+
+// As it was when the peer's data had not come yet: that follows, as if from the wire.
+void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
+  auto& h = c.hot;
+  c.was_passive = true;
+  c.hops = m.hops;
+  c.iss = Seq(m.terms.iss);
+  c.irs = Seq(m.terms.irs);
+  c.ts_offset = m.terms.ts_offset;
+  c.created = now - milliseconds(std::min(m.terms.age_ms, kMostAge));
+  h.snd_una = h.snd_nxt = Seq(m.snd_nxt);
+  h.rcv_nxt = Seq(m.rcv_nxt) - m.data - (m.fin_received != 0 ? 1U : 0U);
+  h.rcv_wscale = std::min(m.terms.rcv_wscale, kMostScale);
+  h.ts_recent = m.terms.ts_recent;
+  apply_terms(c, terms_of(m.terms), std::min(m.snd_wnd, kMostWindow), false, now);
+  h.mss = std::clamp<std::uint16_t>(m.mss, 1, h.mss);
+  h.snd_wl1 = Seq(m.snd_wl1);
+  h.snd_wl2 = Seq(m.snd_wl2);
+  h.rcv_adv = later(h.rcv_adv, Seq(m.rcv_adv));  // what has been announced is not taken back
+  c.path_mtu = m.path_mtu;
+  c.tx.max_window = std::clamp(m.max_window, h.snd_wnd, kMostWindow);
+  const auto time_of = [this](std::int64_t ns) {
+    return std::clamp(Duration(ns), Duration::zero(), options.tcp.rto_max);
+  };
+  c.tx.srtt = time_of(m.srtt);
+  c.tx.rttvar = time_of(m.rttvar);
+  c.tx.rto = time_of(m.rto);
+  c.rx.ts_recent_age = ts_clock(now) / 1000 - m.ts_recent_age;
+}
+
+// --- data
+
+void Tcp::adopt_data(const HandoverHead& head, Packet*& p, Time now) {
+  const auto is_it = [&](const Private::Adopting& a) { return a.key == head.key; };
+  const auto at = std::find_if(priv->adopting.begin(), priv->adopting.end(), is_it);
+  if (at == priv->adopting.end()) return;
+  Connection& c = connections.at(at->index);
+  auto& h = c.hot;
+  p->seq = Seq(head.seq);
+  if (c.detached && p->len != 0) {  // as on_payload(): closed before it could be read
+    stats.add(Counter::data_after_close);
+    send_reset(c, now);
+    return finish(c, Errc::connection_reset);
+  }
+  // Beyond RCV.NXT: one is missing, see abandon_adoptions(). Before it: the peer has sent that again, and was faster.
+  const bool takes = can_receive(h.state) && !after(p->seq + p->len, at->end) && !after(p->seq, h.rcv_nxt);
+  const std::uint32_t known = takes ? std::min(h.rcv_nxt - p->seq, p->len) : p->len;
+  p->pull(known);
+  p->seq += known;
+  if (const std::uint32_t n = p->len; n != 0) {
+    enqueue_in_order(c, p);
+    h.rcv_nxt += n;
+    c.bytes_received += n;
+    raise(c, SocketBase::kReadEdge);
+  }
+  if (at_or_after(h.rcv_nxt, at->end)) complete_adoption(c, now);
+}
+
+// All is here that the other stack had: what came after it, the peer's FIN, and an ACK for all of it.
+void Tcp::complete_adoption(Connection& c, Time now) {
+  const auto is_it = [&](const Private::Adopting& a) { return a.index == c.index; };
+  const auto at = std::find_if(priv->adopting.begin(), priv->adopting.end(), is_it);
+  const Private::Adopting a = *at;
+  priv->adopting.erase(at);
+  drain_out_of_order(c);
+  request_ack(c);
+  if (c.hot.fin_received) return;
+  if (a.fin) {
+    c.rx.fin_pending = true;
+    c.rx.fin_seq = a.end;
+  }
+  if (c.rx.fin_pending && at_or_after(c.hot.rcv_nxt, c.rx.fin_seq)) (void)accept_fin(c, now);
+}
+
+// The application has closed it, or the peer has reset it.
+void Tcp::forget_adoption(const Connection& c) {
+  std::erase_if(priv->adopting, [&](const Private::Adopting& a) { return a.index == c.index; });
+}
+
+// Data that the other stack had acknowledged did not arrive: nobody has it any more.
+void Tcp::abandon_adoptions(Time now) {
+  while (!priv->adopting.empty() && priv->adopting.front().deadline <= now) {
+    Connection& c = connections.at(priv->adopting.front().index);
+    priv->adopting.erase(priv->adopting.begin());
+    stats.add(Counter::connections_aborted);
+    send_reset(c, now);
+    finish(c, Errc::connection_reset);
+  }
+}
+
+// --- half-open ones
+
+void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
+  const FlowKey& key = m.head.key;
+  const std::uint32_t hash = flows.hash(key);
+  const Result<const Path*> path = network.path(key.remote, key.local);
+  Listener* l = find_adopter(key, hash);
+  if (!path || l == nullptr || find_flow(key, hash)) return stats.add(Counter::adoptions_refused);
+  const std::uint32_t index = priv->syn_entries.create();
+  if (index == Slab<SynEntry>::kNone) return stats.add(Counter::syn_backlog_full);
+  SynEntry& e = priv->syn_entries.at(index);
+  e.key = key;
+  e.hash = hash;
+  e.index = index;
+  e.iss = Seq(m.terms.iss);
+  e.irs = Seq(m.terms.irs);
+  e.ts_recent = m.terms.ts_recent;
+  e.ts_offset = m.terms.ts_offset;
+  e.terms = terms_of(m.terms);
+  e.rcv_wscale = std::min(m.terms.rcv_wscale, kMostScale);
+  e.window = std::min<std::uint32_t>(m.window, 65535);
+  e.acked = m.acked != 0;
+  e.retries = std::max<std::uint8_t>(m.retries, 1);  // no RTT sample of a detour
+  e.listener = l;
+  e.path = *path;
+  e.created = now - milliseconds(std::min(m.terms.age_ms, kMostAge));
+  if (!flows.insert(hash, FlowRef(FlowRef::Kind::syn_entry, index))) {
+    priv->syn_entries.destroy(index);
+    return stats.add(Counter::no_connection_slots);
+  }
+  ++l->syn_count;
+  stats.add(Counter::connections_adopted);
+  schedule_syn_entry(e, now);
+}
+
+}  // namespace mtcp::stack

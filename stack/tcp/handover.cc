@@ -1,0 +1,265 @@
+// Connections that nobody here will accept go to a stack of the same device that does: those of a listener which
+// its application has left to another process, or does not watch just now. What they arrive as: adopt.cc.
+#include <algorithm>
+#include <cstring>
+
+#include "stack/port/port.hh"
+#include "stack/tcp/handover.hh"
+#include "stack/tcp/private.hh"
+
+namespace mtcp::stack {
+
+namespace {
+
+// How long a connection waits for a stack that accepts, and a left listener for another process to serve.
+constexpr Duration kPatience = seconds(5);
+constexpr int kLastBursts = 8;
+constexpr std::size_t kMostData = 100;  // messages with data, for one connection
+constexpr std::uint8_t kMostHops = 4;   // of a connection between stacks of which none watches its listener
+// Head and data fit into a frame: the head is shorter than the headers that the data came with.
+static_assert(sizeof(HandoverHead) <= 54);
+
+template <typename Message>
+void put(std::vector<std::byte>& out, const Message& m) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(&m);
+  out.insert(out.end(), bytes, bytes + sizeof m);
+}
+
+std::uint32_t ms_since(Time then, Time now) {
+  return static_cast<std::uint32_t>(std::clamp<std::int64_t>((now - then) / milliseconds(1), 0, 1 << 30));
+}
+
+HandoverConnection describe(const Connection& c, Time now) {
+  const auto& h = c.hot;
+  HandoverConnection m;
+  m.head.kind = HandoverHead::connection;
+  m.head.key = c.key;
+  m.terms = {c.iss.value(), c.irs.value(), c.ts_offset,  h.ts_recent,     ms_since(c.created, now), c.peer_mss,
+             h.snd_wscale,  h.rcv_wscale,  h.timestamps, h.wscale, 0};
+  m.snd_nxt = h.snd_nxt.value();
+  m.snd_wl1 = h.snd_wl1.value();
+  m.snd_wl2 = h.snd_wl2.value();
+  m.snd_wnd = h.snd_wnd;
+  m.max_window = c.tx.max_window;
+  m.rcv_nxt = h.rcv_nxt.value();
+  m.rcv_adv = h.rcv_adv.value();
+  m.ts_recent_age = Tcp::ts_clock(now) / 1000 - c.rx.ts_recent_age;
+  m.data = c.rx.queued;
+  m.path_mtu = c.path_mtu;
+  m.mss = h.mss;
+  m.fin_received = h.fin_received;
+  m.hops = static_cast<std::uint8_t>(c.hops + 1);
+  m.srtt = c.tx.srtt.count();
+  m.rttvar = c.tx.rttvar.count();
+  m.rto = c.tx.rto.count();
+  return m;
+}
+
+// Messages one behind the other, and where each begins.
+class Messages {
+ public:
+  template <typename Message>
+  void add(const Message& m) {
+    starts_.push_back(bytes_.size());
+    put(bytes_, m);
+  }
+  // What is queued for the application, in pieces of at most `most` bytes whatever packets it came in.
+  void add_data(const Connection& c, std::size_t most) {
+    HandoverHead head;
+    head.kind = HandoverHead::data;
+    head.key = c.key;
+    Seq at = c.hot.rcv_nxt - c.rx.queued - (c.hot.fin_received ? 1U : 0U);
+    std::size_t room = 0;
+    for (const Packet* p = c.rx.queue.front(); p != nullptr; p = p->next)
+      for (std::size_t done = 0; done < p->len;) {
+        if (room == 0) {
+          head.seq = at.value();
+          add(head);
+          room = most;
+        }
+        const std::size_t n = std::min<std::size_t>(room, p->len - done);
+        bytes_.insert(bytes_.end(), p->data + done, p->data + done + n);
+        done += n;
+        room -= n;
+        at += static_cast<std::uint32_t>(n);
+      }
+  }
+  [[nodiscard]] std::vector<std::span<const std::byte>> spans() const {
+    std::vector<std::span<const std::byte>> out;
+    for (std::size_t i = 0; i < starts_.size(); ++i) {
+      const std::size_t end = i + 1 < starts_.size() ? starts_[i + 1] : bytes_.size();
+      out.emplace_back(bytes_.data() + starts_[i], end - starts_[i]);
+    }
+    return out;
+  }
+
+ private:
+  std::vector<std::byte> bytes_;
+  std::vector<std::size_t> starts_;
+};
+
+}  // namespace
+
+// --- sending
+
+// What can't be described stays: it has sent something, or is over, or lives in this process only.
+Tcp::Handover Tcp::try_hand_over(Connection& c, Time now) {
+  const auto& h = c.hot;
+  const bool simple = (h.state == State::established || h.state == State::close_wait) && c.tx.queue.empty() &&
+                      h.snd_una == h.snd_nxt && h.snd_nxt == c.iss + 1;
+  const std::size_t piece = port->mtu() - 40;
+  if (!simple || c.path->local || c.rx.queued > piece * kMostData) return Handover::impossible;
+  Messages messages;
+  messages.add(describe(c, now));
+  messages.add_data(c, piece);
+  if (!port->hand_over(c.key, messages.spans())) return Handover::refused;
+  stats.add(Counter::connections_handed_over);
+  return Handover::done;
+}
+
+// It lives on elsewhere: no FIN, no RST.
+void Tcp::vanish(Connection& c) {
+  for (TimerNode* timer : {&c.retransmit_timer, &c.delayed_ack_timer, &c.life_timer}) wheel.cancel(*timer);
+  for (ListHook* hook : {&c.ack_hook, &c.push_hook, &c.event_hook, &c.accept_hook}) hook->unlink();
+  --c.listener->accept_count;
+  c.listener = nullptr;
+  destroy(c);
+}
+
+void Tcp::hand_over_queue(Listener& l, Time now) {
+  for (Connection* c = l.accept_queue.front(); c != nullptr;) {
+    Connection* next = l.accept_queue.next(*c);
+    const bool wanders = !l.left && c->hops >= kMostHops;
+    const Handover outcome = wanders ? Handover::impossible : try_hand_over(*c, now);
+    if (outcome == Handover::done) vanish(*c);
+    if (outcome == Handover::refused) return;  // and so would be the others
+    c = next;
+  }
+}
+
+// Those that have waited as long as that for another stack, and those that are over.
+void Tcp::reset_unaccepted(Listener& l, Duration patience, Time now) {
+  for (Connection* c = l.accept_queue.front(); c != nullptr;) {
+    Connection* next = l.accept_queue.next(*c);
+    if (c->hot.state == State::closed || now - std::max(c->created, l.left_since) >= patience) {
+      c->accept_hook.unlink();
+      --l.accept_count;
+      c->listener = nullptr;
+      abort(*c, now);
+    }
+    c = next;
+  }
+}
+
+// True: something waits for the next tick.
+bool Tcp::tend_listener(Listener& l, Time now) {
+  if (!l.left && !l.unwatched) return false;
+  hand_over_queue(l, now);
+  if (!l.left) return l.accept_count != 0;
+  reset_unaccepted(l, kPatience, now);
+  // Half-open ones go on here: forget_syn_entry() tells of their end.
+  if (l.accept_count != 0 || l.syn_count != 0) return l.accept_count != 0;
+  if (!takes_new(l, now)) {
+    close_listener(l, now);
+    return false;
+  }
+  return true;
+}
+
+void Tcp::hand_over_waiting(Time now) {
+  priv->handover_now = false;
+  bool waiting = false;
+  if (port != nullptr)
+    priv->listeners.for_each([&](Listener& l, std::uint32_t) { waiting = tend_listener(l, now) || waiting; });
+  priv->handover_waiting = waiting;
+}
+
+void Tcp::hand_over_half_open(Listener& l, Time now) {
+  if (l.syn_count == 0) return;
+  priv->syn_entries.for_each([&](SynEntry& e, std::uint32_t) {
+    if (e.listener != &l || e.path->local) return;
+    HandoverHalfOpen m;
+    m.head.kind = HandoverHead::half_open;
+    m.head.key = e.key;
+    m.terms = {e.iss.value(), e.irs.value(), e.ts_offset, e.ts_recent, ms_since(e.created, now), e.terms.peer_mss,
+               e.terms.snd_wscale, e.rcv_wscale, e.terms.timestamps, e.terms.wscale, 0};
+    m.window = e.window;
+    m.retries = e.retries;
+    m.acked = e.acked;
+    const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&m), sizeof m);
+    if (!port->hand_over(e.key, {&bytes, 1})) return;
+    stats.add(Counter::connections_handed_over);
+    drop_syn_entry(e);
+  });
+}
+
+// The process ends: whoever has not been accepted by now will not be here.
+void Tcp::end_listeners(Time now) {
+  if (port == nullptr || !port->shared()) return;
+  for (int i = 0; i < kLastBursts && receive_burst(now) != 0; ++i) {
+  }
+  priv->listeners.for_each([&](Listener& l, std::uint32_t) {
+    hand_over_queue(l, now);
+    hand_over_half_open(l, now);
+    reset_unaccepted(l, Duration::zero(), now);
+  });
+}
+
+// --- leaving
+
+bool Tcp::takes_new(const Listener& l, Time now) const {
+  return l.left && now - l.left_since < kPatience && !port->others_serve();
+}
+
+void Tcp::leave_listener(Listener& l, Time now) {
+  const Endpoint local = l.local;
+  if (std::find(priv->left.begin(), priv->left.end(), local) == priv->left.end()) priv->left.push_back(local);
+  if (port == nullptr || !port->shared() || local.address.is_loopback()) return close_listener(l, now);
+  l.left = true;
+  l.left_since = now;
+  l.user = nullptr;
+  l.event_hook.unlink();
+  update_serving();
+  // What came by the loopback wire nobody else can take.
+  for (Connection* c = l.accept_queue.front(); c != nullptr;) {
+    Connection* next = l.accept_queue.next(*c);
+    if (c->path->local) {
+      c->accept_hook.unlink();
+      --l.accept_count;
+      c->listener = nullptr;
+      abort(*c, now);
+    }
+    c = next;
+  }
+  hand_over_waiting(now);
+}
+
+// A listener that comes back finds what the one before it had left.
+void Tcp::return_to(Listener& l) {
+  std::vector<Listener*> former;
+  priv->listeners.for_each([&](Listener& other, std::uint32_t) {
+    if (other.left && other.local == l.local) former.push_back(&other);
+  });
+  for (Listener* old : former) {
+    priv->syn_entries.for_each([&](SynEntry& e, std::uint32_t) {
+      if (e.listener == old) e.listener = &l;
+    });
+    for (Connection* c = old->accept_queue.front(); c != nullptr; c = old->accept_queue.next(*c)) c->listener = &l;
+    l.accept_queue.splice_back(old->accept_queue);
+    l.accept_count += std::exchange(old->accept_count, 0);
+    l.syn_count += std::exchange(old->syn_count, 0);
+    close_listener(*old, Time{});  // nothing is left in it
+  }
+  if (l.accept_count != 0) raise(l, SocketBase::kReadEdge);
+}
+
+void Tcp::set_watched(Listener& l, bool watched) {
+  l.unwatched = !watched;
+  if (l.accept_count == 0) return;
+  if (watched)
+    raise(l, SocketBase::kReadEdge);
+  else
+    priv->handover_now = true;
+}
+
+}  // namespace mtcp::stack

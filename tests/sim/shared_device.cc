@@ -1,0 +1,115 @@
+#include "tests/sim/shared_device.hh"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <stdexcept>
+
+namespace mtcp::sim {
+namespace {
+
+constexpr std::size_t kFrame = 1514;
+constexpr std::size_t kQueue = 1024;    // frames that one holds
+constexpr std::size_t kPackets = 8192;  // of each stack
+
+// Mapped and not allocated: most of a board is never touched.
+std::byte* map_board() {
+  void* at = mmap(nullptr, Board::memory(kFrame), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED) throw std::runtime_error("no memory for a board");
+  return static_cast<std::byte*>(at);
+}
+
+}  // namespace
+
+class SimQueue final : public Port {
+ public:
+  SimQueue(SimSharedDevice& d, std::uint32_t number, std::uint32_t stack)
+      : device_(d), number_(number), process_(d.board().place(stack).owner), pool_(d.pool_of(stack)) {}
+  // A process that is killed gives nothing back.
+  ~SimQueue() override {
+    if (device_.alive(process_)) device_.queues_[number_].owner = 0;
+  }
+
+  std::size_t rx(Packet** out, std::size_t max) override {
+    device_.spread();
+    auto& waiting = device_.queues_[number_].waiting;
+    std::size_t n = 0;
+    for (; n < max && !waiting.empty() && pool_.alloc(out + n, 1) == 1; waiting.pop_front(), ++n) {
+      std::memcpy(out[n]->data, waiting.front().data(), waiting.front().size());
+      out[n]->len = static_cast<std::uint32_t>(waiting.front().size());
+    }
+    return n;
+  }
+  std::size_t tx(Packet* const* packets, std::size_t n) override {
+    for (std::size_t i = 0; i < n; ++i) {
+      Packet* p = packets[i];
+      device_.wire_.send(device_.number_, Wire::Frame(p->data, p->data + p->len));
+      if ((p->flags & kKeep) == 0) p->pool->free(&p, 1);
+    }
+    return n;
+  }
+  [[nodiscard]] bool busy(const Packet&) const override { return false; }
+  void service(Time) override {}
+  bool arm() override { return true; }
+  void disarm() override {}
+  [[nodiscard]] std::span<const int> pollable() const override { return {}; }
+  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
+  [[nodiscard]] bool link_up() const override { return true; }
+  [[nodiscard]] MacAddress mac() const override { return device_.mac_; }
+  [[nodiscard]] std::uint32_t mtu() const override { return device_.mtu(); }
+  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
+  [[nodiscard]] PacketPool& pool() override { return pool_; }
+
+ private:
+  SimSharedDevice& device_;
+  std::uint32_t number_;
+  std::uint64_t process_;
+  HeapPool& pool_;
+};
+
+SimSharedDevice::SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint64_t seed)
+    : wire_(wire),
+      number_(wire.add_port({})),
+      mac_{{2, 0, 0, 0, 2, number}},
+      queues_(queues),
+      pools_(kMaxStacks),
+      memory_(map_board()),
+      board_(memory_, kFrame, {seed, seed ^ 1, seed ^ 2, seed ^ 3}) {
+  wire.set_mac(number_, mac_);
+}
+
+SimSharedDevice::~SimSharedDevice() { munmap(memory_, Board::memory(kFrame)); }
+
+std::unique_ptr<Port> SimSharedDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {
+  std::uint64_t& owner = queues_[queue].owner;
+  if (owner != 0 && alive(owner)) return nullptr;
+  owner = board_.place(stack).owner;
+  return std::make_unique<SimQueue>(*this, queue, stack);
+}
+
+PacketPool* SimSharedDevice::pool(std::uint32_t stack) {
+  pools_[stack] = std::make_unique<HeapPool>(kPackets);  // of the one before, all must have come back
+  return pools_[stack].get();
+}
+
+void SimSharedDevice::spread() {
+  while (auto frame = wire_.receive(number_)) {
+    std::uint32_t sum = 0;  // addresses and ports, whatever the frame is
+    for (std::size_t i = 26; i < std::min<std::size_t>(frame->size(), 38); ++i)
+      sum = sum * 31 + std::to_integer<std::uint32_t>((*frame)[i]);
+    auto& waiting = queues_[(sum >> 3) % queues_.size()].waiting;
+    if (waiting.size() < kQueue) waiting.push_back(std::move(*frame));
+  }
+}
+
+bool SimSharedDevice::busy() const {
+  for (const Queue& q : queues_)
+    if (!q.waiting.empty() && q.owner != 0 && alive(q.owner)) return true;
+  for (std::uint32_t i = 0; i < kMaxStacks; ++i) {
+    const auto& place = board_.place(i);
+    if (place.owner != 0 && alive(place.owner) && place.mail != 0) return true;
+  }
+  return false;
+}
+
+}  // namespace mtcp::sim

@@ -1,0 +1,56 @@
+// A device of the simulated wire that several stacks share, each in a "process" that lives until it is killed or
+// leaves. Frames are spread over the queues by flow, but not as steering does it: so nearly all need to be passed on.
+#pragma once
+
+#include <deque>
+#include <set>
+
+#include "stack/steering/steering_port.hh"
+#include "tests/sim/wire.hh"
+
+namespace mtcp::sim {
+
+class SimSharedDevice final : public SharedDevice {
+ public:
+  SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint64_t seed);
+  ~SimSharedDevice() override;
+
+  Board& board() override { return board_; }
+  [[nodiscard]] std::uint64_t self() const override { return process; }
+  [[nodiscard]] bool alive(std::uint64_t p) const override { return !dead.contains(p); }
+  [[nodiscard]] std::uint32_t queues() const override { return static_cast<std::uint32_t>(queues_.size()); }
+  std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
+  PacketPool* pool(std::uint32_t stack) override;
+  [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override { return static_cast<int>(stack); }
+  void wake(std::uint32_t) override {}
+  void clear_wake(std::uint32_t) override {}
+  [[nodiscard]] MacAddress mac() const override { return mac_; }
+  [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
+  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
+
+  // Something waits for a stack that lives: it is to have a turn.
+  [[nodiscard]] bool busy() const;
+  // The packets that stack `stack` received into last.
+  [[nodiscard]] HeapPool& pool_of(std::uint32_t stack) { return *pools_[stack]; }
+
+  std::uint64_t process = 0;  // who joins, leaves or ends just now
+  std::set<std::uint64_t> dead;
+
+ private:
+  friend class SimQueue;
+  struct Queue {
+    std::deque<Wire::Frame> waiting;
+    std::uint64_t owner = 0;
+  };
+  void spread();  // what has arrived, over the queues
+
+  Wire& wire_;
+  std::size_t number_;
+  MacAddress mac_;
+  std::vector<Queue> queues_;
+  std::vector<std::unique_ptr<HeapPool>> pools_;  // by stack: a process brings a new one
+  std::byte* memory_;
+  Board board_;
+};
+
+}  // namespace mtcp::sim
