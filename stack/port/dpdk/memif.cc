@@ -75,7 +75,9 @@ MemifRing* ring_of(const MemifQueue& q) {
   return ring->cookie == kCookie ? ring : nullptr;
 }
 
-std::atomic_ref<std::uint16_t> shared(std::uint16_t& field) { return std::atomic_ref<std::uint16_t>(field); }
+std::atomic_ref<std::uint16_t> ring_field(std::uint16_t& field) {
+  return std::atomic_ref<std::uint16_t>(field);
+}
 
 void drain(int event) {
   std::uint64_t ignored;
@@ -98,7 +100,8 @@ std::string memif_arguments(const DeviceConfig& config) {
 
 std::string memif_hint(const DeviceConfig& config) {
   if (config.port.find("role=server") == std::string::npos) return {};
-  return "; is another process the server of this memif socket already? ({worker} in socket= gives each its own)";
+  return "; is another process the server of this memif socket already? ({worker} in socket= gives each its "
+         "own)";
 }
 
 std::size_t MemifPort::rx(Packet** out, std::size_t max) {
@@ -122,7 +125,7 @@ std::size_t MemifPort::tx(Packet* const* packets, std::size_t n) {
   // lost.
   if (tx_ring_ != nullptr && sent > 0) {
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    if ((shared(tx_ring_->flags).load(std::memory_order_relaxed) & kMaskInterrupt) == 0) {
+    if ((ring_field(tx_ring_->flags).load(std::memory_order_relaxed) & kMaskInterrupt) == 0) {
       const std::uint64_t one = 1;
       system_call(SYS_write, tx_event_, reinterpret_cast<long>(&one), sizeof one);
     }
@@ -146,8 +149,8 @@ std::size_t MemifPort::send(Packet* const* packets, std::size_t n) {
 
 bool MemifPort::delivered() const {
   if (tx_ring_ == nullptr) return true;
-  const std::uint16_t head = shared(tx_ring_->head).load(std::memory_order_acquire);
-  const std::uint16_t tail = shared(tx_ring_->tail).load(std::memory_order_acquire);
+  const std::uint16_t head = ring_field(tx_ring_->head).load(std::memory_order_acquire);
+  const std::uint16_t tail = ring_field(tx_ring_->tail).load(std::memory_order_acquire);
   // A client's ring is empty when the server's tail has come up; a server's when the client has given all
   // slots back.
   const bool client = rx_queue_->type != 0;
@@ -157,18 +160,19 @@ bool MemifPort::delivered() const {
 bool MemifPort::arm() {
   if (rx_ring_ == nullptr) return true;
   armed_ = true;
-  shared(rx_ring_->flags).store(0, std::memory_order_relaxed);
+  ring_field(rx_ring_->flags).store(0, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  const bool waiting = rx_queue_->type == 0
-                           ? shared(rx_ring_->head).load(std::memory_order_acquire) != rx_queue_->last_head
-                           : shared(rx_ring_->tail).load(std::memory_order_acquire) != rx_queue_->last_tail;
+  const bool waiting =
+      rx_queue_->type == 0
+          ? ring_field(rx_ring_->head).load(std::memory_order_acquire) != rx_queue_->last_head
+          : ring_field(rx_ring_->tail).load(std::memory_order_acquire) != rx_queue_->last_tail;
   return !waiting;  // another thread may be asleep already: who asked disarms
 }
 
 void MemifPort::disarm() {
   if (!armed_) return;
   armed_ = false;
-  shared(rx_ring_->flags).store(kMaskInterrupt, std::memory_order_relaxed);
+  ring_field(rx_ring_->flags).store(kMaskInterrupt, std::memory_order_relaxed);
   drain(rx_event_);
 }
 
