@@ -1,6 +1,6 @@
-"""A kernel client of memcached and redis that checks every byte: several connections at once, values of all sizes.
+"""A kernel client of memcached, redis and echo servers that checks every byte: several connections at once, values of all sizes.
 
-usage: stores.py memcached|redis HOST PORT CONNECTIONS ROUNDS
+usage: stores.py memcached|redis|echo HOST PORT CONNECTIONS ROUNDS
 """
 
 import random
@@ -77,6 +77,15 @@ class Redis(Memcached):
         return check
 
 
+class Echo(Memcached):
+    def set(self, key, value):
+        value = value[:9000]  # several of them must fit into the buffers: the server answers while this end still sends
+        self.send(value)
+        return lambda: self.expect(self.exactly(len(value)), value)
+
+    get = set
+
+
 def serve_one(make, number, rounds, report):
     """One connection's life: sets and gets, in pairs and pipelined, now and then from a fresh connection."""
     try:
@@ -105,7 +114,7 @@ def serve_one(make, number, rounds, report):
 
 
 def main(protocol, host, port, connections, rounds):
-    make = {"memcached": Memcached, "redis": Redis}[protocol]
+    make = {"memcached": Memcached, "redis": Redis, "echo": Echo}[protocol]
     report = []
     started = time.monotonic()
     threads = [threading.Thread(target=serve_one, args=(lambda: make(host, port), n, int(rounds), report)) for n in range(int(connections))]

@@ -1,8 +1,9 @@
 """Programs with several threads, as Debian ships them, on the stack: memcached, redis, haproxy, lighttpd, Apache; kernel clients."""
 
+import signal
 from pathlib import Path
 
-from harness import expect, expect_equal, wait_until
+from harness import children, expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
 from web import expect_files, expect_wrk, get, small_files
@@ -42,6 +43,31 @@ def memcached(context):
     use_store(client, "memcached", server.address, 11211)
     use_store(client, "memcached", server.address, 11211, connections=40, rounds=10)
     stop(program)
+
+
+def serve_with_threads(context, how):
+    server, client = context.veth()
+    program = server.start(context.build / "tests/e2e/thread_server", how, server.address, "7000")
+    wait_for_port(client, program, server.address, 7000)
+    use_store(client, "echo", server.address, 7000)
+    use_store(client, "echo", server.address, 7000, connections=1, rounds=200)
+    expect(program.running(), f"the server ended: {program.output()[-600:]}")
+    stop(program, signal.SIGKILL, -signal.SIGKILL)
+
+
+@test("threads-share-a-listener-and-a-set")
+def threads_set(context):
+    serve_with_threads(context, "set")
+
+
+@test("threads-answer-for-one-that-waits")
+def threads_pool(context):
+    serve_with_threads(context, "pool")
+
+
+@test("threads-read-write-and-close-one-connection")
+def threads_split(context):
+    serve_with_threads(context, "split")
 
 
 def start_redis(context, server, client, *more):
@@ -127,21 +153,51 @@ def haproxy(context):
     stop(program, 10)
 
 
+def catches(pid, number):
+    """Whether the process has a handler for the signal."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return int(line.split()[1], 16) >> (number - 1) & 1
+    return False
+
+
+@test("haproxy-master-worker-reload")
+def haproxy_reload(context):
+    server, client = context.veth()
+    upstream = Nginx(client.kernel_side(), port=9000).start()
+    configuration = context.new_file("haproxy.cfg")
+    configuration.write_text(HAPROXY.format(address=server.address, upstream=f"{client.address}:9000"))
+    program = server.start("haproxy", "-W", "-db", "-f", configuration)
+    wait_for_port(client, program, server.address, 8080)
+    url = f"http://{server.address}:8080"
+    for _ in range(3):
+        # While the master starts itself again to watch its worker, it ignores the signal.
+        wait_until(lambda: catches(program.pid, signal.SIGUSR2), 10, "the master's handler of SIGUSR2")
+        before = children(program.pid)
+        program.signal(signal.SIGUSR2)
+        wait_until(lambda: set(children(program.pid)) - set(before), 10, "a new worker of haproxy")
+        expect_equal("the answer", get(client, f"{url}/here"), "hello from haproxy\n")
+        wait_until(lambda: not set(children(program.pid)) & set(before), 15, "the end of the old worker")
+        expect_files(client, url, ["k64", "m1"])
+    expect_wrk(client, f"{url}/s64")
+    upstream.stop()
+    stop(program)
+
+
 LIGHTTPD = """server.modules = ()
 server.bind = "{address}"
 server.port = 8080
 server.document-root = "{root}"
 server.username = "www-data"
-server.max-worker = 0
+server.max-worker = {workers}
 server.upload-dirs = ( "/tmp" )
 """
 
 
-@test("lighttpd-no-worker")
-def lighttpd(context):
+def serve_with_lighttpd(context, workers):
     server, client = context.veth()
     configuration = context.new_file("lighttpd.conf")
-    configuration.write_text(LIGHTTPD.format(address=server.address, root=context.files.root))
+    configuration.write_text(LIGHTTPD.format(address=server.address, root=context.files.root, workers=workers))
     program = server.start("lighttpd", "-D", "-f", configuration)
     wait_for_port(client, program, server.address, 8080)
     url = f"http://{server.address}:8080"
@@ -153,43 +209,66 @@ def lighttpd(context):
     program.says("server stopped by UID")
 
 
+@test("lighttpd-no-worker")
+def lighttpd(context):
+    serve_with_lighttpd(context, 0)
+
+
+@test("lighttpd-two-workers")
+def lighttpd_workers(context):
+    serve_with_lighttpd(context, 2)
+
+
 APACHE = """ServerRoot "{prefix}"
 ServerName test
 DefaultRuntimeDir "{prefix}"
 PidFile "{prefix}/apache.pid"
 ErrorLog "{prefix}/error.log"
 Mutex file:{prefix} default
-LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule mpm_{mpm}_module /usr/lib/apache2/modules/mod_mpm_{mpm}.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
 User www-data
 Group www-data
 Listen {address}:8080
-StartServers 1
-ServerLimit 1
-ThreadsPerChild 64
-MaxRequestWorkers 64
-MinSpareThreads 1
-MaxSpareThreads 64
+{processes}
 DocumentRoot "{root}"
-EnableSendfile {sendfile}
+EnableSendfile On
 """
 
 
-@test("apache-event")
-def apache(context):
+def serve_with_apache(context, mpm, processes, connections):
     server, client = context.veth()
     prefix = context.new_file("apache")
     prefix.mkdir(mode=0o755)
     configuration = prefix / "apache.conf"
-    configuration.write_text(APACHE.format(address=server.address, prefix=prefix, root=context.files.root, sendfile="On"))
-    program = server.start("apache2", "-DFOREGROUND", "-f", configuration)
+    configuration.write_text(APACHE.format(address=server.address, prefix=prefix, root=context.files.root, mpm=mpm, processes=processes))
+    program = server.start("setsid", "apache2", "-DFOREGROUND", "-f", configuration)
     wait_for_port(client, program, server.address, 8080)
     url = f"http://{server.address}:8080"
     expect_files(client, url, small_files(client))
-    expect_wrk(client, f"{url}/s64")
-    expect_wrk(client, f"{url}/s64", connections=50, more=("-H", "Connection: close"))
+    expect_wrk(client, f"{url}/s64", connections=connections)
+    expect_wrk(client, f"{url}/s64", connections=connections, more=("-H", "Connection: close"))
     expect_files(client, url, ["m1"])
     stop(program)
     log = (prefix / "error.log").read_text()
     bad = [line for line in log.splitlines() if any(word in line for word in (":alert]", ":crit]", ":emerg]", "exit signal", ":error]"))]
     expect(not bad, f"Apache complains: {bad[:3]}")
+
+
+@test("apache-event")
+def apache_event(context):
+    serve_with_apache(context, "event", """StartServers 1
+ServerLimit 1
+ThreadsPerChild 64
+MaxRequestWorkers 64
+MinSpareThreads 1
+MaxSpareThreads 64""", 50)
+
+
+@test("apache-prefork")
+def apache_prefork(context):
+    serve_with_apache(context, "prefork", """StartServers 4
+ServerLimit 8
+MaxRequestWorkers 8
+MinSpareServers 1
+MaxSpareServers 4""", 3)
