@@ -52,7 +52,9 @@ bool EthdevPort::import(rte_mbuf* m) {
   }
   p->data = p->buf + m->data_off;
   p->len = m->data_len;
-  if ((m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD) p->flags = kRxL4Good;
+  // None: the field is not filled in, but the data is known to be right (virtio, from the same machine).
+  const std::uint64_t checksum = m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
+  if (checksum == RTE_MBUF_F_RX_L4_CKSUM_GOOD || checksum == RTE_MBUF_F_RX_L4_CKSUM_NONE) p->flags = kRxL4Good;
   return true;
 }
 
