@@ -12,37 +12,42 @@
 namespace mtcp::stack {
 
 struct DeviceConfig {
-  std::string port;            // DPDK device string ("net_af_packet0,iface=eth0") or PCI address; nothing to replace
-  std::uint32_t queues = 1;    // wanted; 0: one per CPU where stacks may share the device, else one
+  // A DPDK device string ("net_af_packet0,iface=eth0") or a PCI address; nothing to replace.
+  std::string port;
+  std::uint32_t queues = 1;  // wanted; 0: one per CPU where stacks can share the device, else one
   std::uint32_t rx_ring = 1024, tx_ring = 1024;
   std::uint32_t mtu = 1500;
   std::uint32_t packets = 65536;  // buffers per stack
-  int hugepages = -1;          // -1 automatic (use them when there are enough), 0 off, 1 required
+  int hugepages = -1;             // -1 automatic (use them when there are enough), 0 off, 1 required
 };
 
-// A started device with all its queues and pools. Opened at most once per process (EAL allows no more), inherited by
-// fork: pools and rings are shared mappings, and nothing in it depends on a thread.
+// A started device with all its queues. Opened at most once per process (EAL allows no more), inherited by
+// fork: what its stacks share is in shared mappings, and nothing in it depends on a thread.
 class Device {
  public:
-  virtual ~Device() = default;  // stops and closes the device; only in the process that opened it or the last one
+  virtual ~Device() =
+      default;  // stops and closes the device; only in the process that opened it or the last one
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
-  // A port for a stack of the calling process. A device that is inherited over fork may be shared by several stacks
-  // (stack/steering), each in a process of its own; memif has one. Null while it has no place for one more.
+  // A place for a stack of the calling process, with its share of the queues; destroying the port leaves.
+  // Null when there is none: kMaxStacks live already, or (a device that cannot be shared) another process has
+  // it.
   virtual std::unique_ptr<Port> join() = 0;
-  // Of a shared device: what its stacks have in common, so that one understands what another has chosen by a keyed hash.
-  [[nodiscard]] virtual std::optional<std::array<std::uint64_t, 4>> secrets() const { return std::nullopt; }
-  // A bare queue, without others to share with: queue `index` for a stack with number `stack_id` (distinct among all processes that share the device).
-  // Claims it for the calling process: null if a living process has it. The Port releases it when destroyed; the
-  // claim of a process that died is taken over.
-  virtual std::unique_ptr<Port> claim(std::uint32_t index, std::uint32_t stack_id) = 0;
-  // For the child of a fork that will not use its parent's device: closes the inherited descriptors, so that the peer
-  // notices when the parent dies. After this, and without it in any process but the opener, the object and its ports
-  // are to be leaked or destroyed only; destroying a port does not release the parent's claim.
+  // What all stacks of this device derive their secrets from, so that one understands what another has
+  // chosen; none if it has one stack only.
+  [[nodiscard]] virtual std::optional<std::array<std::uint64_t, 4>> secrets() const = 0;
+  // One queue without the other stacks: for tests and tools. Null if a living process has it; the claim of a
+  // process that died is taken over. `stack` is distinct among all that do so.
+  virtual std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) = 0;
+  // For the child of a fork that will not use its parent's device: closes the inherited descriptors, so that
+  // the peer notices when the parent dies. After this, and without it in any process but the opener, the
+  // object and its ports are to be leaked or destroyed only; destroying a port does not release the parent's
+  // claim.
   virtual void abandon() {}
 };
 
-// Null and `message` (what is wrong and how to mend it) on failure. Takes 50-400 ms. Leaves the calling thread's CPU
-// affinity and signal mask as they were, starts no thread, opens nothing without O_CLOEXEC, prints nothing.
+// Null and `message` (what is wrong and how to mend it) on failure. Takes 50-400 ms. Leaves the calling
+// thread's CPU affinity and signal mask as they were, starts no thread, opens nothing without O_CLOEXEC,
+// prints nothing.
 std::unique_ptr<Device> open_device(const DeviceConfig& config, std::string& message);
 
 }  // namespace mtcp::stack

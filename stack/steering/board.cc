@@ -73,7 +73,7 @@ std::uint32_t Board::members() const {
 
 std::uint8_t Board::join(const SharedDevice& device) {
   const Change change(*this, device);
-  for (std::uint8_t i = 0; i < std::min(device.stacks(), kMaxStacks); ++i) {
+  for (std::uint8_t i = 0; i < kMaxStacks; ++i) {
     Place& p = place(i);
     if (p.owner.load(std::memory_order_acquire) != 0) continue;
     for (std::uint32_t from = 0; from < kMaxStacks; ++from) Mailbox(mail(from, i), frame(), kMailSlots).discard();

@@ -19,8 +19,6 @@ class SharedDevice {
   [[nodiscard]] virtual std::uint64_t self() const = 0;
   [[nodiscard]] virtual bool alive(std::uint64_t process) const = 0;
 
-  // How many stacks there can be, at most kMaxStacks.
-  [[nodiscard]] virtual std::uint32_t stacks() const { return kMaxStacks; }
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
   // Queue `queue` for stack number `stack` of the calling process, which receives into pool(stack). Null while
   // a living process has it. Destroying the port gives the queue back, with what it holds.

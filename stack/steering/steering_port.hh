@@ -18,8 +18,8 @@ namespace mtcp::stack {
 
 class SteeringPort final : public Port {
  public:
-  // Joins the device's stacks; null if as many live already as there can be, or without memory. `device` outlives the port. The destructor
-  // leaves, if `device.self()` is still the process that joined.
+  // Joins the device's stacks; null if kMaxStacks live already, or without memory. `device` outlives the port. The
+  // destructor leaves, if `device.self()` is still the process that joined.
   static std::unique_ptr<SteeringPort> join(SharedDevice& device);
   ~SteeringPort() override;
   SteeringPort(const SteeringPort&) = delete;

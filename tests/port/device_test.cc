@@ -3,6 +3,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "stack/steering/board.hh"
+
 using namespace mtcp::stack;
 using namespace mtcp::test;
 
@@ -138,6 +140,58 @@ TEST_CASE("a device opened before a fork works in the child, and again after the
     EXPECT(port->pool().available() == port->pool().capacity());
     EXPECT(send(*port, "again"));
     EXPECT(receive(*port, "again"));
+  });
+  CHECK(p.join() == 0);
+}
+
+TEST_CASE("a device has places for sixteen stacks, and one that leaves makes room") {
+  Process p([](Process&) {
+    const auto device = open_or_die(config("net_ring0"));
+    std::vector<std::unique_ptr<Port>> stacks;
+    for (std::uint32_t i = 0; i < kMaxStacks; ++i) {
+      stacks.push_back(device->join());
+      EXPECT(stacks.back() != nullptr);
+    }
+    EXPECT(device->join() == nullptr);
+    stacks[3].reset();
+    EXPECT(device->join() != nullptr);
+    Process child([&](Process& parent) {
+      for (auto& s : stacks) s.reset();  // the parent's: nothing happens to them
+      parent.tell();
+      (void)parent.wait();
+    });
+    EXPECT(child.wait());
+    stacks[3] = device->join();
+    EXPECT(stacks[3] != nullptr && device->join() == nullptr);
+  });
+  CHECK(p.join() == 0);
+}
+
+TEST_CASE("stacks send and receive through queues whose packets are not theirs") {
+  Process p([](Process&) {
+    auto c = config("net_ring0");
+    c.queues = 2;
+    const auto device = open_or_die(c);
+    auto first = device->join();
+    EXPECT(first != nullptr && send(*first, "alone") && receive(*first, "alone"));
+    // It has both queues, and gives the second's number's owner one when it comes.
+    auto second = device->join();
+    EXPECT(second != nullptr && &first->pool() != &second->pool());
+    PacketPool& pool = second->pool();
+    for (int i = 0; i < 2000; ++i) {
+      const std::string text = "number " + std::to_string(i);
+      EXPECT(send(*second, text));
+      EXPECT(within(seconds(1), [&] { return receive(*second, text) || receive(*first, text); }));
+    }
+    EXPECT(pool.available() == pool.capacity());
+    // What it had goes back to the first.
+    first.reset();
+    EXPECT(within(seconds(1), [&] { return send(*second, "left") && receive(*second, "left"); }));
+    EXPECT(pool.available() == pool.capacity());
+    first = device->join();
+    EXPECT(first != nullptr && first->pool().available() == first->pool().capacity());
+    EXPECT(send(*first, "again"));
+    EXPECT(within(seconds(1), [&] { return receive(*first, "again") || receive(*second, "again"); }));
   });
   CHECK(p.join() == 0);
 }

@@ -7,13 +7,15 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <string_view>
+#include <utility>
 
-#include "stack/port/dpdk/eal.hh"
 #include "stack/port/dpdk/split.hh"
 
 namespace mtcp::stack::dpdk {
@@ -46,6 +48,9 @@ class Socket {
  private:
   int fd_;
 };
+
+// Where a frame to be sent begins in its slot (packet_mmap.rst).
+constexpr std::size_t kTxData = TPACKET2_HDRLEN - sizeof(sockaddr_ll);
 
 // Frame slots: a power of two that holds TPACKET's header and the frame.
 std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048u, mtu + 18 + 66)); }
@@ -111,23 +116,37 @@ void af_packet_prepare(const PacketRing& ring) {
   set(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
 }
 
-AfPacketPort::AfPacketPort(DeviceState& state, std::uint16_t index, MbufPool& pool, unsigned thread_number,
-                           const PacketRing& ring, bool inherited)
-    : EthdevPort(state, index, pool, thread_number), ring_(ring), cursor_(state.claims->cursor(index)) {
-  if (!inherited) return;
-  // release_frame() moves on first and then gives the frame back: its owner may have died in between.
-  const std::uint32_t next = cursor_.load(std::memory_order_relaxed);
-  const std::uint32_t last = (next == 0 ? ring_.rx.tp_frame_nr : next) - 1;
-  if (!ready(next) && ready(last)) std::atomic_ref(frame(last)->tp_status).store(TP_STATUS_KERNEL);
+AfPacketPort::AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& pool, const PacketRing& ring,
+                           bool inherited)
+    : state_(state),
+      index_(index),
+      pool_(pool),
+      owner_(getpid()),
+      ring_(ring),
+      next_(state.claims->cursors(index)) {
+  if (inherited) repair();
 }
 
 AfPacketPort::~AfPacketPort() {
-  if (!in_owner()) return;
+  if (owner_ != getpid()) return;  // the child of a fork: everything is the parent's
   while (Packet* p = cut_.pop_front()) pool_.free(&p, 1);
+  state_.claims->release(index_);
+}
+
+// The former owner may have died between any two steps.
+void AfPacketPort::repair() {
+  // release_frame() moves on first and then gives the frame back.
+  const std::uint32_t next = next_.rx.load(std::memory_order_relaxed);
+  const std::uint32_t last = before(next);
+  if (!ready(next) && ready(last)) std::atomic_ref(frame(last)->tp_status).store(TP_STATUS_KERNEL);
+  // put() gives the frame to the kernel first and then moves on; the one after it was free (has_room).
+  const std::uint32_t to_send = next_.tx.load(std::memory_order_relaxed);
+  if (tx_status(to_send) == TP_STATUS_SEND_REQUEST) next_.tx.store(after(to_send), std::memory_order_relaxed);
+  if (unsent()) kick();
 }
 
 tpacket2_hdr* AfPacketPort::frame(std::uint32_t n) const {
-  return reinterpret_cast<tpacket2_hdr*>(ring_.map + std::size_t{n} * ring_.rx.tp_frame_size);
+  return reinterpret_cast<tpacket2_hdr*>(ring_.map + std::size_t{n} * ring_.frames.tp_frame_size);
 }
 
 bool AfPacketPort::ready(std::uint32_t n) const {
@@ -135,18 +154,18 @@ bool AfPacketPort::ready(std::uint32_t n) const {
 }
 
 std::size_t AfPacketPort::count_ready(std::size_t most) const {
-  std::uint32_t n = cursor_.load(std::memory_order_relaxed);
+  std::uint32_t n = next_.rx.load(std::memory_order_relaxed);
   std::size_t count = 0;
   while (count < most && ready(n)) {
     ++count;
-    if (++n == ring_.rx.tp_frame_nr) n = 0;
+    n = after(n);
   }
   return count;
 }
 
 void AfPacketPort::release_frame() {
-  const std::uint32_t n = cursor_.load(std::memory_order_relaxed);
-  cursor_.store(n + 1 == ring_.rx.tp_frame_nr ? 0 : n + 1, std::memory_order_release);
+  const std::uint32_t n = next_.rx.load(std::memory_order_relaxed);
+  next_.rx.store(after(n), std::memory_order_release);
   std::atomic_ref(frame(n)->tp_status).store(TP_STATUS_KERNEL, std::memory_order_release);
 }
 
@@ -162,18 +181,24 @@ bool AfPacketPort::take(const tpacket2_hdr& header, Packet* p) {
   return true;
 }
 
-// The slot holds the beginning, the socket's queue the whole: received straight into the pieces' buffers.
+// The slot holds the beginning, the socket's queue the whole: received straight into the pieces' buffers. A
+// process that died in the midst of this may have left the queue one packet ahead of the slots.
 void AfPacketPort::take_large(const tpacket2_hdr& header) {
   constexpr std::size_t kMaxPieces = 128;
   std::array<Packet*, kMaxPieces> pieces;
   std::array<iovec, kMaxPieces + 1> parts;
   std::array<std::byte, 256> headers;
+  if (std::exchange(ahead_, false)) {
+    ++dropped_;
+    return;
+  }
   const auto* start = reinterpret_cast<const std::byte*>(&header) + header.tp_mac;
   const LargeFrame large = analyse_large({start, header.tp_snaplen}, header.tp_len, state_.mtu);
   std::size_t n = large.headers == 0 || large.headers > headers.size() ? 0 : large.pieces();
   if (n > kMaxPieces) n = 0;
   const std::size_t got = n == 0 ? 0 : pool_.alloc(pieces.data(), n);
-  parts[0] = {headers.data(), got == n ? large.headers : 1};
+  parts[0] = {headers.data(),
+              n > 0 && got == n ? large.headers : std::min(headers.size(), std::size_t{header.tp_snaplen})};
   std::size_t count = 1;
   if (got == n) {
     for (std::size_t i = 0; i < n; ++i)
@@ -186,7 +211,10 @@ void AfPacketPort::take_large(const tpacket2_hdr& header) {
   message.msg_iovlen = count;
   const long received =
       system_call(SYS_recvmsg, ring_.fd, reinterpret_cast<long>(&message), MSG_DONTWAIT | MSG_TRUNC);
-  if (n == 0 || got < n || received != static_cast<long>(header.tp_len)) {
+  const std::size_t known = parts[0].iov_len;
+  if (received > 0 && memcmp(headers.data(), start, std::min(known, static_cast<std::size_t>(received))) != 0)
+    ahead_ = true;
+  if (n == 0 || got < n || received != static_cast<long>(header.tp_len) || ahead_) {
     ++dropped_;
     if (got > 0) pool_.free(pieces.data(), got);
     return;
@@ -210,7 +238,7 @@ std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
   std::size_t stock = count_ready(std::min(max - taken, kBurst));
   if (stock > 0) stock = pool_.alloc(fresh.data(), stock);
   while (stock > 0 && taken < max && cut_.empty()) {
-    const std::uint32_t n = cursor_.load(std::memory_order_relaxed);
+    const std::uint32_t n = next_.rx.load(std::memory_order_relaxed);
     if (!ready(n)) break;
     const tpacket2_hdr& header = *frame(n);
     if ((header.tp_status & TP_STATUS_COPY) != 0) {
@@ -227,6 +255,66 @@ std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
   return taken;
 }
 
-bool AfPacketPort::arm() { return cut_.empty() && !ready(cursor_.load(std::memory_order_relaxed)); }
+bool AfPacketPort::arm() { return cut_.empty() && !ready(next_.rx.load(std::memory_order_relaxed)); }
+
+// --- sending
+
+tpacket2_hdr* AfPacketPort::tx_frame(std::uint32_t n) const {
+  std::byte* first = ring_.map + std::size_t{ring_.frames.tp_block_size} * ring_.frames.tp_block_nr;
+  return reinterpret_cast<tpacket2_hdr*>(first + std::size_t{n} * ring_.frames.tp_frame_size);
+}
+
+std::uint32_t AfPacketPort::tx_status(std::uint32_t n) const {
+  constexpr std::uint32_t kTimestamped = TP_STATUS_TS_SOFTWARE | TP_STATUS_TS_RAW_HARDWARE;
+  return std::atomic_ref(tx_frame(n)->tp_status).load(std::memory_order_acquire) & ~kTimestamped;
+}
+
+// One frame is always left free, for repair().
+bool AfPacketPort::has_room() const {
+  const std::uint32_t n = next_.tx.load(std::memory_order_relaxed);
+  return tx_status(n) == TP_STATUS_AVAILABLE && tx_status(after(n)) == TP_STATUS_AVAILABLE;
+}
+
+bool AfPacketPort::unsent() const {
+  return tx_status(before(next_.tx.load(std::memory_order_relaxed))) == TP_STATUS_SEND_REQUEST;
+}
+
+void AfPacketPort::put(const Packet& p) {
+  const std::uint32_t n = next_.tx.load(std::memory_order_relaxed);
+  tpacket2_hdr& header = *tx_frame(n);
+  memcpy(reinterpret_cast<std::byte*>(&header) + kTxData, p.data, p.len);
+  header.tp_len = header.tp_snaplen = p.len;
+  std::atomic_ref(header.tp_status).store(TP_STATUS_SEND_REQUEST, std::memory_order_release);
+  next_.tx.store(after(n), std::memory_order_release);
+}
+
+// What it has no room for stays in the ring for the next time.
+void AfPacketPort::kick() const { system_call(SYS_sendto, ring_.fd, 0, 0, MSG_DONTWAIT, 0, 0); }
+
+std::size_t AfPacketPort::tx(Packet* const* packets, std::size_t n) {
+  std::size_t taken = 0;
+  bool kicked = false;
+  while (taken < n) {
+    Packet* p = packets[taken];
+    if (p->len <= ring_.frames.tp_frame_size - kTxData) [[likely]] {
+      if (!has_room()) {
+        if (std::exchange(kicked, true)) break;
+        kick();
+        continue;
+      }
+      put(*p);
+    }
+    ++taken;
+    if ((p->flags & kKeep) == 0) p->pool->free(&p, 1);
+  }
+  if (taken > 0) kick();
+  return taken;
+}
+
+void AfPacketPort::service(Time now) {
+  if (now < next_control_) return;
+  next_control_ = now + milliseconds(1);
+  if (unsent()) kick();
+}
 
 }  // namespace mtcp::stack::dpdk

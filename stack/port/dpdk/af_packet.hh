@@ -1,12 +1,14 @@
 // Ports on a network interface of the kernel, through packet sockets.
 #pragma once
 
-#include <atomic>
+#include <sys/types.h>
+
+#include <cstdint>
 #include <span>
 #include <string>
 
 #include "stack/port/device.hh"
-#include "stack/port/dpdk/ethdev_port.hh"
+#include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/libc_calls.hh"
 
 namespace mtcp::stack::dpdk {
@@ -21,24 +23,48 @@ bool af_packet_check(const DeviceConfig& config, std::uint32_t& mtu, std::string
 // all.
 void af_packet_prepare(const PacketRing& ring);
 
-// Receives straight from the socket's ring: the driver would not say that a checksum is still to be filled in
-// (packets from this machine) and would pass on large packets cut off. Sends through the driver.
-class AfPacketPort final : public EthdevPort {
+// Receives from the socket's ring and sends into it without the driver, which would not say that a checksum
+// is still to be filled in (packets from this machine), would pass on large packets cut off, and keeps its
+// place in the rings where the successor of a dead process cannot rely on it. Packets are copied on both
+// ways: they are the stack's own.
+class AfPacketPort final : public Port {
  public:
-  // `ring` is the one of this queue. `inherited`: the former owner of the queue died.
-  AfPacketPort(DeviceState& state, std::uint16_t index, MbufPool& pool, unsigned thread_number,
-               const PacketRing& ring, bool inherited);
+  // `index` has been claimed for this process; the destructor releases it. `ring` is the one of this queue.
+  // `inherited`: the former owner of the queue died. `state` and `pool` outlive the port.
+  AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& pool, const PacketRing& ring,
+               bool inherited);
   ~AfPacketPort() override;
+  AfPacketPort(const AfPacketPort&) = delete;
+  AfPacketPort& operator=(const AfPacketPort&) = delete;
 
   std::size_t rx(Packet** out, std::size_t max) override;
+  std::size_t tx(Packet* const* packets, std::size_t n) override;
+  [[nodiscard]] bool busy(const Packet&) const override { return false; }
+  // Asks the kernel once more to send what it had no room for.
+  void service(Time now) override;
   // The socket is readable while there is a frame that has not been taken; what has been taken already is not
   // seen.
   bool arm() override;
+  void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {&ring_.fd, 1}; }
-  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
+  [[nodiscard]] Duration max_sleep() const override { return unsent() ? milliseconds(1) : Duration::max(); }
+  [[nodiscard]] bool link_up() const override { return state_.started; }
+  [[nodiscard]] MacAddress mac() const override { return state_.mac; }
+  [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
+  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
+  [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] std::uint64_t rx_dropped() const override { return dropped_; }
 
  private:
+  static constexpr std::size_t kBurst = 64;
+
+  void repair();
+  [[nodiscard]] std::uint32_t after(std::uint32_t n) const {
+    return n + 1 == ring_.frames.tp_frame_nr ? 0 : n + 1;
+  }
+  [[nodiscard]] std::uint32_t before(std::uint32_t n) const {
+    return (n == 0 ? ring_.frames.tp_frame_nr : n) - 1;
+  }
   [[nodiscard]] tpacket2_hdr* frame(std::uint32_t n) const;
   [[nodiscard]] bool ready(std::uint32_t n) const;
   [[nodiscard]] std::size_t count_ready(std::size_t most) const;
@@ -46,10 +72,23 @@ class AfPacketPort final : public EthdevPort {
   bool take(const tpacket2_hdr& header, Packet* p);
   void take_large(const tpacket2_hdr& header);
 
+  [[nodiscard]] tpacket2_hdr* tx_frame(std::uint32_t n) const;
+  [[nodiscard]] std::uint32_t tx_status(std::uint32_t n) const;
+  [[nodiscard]] bool has_room() const;
+  [[nodiscard]] bool unsent() const;
+  void put(const Packet& p);
+  void kick() const;
+
+  DeviceState& state_;
+  const std::uint16_t index_;
+  PacketPool& pool_;
+  const pid_t owner_;
   const PacketRing ring_;
-  std::atomic<std::uint32_t>& cursor_;  // the next frame
-  PacketList cut_;                      // pieces of large packets, not yet given out
+  Claims::Cursors& next_;  // frames, to receive and to send
+  PacketList cut_;         // pieces of large packets, not yet given out
+  bool ahead_ = false;     // the next large packet has left the socket's queue already
   std::uint64_t dropped_ = 0;
+  Time next_control_{};
 };
 
 }  // namespace mtcp::stack::dpdk

@@ -28,13 +28,17 @@ class Claims {
   Outcome claim(std::uint32_t index);
   void release(std::uint32_t index);
   [[nodiscard]] bool any_alive() const;
-  // A number of the owner's that its successor finds, even if it died. 0 at first.
-  [[nodiscard]] std::atomic<std::uint32_t>& cursor(std::uint32_t index) { return queues_[index].cursor; }
+  // Numbers of the owner's that its successor finds, even if it died: how far it has received and sent. 0 at
+  // first.
+  struct Cursors {
+    std::atomic<std::uint32_t> rx, tx;
+  };
+  [[nodiscard]] Cursors& cursors(std::uint32_t index) { return queues_[index].cursors; }
 
  private:
-  struct Queue {
+  struct alignas(64) Queue {
     std::atomic<std::uint64_t> owner;  // pid and start time; 0: nobody
-    std::atomic<std::uint32_t> cursor;
+    Cursors cursors;
   };
   Claims(Queue* queues, std::uint32_t n) : queues_(queues, n) {}
   std::span<Queue> queues_;

@@ -17,9 +17,8 @@ struct EalConfig {
 bool start_eal(const EalConfig& config, std::string& message);
 [[nodiscard]] bool uses_huge_pages();
 
-// DPDK keeps per-thread state by a small number. Threads that call in on behalf of one stack share the
-// stack's number (they hold its lock): two users of one number at a time would corrupt a pool's cache.
+// DPDK keeps per-thread state by a small number. Threads that call in on behalf of one queue use the queue's (they
+// hold its stack's lock): two users of one number at a time would corrupt a pool's cache.
 void set_thread_number(unsigned number);
-inline constexpr unsigned kMaxStacks = 127;  // numbers 0..kMaxStacks-1 are for stacks
 
 }  // namespace mtcp::stack::dpdk

@@ -13,9 +13,9 @@
 
 namespace mtcp::stack::dpdk {
 
-EthdevPort::EthdevPort(DeviceState& state, std::uint16_t index, MbufPool& pool, unsigned thread_number)
-    : state_(state), index_(index), pool_(pool), number_(thread_number), owner_(getpid()) {
-  pool_.set_owner(thread_number);
+EthdevPort::EthdevPort(DeviceState& state, std::uint16_t index, MbufPool& pool)
+    : state_(state), index_(index), pool_(pool), number_(index), owner_(getpid()) {
+  pool_.set_owner(number_);
   set_thread_number(number_);
   update_link();
 }

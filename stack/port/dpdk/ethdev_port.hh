@@ -5,9 +5,8 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
 
-#include "stack/port/dpdk/claims.hh"
+#include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/pool.hh"
 #include "stack/port/port.hh"
 
@@ -15,21 +14,11 @@ struct rte_mbuf;
 
 namespace mtcp::stack::dpdk {
 
-// What all ports of a device share. Private memory, the same in each process after fork.
-struct DeviceState {
-  std::uint16_t port = 0;  // DPDK's number
-  std::uint32_t mtu = 1500;
-  MacAddress mac;
-  bool tx_checksum = false;
-  bool started = false;  // otherwise the driver must not be called
-  std::unique_ptr<Claims> claims;
-};
-
 class EthdevPort : public Port {
  public:
-  // `index` has been claimed for this process; the destructor releases it. `state` and `pool` outlive the
-  // port.
-  EthdevPort(DeviceState& state, std::uint16_t index, MbufPool& pool, unsigned thread_number);
+  // `index` has been claimed for this process; the destructor releases it. `pool` is this queue's. Both
+  // outlive the port.
+  EthdevPort(DeviceState& state, std::uint16_t index, MbufPool& pool);
   ~EthdevPort() override;
   EthdevPort(const EthdevPort&) = delete;
   EthdevPort& operator=(const EthdevPort&) = delete;

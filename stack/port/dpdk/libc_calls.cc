@@ -317,16 +317,20 @@ std::size_t mtcp_dpdk_strlcat(char* to, const char* from, std::size_t size) {
 // ---- redirect_rings.map: af_packet and memif only
 // ----------------------------------------------------------------
 
-// The transmit path waits here without limit when its ring is full; it copes with "not yet" as well.
+// The drivers wait here without limit when a ring is full; they cope with "not yet" as well.
 int mtcp_dpdk_poll(pollfd* fds, nfds_t n, int) {
   return static_cast<int>(system_call(SYS_poll, arg(fds), static_cast<long>(n), 0));
 }
 
 // The driver names its fanout group by its pid, which another container's process on the same interface may
 // have, too: the two would share their packets. The kernel can choose an unused number.
+//
+// And it asks for more than the spreading by flow: that fragments are put together, which the stack does itself, and
+// that a full queue's packets go to another's, which would have them overtake each other.
 static int join_fanout(int fd, int argument) {
   int& group = watch().fanout;
-  argument &= static_cast<int>(0xffff0000);
+  constexpr int kExtras = (PACKET_FANOUT_FLAG_DEFRAG | PACKET_FANOUT_FLAG_ROLLOVER | 0xff) << 16;
+  argument = PACKET_FANOUT_HASH << 16 | (argument & ~kExtras & ~0xffff);
   argument |= group < 0 ? PACKET_FANOUT_FLAG_UNIQUEID << 16 : group;
   const long result =
       system_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_FANOUT, arg(&argument), sizeof argument);
@@ -341,7 +345,7 @@ static int join_fanout(int fd, int argument) {
 int mtcp_dpdk_setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
   if (level == SOL_PACKET && name == PACKET_RX_RING && length >= sizeof(tpacket_req)) {
     mtcp::stack::dpdk::PacketRing ring{fd, {}, nullptr};
-    memcpy(&ring.rx, value, sizeof ring.rx);
+    memcpy(&ring.frames, value, sizeof ring.frames);
     watch().packet.push_back(ring);
   }
   if (level == SOL_PACKET && name == PACKET_FANOUT && length == sizeof(int)) {

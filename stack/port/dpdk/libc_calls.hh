@@ -21,10 +21,11 @@ int move_high(int fd);
 // noticing when the parent dies. Mapped memory stays.
 void close_all_descriptors();
 
-// A packet socket with its shared ring, as the af_packet driver made it; receive frames come first in `map`.
+// A packet socket with its shared rings, as the af_packet driver made them: as many frames to receive, first, as to
+// send.
 struct PacketRing {
   int fd;
-  tpacket_req rx;
+  tpacket_req frames;
   std::byte* map;
 };
 [[nodiscard]] std::span<const PacketRing> packet_rings();  // in order of creation: queue 0 first

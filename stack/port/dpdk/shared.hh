@@ -18,7 +18,7 @@ class SharedState {
   SharedState(const SharedState&) = delete;
   SharedState& operator=(const SharedState&) = delete;
 
-  [[nodiscard]] Board& board() { return *board_; }
+  [[nodiscard]] Board& board() const { return *board_; }
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const { return wake_[stack]; }
   void wake(std::uint32_t stack) const;
   void clear_wake(std::uint32_t stack) const;

@@ -1,0 +1,106 @@
+// A device of DPDK's: device.cc opens it, joining.cc gives its queues to stacks.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "stack/packet/heap_pool.hh"
+#include "stack/port/device.hh"
+#include "stack/port/dpdk/card_lock.hh"
+#include "stack/port/dpdk/device_state.hh"
+#include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/pool.hh"
+#include "stack/port/dpdk/shared.hh"
+#include "stack/steering/flow_hash.hh"
+#include "stack/steering/shared_device.hh"
+
+struct rte_eth_conf;
+struct rte_eth_dev_info;
+
+namespace mtcp::stack::dpdk {
+
+enum class Kind { af_packet, memif, pci, other };
+
+class DpdkDevice final : public Device, public SharedDevice {
+ public:
+  DpdkDevice(Kind kind, DeviceConfig config);
+  ~DpdkDevice() override;
+
+  bool open(std::string& message);
+
+  // --- Device
+  [[nodiscard]] std::uint32_t queues() const override { return config_.queues; }
+  std::unique_ptr<Port> join() override;
+  [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override;
+  std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
+  void abandon() override;
+
+  // --- SharedDevice
+  [[nodiscard]] Board& board() override { return shared_->board(); }
+  [[nodiscard]] std::uint64_t self() const override { return own_identity(); }
+  [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
+  std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
+  PacketPool* pool(std::uint32_t stack) override;
+  [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override {
+    return shared_->wake_descriptor(stack);
+  }
+  void wake(std::uint32_t stack) override { shared_->wake(stack); }
+  void clear_wake(std::uint32_t stack) override { shared_->clear_wake(stack); }
+  [[nodiscard]] MacAddress mac() const override { return state_.mac; }
+  [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
+  [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }
+
+ private:
+  bool check(std::string& message);
+  bool start_environment(std::string& message);
+  bool create_pools(std::string& message);
+  bool probe(std::string& message);
+  bool configure(std::string& message);
+  bool settle_queues(const rte_eth_dev_info& info, std::string& message);
+  void configure_rss(const rte_eth_dev_info& info, rte_eth_conf& conf);
+  bool set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_offloads, std::string& message);
+  bool start(std::string& message);
+  bool spread(std::string& message);
+  [[nodiscard]] std::size_t frame() const { return config_.mtu + 18; }
+  // Its packets are copied in and out anyway, so they may be the stack's own; otherwise the device holds
+  // some.
+  [[nodiscard]] bool copies() const { return kind_ == Kind::af_packet; }
+  // Private: each process that polls opens one for itself.
+  [[nodiscard]] bool is_shared() const { return kind_ != Kind::memif; }
+
+  HeapPool& own_pool(std::uint32_t stack);
+  bool take(std::uint32_t queue);
+  void mend(MbufPool& pool, std::uint32_t queue);
+  std::unique_ptr<Port> port_of(std::uint32_t queue);
+  std::unique_ptr<Port> claim_ring(std::uint32_t queue, PacketPool& pool);
+
+  const Kind kind_;
+  DeviceConfig config_;
+  const pid_t opener_;
+  CardLock card_;
+  bool probed_ = false;
+  bool automatic_queues_ = false;
+  DeviceState state_;
+  std::unique_ptr<SharedState> shared_;
+  FlowHash::Key rss_key_{};         // the driver may look at it until the device starts
+  std::uint16_t redirections_ = 0;  // entries of the NIC's table; 0: no RSS
+  // One per queue; one for all if the driver copies: it wants to be given one, and takes nothing from it.
+  std::vector<std::unique_ptr<MbufPool>> pools_;
+  std::vector<PacketRing> rings_;  // af_packet: one per queue
+  // What this process's stacks have; what a parent had before a fork is still here, and left alone.
+  struct Stack {
+    ~Stack();
+    [[nodiscard]] bool is_idle() const;
+    pid_t process = 0;
+    std::unique_ptr<HeapPool> pool;  // null: that of the queue with the stack's own number
+    bool queue_waits = false;        // that queue is claimed, and claim_queue() has not given it out yet
+  };
+  std::array<Stack, kMaxStacks> stacks_;
+};
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,112 @@
+// Stacks on an open device: their packets, and the queues that they poll.
+#include <rte_ethdev.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "stack/port/dpdk/af_packet.hh"
+#include "stack/port/dpdk/copying_port.hh"
+#include "stack/port/dpdk/dpdk_device.hh"
+#include "stack/port/dpdk/memif.hh"
+#include "stack/steering/steering_port.hh"
+
+namespace mtcp::stack::dpdk {
+
+std::unique_ptr<Port> DpdkDevice::join() {
+  if (!is_shared()) return claim(0, 0);
+  return SteeringPort::join(*this);
+}
+
+std::optional<std::array<std::uint64_t, 4>> DpdkDevice::secrets() const {
+  if (shared_ == nullptr) return std::nullopt;
+  return shared_->board().secrets();
+}
+
+// Destroys the pool if this process made it and nobody has packets of it in hand; otherwise it is left as it
+// is.
+DpdkDevice::Stack::~Stack() {
+  if (!is_idle()) (void)pool.release();
+}
+
+bool DpdkDevice::Stack::is_idle() const {
+  return pool != nullptr && process == getpid() && pool->available() == pool->capacity();
+}
+
+// Packets in memory of this process: they end with it, so that a process that is killed takes none along.
+HeapPool& DpdkDevice::own_pool(std::uint32_t stack) {
+  Stack& s = stacks_[stack];
+  if (!s.is_idle()) {
+    (void)s.pool.release();
+    s.pool = std::make_unique<HeapPool>(config_.packets, MbufPool::data_room(frame()));
+    s.process = getpid();
+  }
+  s.queue_waits = false;
+  return *s.pool;
+}
+
+// A device that does not copy has packets of a queue's pool in its rings all the time. A stack that gets the
+// queue with its own number keeps it for good, and has its packets there as well: nothing is copied. If
+// another stack polls that queue just now, ours are in memory of our own, and what goes through our queues is
+// copied.
+PacketPool* DpdkDevice::pool(std::uint32_t stack) {
+  if (copies() || !take(stack)) return &own_pool(stack);
+  Stack& s = stacks_[stack];
+  if (!s.is_idle()) (void)s.pool.release();
+  s.pool.reset();
+  s.process = getpid();
+  s.queue_waits = true;
+  return pools_[stack].get();
+}
+
+// Claims the queue. False while a living process has it.
+bool DpdkDevice::take(std::uint32_t queue) {
+  if (queue >= config_.queues) return false;
+  const auto outcome = state_.claims->claim(queue);
+  if (outcome == Claims::Outcome::inherited && !copies()) mend(*pools_[queue], queue);
+  return outcome != Claims::Outcome::taken;
+}
+
+// A dead process's queue. A NIC has packets of the pool in its rings, so there the pool stays as it is,
+// without those that the process had in hand. What other drivers hold is forgotten.
+void DpdkDevice::mend(MbufPool& pool, std::uint32_t queue) {
+  if (kind_ == Kind::pci) return;
+  std::array<rte_mbuf*, 64> waiting;
+  if (kind_ == Kind::other) {
+    while (rte_eth_rx_burst(state_.port, static_cast<std::uint16_t>(queue), waiting.data(), waiting.size()) >
+           0) {
+    }
+  }
+  pool.reclaim();
+}
+
+std::unique_ptr<Port> DpdkDevice::port_of(std::uint32_t queue) {
+  const auto index = static_cast<std::uint16_t>(queue);
+  if (kind_ == Kind::memif) return std::make_unique<MemifPort>(state_, index, *pools_[queue]);
+  return std::make_unique<EthdevPort>(state_, index, *pools_[queue]);
+}
+
+std::unique_ptr<Port> DpdkDevice::claim_ring(std::uint32_t queue, PacketPool& pool) {
+  if (queue >= config_.queues) return nullptr;
+  const auto outcome = state_.claims->claim(queue);
+  if (outcome == Claims::Outcome::taken) return nullptr;
+  return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), pool, rings_[queue],
+                                        outcome == Claims::Outcome::inherited);
+}
+
+std::unique_ptr<Port> DpdkDevice::claim(std::uint32_t queue, std::uint32_t stack) {
+  if (stack >= kMaxStacks) return nullptr;
+  if (copies()) return claim_ring(queue, own_pool(stack));
+  return take(queue) ? port_of(queue) : nullptr;
+}
+
+std::unique_ptr<Port> DpdkDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {
+  Stack& s = stacks_[stack];
+  if (copies()) return claim_ring(queue, *s.pool);
+  // Claimed by pool().
+  if (queue == stack && std::exchange(s.queue_waits, false)) return port_of(queue);
+  if (!take(queue)) return nullptr;
+  PacketPool& pool = s.pool != nullptr ? static_cast<PacketPool&>(*s.pool) : *pools_[stack];
+  return std::make_unique<CopyingPort>(port_of(queue), pool);
+}
+
+}  // namespace mtcp::stack::dpdk
