@@ -18,6 +18,7 @@ class Kernel {
  public:
   virtual ~Kernel() = default;
   virtual int socket(int domain, int type, int protocol) = 0;
+  virtual int socketpair(int domain, int type, int protocol, int* ends) = 0;
   virtual int close(int fd) = 0;
   virtual int close_range(unsigned first, unsigned last, int flags) = 0;
   virtual int bind(int fd, const sockaddr* a, socklen_t n) = 0;
@@ -35,6 +36,9 @@ class Kernel {
   virtual ssize_t write(int fd, const void* p, size_t n) = 0;
   virtual ssize_t preadv(int fd, const iovec* v, int n, off_t offset) = 0;  // offset -1: readv
   virtual ssize_t sendfile(int out, int in, off_t* offset, size_t n) = 0;
+  virtual ssize_t recvmsg(int fd, msghdr* m, int flags) = 0;
+  virtual ssize_t sendmsg(int fd, const msghdr* m, int flags) = 0;
+  virtual int shutdown(int fd, int how) = 0;
   virtual int epoll_create1(int flags) = 0;
   virtual int epoll_ctl(int ep, int op, int fd, epoll_event* e) = 0;
   virtual int epoll_pwait2(int ep, epoll_event* e, int n, const timespec* timeout, const sigset_t* mask) = 0;

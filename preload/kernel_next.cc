@@ -47,6 +47,9 @@ int interruptible(const timespec* timeout, const sigset_t* mask, Wait wait) {
 class KernelNext final : public intercept::Kernel {
  public:
   int socket(int domain, int type, int protocol) override { return call(SYS_socket, domain, type, protocol); }
+  int socketpair(int domain, int type, int protocol, int* ends) override {
+    return call(SYS_socketpair, domain, type, protocol, ends);
+  }
   int close(int fd) override { return call(SYS_close, fd); }
   int close_range(unsigned first, unsigned last, int flags) override {
     return call(SYS_close_range, first, last, flags);
@@ -81,6 +84,11 @@ class KernelNext final : public intercept::Kernel {
   ssize_t sendfile(int out, int in, off_t* offset, size_t n) override {
     return call<ssize_t>(SYS_sendfile, out, in, offset, n);
   }
+  ssize_t recvmsg(int fd, msghdr* m, int flags) override { return call<ssize_t>(SYS_recvmsg, fd, m, flags); }
+  ssize_t sendmsg(int fd, const msghdr* m, int flags) override {
+    return call<ssize_t>(SYS_sendmsg, fd, m, flags);
+  }
+  int shutdown(int fd, int how) override { return call(SYS_shutdown, fd, how); }
   int epoll_create1(int flags) override { return call(SYS_epoll_create1, flags); }
   int epoll_ctl(int ep, int op, int fd, epoll_event* e) override {
     return call(SYS_epoll_ctl, ep, op, fd, e);

@@ -37,6 +37,9 @@ class FakeKernel final : public Kernel {
   int socket(int d, int t, int p) override {
     return call("socket", [&] { return ::socket(d, t, p); });
   }
+  int socketpair(int d, int t, int p, int* ends) override {
+    return call("socketpair", [&] { return ::socketpair(d, t, p, ends); });
+  }
   int close(int fd) override {
     return call("close", [&] { return ::close(fd); });
   }
@@ -87,6 +90,15 @@ class FakeKernel final : public Kernel {
   }
   ssize_t sendfile(int out, int in, off_t* o, size_t n) override {
     return call("sendfile", [&] { return ::sendfile(out, in, o, n); });
+  }
+  ssize_t recvmsg(int fd, msghdr* m, int f) override {
+    return call("recvmsg", [&] { return ::recvmsg(fd, m, f); });
+  }
+  ssize_t sendmsg(int fd, const msghdr* m, int f) override {
+    return call("sendmsg", [&] { return ::sendmsg(fd, m, f); });
+  }
+  int shutdown(int fd, int how) override {
+    return call("shutdown", [&] { return ::shutdown(fd, how); });
   }
   int epoll_create1(int f) override {
     return call("epoll_create1", [&] { return ::epoll_create1(f); });
