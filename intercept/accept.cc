@@ -25,6 +25,7 @@ Socket& make_accepted(Process& process, const Socket& listener, stack::Connectio
   s.receive_timeout = listener.receive_timeout;
   s.send_timeout = listener.send_timeout;
   s.fd = fd;
+  s.serial = process.next_serial++;
   attach(s, c);
   process.files.put_socket(fd, s, (flags & SOCK_CLOEXEC) != 0);
   return s;

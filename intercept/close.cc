@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "intercept/call.hh"
+#include "intercept/relayed.hh"
 #include "intercept/wait.hh"
 
 #ifndef CLOSE_RANGE_UNSHARE
@@ -61,6 +62,7 @@ int Process::shutdown(int fd, int how) {
   if (s == nullptr) return -EBADF;
   if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
   const bool read = how != SHUT_WR, write = how != SHUT_RD;
+  claim_if_foreign(*this, *s);
   switch (s->state) {
     case Socket::State::undecided:
     case Socket::State::foreign:
@@ -68,6 +70,8 @@ int Process::shutdown(int fd, int how) {
       return -ENOTCONN;
     case Socket::State::listening:
       return read ? stop_listening(*this, *s) : 0;
+    case Socket::State::relayed:
+      return kernel.shutdown(s->fd, how);
     case Socket::State::stream:
       break;
   }
@@ -78,11 +82,14 @@ int Process::shutdown(int fd, int how) {
 int Process::close(int fd) {
   std::unique_lock guard(lock);
   Socket* s = files.socket(fd);
-  if (s == nullptr || !lingers(*s)) [[likely]]
-    return close_now(fd);
-  const Hold hold_it(*this, *s);
-  linger(*this, guard, *s);
-  return files.socket(fd) == s ? close_now(fd) : 0;  // else closed by another thread in the meantime
+  if (s != nullptr && lingers(*s) && !relay.held(s->serial)) [[unlikely]] {
+    const Hold hold_it(*this, *s);
+    linger(*this, guard, *s);
+    if (files.socket(fd) != s) return 0;  // closed by another thread in the meantime
+  }
+  const int result = close_now(fd);
+  if (!heritage.empty()) [[unlikely]] heritage.tell_closed();
+  return result;
 }
 
 int Process::close_range(unsigned first, unsigned last, int flags) {
@@ -107,6 +114,7 @@ int Process::close_range(unsigned first, unsigned last, int flags) {
       (void)close_now(static_cast<int>(fd));
     }
   }
+  heritage.tell_closed();
   return gap > last || gap == 0 ? 0 : kernel.close_range(gap, last, flags);
 }
 

@@ -28,7 +28,8 @@ void back_to_undecided(Process& process, Socket& s) {
 // connect() with AF_UNSPEC.
 int dissolve(Process& process, Socket& s) {
   if (s.state == Socket::State::stream) back_to_undecided(process, s);
-  if (s.state == Socket::State::foreign || s.state == Socket::State::dead) return -ENOTCONN;
+  if (s.state == Socket::State::foreign || s.state == Socket::State::relayed || s.state == Socket::State::dead)
+    return -ENOTCONN;
   if (s.state == Socket::State::listening) return stop_listening(process, s);
   return 0;
 }
@@ -47,6 +48,7 @@ int start(Process& process, Socket& s, stack::Endpoint remote) {
     const stack::Errc error = connection.error();
     return -to_errno(error == stack::Errc::address_in_use ? stack::Errc::address_unavailable : error);
   }
+  s.serial = process.next_serial++;
   attach(s, **connection);
   s.connecting = true;
   return 0;
@@ -123,6 +125,7 @@ int Process::connect(int fd, const sockaddr* a, socklen_t n) {
   switch (s->state) {
     case Socket::State::listening:
     case Socket::State::foreign:
+    case Socket::State::relayed:
       return -EISCONN;
     case Socket::State::dead:
       return -ENOTCONN;

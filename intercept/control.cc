@@ -6,19 +6,22 @@
 
 #include "intercept/call.hh"
 #include "intercept/dup.hh"
+#include "intercept/relayed.hh"
 
 namespace mtcp::intercept {
 namespace {
 
-int set_flags(Socket& s, unsigned long flags) {
+int set_flags(Process& process, Socket& s, unsigned long flags) {
   // O_APPEND, O_DIRECT and O_NOATIME may be given and mean nothing to a socket.
   s.nonblocking = (flags & O_NONBLOCK) != 0;
   s.async = (flags & O_ASYNC) != 0;
-  return 0;
+  if (s.state != Socket::State::relayed) return 0;
+  return process.kernel.fcntl(s.fd, F_SETFL, O_RDWR | (s.nonblocking ? O_NONBLOCK : 0));
 }
 
 int set_close_on_exec(Process& process, int fd, bool on) {
   process.files[fd].close_on_exec = on;
+  process.files[fd].meant_for_exec = !on;
   return 0;
 }
 
@@ -42,9 +45,10 @@ int Process::fcntl(int fd, int cmd, unsigned long arg) {
   if (s == nullptr) return kernel.fcntl(fd, cmd, static_cast<long>(arg));  // an epoll set
   switch (cmd) {
     case F_GETFL:
+      if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(*this, *s);
       return O_RDWR | (s->nonblocking ? O_NONBLOCK : 0) | (s->async ? O_ASYNC : 0);
     case F_SETFL:
-      return set_flags(*s, arg);
+      return set_flags(*this, *s, arg);
     case F_GETFD:
       return files[fd].close_on_exec ? FD_CLOEXEC : 0;
     case F_SETFD:
@@ -73,12 +77,14 @@ int Process::ioctl(int fd, unsigned long request, void* arg) {
     case FIOASYNC: {
       if (arg == nullptr) return -EFAULT;
       (request == FIONBIO ? s->nonblocking : s->async) = *static_cast<const int*>(arg) != 0;
-      return 0;
+      return s->state == Socket::State::relayed ? kernel.ioctl(fd, request, arg) : 0;
     }
     case FIONREAD:
     case SIOCOUTQ:
     case SIOCOUTQNSD: {
       if (arg == nullptr) return -EFAULT;
+      claim_if_foreign(*this, *s);
+      if (s->state == Socket::State::relayed) return kernel.ioctl(fd, request, arg);
       const int bytes = queued_bytes(*this, *s, request & 0xffffffffUL);
       if (bytes < 0) return bytes;
       *static_cast<int*>(arg) = bytes;

@@ -83,9 +83,11 @@ int Process::dup3(int from, int to, int flags, bool dup2_semantics) {
   const bool from_socket = files.socket(from) != nullptr;
   const bool close_on_exec = (flags & O_CLOEXEC) != 0;
   vacate(*this, to);
+  heritage.tell_closed();
   const int result = kernel.dup3(from, to, from_socket ? O_CLOEXEC : flags);
   if (result < 0) return result;
   if (is_ours(*this, from)) adopt(*this, from, to, close_on_exec);
+  if (from_socket) files[to].meant_for_exec = !close_on_exec;
   return to;
 }
 

@@ -110,6 +110,10 @@ class Engine {
   virtual ssize_t send(int fd, const void* p, size_t n, int flags) = 0;
   virtual ssize_t sendfile(int out, int in, off_t* offset, size_t n) = 0;  // `out` is ours
 
+  // A message of the application over a kernel socket carries control data: connections of ours that it passes
+  // to another process (SCM_RIGHTS) become descriptors that are of use there.
+  virtual void pass_descriptors(const msghdr* m) = 0;
+
   // --- waiting
   virtual int epoll_ctl(int ep, int op, int fd, epoll_event* e) = 0;  // `ep` or `fd` is ours
   // `timeout` null: for ever. mask null: unchanged.

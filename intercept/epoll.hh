@@ -41,6 +41,7 @@ struct EpollSet : Watchable {
   stack::Time kernel_checked{};   // when the kernel's part was last looked at
   bool calls_back = false;        // the process's bell is in the kernel's set: see callback.cc
   stack::Time calls_back_until{};
+  bool inherited = false;         // came over a fork, and has not been used in this process
   bool turn = false;              // maxevents 1: whose turn it is, the stack's or the kernel's
 };
 

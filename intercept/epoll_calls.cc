@@ -7,6 +7,7 @@
 
 #include "intercept/clock.hh"
 #include "intercept/process.hh"
+#include "intercept/relayed.hh"
 #include "intercept/wait.hh"
 
 namespace mtcp::intercept {
@@ -111,6 +112,10 @@ int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
   std::unique_lock guard(lock);
   // What is reserved is closed, as far as the application knows.
   if (files.kind(fd) == FdKind::reserved || files.kind(ep) == FdKind::reserved) return -EBADF;
+  Socket* s = files.socket(fd);
+  if (EpollSet* set = files.set(ep); set != nullptr && set->inherited) claim_members(*this, *set);
+  if (s != nullptr) claim_if_foreign(*this, *s);
+  if (s != nullptr && s->state == Socket::State::relayed) return kernel_member(ep, op, fd, e);
   Watchable* target = files.watchable(fd);
   if (target == nullptr) return kernel_member(ep, op, fd, e);
   if (ep == fd) return -EINVAL;
@@ -185,6 +190,7 @@ int Process::epoll_wait(int ep, epoll_event* out, int n, const timespec* timeout
     guard.unlock();
     return kernel.epoll_pwait2(ep, out, n, timeout, mask);
   }
+  if (set->inherited) claim_members(*this, *set);
   if (instance == nullptr && needs_stack(*set))
     (void)ensure_started();  // it has said why; the kernel's part goes on
   ++set->holds;
@@ -234,7 +240,11 @@ int Process::epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int e
       waiter.events = EPOLLIN;
       set.watchers.push_back(waiter);
     });
-    if (kernel_set.revents != 0) set.kernel_checked = {};
+    if (kernel_set.revents != 0) {
+      set.kernel_checked = {};
+      // Another process that has this set may have added to it.
+      set.kernel_members = std::max(set.kernel_members, 1U);
+    }
     if (result == -EAGAIN) return 0;
     if (result != 0) return result;
   }
@@ -246,21 +256,25 @@ void Process::forget_target(Watchable& w) {
     next = w.watchers.next(*i);
     if (i->kind == Watcher::Kind::epoll_item) {
       delete static_cast<EpollItem*>(i);
-    } else {
+    } else if (i->kind == Watcher::Kind::poll_waiter) {
       static_cast<PollWaiter&>(*i).sleeper->wake();  // its call looks again and finds the descriptor gone
     }
   }
 }
 
-void Process::move_to_kernel(Socket& s) {
+void Process::move_to_kernel(Socket& s, bool inherited_too) {
   Watcher* next = nullptr;
   for (Watcher* i = s.watchers.front(); i != nullptr; i = next) {
     next = s.watchers.next(*i);
     if (i->kind != Watcher::Kind::epoll_item) continue;
     auto* item = static_cast<EpollItem*>(i);
+    if (item->set->inherited && !inherited_too) continue;
     epoll_event e{.events = item->events, .data = item->data};
     const int ep = descriptor_of(*item->set);
-    if (ep >= 0 && !item->in_kernel) (void)kernel.epoll_ctl(ep, EPOLL_CTL_ADD, item->fd, &e);
+    if (ep >= 0 && !item->in_kernel) {
+      (void)kernel.epoll_ctl(ep, EPOLL_CTL_ADD, item->fd, &e);
+      ++item->set->kernel_members;
+    }
     delete item;
   }
 }
@@ -273,6 +287,7 @@ void Process::sync_kernel_listening(Socket& s) {
     epoll_event e{.events = item.events, .data = item.data};
     const int ep = descriptor_of(*item.set);
     item.in_kernel = ep >= 0 && kernel.epoll_ctl(ep, EPOLL_CTL_ADD, item.fd, &e) == 0;
+    item.set->kernel_members += item.in_kernel ? 1 : 0;
   }
 }
 

@@ -26,14 +26,14 @@ Watchable* Files::watchable(int fd) const {
 }
 
 void Files::put_socket(int fd, Socket& s, bool close_on_exec) {
-  files_[fd] = {&s, nullptr, close_on_exec};
+  files_[fd] = {&s, nullptr, close_on_exec, false};
   ++s.descriptors;
   end_ = std::max(end_, fd + 1);
   table_.set(fd, FdKind::socket);
 }
 
 void Files::put_set(int fd, EpollSet& s) {
-  files_[fd] = {nullptr, &s, false};
+  files_[fd] = {nullptr, &s, false, false};
   end_ = std::max(end_, fd + 1);
   table_.publish(fd, FdKind::epoll);
 }

@@ -15,6 +15,7 @@ struct File {
   EpollSet* set = nullptr;   // FdKind::epoll
   bool close_on_exec =
       false;  // as the application sees it; the kernel's flag is on until exec for pooled descriptors
+  bool meant_for_exec = false;  // FD_CLOEXEC has been taken off, or dup2 has put it here without: see life.cc
 };
 
 class Files {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "intercept/clock.hh"
+#include "intercept/relay.hh"
 #include "intercept/socket.hh"
 
 namespace mtcp::intercept {
@@ -56,6 +57,7 @@ void Instance::dispatch() {
     const std::uint32_t events = events_of_edges(std::exchange(base->edges, std::uint8_t{0}));
     if (base->user != nullptr) notify(*static_cast<Socket*>(base->user), events);
   }
+  if (relay != nullptr) relay->run_ready();
 }
 
 bool Instance::prepare_sleep(stack::Time now, stack::Time& latest) {

@@ -14,6 +14,8 @@
 
 namespace mtcp::intercept {
 
+class Relay;
+
 class Instance {
  public:
   // Starts a stack on `port` (null: loopback only) with packets from `pool`.
@@ -24,6 +26,7 @@ class Instance {
   [[nodiscard]] stack::Worker& worker() { return *worker_; }
   [[nodiscard]] stack::Port* port() { return port_.get(); }
   [[nodiscard]] const stack::Stats& stats() const { return stats_; }
+  [[nodiscard]] stack::Stats& stats() { return stats_; }
   [[nodiscard]] const stack::PacketPool& pool() const { return port_ ? port_->pool() : *own_pool_; }
 
   // --- with the process's lock held
@@ -50,6 +53,8 @@ class Instance {
   bool prepare_sleep(stack::Time now, stack::Time& latest);
   void finish_sleep();
   [[nodiscard]] std::span<const int> pollable() const;
+
+  Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null
 
   // How often turn() has been called, and how many threads sleep on its behalf: what the steward looks at
   // without the lock.

@@ -9,6 +9,7 @@
 
 #include "intercept/call.hh"
 #include "intercept/log.hh"
+#include "intercept/relayed.hh"
 #include "intercept/steward.hh"
 
 namespace mtcp::intercept {
@@ -34,18 +35,33 @@ void forget_waiters(Watchable& w) {
   }
 }
 
-// In the child: connections stay the parent's, listeners wait for a stack of this process.
-void disown(Socket& s) {
-  if (s.state == Socket::State::stream) s.state = Socket::State::foreign;
+// In the child: connections stay the parent's (`channel` leads there), listeners wait for a stack of this process.
+void disown(Socket& s, std::int16_t channel) {
+  if (s.state == Socket::State::stream) {
+    s.state = Socket::State::foreign;
+    s.channel = channel;
+  }
   s.connection = nullptr;
   s.listener = nullptr;
   s.holds = 0;  // the threads that were inside a call are not here
 }
 
-// Whether a descriptor is to be open in the program that exec starts: as a bound or fresh kernel socket. A
-// connection is not: it belongs to this process's stack.
+// Whether a descriptor is to be open in the program that exec starts: as a bound or fresh kernel socket, or as the end of
+// a relay. A connection is not: it belongs to this process's stack.
 bool survives_exec(const Socket& s) {
-  return s.state == Socket::State::undecided || s.state == Socket::State::listening;
+  return s.state == Socket::State::undecided || s.state == Socket::State::listening ||
+         s.state == Socket::State::relayed;
+}
+
+// A connection of a parent that this process means the next program to have gets its relay now.
+void claim_for_exec(Process& process) {
+  if (process.heritage.empty()) return;
+  for (int fd = 0; fd < process.files.end(); ++fd) {
+    Socket* s = process.files.socket(fd);
+    if (s == nullptr || s->state != Socket::State::foreign) continue;
+    const File& file = process.files[fd];
+    if (!file.close_on_exec && (fd <= 2 || file.meant_for_exec)) claim_if_foreign(process, *s);
+  }
 }
 
 void set_close_on_exec(Process& process, bool as_application_wants) {
@@ -137,12 +153,16 @@ void deliver(Process& process, stack::Duration at_most) {
 void Process::before_fork() {
   lock.lock();
   open_device_early();
+  relay.before_fork();
+  heritage.before_fork();
 }
 
 void Process::after_fork(bool child) {
   if (!child) {
     // The child has these kernel sockets, too: they must not come back from the pool as fresh ones.
     for_each_socket(*this, [](Socket& s) { s.kernel_dirty = true; });
+    heritage.after_fork_in_parent();
+    relay.after_fork_in_parent();
     lock.unlock();
     return;
   }
@@ -156,13 +176,15 @@ void Process::after_fork(bool child) {
   }
   release_worker_number();  // the parent's: it is to be free when the parent dies
   (void)steward.release();
-  for_each_socket(*this, [](Socket& s) {
-    disown(s);
+  const std::int16_t channel = heritage.after_fork_in_child(relay.after_fork_in_child());
+  for_each_socket(*this, [channel](Socket& s) {
+    disown(s, channel);
     s.kernel_dirty = true;
     s.shared = s.state == Socket::State::listening;
   });
   for (int fd = 0; fd < files.end(); ++fd) {
     if (Watchable* w = files.watchable(fd); w != nullptr) forget_waiters(*w);
+    if (EpollSet* set = files.set(fd); set != nullptr) set->inherited = true;
   }
   for (Socket* s : closed_in_use) {
     forget_waiters(*s);
@@ -177,6 +199,7 @@ void Process::after_fork(bool child) {
 // change.
 void Process::before_exec() {
   std::unique_lock guard(lock);
+  if (::getpid() == pid) claim_for_exec(*this);
   set_close_on_exec(*this, true);
 }
 
@@ -194,7 +217,7 @@ void Process::before_privileges() {
 void Process::at_exit() {
   if (::getpid() != pid) return;  // the child of a vfork: nothing here is its own
   std::unique_lock guard(lock);
-  end_connections(stack::seconds(10));
+  end_connections(stack::seconds(10), true);
 }
 
 // The interrupted thread may hold locks of libc's: the steward does it.
@@ -202,10 +225,16 @@ void Process::dying() {
   if (::getpid() == pid && steward != nullptr) steward->farewell();
 }
 
-void Process::end_connections(stack::Duration at_most) {
+void Process::end_connections(stack::Duration at_most, bool others_go_on) {
   if (!started()) return;
-  for_each_socket(*this, [this](Socket& s) {
-    if (s.connection != nullptr) {
+  for (int fd = 0; fd < files.end() && others_go_on; ++fd) {
+    const Socket* s = files.socket(fd);
+    if (s != nullptr && s->state == Socket::State::relayed) (void)kernel.close(fd);  // a relay ends with its last user
+  }
+  for_each_socket(*this, [this, others_go_on](Socket& s) {
+    if (s.connection != nullptr && others_go_on && relay.held(s.serial)) {
+      relay.keep(s);
+    } else if (s.connection != nullptr) {
       s.connection->user = nullptr;
       instance->worker().close(*s.connection, now());
     } else if (s.listener != nullptr) {
@@ -217,6 +246,7 @@ void Process::end_connections(stack::Duration at_most) {
     s.listener = nullptr;
     s.state = Socket::State::dead;
   });
+  others_go_on ? relay.finish() : relay.drop_all();
   deliver(*this, at_most);
 }
 

@@ -139,7 +139,8 @@ int Process::getpeername(int fd, sockaddr* a, socklen_t* n) {
   std::unique_lock guard(lock);
   const Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
-  if (s->state == Socket::State::foreign) return write_address(s->remote, s->v6, a, n);
+  if (s->state == Socket::State::foreign || s->state == Socket::State::relayed)
+    return write_address(s->remote, s->v6, a, n);
   if (s->state != Socket::State::stream) return -ENOTCONN;
   switch (s->connection->hot.state) {
     case stack::State::closed:

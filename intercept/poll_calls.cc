@@ -4,10 +4,12 @@
 #include <array>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "intercept/clock.hh"
 #include "intercept/process.hh"
+#include "intercept/relayed.hh"
 #include "intercept/wait.hh"
 
 namespace mtcp::intercept {
@@ -26,6 +28,8 @@ class PollCall {
       }
       Watchable* w = process.files.watchable(fds[i].fd);
       const bool socket = w != nullptr && w->watchable_type == Watchable::Type::socket;
+      if (socket) claim_if_foreign(process, static_cast<Socket&>(*w));
+      if (socket && static_cast<Socket&>(*w).state == Socket::State::relayed) w = nullptr;  // the kernel's
       if (w != nullptr) {
         ours_.push_back({w, i, socket && static_cast<Socket*>(w)->kernel_listens});
         socket ? process.hold(static_cast<Socket&>(*w)) : process.hold(static_cast<EpollSet&>(*w));
@@ -146,18 +150,24 @@ int Process::poll(pollfd* p, nfds_t n, const timespec* timeout, const sigset_t* 
     (void)ensure_started();  // it has said why; listeners stay silent
   WaitLoop wait(*this, guard, deadline_of(timeout, now()), mask);
   if (instance == nullptr && needs_stack(*this, fds)) wait.require_stack();
-  PollCall call(*this, fds);
+  std::optional<PollCall> call(std::in_place, *this, fds);
+  std::uint64_t seen = conversions;
   stack::Time checked{};
   bool first = true;
   for (;;) {
     wait.turn();
+    if (seen != conversions) {  // what was ours may be the kernel's now
+      call.emplace(*this, fds);
+      seen = conversions;
+      first = true;
+    }
     const bool with_kernel = first || wait.kernel_due(checked);
     if (with_kernel) checked = wait.now();
     first = false;
-    const int count = call.check(with_kernel);
+    const int count = call->check(with_kernel);
     if (count != 0) return count;
-    const int result = wait.idle(call.kernel_fds(), [&](Sleeper& s) { call.attach(s); });
-    call.detach();
+    const int result = wait.idle(call->kernel_fds(), [&](Sleeper& s) { call->attach(s); });
+    call->detach();
     if (result == -EAGAIN) return 0;
     if (result != 0) return result;
   }

@@ -14,10 +14,12 @@
 #include "intercept/engine.hh"
 #include "intercept/epoll.hh"
 #include "intercept/files.hh"
+#include "intercept/heritage.hh"
 #include "intercept/instance.hh"
 #include "intercept/lock.hh"
 #include "intercept/options.hh"
 #include "intercept/pool.hh"
+#include "intercept/relay.hh"
 #include "intercept/route.hh"
 #include "intercept/socket.hh"
 #include "intercept/socket_slab.hh"
@@ -65,6 +67,8 @@ class Process final : public Engine {
   int epoll_wait(int ep, epoll_event* e, int n, const timespec* timeout, const sigset_t* mask) override;
   int poll(pollfd* p, nfds_t n, const timespec* timeout, const sigset_t* mask) override;
   int select(int n, fd_set* r, fd_set* w, fd_set* x, const timespec* timeout, const sigset_t* mask) override;
+  // --- rights.cc
+  void pass_descriptors(const msghdr* m) override;
   // --- life.cc
   void before_fork() override;
   void after_fork(bool child) override;
@@ -76,7 +80,8 @@ class Process final : public Engine {
 
   // --- life.cc, lock held: closes every connection and listener, and waits until the peers have what was written,
   // as long as there is progress.
-  void end_connections(stack::Duration at_most);
+  // `others_go_on`: those that other processes use are carried on until they are done (relay.hh), however long.
+  void end_connections(stack::Duration at_most, bool others_go_on);
   // --- start.cc, lock held: a stack for this process. 0, or -errno after a clear line in the log: the device
   // can't be opened (-ENODEV, -EACCES, ...) or another process has the queue (-EBUSY). Listeners that exist
   // are put on it.
@@ -106,7 +111,9 @@ class Process final : public Engine {
   // --- epoll_calls.cc, lock held: what close, dup and hand_to_kernel need of the sets
   void forget_target(
       Watchable& w);  // all registrations of a description that goes away; wakes who waits for it
-  void move_to_kernel(Socket& s);         // registrations become the kernel's
+  // Registrations become the kernel's; those in sets that came over a fork and are not used here only if
+  // `inherited_too`.
+  void move_to_kernel(Socket& s, bool inherited_too);
   void sync_kernel_listening(Socket& s);  // kernel_listens has become true: the kernel's sets must know, too
   void drop_set_descriptor(EpollSet& set);  // one descriptor of an epoll set has been closed
 
@@ -136,6 +143,10 @@ class Process final : public Engine {
   SocketSlab sockets;
   pid_t pid = ::getpid();  // whose memory this is: not so in the child of a vfork
   Router router;
+  Relay relay{*this};           // connections that other processes have, too
+  Heritage heritage{*this};     // and those of others that this process has
+  std::uint64_t next_serial = 0;   // Socket::serial of the next connection
+  std::uint64_t conversions = 0;   // how often a socket has become State::relayed: who waits looks again
   std::unique_ptr<Instance> instance;
   std::unique_ptr<stack::Device> device;
   WorkerNumber worker_number;  // held from before the device is opened until the end, if it is a numbered one

@@ -8,10 +8,15 @@
 #include "intercept/call.hh"
 #include "intercept/errors.hh"
 #include "intercept/iovecs.hh"
+#include "intercept/relayed.hh"
 #include "intercept/wait.hh"
 
 namespace mtcp::intercept {
 namespace {
+
+bool connected(const Socket& s) {
+  return s.state == Socket::State::stream || (s.state == Socket::State::relayed && s.fd >= 0);
+}
 
 // One receiving call.
 class Receive {
@@ -46,6 +51,7 @@ class Receive {
 
   // Takes what is there. The call's result, or -EAGAIN: it would have to wait for (more) data.
   ssize_t attempt() {
+    if (s_.state == Socket::State::relayed) [[unlikely]] return attempt_relayed();
     stack::Connection& c = *s_.connection;
     stack::Worker& worker = process_.instance->worker();
     for (;;) {
@@ -73,6 +79,19 @@ class Receive {
     }
   }
 
+  // The same for a connection that another process has, too.
+  ssize_t attempt_relayed() {
+    for (;;) {
+      if (peek_) done_ = 0;
+      const ssize_t got = receive_relayed(process_, s_, left_.next(), flags_);
+      if (got == -EAGAIN) return done_ > 0 && (!blocking_ || done_ >= target()) ? result() : -EAGAIN;
+      if (got <= 0) return done_ > 0 ? result() : got;
+      done_ += static_cast<std::size_t>(got);
+      if (peek_ || done_ >= target()) return result();
+      left_.consume(static_cast<std::size_t>(got));
+    }
+  }
+
   [[nodiscard]] static bool finished(const stack::Worker& worker, const stack::Connection& c) {
     const stack::Readiness r = worker.readiness(c);
     return r.peer_closed || r.error || r.hung_up;
@@ -88,11 +107,11 @@ class Receive {
     while (result == -EAGAIN) {
       const int error =
           wait_for(process_, guard_, s_, EPOLLIN | EPOLLRDHUP, deadline, deadline == stack::kNever);
-      if (s_.state != Socket::State::stream) return give_up(-EBADF);
+      if (!connected(s_)) return give_up(-EBADF);
       result = error != 0 ? give_up(error) : attempt();
       if (error != 0) break;
     }
-    if (raise) set_low_water(s_.options.rcvlowat);
+    if (raise && s_.state == Socket::State::stream) set_low_water(s_.options.rcvlowat);
     return result;
   }
 
@@ -122,13 +141,15 @@ ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t 
   Socket* s = process.files.socket(fd);
   if (s == nullptr) return -EBADF;
   if ((flags & MSG_ERRQUEUE) != 0) return -EAGAIN;  // nothing is ever in that queue
-  if (s->state != Socket::State::stream) {
+  claim_if_foreign(process, *s);
+  if (!connected(*s)) {
     if (total == 0 && flags == 0) return 0;
     if (s->error == stack::Errc::ok) return -ENOTCONN;
     return -to_errno(std::exchange(s->error, stack::Errc::ok));
   }
   if ((flags & MSG_OOB) != 0) return -EINVAL;  // urgent data is read in line, so there is never any apart
   if (total == 0) return 0;
+  if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   const ssize_t got = Receive(process, guard, *s, v, total, flags).run();
   if (got > 0 && process.started()) process.instance->moved(static_cast<std::size_t>(got));
   return got;

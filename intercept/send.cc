@@ -10,10 +10,15 @@
 #include "intercept/call.hh"
 #include "intercept/errors.hh"
 #include "intercept/iovecs.hh"
+#include "intercept/relayed.hh"
 #include "intercept/wait.hh"
 
 namespace mtcp::intercept {
 namespace {
+
+bool connected(const Socket& s) {
+  return s.state == Socket::State::stream || (s.state == Socket::State::relayed && s.fd >= 0);
+}
 
 // One sending call.
 class Send {
@@ -41,6 +46,7 @@ class Send {
  private:
   // Hands over what fits. The call's result, or -EAGAIN: it would have to wait.
   ssize_t attempt() {
+    if (s_.state == Socket::State::relayed) [[unlikely]] return attempt_relayed();
     if (is_opening(*s_.connection)) return -EAGAIN;
     const auto sent = process_.instance->worker().send(*s_.connection, left_.next(), more_, now());
     if (!sent) {
@@ -53,12 +59,23 @@ class Send {
     return -EAGAIN;
   }
 
+  // The same for a connection that another process has, too.
+  ssize_t attempt_relayed() {
+    const ssize_t sent = send_relayed(process_, s_, left_.next());
+    if (sent == -EAGAIN) return done_ > 0 && !blocking_ ? result() : -EAGAIN;
+    if (sent < 0) return give_up(static_cast<int>(sent));
+    done_ += static_cast<std::size_t>(sent);
+    if (done_ >= total_ || !blocking_) return result();
+    left_.consume(static_cast<std::size_t>(sent));
+    return -EAGAIN;
+  }
+
   ssize_t wait() {
     const Hold hold_it(process_, s_);
     const stack::Time deadline = deadline_after(s_.send_timeout);
     for (;;) {
       const int error = wait_for(process_, guard_, s_, EPOLLOUT, deadline, deadline == stack::kNever);
-      if (s_.state != Socket::State::stream) return give_up(-EPIPE);
+      if (!connected(s_)) return give_up(-EPIPE);
       if (error != 0) return give_up(error);
       const ssize_t result = attempt();
       if (result != -EAGAIN) return result;
@@ -82,7 +99,9 @@ ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t
   std::unique_lock guard(process.lock);
   Socket* s = process.files.socket(fd);
   if (s == nullptr) return -EBADF;
+  claim_if_foreign(process, *s);
   if (const int error = check_sending(*s, flags); error != 0) return error;
+  if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   const ssize_t sent = Send(process, guard, *s, v, total, flags).run();
   if (sent > 0 && process.started()) {
     process.instance->moved(static_cast<std::size_t>(sent));
@@ -98,9 +117,8 @@ int check_sending(Socket& s, int flags) {
   if ((flags & (MSG_OOB | MSG_FASTOPEN)) != 0) return -EOPNOTSUPP;
   switch (s.state) {
     case Socket::State::stream:
+    case Socket::State::relayed:
       return 0;
-    case Socket::State::foreign:
-      return -ENOTCONN;
     default:
       break;
   }

@@ -9,6 +9,7 @@
 
 #include "intercept/call.hh"
 #include "intercept/errors.hh"
+#include "intercept/relayed.hh"
 #include "intercept/send.hh"
 #include "intercept/wait.hh"
 
@@ -37,6 +38,7 @@ class SendFile {
  private:
   // Sends until the buffer is full (-EAGAIN), the file is at its end, or all is done.
   ssize_t attempt() {
+    if (s_.state == Socket::State::relayed) [[unlikely]] return attempt_relayed();
     if (is_opening(*s_.connection)) return -EAGAIN;
     stack::Worker& worker = process_.instance->worker();
     while (left_ > 0) {
@@ -60,12 +62,24 @@ class SendFile {
     return result();
   }
 
+  ssize_t attempt_relayed() {
+    while (left_ > 0) {
+      const ssize_t sent = send_file_relayed(process_, s_, in_, offset_, left_);
+      if (sent == -EAGAIN && done_ > 0 && s_.nonblocking) return result();
+      if (sent < 0) return sent == -EAGAIN ? sent : give_up(static_cast<int>(sent));
+      if (sent == 0) break;
+      done_ += static_cast<std::size_t>(sent);
+      left_ -= static_cast<std::size_t>(sent);
+    }
+    return result();
+  }
+
   ssize_t wait() {
     const Hold hold_it(process_, s_);
     const stack::Time deadline = deadline_after(s_.send_timeout);
     for (;;) {
       const int error = wait_for(process_, guard_, s_, EPOLLOUT, deadline, deadline == stack::kNever);
-      if (s_.state != Socket::State::stream) return give_up(-EPIPE);
+      if (check_sending(s_, 0) != 0) return give_up(-EPIPE);
       if (error != 0) return give_up(error);
       const ssize_t result = attempt();
       if (result != -EAGAIN) return result;
@@ -129,14 +143,21 @@ ssize_t Process::sendfile(int out, int in, off_t* offset, std::size_t n) {
   std::unique_lock guard(lock);
   Socket* s = files.socket(out);
   if (s == nullptr) return -EBADF;
+  claim_if_foreign(*this, *s);
   if (const int error = check_sending(*s, 0); error != 0) return error;
   if (n == 0) return 0;
+  const bool relayed = s->state == Socket::State::relayed;
+  if (relayed) s->nonblocking = is_nonblocking(*this, *s);
   if (source == Source::file) {
     const ssize_t sent = SendFile(*this, guard, *s, in, offset, std::min(n, kMostAtOnce)).run();
     if (started()) instance->hand_over();
     return sent;
   }
 
+  if (relayed) {  // a full pair is found by the send
+    guard.unlock();
+    return send_from_pipe(*this, out, in, n, n);
+  }
   const std::size_t room = is_opening(*s->connection) ? 0 : instance->worker().writable_bytes(*s->connection);
   if (room == 0 && s->nonblocking) return -EAGAIN;
   guard.unlock();

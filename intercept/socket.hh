@@ -16,7 +16,8 @@ struct Socket : Watchable {
     undecided,  // neither listen nor connect yet
     listening,  // `listener` is null until this process has a stack
     stream,     // connecting, connected or over: `connection` is there
-    foreign,    // a connection that belongs to the process we were forked from
+    foreign,    // a connection that belongs to the process we were forked from, and not used here so far
+    relayed,    // a connection that several processes have: the descriptor is a kernel socket (relayed.hh)
     dead,       // the connection is gone (failed start, process forked away): calls fail with `error`
   };
   Socket() : Watchable(Type::socket) {}
@@ -40,6 +41,8 @@ struct Socket : Watchable {
   std::uint32_t descriptors = 0;  // that refer to it
   std::uint32_t holds = 0;        // calls in progress that will touch it again after a wait
   int fd = -1;  // the first descriptor: whose kernel socket is the one that binds and listens
+  std::int16_t channel = -1;  // of a foreign connection: to its owner (heritage.hh)
+  std::uint64_t serial = 0;   // of a connection: never used twice, growing
   stack::Endpoint local;
   stack::Endpoint remote;
   stack::Listener* listener = nullptr;

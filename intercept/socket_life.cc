@@ -22,7 +22,7 @@ int Process::hand_to_kernel(Socket& s) {
   if (s.nonblocking || s.async) {
     (void)kernel.fcntl(s.fd, F_SETFL, O_RDWR | (s.nonblocking ? O_NONBLOCK : 0) | (s.async ? O_ASYNC : 0));
   }
-  move_to_kernel(s);
+  move_to_kernel(s, true);
   for (int fd = s.descriptors == 1 ? s.fd : 0; s.descriptors > 0; ++fd) {
     if (files.socket(fd) != &s) continue;
     if (!files[fd].close_on_exec) (void)kernel.fcntl(fd, F_SETFD, 0);
@@ -55,12 +55,16 @@ void Process::drop_descriptor(Socket& s) {
 }
 
 void Process::finish(Socket& s) {
-  if (s.connection != nullptr) {
+  if (s.connection != nullptr && relay.held(s.serial)) [[unlikely]] {
+    relay.keep(s);
+  } else if (s.connection != nullptr) {
     s.connection->user = nullptr;
     instance->worker().close(*s.connection, now());
     instance->hand_over();
   } else if (s.listener != nullptr) {
     close_listener(s);
+  } else if (s.state == Socket::State::foreign) {
+    heritage.closed(s);
   }
   s.connection = nullptr;
   s.listener = nullptr;

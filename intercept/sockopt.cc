@@ -78,7 +78,6 @@ int get_error(Process& process, Socket& s, void* v, socklen_t* n) {
     if (is_opening(*s.connection)) (void)retry_after_turn(process, s);
     error = process.instance->worker().take_error(*s.connection);
   }
-  if (s.state == Socket::State::foreign) error = stack::Errc::not_connected;
   return give(to_errno(error), v, n);
 }
 

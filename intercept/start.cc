@@ -54,8 +54,11 @@ int Process::keep_high(int fd) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   const int top = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, static_cast<rlim_t>(files.size())));
-  const int high =
-      top - kReservedRange > fd ? kernel.fcntl(fd, F_DUPFD_CLOEXEC, top - kReservedRange) : -EINVAL;
+  int high = top - kReservedRange > fd ? kernel.fcntl(fd, F_DUPFD_CLOEXEC, top - kReservedRange) : -EINVAL;
+  if (high >= files.size()) {  // the range is full: it stays where it is
+    kernel.close(high);
+    high = -EMFILE;
+  }
   if (high >= 0) kernel.close(fd);
   const int result = high >= 0 ? high : fd;
   files.put_reserved(result);
@@ -171,6 +174,7 @@ int Process::ensure_started() {
   }
   clock_start();
   instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets);
+  instance->relay = &relay;
   start_error.clear();
   for (int fd = 0; fd < files.end(); ++fd) {
     Socket* s = files.socket(fd);

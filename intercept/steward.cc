@@ -48,8 +48,7 @@ Steward::Steward(Process& process) : process_(process) {
 Steward::~Steward() {
   if (running_) {
     stop_.store(true, std::memory_order_relaxed);
-    const std::uint64_t one = 1;
-    (void)process_.kernel.write(wake_fd_, &one, sizeof one);
+    wake();
     pthread_join(thread_, nullptr);
   }
   for (const int fd : {wake_fd_, stat_fd_}) {
@@ -59,13 +58,15 @@ Steward::~Steward() {
   }
 }
 
+void Steward::wake() {
+  const std::uint64_t one = 1;
+  (void)process_.kernel.write(wake_fd_, &one, sizeof one);
+}
+
 void Steward::farewell() {
   if (!running_) return;
   Farewell expected = Farewell::no;
-  if (farewell_.compare_exchange_strong(expected, Farewell::asked)) {
-    const std::uint64_t one = 1;
-    (void)process_.kernel.write(wake_fd_, &one, sizeof one);
-  }
+  if (farewell_.compare_exchange_strong(expected, Farewell::asked)) wake();
   for (int i = 0; i < kFarewellTicks && farewell_.load(std::memory_order_acquire) != Farewell::said; ++i) {
     const timespec tick{.tv_sec = 0, .tv_nsec = kTick.count()};
     (void)process_.kernel.ppoll(nullptr, 0, &tick, nullptr);
@@ -74,7 +75,7 @@ void Steward::farewell() {
 
 void Steward::say_farewell() {
   const std::lock_guard guard(process_.lock);
-  process_.end_connections(kFarewell);
+  process_.end_connections(kFarewell, false);
   farewell_.store(Farewell::said, std::memory_order_release);
 }
 
@@ -107,10 +108,18 @@ void Steward::run_what_is_due() {
   if (instance.worker().pending() || instance.worker().next_deadline() <= t) (void)instance.turn(t);
 }
 
+// Serves the relays, and sends what they have moved.
+void Steward::run_relay() {
+  const std::lock_guard guard(process_.lock);
+  process_.relay.serve();
+  if (process_.instance != nullptr) process_.instance->turn(now());
+}
+
 void Steward::loop() {
   process_.services.internal_thread();  // libc names lead to libc here, whatever descriptor they are called with
   Instance& instance = *process_.instance;
   std::uint64_t seen = instance.turns.load(std::memory_order_relaxed);
+  bool relayed = false;   // relays have moved bytes since the stack ran
   bool own_turn = false;  // the last turn was ours, so a change of the counter is not the application's
   while (!stop_.load(std::memory_order_relaxed)) {
     const std::uint64_t turns = instance.turns.load(std::memory_order_relaxed);
@@ -118,13 +127,20 @@ void Steward::loop() {
     const bool application_sleeps = instance.sleeping.load(std::memory_order_relaxed) > 0;
     stack::Time until = now() + (application_sleeps ? kSleeperTick : kTick);
     own_turn = false;
-    if (!application_active && !application_sleeps) own_turn = run_stack(until);
-    if (!application_active && application_sleeps) run_what_is_due();
+    // What a relay has moved may have set timers that those who sleep do not know of.
+    const bool relays = process_.relay.pumping();
+    if (relayed || (!application_active && (!application_sleeps || relays))) {
+      own_turn = run_stack(until);
+      relayed = false;
+    } else if (!application_active) {
+      run_what_is_due();
+    }
     seen = instance.turns.load(std::memory_order_relaxed);
 
     fds_.clear();
     fds_.push_back({wake_fd_, POLLIN, 0});
     fds_.push_back({stat_fd_, POLLIN, 0});
+    fds_.push_back({process_.relay.watch_fd(), POLLIN, 0});
     if (own_turn) {
       for (const int fd : instance.pollable()) fds_.push_back({fd, POLLIN, 0});
     }
@@ -135,6 +151,14 @@ void Steward::loop() {
     if (own_turn) {
       const std::lock_guard guard(process_.lock);
       instance.finish_sleep();
+    }
+    if (fds_[0].revents != 0) {
+      std::uint64_t count = 0;
+      (void)process_.kernel.read(wake_fd_, &count, sizeof count);
+    }
+    if (fds_[2].revents != 0) {
+      run_relay();
+      relayed = true;
     }
     if (farewell_.load(std::memory_order_acquire) == Farewell::asked) say_farewell();
     if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_);

@@ -24,6 +24,8 @@ class Steward {
   ~Steward();
   Steward(const Steward&) = delete;
   Steward& operator=(const Steward&) = delete;
+  // There is something new to wait for. Async-signal-safe.
+  void wake();
   // The process is about to be killed: the thread ends all connections. Returns when it has, or after a quarter
   // of a second. Async-signal-safe; without the lock.
   void farewell();
@@ -41,6 +43,7 @@ class Steward {
   // A thread of the application sleeps: it wakes for packets and for the timers that there were when it went
   // to sleep, not for those that other threads' calls have made since.
   void run_what_is_due();
+  void run_relay();
 
   Process& process_;
   pthread_t thread_{};

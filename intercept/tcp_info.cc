@@ -79,6 +79,8 @@ int get_tcp_info(Process& process, const Socket& s, void* v, socklen_t* n) {
   out.tcpi_state = state_number(stack::State::closed);
   if (s.state == Socket::State::stream) {
     fill(out, process.instance->worker().info(*s.connection));
+  } else if (s.state == Socket::State::foreign || s.state == Socket::State::relayed) {
+    out.tcpi_state = state_number(stack::State::established);  // all that this process knows of it
   } else if (s.state == Socket::State::listening) {
     out.tcpi_state = state_number(stack::State::listen);
     out.tcpi_unacked = s.listener != nullptr ? s.listener->accept_count : 0;

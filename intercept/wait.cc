@@ -111,6 +111,9 @@ int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
   if (instance != nullptr) {
     for (const int fd : instance->pollable()) sleep_fds_.push_back({fd, POLLIN, 0});
   }
+  // Else the steward serves the relays.
+  const int relays = process_.steward == nullptr ? process_.relay.watch_fd() : -1;
+  if (relays >= 0) sleep_fds_.push_back({relays, POLLIN, 0});
   // Without a wake-up descriptor (EMFILE) the sleep is short instead.
   if (sleeper.wake_fd < 0) until = std::min(until, intercept::now() + stack::milliseconds(1));
 
@@ -132,6 +135,7 @@ int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
   lock_.lock();
 
   if (instance != nullptr && instance == process_.instance.get()) instance->finish_sleep();
+  if (relays >= 0 && sleep_fds_.back().revents != 0) process_.relay.serve();
   std::copy_n(sleep_fds_.begin(), fds.size(), fds.begin());
   now_ = intercept::now();
   spin_until_ = now_ + process_.options.poll.spin;
@@ -146,13 +150,17 @@ int wait_for(Process& process, std::unique_lock<Lock>& lock, Socket& s, std::uin
   wait.set_restart(restart);
   if (s.state == Socket::State::listening) wait.require_stack();
   events |= EPOLLERR | EPOLLHUP;
-  pollfd kernel_fd{s.fd, POLLIN, 0};
+  pollfd kernel_fd{};
   stack::Time checked{};
   for (;;) {
     wait.turn();
     const stack::Worker* worker = process.instance ? &process.instance->worker() : nullptr;
     if ((poll_events(s, worker) & events) != 0) return 0;
-    const bool dual = s.kernel_listens;
+    // A listener that the kernel has, too, or a relayed connection, which it may have become while this waits.
+    const bool relayed = s.state == Socket::State::relayed;
+    if (relayed && s.fd < 0) return 0;  // closed by another thread
+    const bool dual = s.kernel_listens || relayed;
+    kernel_fd = {s.fd, relayed ? static_cast<short>(events & (POLLIN | POLLOUT | POLLRDHUP)) : short{POLLIN}, 0};
     if (dual && wait.kernel_due(checked)) {
       checked = wait.now();
       const timespec zero{};

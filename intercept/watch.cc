@@ -4,6 +4,7 @@
 
 #include "intercept/epoll.hh"
 #include "intercept/kernel.hh"
+#include "intercept/relay.hh"
 #include "intercept/socket.hh"
 
 namespace mtcp::intercept {
@@ -25,6 +26,11 @@ void notify(Watchable& w, std::uint32_t events) {
       if ((waiter.events & events) != 0) waiter.sleeper->wake();
       continue;
     }
+    if (i->kind == Watcher::Kind::relay) {
+      auto& relayed = static_cast<Relayed&>(*i);
+      relayed.relay->note_ready(relayed);
+      continue;
+    }
     auto& item = static_cast<EpollItem&>(*i);
     const std::uint32_t interest = item.events & ~kEpollFlags;
     if (interest != 0 && ((interest | EPOLLERR | EPOLLHUP) & events) != 0) make_ready(item);
@@ -39,6 +45,8 @@ std::uint32_t poll_events(const Socket& s, const stack::Worker* worker) {
     case Socket::State::foreign:
     case Socket::State::dead:
       return EPOLLIN | EPOLLRDNORM | EPOLLOUT | EPOLLWRNORM | EPOLLERR | EPOLLHUP | EPOLLRDHUP;
+    case Socket::State::relayed:
+      return 0;  // the kernel is asked
     case Socket::State::listening:
       if (s.listener == nullptr || worker == nullptr) return 0;
       r = worker->readiness(*s.listener);

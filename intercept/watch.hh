@@ -18,9 +18,9 @@ struct Sleeper {
   void wake();
 };
 
-// Membership of an epoll set (EpollItem), or a thread that waits (PollWaiter).
+// Membership of an epoll set (EpollItem), a thread that waits (PollWaiter), or a relay (Relayed).
 struct Watcher {
-  enum class Kind : std::uint8_t { epoll_item, poll_waiter };
+  enum class Kind : std::uint8_t { epoll_item, poll_waiter, relay };
   explicit Watcher(Kind k) : kind(k) {}
   stack::ListHook watch_hook;
   Kind kind;

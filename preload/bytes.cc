@@ -99,6 +99,12 @@ ssize_t sendto(int fd, const void* p, size_t n, int flags, const sockaddr* a, so
   return enter_sending(flags, [&](Engine& e) { return e.sendmsg(fd, &m, flags); });
 }
 
+namespace {
+ssize_t send_ours(int fd, const msghdr* m, int flags) {
+  return enter_sending(flags, [=](Engine& e) { return e.sendmsg(fd, m, flags); });
+}
+}  // namespace
+
 ssize_t writev(int fd, const iovec* v, int n) {
   if (!valid_count(n)) return translate(-EINVAL);
   if (n == 1) return write(fd, v->iov_base, v->iov_len);
@@ -106,15 +112,11 @@ ssize_t writev(int fd, const iovec* v, int n) {
   return enter_sending(0, [&](Engine& e) { return e.sendmsg(fd, &m, 0); });
 }
 
-ssize_t sendmsg(int fd, const msghdr* m, int flags) {
-  return enter_sending(flags, [=](Engine& e) { return e.sendmsg(fd, m, flags); });
-}
-
 int sendmmsg(int fd, mmsghdr* m, unsigned n, int flags) {
   if (n > IOV_MAX) n = IOV_MAX;  // as the kernel does
   for (unsigned done = 0; done < n; ++done) {
     const int before = errno;
-    const ssize_t sent = ours::sendmsg(fd, &m[done].msg_hdr, flags);
+    const ssize_t sent = send_ours(fd, &m[done].msg_hdr, flags);
     if (sent < 0) {
       if (done == 0) return -1;
       errno = before;
@@ -142,3 +144,19 @@ ssize_t __recvfrom_chk(int fd, void* p, size_t n, size_t room, int flags, sockad
 }
 
 }  // namespace mtcp::preload::ours
+
+namespace mtcp::preload {
+
+// A socket of the kernel may carry descriptors of ours to another process.
+ssize_t always::sendmsg(int fd, const msghdr* m, int flags) {
+  const intercept::FdKind kind = kind_of(fd);
+  if (thread.inside() || kind == intercept::FdKind::epoll) return next.sendmsg(fd, m, flags);
+  if (kind == intercept::FdKind::socket) return ours::send_ours(fd, m, flags);
+  if (kind == intercept::FdKind::reserved) return translate<ssize_t>(-EBADF);
+  if (m != nullptr && m->msg_controllen > 0 && engine() != nullptr) {
+    (void)enter([=](intercept::Engine& e) { return e.pass_descriptors(m), 0; });
+  }
+  return next.sendmsg(fd, m, flags);
+}
+
+}  // namespace mtcp::preload

@@ -147,6 +147,7 @@ class FakeEngine final : public Engine {
                        text(timeout).c_str(), text(mask));
   }
 
+  void pass_descriptors(const msghdr* m) override { record("pass_descriptors control=%zu", m->msg_controllen); }
   void before_fork() override { record("before_fork"); }
   void after_fork(bool child) override { record("after_fork child=%d", child ? 1 : 0); }
   void before_exec() override { record("before_exec"); }

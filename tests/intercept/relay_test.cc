@@ -1,0 +1,279 @@
+// Connections that several processes have, step by step: the owner serves when the test says so.
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <catch2/catch.hpp>
+#include <functional>
+#include <utility>
+
+#include "intercept/relay_channel.hh"
+#include "tests/intercept/bench.hh"
+
+using namespace mtcp::intercept;
+using namespace mtcp::intercept::testing;
+
+namespace {
+
+void serve(Bench& b) {
+  for (int i = 0; i < 4; ++i) {
+    {
+      std::unique_lock guard(b->lock);
+      b->relay.serve();
+    }
+    b.settle();
+  }
+}
+
+// Passes `fd` on as sendmsg(2) with SCM_RIGHTS would, and returns the copy that its receiver would have.
+int pass(Bench& b, int fd) {
+  union {
+    char bytes[CMSG_SPACE(sizeof(int))];
+    cmsghdr align;
+  } control{};
+  msghdr m{};
+  m.msg_control = control.bytes;
+  m.msg_controllen = sizeof control.bytes;
+  cmsghdr* c = CMSG_FIRSTHDR(&m);
+  c->cmsg_level = SOL_SOCKET;
+  c->cmsg_type = SCM_RIGHTS;
+  c->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(c), &fd, sizeof fd);
+  b->pass_descriptors(&m);
+  return ::dup(fd);
+}
+
+std::string read_kernel(int fd) {
+  char buffer[4096];
+  const ssize_t n = ::recv(fd, buffer, sizeof buffer, MSG_DONTWAIT);
+  return n < 0 ? "error " + std::to_string(errno) : std::string(buffer, static_cast<std::size_t>(n));
+}
+
+std::uint64_t relayed(Bench& b) {
+  return b->instance->stats().get(mtcp::stack::Counter::relayed_connections);
+}
+
+// Forks; the child runs `body` and this process serves until it is done. The child's exit status.
+int in_child(
+    Bench& b, const std::function<int()>& body, const std::function<void()>& meanwhile = [] {}) {
+  b->before_fork();
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  b->after_fork(child == 0);
+  if (child == 0) {
+    ::alarm(20);
+    ::_exit(body());
+  }
+  meanwhile();
+  int status = 0;
+  while (::waitpid(child, &status, WNOHANG) == 0) {
+    serve(b);
+    ::usleep(200);
+  }
+  serve(b);
+  REQUIRE(WIFEXITED(status));
+  return WEXITSTATUS(status);
+}
+
+}  // namespace
+
+TEST_CASE("a connection that is passed on works at both ends, and ends with the last of them") {
+  Bench b;
+  const auto p = b.pair();
+  REQUIRE(b.send(p.client, "before") == 6);
+  b.settle();
+  const int other = pass(b, p.server);
+  serve(b);
+  CHECK(relayed(b) == 1);
+  CHECK(read_kernel(other) == "before");
+  REQUIRE(b.send(p.server, "one ") == 4);
+  REQUIRE(::send(other, "two", 3, MSG_NOSIGNAL) == 3);
+  serve(b);
+  CHECK(b.recv(p.client) == "one two");
+  REQUIRE(b->close(p.server) == 0);
+  serve(b);
+  CHECK(b.recv(p.client, 1, MSG_DONTWAIT) == "error " + std::to_string(EAGAIN));
+  REQUIRE(::send(other, "three", 5, MSG_NOSIGNAL) == 5);
+  ::close(other);
+  serve(b);
+  CHECK(b.recv(p.client) == "three");
+  CHECK(b.recv(p.client).empty());
+}
+
+TEST_CASE("a passed connection keeps its name, its options and its half closes") {
+  Bench b;
+  const auto p = b.pair();
+  REQUIRE(b.set(p.server, SOL_SOCKET, SO_KEEPALIVE, 1) == 0);
+  const std::uint16_t port = b.port_of(p.server);
+  const int other = pass(b, p.server);
+  CHECK(b.port_of(p.server) == port);
+  sockaddr_in peer{};
+  socklen_t n = sizeof peer;
+  CHECK(b->getpeername(p.server, reinterpret_cast<sockaddr*>(&peer), &n) == 0);
+  CHECK(peer.sin_family == AF_INET);
+  CHECK(b.get(p.server, SOL_SOCKET, SO_KEEPALIVE) == 1);
+  CHECK(b.get(p.server, SOL_SOCKET, SO_ERROR) == 0);
+  REQUIRE(b->shutdown(p.server, SHUT_WR) == 0);
+  serve(b);
+  CHECK(b.recv(p.client).empty());
+  REQUIRE(b.send(p.client, "reply") == 5);
+  serve(b);
+  CHECK(b.recv(p.server) == "reply");
+  REQUIRE(b->shutdown(p.client, SHUT_WR) == 0);
+  serve(b);
+  CHECK(read_kernel(other).empty());
+  ::close(other);
+}
+
+TEST_CASE("more than the pair and the window hold waits, and none of it is lost") {
+  Bench b;
+  const auto p = b.pair(SOCK_NONBLOCK);
+  const int other = pass(b, p.server);
+  std::string sent, got;
+  char buffer[8192];
+  for (int round = 0; round < 4000 && sent.size() < (4U << 20); ++round) {
+    for (std::size_t i = 0; i < sizeof buffer; ++i) buffer[i] = static_cast<char>(sent.size() + i * 7);
+    const ssize_t n = ::send(other, buffer, sizeof buffer, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n > 0) sent.append(buffer, static_cast<std::size_t>(n));
+    if (n < 0 || round % 5 == 0) {
+      serve(b);
+      std::string part = b.recv(p.client, 100'000, MSG_DONTWAIT);
+      if (!part.starts_with("error")) got += part;
+    }
+  }
+  ::close(other);
+  REQUIRE(b->close(p.server) == 0);
+  for (int i = 0; i < 4000; ++i) {
+    serve(b);
+    const std::string part = b.recv(p.client, 100'000, MSG_DONTWAIT);
+    if (part.empty()) break;
+    if (!part.starts_with("error")) got += part;
+  }
+  REQUIRE(sent.size() >= (4U << 20));
+  CHECK(got.size() == sent.size());
+  CHECK((got == sent));
+}
+
+TEST_CASE("a reset of the connection ends the relay for its users") {
+  Bench b;
+  const auto p = b.pair();
+  const int other = pass(b, p.server);
+  serve(b);
+  const linger hard{.l_onoff = 1, .l_linger = 0};
+  REQUIRE(b->setsockopt(p.client, SOL_SOCKET, SO_LINGER, &hard, sizeof hard) == 0);
+  REQUIRE(b->close(p.client) == 0);
+  serve(b);
+  CHECK(read_kernel(other).empty());
+  CHECK(::send(other, "x", 1, MSG_NOSIGNAL) == -1);
+  CHECK(errno == EPIPE);
+  ::close(other);
+}
+
+TEST_CASE("without room for a relay the connection stays as it was") {
+  Bench b;
+  const auto p = b.pair();
+  b.kernel.fail_next["socketpair"] = EMFILE;
+  ::close(pass(b, p.server));
+  REQUIRE(b.send(p.client, "unharmed") == 8);
+  b.settle();
+  CHECK(b.recv(p.server) == "unharmed");
+  CHECK(relayed(b) == 0);
+}
+
+TEST_CASE("a fork without connections makes no channel") {
+  Bench b;
+  const int l = b.listener();
+  REQUIRE(l >= 0);
+  const int before = b.kernel.total();
+  b->before_fork();
+  b->after_fork(false);
+  CHECK(b.kernel.total() == before);
+}
+
+TEST_CASE("a child that uses a connection gets a relay, one that does not gets none") {
+  Bench b;
+  const auto p = b.pair();
+  REQUIRE(in_child(b, [] { return 0; }) == 0);
+  CHECK(relayed(b) == 0);
+  REQUIRE(in_child(b, [&] { return b.send(p.server, "child") == 5 ? 0 : 1; }) == 0);
+  CHECK(relayed(b) == 1);
+  CHECK(b.recv(p.client) == "child");
+  REQUIRE(b.send(p.server, "parent") == 6);
+  serve(b);
+  CHECK(b.recv(p.client) == "parent");
+}
+
+TEST_CASE("a connection that its process has closed stays open for a child that has not decided") {
+  Bench b;
+  const auto p = b.pair();
+  int gate[2];
+  REQUIRE(::pipe(gate) == 0);
+  const auto child = [&] {
+    char c = 0;
+    if (::read(gate[0], &c, 1) != 1) return 1;
+    return b->close(p.server) == 0 && ::read(gate[0], &c, 1) == 1 ? 0 : 2;
+  };
+  const auto parent = [&] {
+    REQUIRE(b->close(p.server) == 0);
+    serve(b);
+    CHECK(b.recv(p.client, 1, MSG_DONTWAIT) == "error " + std::to_string(EAGAIN));
+    REQUIRE(::write(gate[1], "x", 1) == 1);
+    std::string end = "nothing yet";
+    for (int i = 0; i < 10'000 && !end.empty(); ++i) {
+      serve(b);
+      end = b.recv(p.client, 1, MSG_DONTWAIT);
+      ::usleep(200);
+    }
+    CHECK(end.empty());
+    REQUIRE(::write(gate[1], "x", 1) == 1);
+  };
+  REQUIRE(in_child(b, child, parent) == 0);
+  ::close(gate[0]);
+  ::close(gate[1]);
+}
+
+TEST_CASE("a connection made after the fork is not held by the child") {
+  Bench b;
+  const auto p = b.pair();
+  int gate[2];
+  REQUIRE(::pipe(gate) == 0);
+  const auto parent = [&] {
+    const auto q = b.pair();
+    REQUIRE(b->close(q.server) == 0);
+    b.settle();
+    CHECK(b.recv(q.client).empty());
+    REQUIRE(::write(gate[1], "x", 1) == 1);
+  };
+  const auto child = [&] {
+    char c = 0;
+    return ::read(gate[0], &c, 1) == 1 ? 0 : 1;
+  };
+  REQUIRE(in_child(b, child, parent) == 0);
+  REQUIRE(b.send(p.client, "x") == 1);
+  ::close(gate[0]);
+  ::close(gate[1]);
+}
+
+TEST_CASE("a child whose owner is gone is told that there is no connection") {
+  Bench b;
+  const auto p = b.pair();
+  b->before_fork();
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  b->after_fork(child == 0);
+  if (child == 0) {
+    ::alarm(20);
+    char c = 0;
+    const ssize_t got = b->recv(p.server, &c, 1, 0);
+    ::_exit(got == -ECONNRESET || got == -ENOTCONN ? 0 : 1);
+  }
+  // This process closes its channel as if it ended.
+  ::usleep(20'000);
+  {
+    std::unique_lock guard(b->lock);
+    (void)b->relay.after_fork_in_child();
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
