@@ -1,0 +1,37 @@
+"""Clients of forking_server.py: several at a time, several rounds. Says "good N" when all answers were right."""
+
+import socket
+import sys
+import threading
+
+host, port, at_a_time, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+good = []
+
+
+def converse(number):
+    with socket.create_connection((host, port), 10) as s, s.makefile("rwb") as f:
+        s.settimeout(20)
+        for line in (b"hello %d\n" % number, b"x" * 5000 + b"\n"):
+            f.write(line)
+            f.flush()
+            assert f.readline() == line
+        f.write(b"peer\n")
+        f.flush()
+        assert f.readline().decode().strip() == s.getsockname()[0]
+        f.write(b"program\n")
+        f.flush()
+        assert f.readline() == b"from a program\n"
+        f.write(b"size 1048576\n")
+        f.flush()
+        s.shutdown(socket.SHUT_WR)
+        assert f.read() == b"0123456789abcdef" * 65536
+    good.append(number)
+
+
+for r in range(rounds):
+    threads = [threading.Thread(target=converse, args=(r * at_a_time + i,)) for i in range(at_a_time)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+print("good", len(good))
