@@ -1,0 +1,125 @@
+// A connection that is handed to another program or process: exec, SCM_RIGHTS, sendfile from a child.
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/sendfile.h>
+
+#include <cstring>
+
+#include "tests/parity/child.hh"
+
+using namespace parity;
+
+TEST_CASE("shared: a child sends a file", "[shared]") {
+  Pair pair = connected_pair();
+  const std::string content = pattern(300'000, 4);
+  FILE* file = ::tmpfile();
+  REQUIRE(file != nullptr);
+  REQUIRE(::fwrite(content.data(), 1, content.size(), file) == content.size());
+  REQUIRE(::fflush(file) == 0);
+  Child child([&] {
+    pair.client.reset();
+    off_t offset = 0;
+    while (offset < static_cast<off_t>(content.size())) {
+      if (::sendfile(pair.server, ::fileno(file), &offset, content.size()) <= 0) return 1;
+    }
+    return 0;
+  });
+  pair.server.reset();
+  REQUIRE((receive_until_end(pair.client) == content));
+  REQUIRE(child.wait() == 0);
+  ::fclose(file);
+}
+
+TEST_CASE("shared: exec gives a program the connection as its standard streams", "[shared]") {
+  Pair pair = connected_pair();
+  Child child([&] {
+    ::dup2(pair.server, 0);
+    ::dup2(pair.server, 1);
+    ::execl("/bin/cat", "cat", nullptr);
+    return 98;
+  });
+  pair.server.reset();
+  REQUIRE(send_all(pair.client, "meow"));
+  REQUIRE(receive_exactly(pair.client, 4) == "meow");
+  ::shutdown(pair.client, SHUT_WR);
+  REQUIRE(ends(pair.client));
+  REQUIRE(child.wait() == 0);
+}
+
+TEST_CASE("shared: exec gives a program the connection under another number", "[shared]") {
+  Pair pair = connected_pair();
+  Child child([&] {
+    // It may have this number already: then dup2 changes nothing.
+    const bool there = pair.server == 9 ? ::fcntl(9, F_SETFD, 0) == 0 : ::dup2(pair.server, 9) == 9;
+    if (!there) return 97;
+    ::execl("/bin/sh", "sh", "-c", "read line <&9; echo \"got $line\" >&9", nullptr);
+    return 98;
+  });
+  pair.server.reset();
+  REQUIRE(send_all(pair.client, "this\n"));
+  const std::string got = receive_until_end(pair.client);
+  REQUIRE(child.wait() == 0);
+  REQUIRE(got == "got this\n");
+}
+
+TEST_CASE("shared: popen and system leave connections alone", "[shared]") {
+  Pair pair = connected_pair();
+  FILE* out = ::popen("echo hello", "re");
+  REQUIRE(out != nullptr);
+  char line[32] = {};
+  REQUIRE(::fgets(line, sizeof line, out) != nullptr);
+  REQUIRE(std::string(line) == "hello\n");
+  REQUIRE(::pclose(out) == 0);
+  REQUIRE(::system("true") == 0);
+  REQUIRE(send_all(pair.client, "still"));
+  REQUIRE(receive_exactly(pair.server, 5) == "still");
+  pair.server.reset();
+  REQUIRE(ends(pair.client));
+}
+
+TEST_CASE("shared: a connection passed by SCM_RIGHTS works at the receiver", "[shared]") {
+  Pair pair = connected_pair();
+  int way[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, way) == 0);
+  Child child([&] {
+    pair.client.reset();
+    pair.server.reset();
+    char byte = 0;
+    iovec v{&byte, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    msghdr m{};
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = control;
+    m.msg_controllen = sizeof control;
+    if (::recvmsg(way[1], &m, 0) != 1) return 1;
+    cmsghdr* c = CMSG_FIRSTHDR(&m);
+    if (c == nullptr) return 2;
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    return echo_until_end(fd);
+  });
+  char byte = 'x';
+  iovec v{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr m{};
+  m.msg_iov = &v;
+  m.msg_iovlen = 1;
+  m.msg_control = control;
+  m.msg_controllen = sizeof control;
+  cmsghdr* c = CMSG_FIRSTHDR(&m);
+  c->cmsg_level = SOL_SOCKET;
+  c->cmsg_type = SCM_RIGHTS;
+  c->cmsg_len = CMSG_LEN(sizeof(int));
+  const int passed = pair.server;
+  std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
+  REQUIRE(::sendmsg(way[0], &m, 0) == 1);
+  pair.server.reset();
+  REQUIRE(send_all(pair.client, "passed on"));
+  REQUIRE(receive_exactly(pair.client, 9) == "passed on");
+  ::shutdown(pair.client, SHUT_WR);
+  REQUIRE(ends(pair.client));
+  REQUIRE(child.wait() == 0);
+  ::close(way[0]);
+  ::close(way[1]);
+}
