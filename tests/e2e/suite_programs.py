@@ -251,8 +251,9 @@ def serve_with_apache(context, mpm, processes, connections):
     expect_wrk(client, f"{url}/s64", connections=connections, more=("-H", "Connection: close"))
     expect_files(client, url, ["m1"])
     stop(program)
-    log = (prefix / "error.log").read_text()
-    bad = [line for line in log.splitlines() if any(word in line for word in (":alert]", ":crit]", ":emerg]", "exit signal", ":error]"))]
+    # AH00484, all threads busy, is no complaint: connections that close linger in theirs, and those that come wait.
+    log = [line for line in (prefix / "error.log").read_text().splitlines() if "AH00484" not in line]
+    bad = [line for line in log if any(word in line for word in (":alert]", ":crit]", ":emerg]", "exit signal", ":error]"))]
     expect(not bad, f"Apache complains: {bad[:3]}")
 
 
