@@ -18,7 +18,7 @@ REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "packet", "por
                  "port device", "port memif", "port split", "ports", "preload", "preload-names", "preload-programs", "steering",
                  "tcp_data", "thread_stress", "wheel", "wire"}
 REQUIRED_SIM = {"sim_churn", "sim_loopback", "sim_passive", "sim_recovery", "sim_sharing", "sim_shortage", "sim_smoke", "sim_stacks",
-                "sim_states", "sim_transfer"}
+                "sim_stacks_churn", "sim_states", "sim_transfer"}
 # Those of them that need no DPDK, no shim and no device: what runs under the sanitizers.
 REQUIRED_SANITIZED = REQUIRED_SIM | {"base", "flow_table", "ip", "packet", "ports", "steering", "tcp_data", "wheel", "wire"}
 

@@ -69,6 +69,7 @@ enum PacketFlag : std::uint16_t {
   kTxL4Offload = 1 << 3,  // the device fills in the TCP checksum
   kPayloadSum = 1 << 4,   // payload_sum is valid
   kHandover = 1 << 5,     // no frame but a message of another stack: Port::hand_over
+  kSecondRound = 1 << 6,  // all stacks have looked at it, and now look again (stack/steering)
 };
 
 // A source of packets, shared by all that use a device. Not for the fast path: see PacketCache.

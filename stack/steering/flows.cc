@@ -22,10 +22,16 @@ bool SteeringPort::forward_unknown(Packet* p) {
   const std::span<const std::byte> frame{begin, static_cast<std::size_t>(p->end() - begin)};
   const FrameKind kind = classify(frame, hash_);
   if (kind.kind != FrameKind::Kind::flow) return false;
-  const std::uint32_t to = next_to_try(kind.hash, p->payload_len);
+  std::uint32_t to = next_to_try(kind.hash, p->payload_len);
+  if (to == kMaxStacks && (p->flags & kSecondRound) == 0) {
+    // While it went round, the flow may have been handed over to a stack that had looked already.
+    p->payload_len = static_cast<std::uint16_t>(1U << me_);
+    p->flags |= kSecondRound;
+    to = next_to_try(kind.hash, p->payload_len);
+  }
   if (to == kMaxStacks) return false;
   // If its mailbox is full the packet is lost like any other: an answer from us would be a wrong one.
-  if (post(to, {MailKind::frame, p->payload_len, static_cast<std::uint16_t>(p->flags & kRxL4Good), frame}))
+  if (post(to, {MailKind::frame, p->payload_len, static_cast<std::uint16_t>(p->flags & (kRxL4Good | kSecondRound)), frame}))
     ring(1U << to);
   pool_.free(&p, 1);
   return true;

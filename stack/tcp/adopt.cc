@@ -205,8 +205,12 @@ void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   const FlowKey& key = m.head.key;
   const std::uint32_t hash = flows.hash(key);
   const Result<const Path*> path = network.path(key.remote, key.local);
+  const Time created = now - milliseconds(std::min(m.terms.age_ms, kMostAge));
   Listener* l = find_adopter(key, hash);
-  if (!path || l == nullptr || find_flow(key, hash)) return stats.add(Counter::adoptions_refused);
+  // Of two answers to one peer the later one counts: it asked again because it had not seen the first.
+  const FlowRef ref = find_flow(key, hash);
+  const bool older = ref.kind() == FlowRef::Kind::syn_entry && priv->syn_entries.at(ref.index()).created >= created;
+  if (!path || l == nullptr || older || !make_way(key, hash)) return stats.add(Counter::adoptions_refused);
   const std::uint32_t index = priv->syn_entries.create();
   if (index == Slab<SynEntry>::kNone) return stats.add(Counter::syn_backlog_full);
   SynEntry& e = priv->syn_entries.at(index);
@@ -224,7 +228,7 @@ void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   e.retries = std::max<std::uint8_t>(m.retries, 1);  // no RTT sample of a detour
   e.listener = l;
   e.path = *path;
-  e.created = now - milliseconds(std::min(m.terms.age_ms, kMostAge));
+  e.created = created;
   if (!flows.insert(hash, FlowRef(FlowRef::Kind::syn_entry, index))) {
     priv->syn_entries.destroy(index);
     return stats.add(Counter::no_connection_slots);

@@ -151,27 +151,28 @@ void Tcp::reset_unaccepted(Listener& l, Duration patience, Time now) {
   }
 }
 
-// True: something waits for the next tick.
-bool Tcp::tend_listener(Listener& l, Time now) {
-  if (!l.left && !l.unwatched) return false;
+// When it is to be looked at again.
+Time Tcp::tend_listener(Listener& l, Time now) {
+  const Time next_tick = Time(milliseconds(priv->last_tick + 1));
+  if (!l.left && !l.unwatched) return kNever;
   hand_over_queue(l, now);
-  if (!l.left) return l.accept_count != 0;
+  if (!l.left) return l.accept_count != 0 ? next_tick : kNever;
   reset_unaccepted(l, kPatience, now);
-  // Half-open ones go on here: forget_syn_entry() tells of their end.
-  if (l.accept_count != 0 || l.syn_count != 0) return l.accept_count != 0;
-  if (!takes_new(l, now)) {
-    close_listener(l, now);
-    return false;
-  }
-  return true;
+  if (l.accept_count != 0) return next_tick;
+  // A while longer, also if others serve: what they sent before they knew must not find it gone.
+  const Time end = l.left_since + kPatience;
+  if (now < end) return end;
+  if (l.syn_count != 0) return kNever;  // these go on here, and forget_syn_entry() tells of their end
+  close_listener(l, now);
+  return kNever;
 }
 
 void Tcp::hand_over_waiting(Time now) {
   priv->handover_now = false;
-  bool waiting = false;
+  Time due = kNever;
   if (port != nullptr)
-    priv->listeners.for_each([&](Listener& l, std::uint32_t) { waiting = tend_listener(l, now) || waiting; });
-  priv->handover_waiting = waiting;
+    priv->listeners.for_each([&](Listener& l, std::uint32_t) { due = std::min(due, tend_listener(l, now)); });
+  priv->handover_due = due;
 }
 
 void Tcp::hand_over_half_open(Listener& l, Time now) {

@@ -65,8 +65,8 @@ struct Tcp::Private {
     Time deadline;
   };
   std::vector<Adopting> adopting;
-  bool handover_now = false;      // something has become ready to be handed over
-  bool handover_waiting = false;  // nobody took it: again with the next tick
+  bool handover_now = false;    // something has become ready to be handed over
+  Time handover_due = kNever;   // and what nobody took, or is to end, is looked at again
   bool link_was_up = false;
   bool serving = false;          // what the port was told
   struct Orphan {

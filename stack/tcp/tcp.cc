@@ -218,7 +218,7 @@ std::size_t Tcp::run_timers(Time now) {
   run_syn_timers(now);
   run_time_wait_timers(now);
   if (!priv->adopting.empty()) abandon_adoptions(now);
-  priv->handover_now = priv->handover_now || priv->handover_waiting;
+  priv->handover_now = priv->handover_now || now >= priv->handover_due;
   if (port != nullptr) {
     port->service(now);
     tell_orphans(now);
@@ -278,7 +278,8 @@ Time Tcp::next_deadline() const {
   Time first = std::min(wheel.next_deadline(), priv->network_due);
   if (!priv->told.empty()) first = std::min(first, priv->told.front().again);
   if (!priv->adopting.empty()) first = std::min(first, priv->adopting.front().deadline);
-  if (priv->orphans_waiting || priv->handover_waiting) first = std::min(first, Time(milliseconds(priv->last_tick + 1)));
+  first = std::min(first, priv->handover_due);
+  if (priv->orphans_waiting) first = std::min(first, Time(milliseconds(priv->last_tick + 1)));
   for (std::size_t i = 0; i < Private::kSynLists; ++i)
     if (const SynEntry* e = priv->syn_lists[i].front(); e != nullptr) first = std::min(first, e->deadline);
   return std::min(first, time_wait_deadline());

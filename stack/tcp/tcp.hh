@@ -75,7 +75,7 @@ class Tcp {
   void set_watched(Listener& l, bool watched);
   [[nodiscard]] bool takes_new(const Listener& l, Time now) const;  // `l` was left, and nobody else serves yet
   void hand_over_waiting(Time now);
-  bool tend_listener(Listener& l, Time now);
+  Time tend_listener(Listener& l, Time now);
   void end_listeners(Time now);  // the process ends
   enum class Handover : std::uint8_t { done, refused, impossible };
   Handover try_hand_over(Connection& c, Time now);
