@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "stack/port/port.hh"
@@ -38,6 +39,9 @@ class Device {
   // One queue without the other stacks: for tests and tools. Null if a living process has it; the claim of a
   // process that died is taken over. `stack` is distinct among all that do so.
   virtual std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) = 0;
+  // All that it has open, which the application must not close: fixed once it is open, but for a private
+  // device's (memif).
+  [[nodiscard]] virtual std::span<const int> descriptors() const { return {}; }
   // For the child of a fork that will not use its parent's device: closes the inherited descriptors, so that
   // the peer notices when the parent dies. After this, and without it in any process but the opener, the
   // object and its ports are to be leaked or destroyed only; destroying a port does not release the parent's

@@ -57,6 +57,8 @@ std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048
 
 }  // namespace
 
+std::string interface_of(const std::string& port) { return value_of(port, "iface"); }
+
 std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues) {
   std::string port = config.port;
   const auto add = [&](const char* key, std::uint32_t value) {

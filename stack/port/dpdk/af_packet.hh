@@ -13,6 +13,8 @@
 
 namespace mtcp::stack::dpdk {
 
+// The interface that a device string names; empty if none.
+std::string interface_of(const std::string& port);
 // The device string with what the user left out: queues, ring and frame sizes.
 std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues);
 // Looks before DPDK does, because its own words ("ioctl failed") help nobody: false and `message` if the

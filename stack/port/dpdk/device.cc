@@ -19,6 +19,7 @@
 #include "stack/port/dpdk/card_lock.hh"
 #include "stack/port/dpdk/dpdk_device.hh"
 #include "stack/port/dpdk/eal.hh"
+#include "stack/port/dpdk/interface_lock.hh"
 #include "stack/port/dpdk/interrupts.hh"
 #include "stack/port/dpdk/memif.hh"
 
@@ -73,6 +74,7 @@ DpdkDevice::~DpdkDevice() {
 void DpdkDevice::abandon() {
   if (getpid() == opener_) return;
   card_.release();
+  interface_.release();
   close_all_descriptors();
 }
 
@@ -105,6 +107,8 @@ bool DpdkDevice::start_environment(std::string& message) {
                                      : config_.queues * MbufPool::memory(config_.packets, frame());
   eal.memory =
       pools + config_.queues * 64 * std::size_t{config_.rx_ring + config_.tx_ring} + (std::size_t{16} << 20);
+  const std::string interface = interface_of(config_.port);
+  if (!interface.empty() && !interface_.take(interface, message)) return false;
   if (kind_ == Kind::pci) {
     if (!card_.take(config_.port, message)) return false;  // the environment resets the card
     eal.pci = config_.port;

@@ -12,6 +12,7 @@
 #include "stack/packet/heap_pool.hh"
 #include "stack/port/device.hh"
 #include "stack/port/dpdk/card_lock.hh"
+#include "stack/port/dpdk/interface_lock.hh"
 #include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/libc_calls.hh"
 #include "stack/port/dpdk/pool.hh"
@@ -38,6 +39,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   std::unique_ptr<Port> join() override;
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override;
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
+  [[nodiscard]] std::span<const int> descriptors() const override { return open_descriptors(); }
   void abandon() override;
 
   // --- SharedDevice
@@ -83,6 +85,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   DeviceConfig config_;
   const pid_t opener_;
   CardLock card_;
+  InterfaceLock interface_;
   bool probed_ = false;
   bool automatic_queues_ = false;
   DeviceState state_;

@@ -129,6 +129,8 @@ int move_high(int fd) {
   return fd;
 }
 
+std::span<const int> open_descriptors() { return watch().descriptors; }
+
 void close_all_descriptors() {
   for (const int fd : std::exchange(watch().descriptors, {})) system_call(SYS_close, fd);
 }

@@ -17,6 +17,8 @@ long system_call(long number, long a = 0, long b = 0, long c = 0, long d = 0, lo
 // without us. Returns the new number, or `fd` itself with O_CLOEXEC if there is no high number. Negative
 // values pass through.
 int move_high(int fd);
+// What move_high() has seen and DPDK has not closed again.
+[[nodiscard]] std::span<const int> open_descriptors();
 // Closes all that DPDK has opened: for the child of a fork, which must not keep its parent's peers from
 // noticing when the parent dies. Mapped memory stays.
 void close_all_descriptors();

@@ -1,0 +1,26 @@
+// An interface of the kernel belongs to one program: two that opened it would each answer for what is the other's.
+#pragma once
+
+#include <string>
+
+namespace mtcp::stack::dpdk {
+
+// An abstract Unix socket: its name is known in this network namespace only, as the interface's is, and it leaves
+// nothing behind. Children of a fork hold it too, as they hold the interface.
+class InterfaceLock {
+ public:
+  InterfaceLock() = default;
+  ~InterfaceLock() { release(); }
+  InterfaceLock(const InterfaceLock&) = delete;
+  InterfaceLock& operator=(const InterfaceLock&) = delete;
+
+  // False and `message` (who has it) if another program still has the interface after a second: so long a server that
+  // is stopped and started again may take to go.
+  bool take(const std::string& interface, std::string& message);
+  void release();
+
+ private:
+  int fd_ = -1;
+};
+
+}  // namespace mtcp::stack::dpdk
