@@ -72,9 +72,11 @@ int Process::accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
   if (s == nullptr) return -EBADF;
   if (s->state != Socket::State::listening) return -EINVAL;
   if (s->listener == nullptr) {
+    want(*s);
     // Without a stack the kernel's side still serves a wildcard listener.
     if (const int error = ensure_started(); error != 0 && !s->kernel_listens) return error;
   }
+  attend(*s);
   int result = accept_once(*this, *s, a, n, flags);
   if (result != -EAGAIN) return result;
   if (retry_after_turn(*this, *s)) {

@@ -21,6 +21,24 @@ class Hold {
   Socket& socket_;
 };
 
+// A call that waits for a listener, while it lives; nothing for other sockets. The socket is held.
+class ListenerWait {
+ public:
+  ListenerWait(Process& process, Socket& s) : process_(process), socket_(s), listens_(s.state == Socket::State::listening) {
+    if (listens_) process.begin_wait_for(s);
+  }
+  ~ListenerWait() {
+    if (listens_) process_.end_wait_for(socket_);
+  }
+  ListenerWait(const ListenerWait&) = delete;
+  ListenerWait& operator=(const ListenerWait&) = delete;
+
+ private:
+  Process& process_;
+  Socket& socket_;
+  bool listens_;
+};
+
 [[nodiscard]] inline stack::Time deadline_after(stack::Duration timeout) {
   return timeout == stack::Duration::zero() ? stack::kNever : now() + timeout;
 }

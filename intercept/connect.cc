@@ -41,6 +41,7 @@ int start(Process& process, Socket& s, stack::Endpoint remote) {
         remote.address.is_v4() || !s.v6 ? stack::IpAddress::v4(127, 0, 0, 1) : stack::IpAddress{};
     if (!remote.address.is_v4()) remote.address.bytes[15] = 1;
   }
+  if (process.router.owns(remote.address)) process.want_port(remote.port);
   process.instance->moved(0);  // thousands of connects in a row: their SYNs leave as they come
   const auto connection = process.instance->worker().connect(s.local, remote, s.options, now());
   if (!connection) {
@@ -101,11 +102,7 @@ int abandon_connect(Process& process, Socket& s) {
 }
 
 int stop_listening(Process& process, Socket& s) {
-  if (s.listener != nullptr) {
-    s.listener->user = nullptr;
-    process.instance->worker().close(*s.listener, now());
-  }
-  s.listener = nullptr;
+  if (s.listener != nullptr) process.end_listening(s, false);
   s.kernel_listens = false;
   s.state = Socket::State::undecided;
   const sockaddr none{.sa_family = AF_UNSPEC, .sa_data = {}};

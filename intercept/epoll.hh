@@ -38,6 +38,7 @@ struct EpollSet : Watchable {
   std::uint32_t descriptors = 0;  // dup'ed epoll descriptors
   std::uint32_t holds = 0;        // waits in progress
   std::uint32_t kernel_members = 0;  // registrations in the kernel's set, at least
+  std::uint32_t interest_seen = 0;  // Process::interest_version when its listeners were last put on the stack
   stack::Time kernel_checked{};   // when the kernel's part was last looked at
   bool calls_back = false;        // the process's bell is in the kernel's set: see callback.cc
   stack::Time calls_back_until{};

@@ -49,16 +49,6 @@ int without_bell(epoll_event* events, int n, const void* mark) {
       events);
 }
 
-bool needs_stack(EpollSet& set) {
-  for (EpollItem* i = set.items.front(); i != nullptr; i = set.items.next(*i)) {
-    if (i->target->watchable_type == Watchable::Type::socket &&
-        static_cast<Socket&>(*i->target).state == Socket::State::listening) {
-      return true;
-    }
-  }
-  return false;
-}
-
 }  // namespace
 
 // The set behind an epoll descriptor, made when the first socket of ours is put into it. -errno if `ep` is no
@@ -132,6 +122,7 @@ int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
       if (item == nullptr) return -ENOENT;
       if (item->in_kernel) (void)kernel_member(ep, EPOLL_CTL_DEL, fd, nullptr);
       delete item;
+      interest_changed(*target);
       return 0;
     default:
       return -EINVAL;
@@ -158,8 +149,24 @@ int Process::epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const e
   set.kernel_members += in_kernel ? 1 : 0;
   target.watchers.push_back(*item);
   set.items.push_back(*item);
+  interest_changed(target);
+  // A thread that waits in this set has shown interest in all that comes into it.
+  if (set.holds > 0 && want_members(set)) (void)ensure_started();
   rearm(*item);
   return 0;
+}
+
+// A registration of `target` has come, changed or gone.
+void Process::interest_changed(Watchable& target) {
+  if (target.watchable_type == Watchable::Type::epoll_set) {
+    ++interest_version;
+    return;
+  }
+  auto& s = static_cast<Socket&>(target);
+  if (s.state != Socket::State::listening) return;
+  if (s.listener == nullptr) ++interest_version;
+  if (s.callers == 0) stop_attending(s);
+  watch_changed(s);
 }
 
 int Process::epoll_modify(EpollItem& item, int ep, const epoll_event& e) {
@@ -170,6 +177,7 @@ int Process::epoll_modify(EpollItem& item, int ep, const epoll_event& e) {
   }
   item.events = e.events | EPOLLERR | EPOLLHUP;
   item.data = e.data;
+  interest_changed(*item.target);
   rearm(item);
   return 0;
 }
@@ -191,8 +199,9 @@ int Process::epoll_wait(int ep, epoll_event* out, int n, const timespec* timeout
     return kernel.epoll_pwait2(ep, out, n, timeout, mask);
   }
   if (set->inherited) claim_members(*this, *set);
-  if (instance == nullptr && needs_stack(*set))
-    (void)ensure_started();  // it has said why; the kernel's part goes on
+  if (set->interest_seen != interest_version || instance == nullptr) [[unlikely]] {
+    if (want_members(*set)) (void)ensure_started();  // it has said why; the kernel's part goes on
+  }
   ++set->holds;
   const int result = epoll_wait_loop(guard, *set, ep, {out, static_cast<std::size_t>(n)}, timeout, mask);
   release(*set);
@@ -211,7 +220,7 @@ int Process::epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int e
                           : deadline_of(timeout, now()),
                 mask);
   const auto n = static_cast<int>(out.size());
-  if (instance == nullptr && needs_stack(set)) wait.require_stack();
+  if (instance == nullptr && want_members(set)) wait.require_stack();
   // The kernel's part is looked at once in a call that has something to return, and by time while it spins.
   for (bool first = true;; first = false) {
     wait.turn();
@@ -308,7 +317,11 @@ void Process::release(EpollSet& set) {
 }
 
 void Process::finish(EpollSet& set) {
-  while (EpollItem* item = set.items.front()) delete item;
+  while (EpollItem* item = set.items.front()) {
+    Watchable& target = *item->target;
+    delete item;
+    interest_changed(target);
+  }
   forget_target(set);
   delete &set;
 }

@@ -9,6 +9,7 @@
 
 #include "intercept/clock.hh"
 #include "intercept/options.hh"
+#include "intercept/watch.hh"
 #include "stack/port/device.hh"
 #include "stack/worker.hh"
 
@@ -55,6 +56,8 @@ class Instance {
   [[nodiscard]] std::span<const int> pollable() const;
 
   Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null
+  // Who wants to be woken when the last of the sleepers is back. Lock held.
+  Sleeper* parked = nullptr;
 
   // How often turn() has been called, and how many threads sleep on its behalf: what the steward looks at
   // without the lock.

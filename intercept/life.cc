@@ -43,7 +43,9 @@ void disown(Socket& s, std::int16_t channel) {
   }
   s.connection = nullptr;
   s.listener = nullptr;
-  s.holds = 0;  // the threads that were inside a call are not here
+  s.shared = s.state == Socket::State::listening;
+  s.wanted = s.watched = s.attention = false;
+  s.holds = s.callers = 0;  // the threads that were inside a call are not here
 }
 
 // Whether a descriptor is to be open in the program that exec starts: as a bound or fresh kernel socket, or as the end of
@@ -75,18 +77,22 @@ void set_close_on_exec(Process& process, bool as_application_wants) {
 // What the peers have not acknowledged yet, and who has not got our FIN.
 struct Undelivered {
   std::uint64_t amount = 0;
+  bool others_serve = false;  // other stacks take this device's connections
   stack::Time reader_heard{};  // the last word of a peer whose window is closed: it lives, and its program
                                // reads slowly
 };
 
-Undelivered undelivered(const stack::Worker& worker) {
+Undelivered undelivered(const stack::Worker& worker, bool others_serve) {
   Undelivered sum;
+  sum.others_serve = others_serve;
   worker.for_each(
       [](void* context, const stack::ConnectionInfo& info) {
         const bool closing = info.state == stack::State::fin_wait_1 || info.state == stack::State::closing ||
                              info.state == stack::State::last_ack;
         auto& out = *static_cast<Undelivered*>(context);
-        out.amount += info.tx_queued + (closing ? 1U : 0U);
+        // The application has closed all that it had: this one waits to be handed over to another stack.
+        const bool unaccepted = info.state == stack::State::established || info.state == stack::State::close_wait;
+        out.amount += info.tx_queued + (closing || (unaccepted && out.others_serve) ? 1U : 0U);
         if (info.tx_unsent > 0 && info.snd_wnd < info.flight + info.mss)
           out.reader_heard = std::max(out.reader_heard, info.last_received);
       },
@@ -130,6 +136,7 @@ void hand_over(Process& process) {
 // peers have everything, as long as there is progress; who has not got everything then is told so by a reset.
 void deliver(Process& process, stack::Duration at_most) {
   const stack::Duration patience = std::min<stack::Duration>(at_most, stack::milliseconds(500));
+  const stack::Port* port = process.instance->port();
   constexpr stack::Duration kReaderPatience = stack::seconds(4);  // a window probe or two (RFC 9293 3.8.6.1)
   const stack::Time end = now() + at_most;
   std::uint64_t before = UINT64_MAX;
@@ -137,7 +144,7 @@ void deliver(Process& process, stack::Duration at_most) {
   for (;;) {
     const stack::Time t = now();
     (void)process.instance->turn(t);
-    const Undelivered left = undelivered(process.instance->worker());
+    const Undelivered left = undelivered(process.instance->worker(), port != nullptr && port->others_serve());
     if (left.amount < before) give_up = t + patience;
     give_up = std::max(give_up, left.reader_heard + kReaderPatience);
     before = std::min(before, left.amount);
@@ -160,7 +167,11 @@ void Process::before_fork() {
 void Process::after_fork(bool child) {
   if (!child) {
     // The child has these kernel sockets, too: they must not come back from the pool as fresh ones.
-    for_each_socket(*this, [](Socket& s) { s.kernel_dirty = true; });
+    for_each_socket(*this, [this](Socket& s) {
+      s.kernel_dirty = true;
+      s.forked = s.state == Socket::State::listening;
+      watch_changed(s);
+    });
     heritage.after_fork_in_parent();
     relay.after_fork_in_parent();
     lock.unlock();
@@ -180,7 +191,6 @@ void Process::after_fork(bool child) {
   for_each_socket(*this, [channel](Socket& s) {
     disown(s, channel);
     s.kernel_dirty = true;
-    s.shared = s.state == Socket::State::listening;
   });
   for (int fd = 0; fd < files.end(); ++fd) {
     if (Watchable* w = files.watchable(fd); w != nullptr) forget_waiters(*w);
@@ -191,6 +201,9 @@ void Process::after_fork(bool child) {
     forget_target(*s);
   }
   closed_in_use.clear();
+  ++interest_version;
+  watched_listeners = 0;
+  attended.clear();
   forget_waits();
   pool.clear();
 }
@@ -218,6 +231,13 @@ void Process::at_exit() {
   if (::getpid() != pid) return;  // the child of a vfork: nothing here is its own
   std::unique_lock guard(lock);
   end_connections(stack::seconds(10), true);
+  if (!started() || options.device.port.empty() || options.device.is_private()) return;
+  // The stack leaves its device, so that the others have its queues at once. There is none any more in this process.
+  exiting = true;
+  guard.unlock();
+  steward.reset();
+  guard.lock();
+  instance.reset();
 }
 
 // The interrupted thread may hold locks of libc's: the steward does it.
@@ -238,7 +258,7 @@ void Process::end_connections(stack::Duration at_most, bool others_go_on) {
       s.connection->user = nullptr;
       instance->worker().close(*s.connection, now());
     } else if (s.listener != nullptr) {
-      close_listener(s);
+      end_listening(s, s.shared || s.forked);
     } else {
       return;
     }

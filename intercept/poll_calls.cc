@@ -7,8 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "intercept/clock.hh"
-#include "intercept/process.hh"
+#include "intercept/call.hh"
 #include "intercept/relayed.hh"
 #include "intercept/wait.hh"
 
@@ -33,6 +32,7 @@ class PollCall {
       if (w != nullptr) {
         ours_.push_back({w, i, socket && static_cast<Socket*>(w)->kernel_listens});
         socket ? process.hold(static_cast<Socket&>(*w)) : process.hold(static_cast<EpollSet&>(*w));
+        show_interest(*w);
       }
       // An epoll set and a dual listener have a side in the kernel, too.
       if (w == nullptr || !socket || ours_.back().dual) {
@@ -45,6 +45,7 @@ class PollCall {
   }
   ~PollCall() {
     waiters_.clear();
+    for (Socket* s : listeners_) process_.end_wait_for(*s);
     for (const Ours& o : ours_) {
       if (o.target->watchable_type == Watchable::Type::socket) {
         process_.release(static_cast<Socket&>(*o.target));
@@ -93,6 +94,15 @@ class PollCall {
   [[nodiscard]] std::span<pollfd> kernel_fds() { return kernel_; }
 
  private:
+  void show_interest(Watchable& w) {
+    if (w.watchable_type == Watchable::Type::epoll_set) {
+      if (auto& set = static_cast<EpollSet&>(w); set.interest_seen != process_.interest_version) process_.want_members(set);
+    } else if (auto& s = static_cast<Socket&>(w); s.state == Socket::State::listening) {
+      process_.begin_wait_for(s);
+      listeners_.push_back(&s);
+    }
+  }
+
   // What another thread has closed since may be something else's number by now: its kernel side is gone.
   void skip_closed() {
     for (std::size_t i = 0; i < kernel_.size(); ++i) {
@@ -115,13 +125,16 @@ class PollCall {
   std::vector<pollfd> kernel_;
   std::vector<std::size_t> kernel_index_;
   std::vector<Watchable*> kernel_targets_;  // null: a descriptor that is the kernel's alone
+  std::vector<Socket*> listeners_;
   std::deque<PollWaiter> waiters_;  // a waiter is linked where it is: it must not move
 };
 
-bool needs_stack(const Process& process, std::span<const pollfd> fds) {
+bool needs_stack(Process& process, std::span<const pollfd> fds) {
   for (const pollfd& p : fds) {
     const Socket* s = p.fd < 0 ? nullptr : process.files.socket(p.fd);
     if (s != nullptr && s->state == Socket::State::listening) return true;
+    EpollSet* set = p.fd < 0 ? nullptr : process.files.set(p.fd);
+    if (set != nullptr && process.want_members(*set)) return true;
   }
   return false;
 }

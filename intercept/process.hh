@@ -90,8 +90,32 @@ class Process final : public Engine {
   // and told again by ensure_started().
   void open_device_early(bool will_listen = false);
   [[nodiscard]] bool started() const { return instance != nullptr; }
+
+  // --- listening.cc, lock held
   // Puts a listening socket on the stack (no-op before the start). -EADDRINUSE and so on.
   int start_listener(Socket& s);
+  // All that belong there: what this process has made, and what it wants.
+  void start_listeners();
+  // Somebody here is interested in a listener that may have been inherited, in those of a port, or in all that a set
+  // has (true if it has any).
+  void want(Socket& s);
+  void want_port(std::uint16_t port);
+  bool want_members(EpollSet& set);
+  // Who is interested has changed: tells stack and device whether anybody waits for the listener.
+  void watch_changed(Socket& s);
+  // A call that waits for `s` begins and ends.
+  void begin_wait_for(Socket& s);
+  void end_wait_for(Socket& s);
+  // A call has accepted from `s`, or tried: for a moment that counts as waiting.
+  void attend(Socket& s);
+  void stop_attending(Socket& s);
+  // That moment is over for some. The steward sees to it, while `attended` is not empty.
+  void review_attention();
+  // Takes a listener off the stack. `others_go_on`: other processes have it, too.
+  void end_listening(Socket& s, bool others_go_on);
+  std::uint32_t interest_version = 1;  // changes when a set may have got listeners that are not on the stack
+  std::uint32_t watched_listeners = 0;
+  std::vector<Socket*> attended;
 
   // --- socket_life.cc, lock held
   // The socket goes to the kernel for good: replays options and flags, moves epoll registrations, forgets it.
@@ -100,7 +124,6 @@ class Process final : public Engine {
   // One descriptor less; the last one closes the connection or listener, as soon as no call in progress holds
   // it. Does not touch the kernel descriptor.
   void drop_descriptor(Socket& s);
-  void close_listener(Socket& s);  // leaves it to the parent if that has it, too
   // Closes one descriptor of ours, number included: pooled or closed in the kernel. Does not linger. 0 or -errno.
   int close_now(int fd);
   void hold(Socket& s) { ++s.holds; }
@@ -153,6 +176,7 @@ class Process final : public Engine {
   std::unique_ptr<Steward> steward;
   OpenDevice open_device;
   std::string start_error;     // why ensure_started() failed last time; told once
+  bool exiting = false;        // there will be no stack any more
   stack::Time next_attempt{};  // a start that failed because the queue is taken is not tried before this
 
  private:
@@ -167,6 +191,7 @@ class Process final : public Engine {
   int epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const epoll_event& e);
   int epoll_modify(EpollItem& item, int ep, const epoll_event& e);
   void rearm(EpollItem& item);
+  void interest_changed(Watchable& target);
   int epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int ep, std::span<epoll_event> out,
                       const timespec* timeout, const sigset_t* mask);
   [[nodiscard]] int descriptor_of(const EpollSet& set) const;

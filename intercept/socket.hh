@@ -31,6 +31,10 @@ struct Socket : Watchable {
   bool bound = false;           // bind() has been called; `local` is what the kernel gave
   bool kernel_dirty = false;    // the kernel socket has been bound or changed: do not put it back in the pool
   bool shared = false;          // a listener that was inherited over fork: the parent has it, too
+  bool forked = false;          // there was a fork since: a child may have it, too
+  bool wanted = false;          // shared: somebody here has shown interest in it (listening.cc)
+  bool watched = false;         // `listener` is there and somebody waits for its connections
+  bool attention = false;       // somebody did until a moment ago: in Process::attended until `attention_until`
   bool kernel_listens = false;  // wildcard: the kernel socket listens too
   bool kernel_only = false;     // an option was set that only the kernel can honour (SO_BINDTODEVICE, ...)
   bool quickack_set = false;    // TCP_QUICKACK has been set: before that it reads as 1
@@ -39,6 +43,8 @@ struct Socket : Watchable {
   bool connecting = false;      // connect() has returned EINPROGRESS and its result has not been told yet
   bool write_shut = false, read_shut = false;
   std::uint32_t descriptors = 0;  // that refer to it
+  std::uint32_t callers = 0;      // calls in progress that wait for a listener
+  stack::Time attention_until{};
   std::uint32_t holds = 0;        // calls in progress that will touch it again after a wait
   int fd = -1;  // the first descriptor: whose kernel socket is the one that binds and listens
   std::int16_t channel = -1;  // of a foreign connection: to its owner (heritage.hh)

@@ -35,12 +35,6 @@ int Process::hand_to_kernel(Socket& s) {
   return error;
 }
 
-void Process::close_listener(Socket& s) {
-  s.listener->user = nullptr;
-  s.shared ? instance->worker().leave(*s.listener, now()) : instance->worker().close(*s.listener, now());
-  s.listener = nullptr;
-}
-
 void Process::drop_descriptor(Socket& s) {
   if (--s.descriptors > 0) return;
   if (s.holds == 0) {
@@ -62,7 +56,7 @@ void Process::finish(Socket& s) {
     instance->worker().close(*s.connection, now());
     instance->hand_over();
   } else if (s.listener != nullptr) {
-    close_listener(s);
+    end_listening(s, s.shared);
   } else if (s.state == Socket::State::foreign) {
     heritage.closed(s);
   }

@@ -119,7 +119,13 @@ int Process::open_device_now() {
   const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;
   if (numbered == -EBUSY) return numbered;
   if (numbered == 0) device = open_device(config, message);
-  if (device != nullptr) return 0;
+  if (device != nullptr) {
+    // A memif's come and go; those of a device that is shared stay, here and in all children.
+    for (const int fd : options.device.is_private() ? std::span<const int>{} : device->descriptors()) {
+      if (fd < files.size()) files.put_reserved(fd);
+    }
+    return 0;
+  }
   if (message != start_error) log(LogLevel::error, "%s: %s", config.port.c_str(), message.c_str());
   start_error = message;
   release_worker_number();
@@ -147,6 +153,7 @@ int Process::wait_for_place(stack::Time t) {
 
 int Process::ensure_started() {
   if (instance != nullptr) return 0;
+  if (exiting) return -ESHUTDOWN;
   const stack::Time t = now();
   if (t < next_attempt) return -EBUSY;
   std::unique_ptr<stack::Port> port;
@@ -176,28 +183,11 @@ int Process::ensure_started() {
   instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets);
   instance->relay = &relay;
   start_error.clear();
-  for (int fd = 0; fd < files.end(); ++fd) {
-    Socket* s = files.socket(fd);
-    if (s == nullptr || s->state != Socket::State::listening || s->listener != nullptr) continue;
-    if (const int e = start_listener(*s); e != 0)
-      log(LogLevel::error, "descriptor %d can't listen on the stack: error %d", fd, -e);
-  }
+  start_listeners();
   if (options.steward) steward = std::make_unique<Steward>(*this);
   log(LogLevel::info, "a stack on %s",
       options.device.port.empty() ? "the loopback wire"
                                   : with_worker_number(options.device.port, worker_number.number).c_str());
-  return 0;
-}
-
-int Process::start_listener(Socket& s) {
-  if (instance == nullptr || s.listener != nullptr) return 0;
-  s.listen_options.socket = s.options;
-  s.listen_options.v6_only = s.v6_only;
-  s.listen_options.reuse_port = s.reuse_port;
-  auto listener = instance->worker().listen(s.local, s.listen_options);
-  if (!listener) return listener.error() == stack::Errc::address_in_use ? -EADDRINUSE : -EADDRNOTAVAIL;
-  s.listener = *listener;
-  s.listener->user = &s;
   return 0;
 }
 

@@ -66,6 +66,10 @@ std::string report(Process& process) {
     append(out, "stack connections=%zu time_waits=%zu packets_free=%zu packets=%zu sleeping=%u turns=%llu\n",
            instance.worker().connections(), instance.worker().time_waits(), pool.available(), pool.capacity(),
            instance.sleeping.load(), static_cast<unsigned long long>(instance.turns.load()));
+    if (stack::Port::Share share; instance.port() != nullptr && instance.port()->share(share))
+      append(out, "share stack=%u queues=%u forwarded=%llu received=%llu lost=%llu\n", share.stack, share.queues,
+             static_cast<unsigned long long>(share.sent), static_cast<unsigned long long>(share.received),
+             static_cast<unsigned long long>(share.lost));
     instance.worker().for_each(
         [](void* context, const stack::ConnectionInfo& info) {
           static_cast<std::vector<stack::ConnectionInfo>*>(context)->push_back(info);

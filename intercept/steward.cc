@@ -16,7 +16,7 @@ namespace {
 
 // While the application runs the stack: how soon its going off to compute is noticed.
 constexpr stack::Duration kTick = stack::milliseconds(1);
-// While a thread of the application sleeps in a call of ours, packets and timers wake that thread.
+// While a thread of the application sleeps in a call of ours, packets and timers wake that thread, and that wakes us.
 constexpr stack::Duration kSleeperTick = stack::milliseconds(10);
 // Nothing is open: nobody can need the stack sooner than it takes to open something.
 constexpr stack::Duration kIdleTick = stack::milliseconds(10);
@@ -24,12 +24,16 @@ constexpr stack::Duration kLongest = stack::milliseconds(500);
 // A process that is killed: what the peers get of this time, and how long the killed thread waits for it.
 constexpr stack::Duration kFarewell = stack::milliseconds(100);
 constexpr int kFarewellTicks = 250;
+// How often the steward runs the stack before it looks whether the application has come back.
+constexpr int kTurns = 16;
 
 }  // namespace
 
 Steward::Steward(Process& process) : process_(process) {
   stat_fd_ = open_stat_socket(process);
   wake_fd_ = process.internal_eventfd();
+  parked_.wake_fd = wake_fd_;
+  parked_.kernel = &process.kernel;
   sigset_t all, old;
   sigfillset(&all);
   process_.kernel.set_signal_mask(SIG_SETMASK, &all, &old);
@@ -89,12 +93,20 @@ bool Steward::run_stack(stack::Time& until) {
   until = now() + kTick;
   if (!guard.owns_lock() || process_.instance == nullptr) return false;
   Instance& instance = *process_.instance;
-  instance.turn(now());
+  if (!process_.attended.empty()) process_.review_attention();
+  bool may_sleep = false;
+  for (int i = 0; i < kTurns && !may_sleep; ++i) {
+    instance.turn(now());
+    may_sleep = instance.prepare_sleep(now(), until);
+  }
   // A busy stretch is followed by the next tick, not by a sleep.
-  if (!instance.prepare_sleep(now(), until)) {
+  if (!may_sleep) {
     until = now() + kTick;
     return false;
   }
+  if (!process_.attended.empty()) until = std::min(until, now() + kTick);
+  const auto pollable = instance.pollable();  // which another thread may change
+  pollable_.assign(pollable.begin(), pollable.end());
   const bool quiet = instance.worker().connections() == 0 && process_.options.device.port.empty();
   if (quiet) until = std::min(until, now() + kIdleTick);
   return true;
@@ -115,6 +127,25 @@ void Steward::run_relay() {
   if (process_.instance != nullptr) process_.instance->turn(now());
 }
 
+bool Steward::park() {
+  const std::unique_lock guard(process_.lock, std::try_to_lock);
+  if (!guard.owns_lock() || process_.instance == nullptr) return false;
+  if (!process_.attended.empty()) process_.review_attention();
+  Instance& instance = *process_.instance;
+  if (!process_.attended.empty() || wake_fd_ < 0 || instance.sleeping.load(std::memory_order_relaxed) == 0) return false;
+  instance.parked = &parked_;
+  return true;
+}
+
+void Steward::unpark() {
+  const std::lock_guard guard(process_.lock);
+  if (process_.instance != nullptr) process_.instance->parked = nullptr;
+  if (!parked_.woken) return;
+  std::uint64_t count = 0;
+  (void)process_.kernel.read(wake_fd_, &count, sizeof count);
+  parked_.woken = false;
+}
+
 void Steward::loop() {
   process_.services.internal_thread();  // libc names lead to libc here, whatever descriptor they are called with
   Instance& instance = *process_.instance;
@@ -125,8 +156,9 @@ void Steward::loop() {
     const std::uint64_t turns = instance.turns.load(std::memory_order_relaxed);
     const bool application_active = turns != seen;
     const bool application_sleeps = instance.sleeping.load(std::memory_order_relaxed) > 0;
-    stack::Time until = now() + (application_sleeps ? kSleeperTick : kTick);
+    stack::Time until = now() + kTick;
     own_turn = false;
+    bool parked = false;
     // What a relay has moved may have set timers that those who sleep do not know of.
     const bool relays = process_.relay.pumping();
     if (relayed || (!application_active && (!application_sleeps || relays))) {
@@ -134,6 +166,8 @@ void Steward::loop() {
       relayed = false;
     } else if (!application_active) {
       run_what_is_due();
+      parked = park();
+      if (parked) until = now() + kSleeperTick;
     }
     seen = instance.turns.load(std::memory_order_relaxed);
 
@@ -142,7 +176,7 @@ void Steward::loop() {
     fds_.push_back({stat_fd_, POLLIN, 0});
     fds_.push_back({process_.relay.watch_fd(), POLLIN, 0});
     if (own_turn) {
-      for (const int fd : instance.pollable()) fds_.push_back({fd, POLLIN, 0});
+      for (const int fd : pollable_) fds_.push_back({fd, POLLIN, 0});
     }
     const auto rest = std::max(until - now(), stack::Duration::zero());
     const auto bounded = std::min<stack::Duration>(rest, kLongest);
@@ -161,6 +195,7 @@ void Steward::loop() {
       relayed = true;
     }
     if (farewell_.load(std::memory_order_acquire) == Farewell::asked) say_farewell();
+    if (parked) unpark();
     if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_);
   }
 }

@@ -1,6 +1,9 @@
 // The steward: one thread per process that keeps the stack alive while the application does not call. It
 // looks about once a millisecond; if nobody has run the stack since, and nobody sleeps on its behalf, it runs
-// it itself, and when there is nothing to do sleeps on the device. It also answers mtcp-stat.
+// it itself, and when there is nothing to do sleeps on the device. While a thread of the application sleeps on the
+// stack's behalf it is parked: that thread wakes it when it goes back to work, and the looking begins again. So packets
+// wait no longer than two looks whatever the application does, other stacks' packets on a shared device included.
+// It also answers mtcp-stat.
 #pragma once
 
 #include <poll.h>
@@ -10,6 +13,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "intercept/watch.hh"
 #include "stack/base/time.hh"
 
 namespace mtcp::intercept {
@@ -44,6 +48,9 @@ class Steward {
   // to sleep, not for those that other threads' calls have made since.
   void run_what_is_due();
   void run_relay();
+  // The same: asks to be woken when it does no longer. True if it will be.
+  bool park();
+  void unpark();
 
   Process& process_;
   pthread_t thread_{};
@@ -51,7 +58,9 @@ class Steward {
   std::atomic<Farewell> farewell_{Farewell::no};
   bool running_ = false;
   int wake_fd_ = -1;
+  Sleeper parked_;
   int stat_fd_ = -1;
+  std::vector<int> pollable_;
   std::vector<pollfd> fds_;
 };
 

@@ -5,8 +5,7 @@
 
 #include <algorithm>
 
-#include "intercept/clock.hh"
-#include "intercept/process.hh"
+#include "intercept/call.hh"
 
 namespace mtcp::intercept {
 namespace {
@@ -148,6 +147,7 @@ int wait_for(Process& process, std::unique_lock<Lock>& lock, Socket& s, std::uin
              stack::Time deadline, bool restart) {
   WaitLoop wait(process, lock, deadline, nullptr);
   wait.set_restart(restart);
+  const ListenerWait attention(process, s);
   if (s.state == Socket::State::listening) wait.require_stack();
   events |= EPOLLERR | EPOLLHUP;
   pollfd kernel_fd{};

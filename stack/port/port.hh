@@ -67,6 +67,13 @@ class Port {
   // Bookkeeping of the flows in hand by slab index, so that their peers learn of this process's death.
   virtual void note_flow(std::uint32_t /*index*/, const FlowKey& /*key*/) {}
   virtual void forget_flow(std::uint32_t /*index*/) {}
+  // For mtcp-stat: this stack's number and queues, and the frames that other stacks gave or got since the start;
+  // `lost` found no room. False for a port that nobody shares.
+  struct Share {
+    std::uint32_t stack = 0, queues = 0;
+    std::uint64_t sent = 0, received = 0, lost = 0;
+  };
+  [[nodiscard]] virtual bool share(Share& /*out*/) const { return false; }
   // A flow of a stack whose process has died: its peer is to be told. False if there is none (left).
   virtual bool next_orphan(FlowKey& /*key*/) { return false; }
 };

@@ -82,6 +82,11 @@ void SteeringPort::look_for_the_dead() {
   refresh();
 }
 
+bool SteeringPort::share(Share& out) const {
+  out = {me_, static_cast<std::uint32_t>(queues_.size()), traffic_.sent, traffic_.received, traffic_.lost};
+  return true;
+}
+
 // --- queues
 
 void SteeringPort::rebuild_pollable() {

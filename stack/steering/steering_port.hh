@@ -51,6 +51,7 @@ class SteeringPort final : public Port {
   void note_flow(std::uint32_t index, const FlowKey& key) override;
   void forget_flow(std::uint32_t index) override;
   bool next_orphan(FlowKey& key) override;
+  bool share(Share& out) const override;
 
   [[nodiscard]] std::uint8_t number() const { return me_; }
   [[nodiscard]] std::size_t queues() const { return queues_.size(); }
