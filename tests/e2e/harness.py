@@ -234,7 +234,7 @@ class Context:
     def __init__(self, run):
         Context.count += 1
         self.tag = f"m{os.getpid() % 100000}x{Context.count}"
-        self.build, self.on_kernel, self.files = run.build, run.on_kernel, run.files
+        self.build, self.on_kernel, self.files, self.long = run.build, run.on_kernel, run.files, run.long
         self.shim = run.build / "preload/libmtcp_shim.so"
         self.directory = Path(tempfile.mkdtemp(prefix="mtcp-e2e-"))
         self.directory.chmod(0o755)
@@ -270,7 +270,7 @@ class Context:
         path.write_text(f"{device}{interface}{more}")
         return path
 
-    def veth(self, stack="server", more=""):
+    def veth(self, stack="server", more="", device=""):
         """(server, client): two namespaces and a veth pair; the `stack` end runs under the shim over af_packet, unless this
         is a run on the kernel, where both ends have kernel addresses."""
         sides = {}
@@ -285,7 +285,7 @@ class Context:
             space.run("ip", "link", "set", "wire", "up")
             config = None
             if end == stack and not self.on_kernel:
-                config = self.write_config("net_af_packet0,iface=wire", address, more)
+                config = self.write_config("net_af_packet0,iface=wire", address, more, device)
             else:
                 space.run("ip", "address", "add", f"{address}/24", "dev", "wire")
             sides[end] = Side(self, space, address, config)

@@ -11,7 +11,7 @@ user www-data;
 worker_processes {workers};
 pid {prefix}/nginx.pid;
 error_log {prefix}/error.log info;
-events {{ worker_connections 4096; multi_accept {multi_accept}; }}
+events {{ worker_connections 4096; multi_accept {multi_accept}; accept_mutex {accept_mutex}; }}
 http {{
   access_log off;
   default_type application/octet-stream;
@@ -37,7 +37,7 @@ http {{
 }}
 """
 
-DEFAULTS = {"daemon": "off", "master": "on", "workers": 1, "multi_accept": "off", "sendfile": "on", "tcp_nopush": "on", "tcp_nodelay": "on",
+DEFAULTS = {"daemon": "off", "master": "on", "workers": 1, "multi_accept": "off", "accept_mutex": "off", "sendfile": "on", "tcp_nopush": "on", "tcp_nodelay": "on",
             "keepalive": "65", "listen_options": "", "greeting": "hello", "http": "", "server": "", "load": "", "port": 8080}
 
 

@@ -1,0 +1,215 @@
+"""Several nginx workers, each with a stack of its own, on one device: sharing, reload, sudden death, a second program."""
+
+import json
+import os
+import pwd
+import signal
+import time
+from pathlib import Path
+
+from harness import command, cpu_seconds, expect, expect_equal, kill, wait_until
+from nginx import Nginx
+from registry import test
+from suite_wire import stat
+from web import expect_files, expect_wrk, get
+
+HERE = Path(__file__).resolve().parent
+PYTHON = "/usr/bin/python3"
+PID = 'location = /pid { add_header Connection-Id $connection; return 200 "$pid\\n"; }'
+
+
+def serve(context, workers, queues, **options):
+    """(nginx, client side): `workers` workers on a device with `queues` queues."""
+    server, client = context.veth(device=f"queues = {queues}\n")
+    nginx = Nginx(server, workers=workers, server=PID, **options).start()
+    wait_until(lambda: len(nginx.workers()) == workers, 10, f"{workers} workers")
+    return nginx, client
+
+
+def flows(client, mode, nginx, path, *arguments, timeout=90):
+    words = [PYTHON, HERE / "flows.py", mode, nginx.side.address, nginx.port, path, *arguments]
+    return json.loads(client.run(*words, timeout=timeout).stdout)
+
+
+def start_flows(client, mode, nginx, path, *arguments):
+    return client.start(PYTHON, HERE / "flows.py", mode, nginx.side.address, nginx.port, path, *arguments)
+
+
+def result_of(program, seconds=60):
+    """What a program started by start_flows() has found."""
+    expect_equal("the client's status", program.wait(seconds), 0)
+    return json.loads(program.output().splitlines()[-1])
+
+
+def expect_no_failure(result, at_least):
+    expect_equal("failed requests", result["failed"], 0) if not result["failures"] else expect(
+        False, f"{result['failed']} of {result['requests']} requests failed, for example {result['failures'][:3]}")
+    expect(result["requests"] >= at_least, f"{result['requests']} requests, expected {at_least}")
+
+
+def jain(counts):
+    """Jain's fairness index: 1 is equal shares, 1/n is all for one."""
+    return sum(counts) ** 2 / (len(counts) * sum(c * c for c in counts))
+
+
+def owner(pid):
+    return pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name
+
+
+def expect_shared(nginx, client, workers):
+    """A thousand flows, all answered, and every worker has its share. The kernel's own sharing among sleeping workers is
+    no even one: there only the answers count."""
+    result = flows(client, "spread", nginx, "/pid", 1000, 50)
+    expect_no_failure(result, 1000)
+    counts = [result["bodies"].get(str(pid), 0) for pid in nginx.workers()]
+    expect_equal("answers of the present workers", sum(counts), 1000)
+    if nginx.side.on_stack:
+        expect(len(counts) == workers and jain(counts) >= 0.95, f"the workers' shares are {counts}: Jain's index {jain(counts):.3f}")
+
+
+def share_test(name, workers, queues, mutex="off", **options):
+    @test(name)
+    def run(context):
+        nginx, client = serve(context, workers, queues, daemon="on", accept_mutex=mutex, **options)
+        wait_until(lambda: {owner(pid) for pid in nginx.workers()} == {"www-data"}, 5, "the workers' drop to www-data")
+        if mutex == "off":
+            expect_shared(nginx, client, workers)
+        else:
+            expect_no_failure(flows(client, "spread", nginx, "/pid", 1000, 50), 1000)
+        expect_files(client, nginx.url, ["empty", "k8", "m1"])
+        expect_wrk(client, f"{nginx.url}/k8", seconds=1, connections=32)
+        nginx.stop()
+
+    return run
+
+
+share_test("workers-2-on-1-queue", 2, 1)
+share_test("workers-2-on-2-queues", 2, 2)
+share_test("workers-2-on-4-queues", 2, 4)
+share_test("workers-4-on-2-queues", 4, 2)
+share_test("workers-4-on-4-queues-reuseport", 4, 4, listen_options="reuseport")
+share_test("workers-2-on-2-queues-accept-mutex", 2, 2, mutex="on")
+
+
+def free_packets(context, pids):
+    """Of each worker's stack, by mtcp-stat. Not exact: freed packets are kept at hand in batches."""
+    script = HERE.parent.parent / "scripts/mtcp-stat"
+    answers = []
+    for pid in pids:
+        line = next(line for line in command(PYTHON, script, "-r", pid).stdout.splitlines() if line.startswith("stack "))
+        answers.append(int(dict(word.split("=") for word in line.split()[1:])["packets_free"]))
+    return sorted(answers)
+
+
+def check_kill(failures, pid, when, new_pids, slack):
+    """What the clients saw of one death."""
+    for failure in failures:
+        mine = failure["body"] == str(pid)
+        opening = failure["fresh"] and failure["opened"] < when + slack
+        expect(mine or opening, f"worker {pid} was killed at {when:.3f}, new ones {new_pids}, and this broke: {failure}")
+        expect(failure["kind"] in ("closed", "ECONNRESET", "EPIPE"), f"not told of the death of {pid} at {when:.3f}: {failure}")
+        expect(failure["time"] - when < 2.5, f"told {failure['time'] - when:.1f} s after the death of {pid}")
+
+
+@test("workers-killed-under-load")
+def killed(context):
+    rounds, pause = (50, 1.0) if context.long else (8, 0.8)
+    nginx, client = serve(context, 2, 2)
+    expect_no_failure(flows(client, "spread", nginx, "/pid", 100, 10), 100)
+    before = free_packets(context, nginx.workers()) if nginx.side.on_stack else None
+    watch = start_flows(client, "watch", nginx, "/pid", rounds * (pause + 2) + 20, 40)
+    time.sleep(0.5)
+    kills = []
+    for i in range(rounds):
+        old = nginx.workers()
+        victim = old[i % 2]
+        kills.append((time.monotonic(), victim))
+        kill(victim, signal.SIGKILL)
+        wait_until(lambda old=old: len(nginx.workers()) == 2 and set(nginx.workers()) != set(old), 10, "a new worker")
+        new = (set(nginx.workers()) - set(old)).pop()
+        wait_until(lambda new=new: serves(client, nginx, new), 3, f"an answer of the new worker {new}")
+        expect(time.monotonic() - kills[-1][0] < 2, f"the new worker served {time.monotonic() - kills[-1][0]:.1f} s after the death of the old one")
+        time.sleep(max(0.0, kills[-1][0] + pause - time.monotonic()))
+    time.sleep(1)
+    watch.signal(signal.SIGTERM)
+    result = result_of(watch)
+    times = [t for t, _ in kills] + [float("inf")]
+    for (when, pid), until in zip(kills, times[1:]):
+        check_kill([f for f in result["failures"] if when <= f["time"] < until], pid, when, nginx.workers(), 0.5)
+    early = [f for f in result["failures"] if f["time"] < kills[0][0]]
+    expect(not early, f"broken before any death: {early[:3]}")
+    expect(result["failed"] >= rounds, f"{rounds} deaths broke only {result['failed']} connections")
+    expect_no_failure(flows(client, "spread", nginx, "/pid", 200, 10), 200)
+    if before:
+        after = free_packets(context, nginx.workers())
+        expect(after[0] > before[0] - 300, f"free packets: {before}, then {after}")
+    nginx.command("stop")
+    nginx.wait_gone([nginx.program.pid])
+    complaints = [line for line in nginx.log().splitlines() if "[alert]" in line and "exited on signal 9" not in line]
+    expect(not complaints, f"nginx complains: {complaints[:3]}")
+
+
+def serves(client, nginx, pid):
+    """Whether this worker answers one of a few connections."""
+    result = flows(client, "spread", nginx, "/pid", 24, 24)
+    return str(pid) in result["bodies"]
+
+
+@test("workers-proxy-across-the-wire")
+def proxy(context):
+    server, client = context.veth(device="queues = 2\n")
+    upstream = Nginx(client, port=9000).start()
+    pool = f"upstream pool {{ server {client.address}:9000; keepalive 16; }}"
+    location = 'location /up/ { proxy_pass http://pool/; proxy_http_version 1.1; proxy_set_header Connection ""; }'
+    nginx = Nginx(server, workers=2, http=pool, server=location + PID).start()
+    expect_files(client, f"{nginx.url}/up", ["empty", "k8", "m1"])
+    expect_wrk(client, f"{nginx.url}/up/k8", seconds=2, connections=32)
+    expect_wrk(client, f"{nginx.url}/up/k8", seconds=1, connections=16, more=["-H", "Connection: close"])
+    nginx.stop()
+    upstream.stop()
+
+
+@test("workers-quick-answers-whoever-has-the-queue")
+def wake_ups(context):
+    """Half of the flows come in on the queue of the worker that does not own them, which sleeps."""
+    nginx, client = serve(context, 2, 2)
+    flows(client, "spread", nginx, "/pid", 50, 10)
+    result = flows(client, "watch", nginx, "/pid", 3, 12)
+    expect_no_failure(result, 500)
+    expect(result["median"] < 0.002, f"the median answer took {result['median'] * 1e3:.2f} ms")
+    expect(result["p99"] < 0.03, f"one answer in a hundred took {result['p99'] * 1e3:.1f} ms or more")
+    nginx.stop()
+
+
+@test("workers-idle")
+def idle(context):
+    for workers in (1, 2, 4) if context.long else (4,):
+        nginx, client = serve(context, workers, 2)
+        flows(client, "spread", nginx, "/pid", 100, 10)
+        time.sleep(1)
+        pids = nginx.workers()
+        before = cpu_seconds(pids)
+        time.sleep(5)
+        used = (cpu_seconds(pids) - before) / 5 / workers
+        expect(used < 0.01, f"{workers} idle workers use {used:.1%} of a core each")
+        nginx.stop()
+
+
+@test("workers-second-program-is-refused", shim_only=True)
+def second_program(context):
+    nginx, client = serve(context, 2, 2)
+    get(client, f"{nginx.url}/hello")
+    load = start_flows(client, "load", nginx, "/k8", 4, 4, 4)
+    time.sleep(1)
+    second = Nginx(nginx.side, port=8090)
+    done = nginx.side.run(*second.words(), check=False, timeout=20)
+    text = second.log() + done.stderr
+    expect_equal("the second program's status", done.returncode, 69)
+    expect("wire is in use" in text and "another program" in text, f"the second program said: {text}")
+    curl = nginx.side.run("curl", "-sS", "--max-time", "5", f"http://{client.address}:1/", check=False, timeout=20)
+    expect(curl.returncode == 7 and "wire is in use" in curl.stderr, f"curl's status {curl.returncode}: {curl.stderr}")
+    expect_no_failure(result_of(load), 200)
+    nginx.stop()
+    third = Nginx(nginx.side, port=8090).start()  # free again
+    expect_equal("the answer", get(client, f"{third.url}/hello"), "hello\n")
+    third.stop()
