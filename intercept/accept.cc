@@ -73,8 +73,10 @@ int Process::accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
   if (s->state != Socket::State::listening) return -EINVAL;
   if (s->listener == nullptr) {
     want(*s);
-    // Without a stack the kernel's side still serves a wildcard listener.
-    if (const int error = ensure_started(); error != 0 && !s->kernel_listens) return error;
+    // Without a stack the kernel's side still serves a wildcard listener; and who waits for a place on the
+    // device waits here for connections.
+    const int error = ensure_started();
+    if (error != 0 && error != -EBUSY && !s->kernel_listens) return error;
   }
   attend(*s);
   int result = accept_once(*this, *s, a, n, flags);

@@ -35,7 +35,8 @@ int dissolve(Process& process, Socket& s) {
 }
 
 int start(Process& process, Socket& s, stack::Endpoint remote) {
-  if (const int error = process.ensure_started(); error != 0) return error;
+  // No place on the device: to a program that is no local address to be had, as when all ports are taken.
+  if (const int error = process.ensure_started(); error != 0) return error == -EBUSY ? -EADDRNOTAVAIL : error;
   if (remote.address.is_any()) {
     remote.address =
         remote.address.is_v4() || !s.v6 ? stack::IpAddress::v4(127, 0, 0, 1) : stack::IpAddress{};

@@ -156,12 +156,28 @@ TEST_CASE("a process that finds all numbers taken opens nothing, and tries again
   b->open_device = refuse;
   Claimed other(b.kernel, port, 1);
   const int fd = b.tcp();
-  CHECK(b.connect(fd, "10.77.0.9", 80) == -EBUSY);
+  CHECK(b.connect(fd, "10.77.0.9", 80) == -EADDRNOTAVAIL);
   CHECK(asked.empty());
   other.drop();
   b->next_attempt = {};
   CHECK(b.connect(fd, "10.77.0.9", 80) == -ENETDOWN);
   CHECK(asked.size() == 1);
+}
+
+TEST_CASE("accept waits while all numbers are taken") {
+  asked.clear();
+  const std::string port = unique_port();
+  Bench b(numbered(port, 1));
+  b->open_device = refuse;
+  Claimed other(b.kernel, port, 1);
+  CHECK(b->accept4(b.listener(SOCK_NONBLOCK), nullptr, nullptr, 0) == -EAGAIN);
+  const int fd = b.listener();
+  const timeval limit{.tv_sec = 0, .tv_usec = 30'000};
+  REQUIRE(b->setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
+  const int binds = b.kernel.calls["bind"];
+  CHECK(b->accept4(fd, nullptr, nullptr, 0) == -EAGAIN);
+  CHECK(b.kernel.calls["bind"] > binds);  // it has tried again
+  CHECK(asked.empty());
 }
 
 TEST_CASE(
