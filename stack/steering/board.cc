@@ -151,7 +151,7 @@ void Board::share_out() {
     const Owners was = owners(i);
     const auto lives = [all](std::uint8_t s) { return s < kMaxStacks && (all >> s & 1) != 0; };
     const std::uint8_t previous = lives(was.present) ? was.present : lives(was.previous) ? was.previous : kNobody;
-    head().table[i].store(static_cast<std::uint16_t>(next | previous << 8), std::memory_order_relaxed);
+    head().table[i].store(static_cast<std::uint16_t>(next | std::uint32_t{previous} << 8), std::memory_order_relaxed);
     next = (next + 1) % kMaxStacks;
   }
 }
