@@ -91,6 +91,52 @@ share_test("workers-4-on-4-queues-reuseport", 4, 4, listen_options="reuseport")
 share_test("workers-2-on-2-queues-accept-mutex", 2, 2, mutex="on")
 
 
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def resident(pid):
+    """MiB, of the process's own: what it shares with the others is not counted."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) / 1024
+
+
+def reload_test(name, **options):
+    """Nobody may notice a reload but by the close of an idle connection: not with a connection per request, and not on
+    kept ones."""
+
+    @test(name)
+    def run(context):
+        rounds = 30 if context.long else 5
+        nginx, client = serve(context, 2, 2, **options)
+        wait_until(lambda: get(client, f"{nginx.url}/hello") == "hello\n", 10, "an answer")
+        before = {pid: (descriptors(pid), resident(pid)) for pid in nginx.all_pids()}
+        load = start_flows(client, "load", nginx, "/k8", rounds + 2, 8, 8)
+        generations = [nginx.workers()]
+        for _ in range(rounds):
+            time.sleep(1)
+            nginx.command("reload")
+            wait_until(lambda: not set(nginx.workers()) <= set(generations[-1]), 10, "new workers")
+            generations.append(nginx.workers())
+        result = result_of(load)
+        expect_no_failure(result, 100 * rounds)
+        wait_until(lambda: len(nginx.workers()) == 2, 15, "the end of the old workers")
+        # Of all generations only the master is still there.
+        master, fresh = nginx.pid(), nginx.workers()
+        expect(descriptors(master) <= before[master][0], f"the master's descriptors: {before[master][0]}, then {descriptors(master)}")
+        expect(resident(master) <= before[master][1] + 2, f"the master's memory: {before[master][1]:.1f}, then {resident(master):.1f} MiB")
+        fewest = min(n for pid, (n, _) in before.items() if pid != master)
+        expect(max(descriptors(pid) for pid in fresh) <= fewest + 40, f"descriptors: {before}, then {[descriptors(p) for p in fresh]}")
+        expect_shared(nginx, client, 2)
+        nginx.stop()
+
+    return run
+
+
+reload_test("workers-reload-under-load")
+reload_test("workers-reload-under-load-reuseport", listen_options="reuseport")
+
+
 def free_packets(context, pids):
     """Of each worker's stack, by mtcp-stat. Not exact: freed packets are kept at hand in batches."""
     script = HERE.parent.parent / "scripts/mtcp-stat"
