@@ -78,12 +78,12 @@ bool Instance::prepare_sleep(stack::Time now, stack::Time& latest) {
   return true;
 }
 
-void Instance::finish_sleep() {
+void Instance::finish_sleep(bool goes_on) {
   const std::uint32_t left = sleeping.load(std::memory_order_relaxed) - 1;
   sleeping.store(left, std::memory_order_relaxed);
   if (left > 0) return;
   if (port_) port_->disarm();
-  if (parked != nullptr) std::exchange(parked, nullptr)->wake();
+  if (parked != nullptr && !goes_on) std::exchange(parked, nullptr)->wake();
 }
 
 std::span<const int> Instance::pollable() const { return port_ ? port_->pollable() : std::span<const int>{}; }

@@ -52,7 +52,8 @@ class Instance {
   // Before a sleep: sends everything, arms the port. False: there is work, do not sleep. On true `latest` is
   // how long to sleep at most, and finish_sleep() must follow.
   bool prepare_sleep(stack::Time now, stack::Time& latest);
-  void finish_sleep();
+  // `goes_on`: the thread is about to sleep again, so that whoever is `parked` need not wake up for it.
+  void finish_sleep(bool goes_on = false);
   [[nodiscard]] std::span<const int> pollable() const;
 
   Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null

@@ -164,7 +164,7 @@ void Steward::loop() {
     if (relayed || (!application_active && (!application_sleeps || relays))) {
       own_turn = run_stack(until);
       relayed = false;
-    } else if (!application_active) {
+    } else if (!application_active || application_sleeps) {
       run_what_is_due();
       parked = park();
       if (parked) until = now() + kSleeperTick;

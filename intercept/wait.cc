@@ -133,11 +133,13 @@ int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
   process_.services.end_sleep();
   lock_.lock();
 
-  if (instance != nullptr && instance == process_.instance.get()) instance->finish_sleep();
+  // Nothing came, and only because no sleep is longer than that: it will look once and sleep again.
+  const bool goes_on = result == 0 && until != deadline_;
+  if (instance != nullptr && instance == process_.instance.get()) instance->finish_sleep(goes_on);
   if (relays >= 0 && sleep_fds_.back().revents != 0) process_.relay.serve();
   std::copy_n(sleep_fds_.begin(), fds.size(), fds.begin());
   now_ = intercept::now();
-  spin_until_ = now_ + process_.options.poll.spin;
+  spin_until_ = goes_on ? now_ : now_ + process_.options.poll.spin;
   // A handler that the shim does not know of (installed by other means) shows as EINTR alone.
   if (result == -EINTR && *process_.services.signal_count() == signals_) return -EINTR;
   return 0;  // the counter, the deadline and the descriptors are looked at again by the caller's next round
