@@ -56,6 +56,11 @@ class ListenerWait {
   return again;
 }
 
+// Bytes can be sent and received: by the stack's connection, or by the relay that has taken its place.
+[[nodiscard]] inline bool connected(const Socket& s) {
+  return s.state == Socket::State::stream || (s.state == Socket::State::relayed && s.fd >= 0);
+}
+
 // A connection that has not got its SYN-ACK yet.
 [[nodiscard]] inline bool is_opening(const stack::Connection& c) {
   return c.hot.state == stack::State::syn_sent || c.hot.state == stack::State::syn_received;

@@ -16,10 +16,6 @@
 namespace mtcp::intercept {
 namespace {
 
-bool connected(const Socket& s) {
-  return s.state == Socket::State::stream || (s.state == Socket::State::relayed && s.fd >= 0);
-}
-
 // One sending call.
 class Send {
  public:
