@@ -113,6 +113,7 @@ struct Connection : SocketBase {
     Seq fin_seq;                       // where the peer's FIN is, with fin_pending
     bool fin_pending = false;          // it came before what precedes it
     std::uint8_t quickack_left = 0;    // ACKs that are not to be delayed
+    std::uint8_t pushed = 0;           // short segments since the last ACK, two at most
   } rx;
 
   struct Tx {

@@ -29,6 +29,7 @@ void write_header(Tcp& tcp, Connection& c, Packet& p, Seq seq, std::uint8_t flag
   h.rcv_adv = later(h.rcv_adv, h.rcv_nxt + window);
   h.last_ack_sent = h.rcv_nxt;
   h.ack_now = false;
+  c.rx.pushed = 0;
   tcp.wheel.cancel(c.delayed_ack_timer);
   if (c.rx.quickack_left > 0) --c.rx.quickack_left;
   write_tcp_plain(at, c.key.local_port, c.key.remote_port, seq, h.rcv_nxt, flags,

@@ -118,6 +118,7 @@ bool Tcp::accept_in_order(Connection& c, Segment& s, Time now) {
       return false;
     }
   }
+  if (s.len < rx.mss_estimate && rx.pushed < 2) ++rx.pushed;
   measure_peer(c, s, now);
   enqueue_in_order(c, s.packet);
   h.rcv_nxt += s.len;

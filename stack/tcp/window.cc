@@ -127,6 +127,10 @@ void Tcp::after_read(Connection& c, std::uint32_t copied, Time now) {
     rx.drs_start = now;
   }
   if (h.fin_received || !is_synchronized(h.state)) return;
+  // As Linux's tcp_cleanup_rbuf: who has read all that there is will not answer for a while, unless he always does; and
+  // by Nagle's algorithm the peer may have more that waits for this ACK.
+  const bool all_read = rx.queued == 0 && h.last_ack_sent != h.rcv_nxt;
+  if (all_read && (rx.pushed > 1 || (rx.pushed == 1 && !h.pingpong))) request_ack(c);
   // The peer hears at once of a window that has opened by half or more (as Linux's tcp_cleanup_rbuf).
   const std::uint32_t current = after(h.rcv_adv, h.rcv_nxt) ? h.rcv_adv - h.rcv_nxt : 0;
   if (h.ack_now || current > largest_window(c) / 2) return;

@@ -6,11 +6,6 @@
 namespace mtcp::test {
 namespace {
 
-Setup past_quick_acks() {
-  Setup setup;
-  return setup;
-}
-
 // The first sixteen ACKs of a connection are not delayed: uses them up.
 void use_up_quick_acks(Script& s) {
   for (int i = 0; i < 20; ++i) s.peer_data("q");
@@ -50,7 +45,7 @@ TEST_CASE("The first data of a connection is acknowledged at once (quick ACKs)")
 }
 
 TEST_CASE("rfc9293 3.8.6.3: a lone segment is acknowledged after the delay, the second full one at once") {
-  Script s(past_quick_acks());
+  Script s;
   use_up_quick_acks(s);
   s.peer_data(pattern(1000));
   s.peer_data(pattern(1000));
@@ -67,6 +62,37 @@ TEST_CASE("rfc9293 3.8.6.3: a lone segment is acknowledged after the delay, the 
   s.peer_data(pattern(1000));
   CHECK(s.all_sent().size() == 1);
   CHECK(s.count(Counter::delayed_acks_sent) >= 1);
+}
+
+TEST_CASE("Reading all of a short segment acknowledges it with the next flush, not after the delay") {
+  Script s;
+  use_up_quick_acks(s);
+  s.peer_data(pattern(1000));
+  s.peer_data(pattern(1000));  // the peer's segments are known now
+  s.read();
+  s.forget();
+  s.peer_data("short");
+  CHECK(s.sent_nothing());
+  s.read(3);
+  CHECK(s.sent_nothing());
+  s.read();
+  CHECK(s.sent().ack == s.peer_seq);
+  CHECK(s.sent_nothing());
+}
+
+TEST_CASE("A reader that answers what it reads has its ACKs carried, but for a second short segment") {
+  Script s;
+  use_up_quick_acks(s);
+  s.peer_data("ask");
+  REQUIRE(s.read_result());
+  s.write("answer");
+  s.forget();
+  s.peer_data("ask");
+  s.read();
+  CHECK(s.sent_nothing());
+  s.peer_data("more");
+  s.read();
+  CHECK(s.sent().ack == s.peer_seq);
 }
 
 TEST_CASE("TCP_QUICKACK acknowledges at once") {
