@@ -25,6 +25,8 @@ def parse_arguments():
     parser.add_argument("--seconds", type=float, help="of load for each measurement (default: 3; quick: 2)")
     parser.add_argument("--rows", help=f"some of: {','.join(keys)}")
     parser.add_argument("--sides", default="kernel,memif,veth", help="some of: %(default)s")
+    parser.add_argument("--workers", type=int, default=1,
+                        help="nginx workers, and as many clients: several share both processors; no message rows (default: 1)")
     parser.add_argument("--cpus", help="two processors, server's first (default: the first two cores)")
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="build directory (default: build/)")
     parser.add_argument("--out", type=Path, default=ROOT / "perf/out", help="where ab.json and ab.svg go (default: perf/out/)")
@@ -35,7 +37,9 @@ def parse_arguments():
     wanted = arguments.rows.split(",") if arguments.rows else list(QUICK_ROWS) if arguments.quick else keys
     if unknown := set(wanted) - set(keys):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
-    arguments.rows = [row for row in all_rows() if row.key in wanted]
+    arguments.rows = [row for row in all_rows() if row.key in wanted and (arguments.workers == 1 or row.kind == "http")]
+    if not 1 <= arguments.workers <= 16 or not arguments.rows:
+        parser.error("--workers takes 1 to 16, and with more than one there are nginx's rows only")
     arguments.sides = arguments.sides.split(",")
     if unknown := set(arguments.sides) - set(SIDES):
         parser.error(f"no such side: {', '.join(sorted(unknown))}")
@@ -72,13 +76,15 @@ def run(arguments, cleanup):
     huge = 0 if arguments.no_huge_pages or arguments.sides == ["kernel"] else reserve_huge_pages(cleanup, 1024)
     tag = f"ab{os.getpid()}"
     Side.realtime = arguments.realtime
+    Side.workers = arguments.workers
     sides = [SIDES[name](tag, cpus, cleanup, shim, directory) for name in arguments.sides]
     bench = Bench(directory, arguments.build.resolve(), cleanup)
     load = os.getloadavg()[0]
-    settings = {"rounds": arguments.rounds, "seconds": arguments.seconds, "cpus": cpus, "huge_pages_mb": huge, "realtime": arguments.realtime,
+    settings = {"rounds": arguments.rounds, "seconds": arguments.seconds, "workers": arguments.workers, "cpus": cpus, "huge_pages_mb": huge, "realtime": arguments.realtime,
                 "kernel_tuning": kernel_tuning(), "load_average_before": load, "time": time.strftime("%Y-%m-%d %H:%M:%S")}
-    print(f"server on processor {cpus[0]}, client on {cpus[1]}; {arguments.rounds} rounds of {arguments.seconds} s; "
-          f"{huge} MB of huge pages")
+    where = f"server on processor {cpus[0]}, client on {cpus[1]}" if arguments.workers == 1 else (
+        f"{arguments.workers} workers and {arguments.workers} clients on processors {cpus[0]} and {cpus[1]}")
+    print(f"{where}; {arguments.rounds} rounds of {arguments.seconds} s; {huge} MB of huge pages")
     print("kernel side tuned: " + ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in kernel_tuning().items()))
     if load > 0.5:
         print(f"warning: the machine is busy (load average {load:.1f}): the figures will suffer")

@@ -8,9 +8,10 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 
+from sides import Side
 from system import BenchmarkError, Process
 
-NGINX_CONFIG = """worker_processes 1;
+NGINX_CONFIG = """worker_processes {workers};
 daemon off;
 pid {directory}/nginx.pid;
 error_log stderr warn;
@@ -26,7 +27,7 @@ http {{
   default_type application/octet-stream;
   client_body_temp_path {directory}/tmp; proxy_temp_path {directory}/tmp; fastcgi_temp_path {directory}/tmp;
   uwsgi_temp_path {directory}/tmp; scgi_temp_path {directory}/tmp;
-  server {{ listen {address}:8080 backlog=16384; root {directory}/files; }}
+  server {{ listen {address}:8080 backlog=16384{listen}; root {directory}/files; }}
 }}
 """
 
@@ -104,7 +105,8 @@ class Bench:
             words = [self.build / "perf/msg_server", side.address, "9000"]
         else:
             config = self.directory / f"nginx-{side.name}.conf"
-            config.write_text(NGINX_CONFIG.format(directory=self.directory, address=side.address))
+            config.write_text(NGINX_CONFIG.format(directory=self.directory, address=side.address, workers=Side.workers,
+                                                  listen=" reuseport" if Side.workers > 1 else ""))
             words = ["nginx", "-p", self.directory, "-e", "stderr", "-c", config]
         return Process([*side.server_words(), *wrap, *words], self.cleanup, log)
 
@@ -112,7 +114,7 @@ class Bench:
         if row.kind == "message":
             return [self.build / "perf/msg_client", side.address, "9000", row.concurrency, seconds]
         header = ["-H", "Connection: close"] if row.close else []
-        return ["wrk", "-t1", f"-c{row.concurrency}", f"-d{seconds}s", "--timeout", "10s", "--latency", "-s",
+        return ["wrk", "-t1", f"-c{row.concurrency // Side.workers}", f"-d{seconds}s", "--timeout", "10s", "--latency", "-s",
                 self.directory / "report.lua", *header, self.url(row, side)]
 
     def url(self, row, side):
@@ -154,28 +156,38 @@ class Bench:
         return sample
 
     def load(self, row, side, seconds, server, sample, wrap_client=()):
-        log = self.directory / f"client-{self.runs}.log"
+        logs = [self.directory / f"client-{self.runs}-{i}.log" for i in range(Side.workers)]
         words = [*side.client_words(), *wrap_client, *self.client_words(row, side, seconds)]
+        before, started = server.cpu_seconds(), time.monotonic()
+        clients = [self.start_client(words, log) for log in logs]
+        used = [wait_for(client, started + seconds + 30) for client in clients]
+        elapsed = time.monotonic() - started
+        sample.server_cpu = (server.cpu_seconds() - before) / elapsed
+        sample.client_cpu = sum(used) / elapsed
+        for client, log in zip(clients, logs):
+            text = log.read_text(errors="replace")
+            if client.returncode != 0:
+                sample.errors.append(f"client: status {client.returncode}: {text.strip()[-300:]}")
+            else:
+                (read_message if row.kind == "message" else read_wrk)(row, text, sample)
+
+    def start_client(self, words, log):
         with open(log, "wb") as output:
-            before, started = server.cpu_seconds(), time.monotonic()
             client = subprocess.Popen([str(w) for w in words], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                       start_new_session=True)
-            self.cleanup.add(kill_quietly, client)
-            timer = time.monotonic() + seconds + 30
-            while (pid_status := os.wait4(client.pid, os.WNOHANG)) == (0, 0, pid_status[2]):
-                if time.monotonic() > timer:
-                    client.kill()
-                time.sleep(0.01)
-            elapsed = time.monotonic() - started
-            sample.server_cpu = (server.cpu_seconds() - before) / elapsed
-        _, status, usage = pid_status
-        client.returncode = os.waitstatus_to_exitcode(status)
-        sample.client_cpu = (usage.ru_utime + usage.ru_stime) / elapsed
-        text = log.read_text(errors="replace")
-        if client.returncode != 0:
-            sample.errors.append(f"client: status {client.returncode}: {text.strip()[-300:]}")
-        else:
-            (read_message if row.kind == "message" else read_wrk)(row, text, sample)
+        self.cleanup.add(kill_quietly, client)
+        return client
+
+
+def wait_for(client, deadline):
+    """Waits until it ends, or kills it. Returns the processor time that it has used, in seconds."""
+    while (pid_status := os.wait4(client.pid, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            client.kill()
+        time.sleep(0.01)
+    _, status, usage = pid_status
+    client.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime
 
 
 def kill_quietly(client):
@@ -189,9 +201,10 @@ def read_wrk(row, text, sample):
     if line is None:
         raise BenchmarkError(f"wrk printed no result:\n{text}")
     result = json.loads(line.removeprefix("RESULT "))
-    sample.rate = result["requests"] / result["seconds"]
-    sample.bytes_per_second = result["bytes"] / result["seconds"]
-    sample.p50_us, sample.p99_us = result["p50_us"], result["p99_us"]
+    # Of several clients: the sum of what they got, the longest that they waited.
+    sample.rate += result["requests"] / result["seconds"]
+    sample.bytes_per_second += result["bytes"] / result["seconds"]
+    sample.p50_us, sample.p99_us = max(sample.p50_us, result["p50_us"]), max(sample.p99_us, result["p99_us"])
     sample.errors += [f"{result[what]} {what} errors" for what in ("connect", "read", "write", "timeout", "status") if result[what]]
     # A response is the file and a header of some 250 bytes; what is under way at the end comes on top.
     least, most = result["requests"] * row.size, (result["requests"] + row.concurrency) * (row.size + 400)

@@ -17,9 +17,10 @@ class Side:
 
     name = ""
     realtime = False  # for all sides: ahead of everything else on the machine
+    workers = 1       # for all sides: of the server, and as many clients; several share both processors
 
     def __init__(self, cpus):
-        self.server_cpu, self.client_cpu = cpus
+        self.server_cpu, self.client_cpu = cpus if self.workers == 1 else (",".join(map(str, cpus)),) * 2
 
     def server_words(self):
         """Before the server's command line."""
@@ -64,10 +65,11 @@ class KernelSide(Side):
         return pinned(self.client_namespace, self.client_cpu)
 
 
-def write_config(path, port, address):
+def write_config(path, port, address, device=""):
+    """`device`: more keys of [device]."""
     path.write_text(f"""[device]
 port = "{port}"
-[interface]
+{device}[interface]
 address = ["{address}/24"]
 """)
     return path
@@ -83,9 +85,11 @@ class MemifSide(Side):
         super().__init__(cpus)
         self.namespace = Namespace(f"{tag}m", cleanup)
         self.shim = shim
-        socket = f"socket-abstract=yes,socket=/mtcp-{tag},id=0,rsize=10,bsize=2048"
-        self.server_config = write_config(directory / "memif-server.toml", f"net_memif0,role=server,{socket}", self.address)
-        self.client_config = write_config(directory / "memif-client.toml", f"net_memif0,role=client,{socket}", "10.77.2.2")
+        # A memif joins two processes: a worker and its client.
+        wire, device = (f"{tag}-{{worker}}", f"queues = {self.workers}\n") if self.workers > 1 else (tag, "")
+        socket = f"socket-abstract=yes,socket=/mtcp-{wire},id=0,rsize=10,bsize=2048"
+        self.server_config = write_config(directory / "memif-server.toml", f"net_memif0,role=server,{socket}", self.address, device)
+        self.client_config = write_config(directory / "memif-client.toml", f"net_memif0,role=client,{socket}", "10.77.2.2", device)
 
     def server_words(self):
         return pinned(self.namespace, self.server_cpu, {"LD_PRELOAD": self.shim, "MTCP_CONF": self.server_config})
