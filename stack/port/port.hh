@@ -54,6 +54,9 @@ class Port {
   virtual bool forward_unknown(Packet* /*p*/) { return false; }
   // Whether this stack may open `key`: its packets come here, and no other stack may have chosen the same.
   [[nodiscard]] virtual bool comes_home(const FlowKey& /*key*/) const { return true; }
+  // Keeps other stacks from opening `key`, until release_flow(); false if one has it already.
+  virtual bool reserve_flow(const FlowKey& /*key*/) { return true; }
+  virtual void release_flow(const FlowKey& /*key*/) {}
   // There are listeners: new connections may be steered to this stack.
   virtual void set_serving(bool /*on*/) {}
   // An application waits for connections of these listeners: hand_over() may send some here.

@@ -45,11 +45,16 @@ class Board::Change {
   Board& board_;
 };
 
-std::size_t Board::memory(std::size_t frame) {
+std::size_t Board::before_reservations(std::size_t frame) {
   return pages(sizeof(Head)) + kLedgerBytes * kMaxStacks + mail_bytes(frame) * kMaxStacks * kMaxStacks;
 }
 
-Board::Board(std::byte* memory, std::size_t frame, const Secrets& secrets) : memory_(memory) {
+std::size_t Board::memory(std::size_t frame) {
+  return before_reservations(frame) + Reservations::kMemory;
+}
+
+Board::Board(std::byte* memory, std::size_t frame, const Secrets& secrets)
+    : memory_(memory), reservations_(memory + before_reservations(frame)) {
   head().frame = static_cast<std::uint32_t>(frame);
   head().secrets = secrets;
   for (auto& e : head().table) e.store(kNobody | kNobody << 8, std::memory_order_relaxed);
@@ -94,6 +99,7 @@ void Board::vacate(std::uint8_t stack, std::vector<LedgerEntry>* flows) {
     e = {};
   }
   p.ledger_end.store(0, std::memory_order_relaxed);
+  reservations().forget(stack);
   p.serving.store(false, std::memory_order_relaxed);
   p.accepting.store(false, std::memory_order_relaxed);
   p.queues.store(0, std::memory_order_relaxed);

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "stack/steering/reservations.hh"
 #include "stack/wire/address.hh"
 
 namespace mtcp::stack {
@@ -65,6 +66,8 @@ class Board {
     return {static_cast<std::uint8_t>(e), static_cast<std::uint8_t>(e >> 8)};
   }
   [[nodiscard]] const Secrets& secrets() const { return head().secrets; }
+  // Of the flows that stacks have opened.
+  [[nodiscard]] Reservations reservations() { return Reservations(reservations_); }
 
   // --- a stack's own place
   struct alignas(64) Place {
@@ -96,9 +99,11 @@ class Board {
   class Change;
   [[nodiscard]] Head& head() { return *reinterpret_cast<Head*>(memory_); }
   [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }
+  static std::size_t before_reservations(std::size_t frame);
   void vacate(std::uint8_t stack, std::vector<LedgerEntry>* flows);
   void share_out();
   std::byte* memory_;
+  std::byte* reservations_;
 };
 
 }  // namespace mtcp::stack

@@ -46,6 +46,10 @@ bool SteeringPort::comes_home(const FlowKey& key) const {
   return owner_of(hash_.of(key)) == me_;
 }
 
+bool SteeringPort::reserve_flow(const FlowKey& key) { return board_.reservations().take(hash_.of(key), me_); }
+
+void SteeringPort::release_flow(const FlowKey& key) { board_.reservations().give_back(hash_.of(key), me_); }
+
 void SteeringPort::set_serving(bool on) {
   if (board_.serving(me_) == on) return;
   board_.set_serving(me_, on, device_);

@@ -44,6 +44,8 @@ class SteeringPort final : public Port {
   [[nodiscard]] bool shared() const override { return true; }
   bool forward_unknown(Packet* p) override;
   [[nodiscard]] bool comes_home(const FlowKey& key) const override;
+  bool reserve_flow(const FlowKey& key) override;
+  void release_flow(const FlowKey& key) override;
   void set_serving(bool on) override;
   void set_accepting(bool on) override;
   bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages) override;

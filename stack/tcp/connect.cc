@@ -72,18 +72,25 @@ Errc Tcp::claim_flow(const FlowKey& key, std::uint32_t hash, Seq* isn, Time now)
   return Errc::ok;
 }
 
-Errc Tcp::choose_local_port(FlowKey& key, std::uint32_t& hash, Seq* isn, Time now) {
+// Where stacks share a device, a port is `reserved` as well; should that fail for all, one that this stack knows to be
+// free will do: reservations are by hash, and a peer that has the flow with another stack says so.
+Errc Tcp::choose_local_port(FlowKey& key, std::uint32_t& hash, bool& reserved, Seq* isn, Time now) {
   FlowKey destination = key;
   destination.local_port = 0;
   const std::uint64_t id = siphash_words<2, 4>(priv->isn_key, std::uint64_t{flows.hash(destination)});
   const bool steered = port != nullptr && !network.is_local(key.remote);
-  const std::uint16_t port_found = priv->ports.choose(id, [&](std::uint16_t candidate) {
-    key.local_port = candidate;
-    if (steered && !port->comes_home(key)) return false;
-    hash = flows.hash(key);
-    return claim_flow(key, hash, isn, now) == Errc::ok;
-  });
-  if (port_found != 0) return Errc::ok;
+  for (const bool reserve : {steered, false}) {
+    const std::uint16_t port_found = priv->ports.choose(id, [&](std::uint16_t candidate) {
+      key.local_port = candidate;
+      if (steered && !port->comes_home(key)) return false;
+      hash = flows.hash(key);
+      if (claim_flow(key, hash, isn, now) != Errc::ok) return false;
+      reserved = reserve && port->reserve_flow(key);
+      return reserved == reserve;
+    });
+    if (port_found != 0) return Errc::ok;
+    if (!reserve) break;
+  }
   stats.add(Counter::port_exhausted);
   return Errc::address_unavailable;
 }
@@ -99,18 +106,23 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
   if (connections.full()) return stats.add(Counter::no_connection_slots), Errc::no_buffers;
   Seq isn = choose_isn(key, now);
   std::uint32_t hash = 0;
+  bool reserved = false;
   Errc claimed;
   if (local.port == 0) {
-    claimed = choose_local_port(key, hash, &isn, now);
+    claimed = choose_local_port(key, hash, reserved, &isn, now);
   } else {
     hash = flows.hash(key);
     claimed = claim_flow(key, hash, &isn, now);
   }
   if (claimed != Errc::ok) return claimed;
   Connection* made = new_connection(key, hash, **path, o, now);
-  if (made == nullptr) return Errc::no_buffers;
+  if (made == nullptr || !flows.insert(hash, FlowRef(FlowRef::Kind::connection, made->index))) {
+    if (reserved) port->release_flow(key);
+    if (made != nullptr) destroy(*made);
+    return Errc::no_buffers;
+  }
   Connection& c = *made;
-  if (!flows.insert(hash, FlowRef(FlowRef::Kind::connection, c.index))) return destroy(c), Errc::no_buffers;
+  c.reserved = reserved;
   enter_table(c);
   c.holds_port = true;
   priv->ports.hold(key.local_port);

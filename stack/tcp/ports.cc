@@ -4,7 +4,7 @@
 
 namespace mtcp::stack {
 
-Ports::Ports(std::uint16_t first, std::uint16_t last, SipKey key)
+Ports::Ports(std::uint16_t first, std::uint16_t last, SipKey key, std::uint64_t start)
     : key_(key),
       first_(first),
       count_(last >= first ? std::uint32_t{last} - first + 1 : 1),
@@ -17,7 +17,7 @@ Ports::Ports(std::uint16_t first, std::uint16_t last, SipKey key)
   free_ = idle_ = all_;
   // Where each destination's counter starts must not be known either.
   for (std::size_t i = 0; i < kCounters; ++i)
-    counters_[i] = static_cast<std::uint32_t>(siphash_words<2, 4>(key_, std::uint64_t{i}, 3U));
+    counters_[i] = static_cast<std::uint32_t>(siphash_words<2, 4>(key_, std::uint64_t{i}, 3U, start));
 }
 
 void Ports::update(std::uint32_t at) {

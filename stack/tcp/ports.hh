@@ -12,8 +12,9 @@ namespace mtcp::stack {
 
 class Ports {
  public:
-  // Ports first .. last, host order.
-  Ports(std::uint16_t first, std::uint16_t last, SipKey key);
+  // Ports first .. last, host order. `start` decides with the key where the counters begin: two stacks that have the
+  // same key begin elsewhere, so that they seldom want the same ports.
+  Ports(std::uint16_t first, std::uint16_t last, SipKey key, std::uint64_t start = 0);
 
   // A connection (or listener) uses the port; `release` takes one such use back. Ports outside the range are
   // ignored.

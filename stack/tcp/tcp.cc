@@ -38,7 +38,7 @@ Tcp::Private::Private(const Options& options, const Secrets& secrets, Time now)
       listeners(65536),
       listener_table(derive_key(secrets, Purpose::listener_key), 64),
       ports(options.tcp.ip_local_port_first, options.tcp.ip_local_port_last,
-            derive_key(secrets, Purpose::port_key)),
+            derive_key(secrets, Purpose::port_key), static_cast<std::uint64_t>(now.time_since_epoch().count())),
       max_orphans(std::max(options.tcp.max_connections / 4, 1024U)),
       last_tick(TimerWheel::tick_of(now)),
       challenge_random(siphash_words<2, 4>(derive_key(secrets, Purpose::challenge_key), 0U)) {}
@@ -343,6 +343,8 @@ void Tcp::leave_table(Connection& c) {
     priv->ports.release(c.key.local_port);
     c.holds_port = false;
   }
+  if (c.reserved) port->release_flow(c.key);
+  c.reserved = false;
 }
 
 void Tcp::destroy(Connection& c) {

@@ -125,7 +125,7 @@ class Tcp {
   Result<Connection*> connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& options,
                               Time now);
   Errc claim_flow(const FlowKey& key, std::uint32_t hash, Seq* isn, Time now);
-  Errc choose_local_port(FlowKey& key, std::uint32_t& hash, Seq* isn, Time now);
+  Errc choose_local_port(FlowKey& key, std::uint32_t& hash, bool& reserved, Seq* isn, Time now);
   void on_syn_sent(Connection& c, Segment& s, Time now);
   void on_syn_ack(Connection& c, Segment& s, Time now);
   void on_crossed_syn(Connection& c, Segment& s, Time now);

@@ -1,5 +1,6 @@
 // TIME-WAIT: 60 seconds as in Linux, in the order of entering, so that one list is all the timer there is.
 // RFC 9293 3.6.1 and 3.10.7.4, RFC 1337 (RST is ignored), RFC 6191 (reuse by a new connection).
+#include "stack/port/port.hh"
 #include "stack/tcp/private.hh"
 
 namespace mtcp::stack {
@@ -30,6 +31,7 @@ void Tcp::drop_time_wait(std::uint32_t index) {
   flows.erase(flows.hash(e.key), FlowRef(FlowRef::Kind::time_wait, index));
   unlink_time_wait(e);
   if (e.holds_port) priv->ports.unpark(e.key.local_port);
+  if (e.reserved) port->release_flow(e.key);
   priv->time_waits.destroy(index);
 }
 
@@ -63,6 +65,8 @@ void Tcp::enter_time_wait(Connection& c, Time now) {
   forget_flow(c);
   if (c.holds_port) priv->ports.park(c.key.local_port);
   c.holds_port = false;
+  e.reserved = c.reserved;
+  c.reserved = false;
   finish(c, Errc::ok);
 }
 

@@ -17,6 +17,7 @@ struct alignas(64) TimeWaitEntry {
   std::uint16_t window = 0;          // as on the wire
   bool timestamps : 1 = false;
   bool holds_port : 1 = false;  // an active open: the local port counts as used
+  bool reserved : 1 = false;    // Port::reserve_flow
 };
 static_assert(sizeof(TimeWaitEntry) == 64);
 

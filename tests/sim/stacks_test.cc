@@ -2,6 +2,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <set>
 
 #include "stack/tcp/handover.hh"
 #include "tests/sim/sim.hh"
@@ -294,6 +295,27 @@ TEST_CASE("active opens of several stacks: every answer comes to the one that as
   w.sim.run_for(seconds(5));
   for (Socket* s : sockets) CHECK((World::good(*s, 3000) && s->eof));
   for (Host* h : stacks) CHECK(h->count(Counter::resets_sent) == 0);
+  CHECK(w.client.count(Counter::resets_sent) == 0);
+}
+
+TEST_CASE("a flow that one stack has opened no other one opens, wherever the table has moved it", "[stacks]") {
+  World w(2);
+  INFO(w.sim.label());
+  w.client.listen(443);
+  std::set<std::uint16_t> ports;
+  for (int n = 1; n <= 4; ++n) {
+    Host& h = w.process();  // takes its share of the others' entries
+    std::vector<Socket*> sockets;
+    for (int i = 0; i < 400; ++i) {
+      Socket* s = h.try_connect({w.client.address, 443});
+      REQUIRE(s != nullptr);
+      sockets.push_back(s);
+      CHECK(ports.insert(s->key.local_port).second);
+      w.sim.run_for(microseconds(50));
+    }
+    w.sim.run_for(milliseconds(100));  // less than a SYN that is sent again
+    for (const Socket* s : sockets) CHECK(s->connected);
+  }
   CHECK(w.client.count(Counter::resets_sent) == 0);
 }
 
