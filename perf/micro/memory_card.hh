@@ -2,6 +2,7 @@
 // end of its wire. Frames are copied once, as by a card.
 #pragma once
 
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -85,10 +86,11 @@ class MemoryCard final : public stack::SharedDevice {
   // otherwise to one chosen by another hash.
   MemoryCard(std::uint32_t queues, bool rss)
       : rss_(rss), hash_(stack::FlowHash::make_key({1, 2, 3, 4})), queue_pool_(queues), queue_stack_(queues) {
-    constexpr std::size_t kFrame = 1518, kAlign = 4096;
-    memory_ = std::make_unique<std::byte[]>(stack::Board::memory(kFrame) + kAlign);
+    constexpr std::size_t kAlign = 4096;
+    const stack::Board::Shape shape{.frame = 1518};
+    memory_.reset(static_cast<std::byte*>(std::calloc(1, stack::Board::memory(shape) + kAlign)));  // hardly touched
     const auto at = (reinterpret_cast<std::uintptr_t>(memory_.get()) + kAlign - 1) / kAlign * kAlign;
-    board_ = std::make_unique<stack::Board>(reinterpret_cast<std::byte*>(at), kFrame, stack::Board::Secrets{1, 2, 3, 4});
+    board_ = std::make_unique<stack::Board>(reinterpret_cast<std::byte*>(at), shape, stack::Board::Secrets{1, 2, 3, 4});
     for (std::uint32_t i = 0; i < queues; ++i) fifos_.emplace_back(8192);
     for (std::uint32_t i = 0; i < stack::kMaxStacks; ++i) pools_.emplace_back(1U << 16);
   }
@@ -126,7 +128,10 @@ class MemoryCard final : public stack::SharedDevice {
  private:
   bool rss_;
   stack::FlowHash hash_;
-  std::unique_ptr<std::byte[]> memory_;
+  struct Free {
+    void operator()(std::byte* at) const { std::free(at); }
+  };
+  std::unique_ptr<std::byte, Free> memory_;
   std::unique_ptr<stack::Board> board_;
   std::deque<stack::HeapPool> pools_;
   std::deque<PacketFifo> fifos_;

@@ -30,14 +30,17 @@ struct alignas(64) Packet {
 
   // A sent packet's payload stays where it is while headers come and go in front of it; TCP keeps these.
   std::uint16_t payload_offset;  // from buf; received: where the frame begins (stack/steering)
-  std::uint16_t payload_len;     // bytes; received: bits of the stacks that have looked at it
+  std::uint16_t payload_len;     // bytes
   std::uint32_t payload_sum;     // ones'-complement partial sum of the payload, valid with kPayloadSum
   Seq seq;                       // sequence number of the first payload byte (sent and received)
   std::uint8_t tcp_flags;        // TCP's own marks (FIN carried, sacked, lost, retransmitted, ...)
   std::uint8_t transmissions;    // times handed to the device
   std::uint8_t tos;              // sent: the IP header's DSCP and ECN
   std::uint8_t ttl;              // sent: 0 for the usual one
-  Time sent_at;                  // last transmission
+  union {
+    Time sent_at{};         // sent: last transmission
+    std::uint64_t seen_by;  // received, with kSteered: the stacks that have looked at it (stack/steering)
+  };
 
   [[nodiscard]] std::byte* end() { return data + len; }
   [[nodiscard]] std::size_t headroom() const { return static_cast<std::size_t>(data - buf); }
@@ -62,6 +65,8 @@ struct alignas(64) Packet {
   }
 };
 
+static_assert(sizeof(Packet) == 64);
+
 enum PacketFlag : std::uint16_t {
   kKeep = 1 << 0,         // the core keeps the packet after transmission (it may be sent again)
   kQueued = 1 << 1,       // it waits in a transmit queue: do not free it, clear kKeep instead
@@ -70,6 +75,7 @@ enum PacketFlag : std::uint16_t {
   kPayloadSum = 1 << 4,   // payload_sum is valid
   kHandover = 1 << 5,     // no frame but a message of another stack: Port::hand_over
   kSecondRound = 1 << 6,  // all stacks have looked at it, and now look again (stack/steering)
+  kSteered = 1 << 7,      // payload_offset and seen_by are valid (stack/steering)
 };
 
 // A source of packets, shared by all that use a device. Not for the fast path: see PacketCache.

@@ -30,8 +30,7 @@ class Device {
       default;  // stops and closes the device; only in the process that opened it or the last one
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
   // A place for a stack of the calling process, with its share of the queues; destroying the port leaves.
-  // Null when there is none: kMaxStacks live already, or (a device that cannot be shared) another process has
-  // it.
+  // Null when there is none: all places are taken, or (a device that cannot be shared) another process has it.
   virtual std::unique_ptr<Port> join() = 0;
   // What all stacks of this device derive their secrets from, so that one understands what another has
   // chosen; none if it has one stack only.

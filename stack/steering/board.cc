@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <thread>
 
 #include "stack/steering/mailbox.hh"
@@ -45,17 +46,17 @@ class Board::Change {
   Board& board_;
 };
 
-std::size_t Board::before_reservations(std::size_t frame) {
-  return pages(sizeof(Head)) + kLedgerBytes * kMaxStacks + mail_bytes(frame) * kMaxStacks * kMaxStacks;
+std::size_t Board::memory(const Shape& shape) {
+  const std::size_t places = shape.places;
+  return pages(sizeof(Head)) + kLedgerBytes * places + mail_bytes(shape.frame) * places * places;
 }
 
-std::size_t Board::memory(std::size_t frame) {
-  return before_reservations(frame) + Reservations::kMemory;
-}
-
-Board::Board(std::byte* memory, std::size_t frame, const Secrets& secrets)
-    : memory_(memory), reservations_(memory + before_reservations(frame)) {
-  head().frame = static_cast<std::uint32_t>(frame);
+Board::Board(std::byte* memory, const Shape& shape, const Secrets& secrets) : memory_(memory) {
+  assert(shape.places > 0 && shape.places <= kMaxStacks);
+  assert(std::has_single_bit(shape.entries) && shape.entries <= kMaxSteeringEntries);
+  head().frame = static_cast<std::uint32_t>(shape.frame);
+  head().places_made = shape.places;
+  head().entries = shape.entries;
   head().secrets = secrets;
   for (auto& e : head().table) e.store(kNobody | kNobody << 8, std::memory_order_relaxed);
   head().version.store(1, std::memory_order_release);
@@ -66,22 +67,23 @@ std::span<LedgerEntry> Board::ledger(std::uint32_t stack) {
 }
 
 std::byte* Board::mail(std::uint32_t from, std::uint32_t to) {
-  std::byte* first = memory_ + pages(sizeof(Head)) + kLedgerBytes * kMaxStacks;
-  return first + mail_bytes(frame()) * (std::size_t{from} * kMaxStacks + to);
+  std::byte* first = memory_ + pages(sizeof(Head)) + kLedgerBytes * places();
+  return first + mail_bytes(frame()) * (std::size_t{from} * places() + to);
 }
 
-std::uint32_t Board::members() const {
-  std::uint32_t bits = 0;
-  for (std::uint8_t i = 0; i < kMaxStacks; ++i) bits |= present(i) ? 1U << i : 0U;
-  return bits;
+StackSet Board::members() const {
+  StackSet all;
+  for (std::uint8_t i = 0; i < places(); ++i)
+    if (present(i)) all.add(i);
+  return all;
 }
 
 std::uint8_t Board::join(const SharedDevice& device) {
   const Change change(*this, device);
-  for (std::uint8_t i = 0; i < kMaxStacks; ++i) {
+  for (std::uint8_t i = 0; i < places(); ++i) {
     Place& p = place(i);
     if (p.owner.load(std::memory_order_acquire) != 0) continue;
-    for (std::uint32_t from = 0; from < kMaxStacks; ++from) Mailbox(mail(from, i), frame(), kMailSlots).discard();
+    for (std::uint32_t from = 0; from < places(); ++from) Mailbox(mail(from, i), frame(), kMailSlots).discard();
     p.mail.store(0, std::memory_order_relaxed);
     p.sleeping.store(0, std::memory_order_relaxed);
     p.owner.store(device.self(), std::memory_order_release);
@@ -127,38 +129,36 @@ void Board::set_serving(std::uint8_t stack, bool serving, const SharedDevice& de
 // Every stack that takes part gets as many entries as the others, give or take one; an entry stays where it is
 // if that allows, and one that moves remembers where it was.
 void Board::share_out() {
-  const std::uint32_t all = members();
-  std::uint32_t takers = 0;
-  for (std::uint8_t i = 0; i < kMaxStacks; ++i)
-    if ((all >> i & 1) != 0 && serving(i)) takers |= 1U << i;
-  if (takers == 0) takers = all;
-  if (takers == 0) return;
-  const auto count = static_cast<std::uint32_t>(std::popcount(takers));
-  const std::uint32_t base = kSteeringEntries / count;
-  std::uint32_t larger = kSteeringEntries % count;  // so many stacks get one entry more
+  const StackSet all = members();
+  StackSet takers;
+  for (const std::uint32_t i : all)
+    if (serving(static_cast<std::uint8_t>(i))) takers.add(i);
+  if (takers.empty()) takers = all;
+  if (takers.empty()) return;
+  const std::uint32_t base = entries() / takers.size();
+  std::uint32_t larger = entries() % takers.size();  // so many stacks get one entry more
   std::array<std::uint32_t, kMaxStacks> has{};
-  std::array<bool, kSteeringEntries> moves{};
+  std::array<bool, kMaxSteeringEntries> moves{};
   const auto may_have_more = [&](std::uint32_t stack) {
     if (has[stack] < base) return true;
     if (has[stack] > base || larger == 0) return false;
     --larger;
     return true;
   };
-  for (std::uint32_t i = 0; i < kSteeringEntries; ++i) {
+  for (std::uint32_t i = 0; i < entries(); ++i) {
     const std::uint8_t owner = owners(i).present;
-    moves[i] = owner >= kMaxStacks || (takers >> owner & 1) == 0 || !may_have_more(owner);
+    moves[i] = !takers.has(owner) || !may_have_more(owner);
     if (!moves[i]) ++has[owner];
   }
-  std::uint32_t next = 0;
-  for (std::uint32_t i = 0; i < kSteeringEntries; ++i) {
+  std::uint32_t next = takers.first();
+  for (std::uint32_t i = 0; i < entries(); ++i) {
     if (!moves[i]) continue;
-    while ((takers >> next & 1) == 0 || !may_have_more(next)) next = (next + 1) % kMaxStacks;
+    while (!may_have_more(next)) next = takers.after(next);
     ++has[next];
     const Owners was = owners(i);
-    const auto lives = [all](std::uint8_t s) { return s < kMaxStacks && (all >> s & 1) != 0; };
-    const std::uint8_t previous = lives(was.present) ? was.present : lives(was.previous) ? was.previous : kNobody;
+    const std::uint8_t previous = all.has(was.present) ? was.present : all.has(was.previous) ? was.previous : kNobody;
     head().table[i].store(static_cast<std::uint16_t>(next | std::uint32_t{previous} << 8), std::memory_order_relaxed);
-    next = (next + 1) % kMaxStacks;
+    next = takers.after(next);
   }
 }
 

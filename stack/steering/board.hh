@@ -11,14 +11,15 @@
 #include <vector>
 
 #include "stack/steering/reservations.hh"
+#include "stack/steering/stack_set.hh"
 #include "stack/wire/address.hh"
 
 namespace mtcp::stack {
 
 class SharedDevice;
 
-inline constexpr std::uint32_t kMaxStacks = 16;
-inline constexpr std::uint32_t kSteeringEntries = 128;  // as NICs have them
+// Of the table that says whose a flow is. With at least two for each stack Jain's index of the shares is above 0.95.
+inline constexpr std::uint32_t kMaxSteeringEntries = 512;
 
 // A flow that a stack has in hand, for those who must tell its peer if that stack dies.
 struct LedgerEntry {
@@ -32,12 +33,18 @@ class Board {
   static constexpr std::uint32_t kLedger = 65536;     // flows per stack that it holds
   static constexpr std::uint32_t kMailSlots = 128;    // frames from one stack to another
   using Secrets = std::array<std::uint64_t, 4>;
+  // What it is made for.
+  struct Shape {
+    std::size_t frame;                            // bytes of the largest frame
+    std::uint32_t places = kMaxStacks;            // stacks at a time, at most kMaxStacks
+    std::uint32_t entries = kMaxSteeringEntries;  // of the table: a power of two, at most kMaxSteeringEntries
+  };
 
-  // Bytes that a board for frames of `frame` bytes takes; most of it is never touched.
-  [[nodiscard]] static std::size_t memory(std::size_t frame);
+  // Bytes that a board takes; most of it is never touched.
+  [[nodiscard]] static std::size_t memory(const Shape& shape);
   // `memory` is zeroed, page-aligned and shared. `secrets`: from the system's randomness, for all stacks of this
   // device: what one of them has chosen by a keyed hash (ISN, cookie, timestamp offset) the next one understands.
-  Board(std::byte* memory, std::size_t frame, const Secrets& secrets);
+  Board(std::byte* memory, const Shape& shape, const Secrets& secrets);
   Board(const Board&) = delete;
   Board& operator=(const Board&) = delete;
 
@@ -52,8 +59,8 @@ class Board {
   void set_serving(std::uint8_t stack, bool serving, const SharedDevice& device);
   [[nodiscard]] bool present(std::uint8_t stack) const { return place(stack).owner.load(std::memory_order_acquire) != 0; }
   [[nodiscard]] bool serving(std::uint8_t stack) const { return place(stack).serving.load(std::memory_order_acquire); }
-  // Bits of the stacks that are there.
-  [[nodiscard]] std::uint32_t members() const;
+  [[nodiscard]] StackSet members() const;
+  [[nodiscard]] std::uint32_t places() const { return head().places_made; }
   // Changes with every change of the members and the table.
   [[nodiscard]] std::uint32_t version() const { return head().version.load(std::memory_order_acquire); }
 
@@ -61,22 +68,24 @@ class Board {
   struct Owners {
     std::uint8_t present = kNobody, previous = kNobody;
   };
+  // `entry`: any number, as a hash is.
   [[nodiscard]] Owners owners(std::uint32_t entry) const {
-    const std::uint16_t e = head().table[entry % kSteeringEntries].load(std::memory_order_relaxed);
+    const std::uint16_t e = head().table[entry & (entries() - 1)].load(std::memory_order_relaxed);
     return {static_cast<std::uint8_t>(e), static_cast<std::uint8_t>(e >> 8)};
   }
+  [[nodiscard]] std::uint32_t entries() const { return head().entries; }
   [[nodiscard]] const Secrets& secrets() const { return head().secrets; }
   // Of the flows that stacks have opened.
-  [[nodiscard]] Reservations reservations() { return Reservations(reservations_); }
+  [[nodiscard]] Reservations reservations() { return Reservations(head().reserved.data()); }
 
   // --- a stack's own place
   struct alignas(64) Place {
     std::atomic<std::uint64_t> owner;      // the process; 0: nobody
     std::atomic<bool> serving;
     std::atomic<bool> accepting;           // an application waits for its connections
-    std::atomic<std::uint8_t> queues;      // of the device, that it polls
     std::atomic<std::uint32_t> ledger_end; // beyond the last ledger entry that has been used
-    alignas(64) std::atomic<std::uint32_t> mail;   // bits of the stacks that have put something into our mailboxes
+    std::atomic<std::uint64_t> queues;     // StackSet: those of the device that it polls
+    alignas(64) std::atomic<std::uint64_t> mail;   // StackSet: who has put something into our mailboxes
     std::atomic<std::uint32_t> sleeping;   // whoever sets this back to 0 wakes the stack
   };
   [[nodiscard]] Place& place(std::uint32_t stack) { return head().places[stack]; }
@@ -90,20 +99,19 @@ class Board {
  private:
   struct Head {
     std::atomic<std::uint32_t> version;
-    std::uint32_t frame;
+    std::uint32_t frame, places_made, entries;
     Secrets secrets;
-    std::array<std::atomic<std::uint16_t>, kSteeringEntries> table;  // present | previous << 8
+    std::array<std::atomic<std::uint16_t>, kMaxSteeringEntries> table;  // present | previous << 8
     alignas(64) std::atomic<std::uint64_t> changer;                  // who changes the table just now
     std::array<Place, kMaxStacks> places;
+    alignas(64) std::array<std::byte, Reservations::kMemory> reserved;
   };
   class Change;
   [[nodiscard]] Head& head() { return *reinterpret_cast<Head*>(memory_); }
   [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }
-  static std::size_t before_reservations(std::size_t frame);
   void vacate(std::uint8_t stack, std::vector<LedgerEntry>* flows);
   void share_out();
   std::byte* memory_;
-  std::byte* reservations_;
 };
 
 }  // namespace mtcp::stack

@@ -1,38 +1,37 @@
 // Whose a flow is: SteeringPort's part that TCP asks.
-#include <bit>
-
 #include "stack/steering/steering_port.hh"
 
 namespace mtcp::stack {
 
 // The stack that has not looked at a packet of this flow and most likely knows it; kMaxStacks: none is left.
-std::uint32_t SteeringPort::next_to_try(std::uint32_t hash, std::uint32_t tried) const {
-  const std::uint32_t left = others_ & ~tried;
-  if (left == 0) return kMaxStacks;
-  const Board::Owners owners = board_.owners(hash % kSteeringEntries);
+std::uint32_t SteeringPort::next_to_try(std::uint32_t hash, StackSet tried) const {
+  const StackSet left = others_ - tried;
+  if (left.empty()) return kMaxStacks;
+  const Board::Owners owners = board_.owners(hash);
   for (const std::uint8_t stack : {owners.present, owners.previous})
-    if (stack < kMaxStacks && (left >> stack & 1) != 0) return stack;
-  return static_cast<std::uint32_t>(std::countr_zero(left));
+    if (left.has(stack)) return stack;
+  return left.first();
 }
 
 bool SteeringPort::forward_unknown(Packet* p) {
   refresh();
-  if (others_ == 0 || p->payload_len == 0) return false;
+  if (others_.empty() || (p->flags & kSteered) == 0) return false;
   const std::byte* begin = p->buf + p->payload_offset;
   const std::span<const std::byte> frame{begin, static_cast<std::size_t>(p->end() - begin)};
   const FrameKind kind = classify(frame, hash_);
   if (kind.kind != FrameKind::Kind::flow) return false;
-  std::uint32_t to = next_to_try(kind.hash, p->payload_len);
+  StackSet tried(p->seen_by);
+  std::uint32_t to = next_to_try(kind.hash, tried);
   if (to == kMaxStacks && (p->flags & kSecondRound) == 0) {
     // While it went round, the flow may have been handed over to a stack that had looked already.
-    p->payload_len = static_cast<std::uint16_t>(1U << me_);
+    tried = StackSet::of(me_);
     p->flags |= kSecondRound;
-    to = next_to_try(kind.hash, p->payload_len);
+    to = next_to_try(kind.hash, tried);
   }
   if (to == kMaxStacks) return false;
   // If its mailbox is full the packet is lost like any other: an answer from us would be a wrong one.
-  if (post(to, {MailKind::frame, p->payload_len, static_cast<std::uint16_t>(p->flags & (kRxL4Good | kSecondRound)), frame}))
-    ring(1U << to);
+  const auto flags = static_cast<std::uint16_t>(p->flags & (kRxL4Good | kSecondRound));
+  if (post(to, {MailKind::frame, flags, tried, frame})) ring(StackSet::of(to));
   pool_.free(&p, 1);
   return true;
 }
@@ -40,9 +39,9 @@ bool SteeringPort::forward_unknown(Packet* p) {
 // The owner of the flow opens it. A stack without a share of the table (it serves nothing, others do) has the
 // ports whose number says so, towards all destinations; its packets find it by second chances.
 bool SteeringPort::comes_home(const FlowKey& key) const {
-  if (others_ == 0) return true;
-  const std::uint32_t by_number = key.local_port % kMaxStacks;
-  if ((without_ >> by_number & 1) != 0) return by_number == me_;
+  if (others_.empty()) return true;
+  const std::uint32_t by_number = key.local_port % board_.places();
+  if (without_.has(by_number)) return by_number == me_;
   return owner_of(hash_.of(key)) == me_;
 }
 
@@ -61,31 +60,27 @@ void SteeringPort::set_accepting(bool on) {
 }
 
 bool SteeringPort::others_serve() const {
-  for (std::uint32_t bits = others_; bits != 0; bits &= bits - 1)
-    if (board_.serving(static_cast<std::uint8_t>(std::countr_zero(bits)))) return true;
+  for (const std::uint32_t stack : others_)
+    if (board_.serving(static_cast<std::uint8_t>(stack))) return true;
   return false;
 }
 
 bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages) {
   refresh();
-  std::uint32_t takers = 0;
-  for (std::uint32_t bits = others_; bits != 0; bits &= bits - 1) {
-    const auto stack = static_cast<std::uint32_t>(std::countr_zero(bits));
-    if (board_.place(stack).accepting.load(std::memory_order_acquire)) takers |= 1U << stack;
-  }
-  if (takers == 0) return false;
+  StackSet takers;
+  for (const std::uint32_t stack : others_)
+    if (board_.place(stack).accepting.load(std::memory_order_acquire)) takers.add(stack);
+  if (takers.empty()) return false;
   std::uint32_t to = owner_of(hash_.of(key));
   // Not the owner: then each of the others in turn.
-  if (to >= kMaxStacks || (takers >> to & 1) == 0)
-    do to = ++handed_over_ % kMaxStacks;
-    while ((takers >> to & 1) == 0);
+  if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
   Mailbox box = mailbox(me_, to);
   if (box.room() < messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MailKind::handover, 0, kHandover, messages[i]})) return false;
+    if (!box.write(i, {MailKind::handover, kHandover, {}, messages[i]})) return false;
   box.announce(messages.size());
   traffic_.sent += messages.size();
-  ring(1U << to);
+  ring(StackSet::of(to));
   return true;
 }
 

@@ -31,7 +31,7 @@ bool Mailbox::write(std::size_t n, const Letter& letter) {
   Slot& s = slot(ends().written.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(n));
   s.length = static_cast<std::uint32_t>(letter.bytes.size());
   s.kind = letter.kind;
-  s.tried = letter.tried;
+  s.tried = letter.tried.bits();
   s.flags = letter.flags;
   std::memcpy(s.bytes(), letter.bytes.data(), letter.bytes.size());
   return true;
@@ -48,7 +48,7 @@ bool Mailbox::empty() const {
 
 Letter Mailbox::read() const {
   Slot& s = slot(ends().read.load(std::memory_order_relaxed));
-  return {s.kind, s.tried, s.flags, {s.bytes(), std::min<std::size_t>(s.length, stride_ - kSlotHeader)}};
+  return {s.kind, s.flags, StackSet(s.tried), {s.bytes(), std::min<std::size_t>(s.length, stride_ - kSlotHeader)}};
 }
 
 void Mailbox::release() {

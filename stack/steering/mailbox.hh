@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <span>
 
+#include "stack/steering/stack_set.hh"
+
 namespace mtcp::stack {
 
 enum class MailKind : std::uint16_t {
@@ -19,8 +21,8 @@ enum class MailKind : std::uint16_t {
 // A view of one slot, valid until Mailbox::release().
 struct Letter {
   MailKind kind = MailKind::frame;
-  std::uint16_t tried = 0;  // bits of the stacks that did not know the flow
   std::uint16_t flags = 0;  // PacketFlag
+  StackSet tried;           // those that did not know the flow
   std::span<const std::byte> bytes;
 };
 
@@ -53,9 +55,8 @@ class Mailbox {
   struct Slot {
     std::uint32_t length;
     MailKind kind;
-    std::uint16_t tried, flags;
-    std::uint16_t unused;
-    std::uint32_t padding;
+    std::uint16_t flags;
+    std::uint64_t tried;
     [[nodiscard]] std::byte* bytes() { return reinterpret_cast<std::byte*>(this + 1); }
   };
   [[nodiscard]] Slot& slot(std::uint32_t n) const {

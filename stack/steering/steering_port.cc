@@ -1,7 +1,6 @@
 #include "stack/steering/steering_port.hh"
 
 #include <algorithm>
-#include <bit>
 #include <cassert>
 #include <cstring>
 
@@ -13,13 +12,6 @@ namespace {
 constexpr Duration kRound = milliseconds(20);
 constexpr Duration kTick = milliseconds(1);
 
-template <typename Visit>
-void for_each_bit(std::uint32_t bits, Visit&& visit) {
-  for (; bits != 0; bits &= bits - 1) visit(static_cast<std::uint32_t>(std::countr_zero(bits)));
-}
-
-std::uint16_t bit(std::uint32_t stack) { return static_cast<std::uint16_t>(1U << stack); }
-
 }  // namespace
 
 // --- members
@@ -29,7 +21,7 @@ std::unique_ptr<SteeringPort> SteeringPort::join(SharedDevice& device) {
   std::vector<LedgerEntry> orphans;
   std::uint8_t me = board.join(device);
   if (me == Board::kNobody) {
-    for (std::uint8_t i = 0; i < kMaxStacks; ++i) (void)board.bury(i, device, orphans);
+    for (std::uint8_t i = 0; i < board.places(); ++i) (void)board.bury(i, device, orphans);
     me = board.join(device);
   }
   if (me == Board::kNobody) return nullptr;
@@ -49,7 +41,8 @@ SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& po
       pool_(pool),
       self_(device.self()),
       me_(me),
-      hash_(FlowHash::make_key(device.board().secrets())) {
+      hash_(FlowHash::make_key(device.board().secrets())),
+      entry_mask_(device.board().entries() - 1) {
   reload();
   balance_queues();
   wake_all();  // those who have more queues than their share give some back
@@ -64,21 +57,20 @@ SteeringPort::~SteeringPort() {
 
 void SteeringPort::reload() {
   version_ = board_.version();
-  const std::uint32_t all = board_.members();
-  others_ = all & ~(1U << me_);
-  without_ = all;
-  for (std::uint32_t i = 0; i < kSteeringEntries; ++i) {
+  without_ = others_ = board_.members();
+  others_.remove(me_);
+  for (std::uint32_t i = 0; i <= entry_mask_; ++i) {
     table_[i] = board_.owners(i).present;
-    if (table_[i] < kMaxStacks) without_ &= ~(1U << table_[i]);
+    if (table_[i] != Board::kNobody) without_.remove(table_[i]);
   }
   next_round_ = {};
 }
 
 void SteeringPort::look_for_the_dead() {
-  for_each_bit(others_, [this](std::uint32_t stack) {
+  for (const std::uint32_t stack : others_) {
     const std::uint64_t owner = board_.place(stack).owner.load(std::memory_order_acquire);
     if (owner != 0 && !device_.alive(owner)) (void)board_.bury(static_cast<std::uint8_t>(stack), device_, orphans_);
-  });
+  }
   refresh();
 }
 
@@ -92,7 +84,9 @@ bool SteeringPort::share(Share& out) const {
 void SteeringPort::rebuild_pollable() {
   pollable_.assign(1, device_.wake_descriptor(me_));
   for (const auto& q : queues_) pollable_.insert(pollable_.end(), q->pollable().begin(), q->pollable().end());
-  board_.place(me_).queues.store(static_cast<std::uint8_t>(queues_.size()), std::memory_order_release);
+  StackSet polled;
+  for (const std::uint32_t n : queue_numbers_) polled.add(n);
+  board_.place(me_).queues.store(polled.bits(), std::memory_order_release);
 }
 
 bool SteeringPort::claim_one() {
@@ -111,7 +105,7 @@ bool SteeringPort::claim_one() {
 
 // Every queue is polled by somebody, and nobody polls more than his share. True if we have ours.
 bool SteeringPort::balance_queues() {
-  const auto stacks = static_cast<std::uint32_t>(std::popcount(others_)) + 1;
+  const std::uint32_t stacks = others_.size() + 1;
   const std::size_t share = (device_.queues() + stacks - 1) / stacks;
   const std::size_t before = queues_.size();
   while (queues_.size() > share) {
@@ -145,36 +139,40 @@ std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
     std::size_t at = first_queue_ + i;
     if (at >= queues_.size()) at -= queues_.size();
     const std::size_t got = queues_[at]->rx(out + n, max - n);
-    n += others_ == 0 ? got : sort(out + n, got);
+    n += others_.empty() ? got : sort(out + n, got);
   }
   return n;
+}
+
+void SteeringPort::mark(Packet& p, StackSet seen_by) {
+  p.payload_offset = static_cast<std::uint16_t>(p.headroom());
+  p.seen_by = seen_by.bits();
+  p.flags |= kSteered;
 }
 
 // Keeps what is ours, in order; the rest goes to whom it belongs.
 std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
   std::size_t kept = 0;
-  std::uint32_t written = 0;
+  StackSet written;
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     const FrameKind kind = classify(p->bytes(), hash_);
-    const Letter letter{MailKind::frame, 0, static_cast<std::uint16_t>(p->flags & kRxL4Good), p->bytes()};
+    const Letter letter{MailKind::frame, static_cast<std::uint16_t>(p->flags & kRxL4Good), {}, p->bytes()};
     if (kind.kind == FrameKind::Kind::flow) {
       const std::uint8_t owner = owner_of(kind.hash);
-      if (owner < kMaxStacks && (others_ >> owner & 1) != 0) {
-        if (post(owner, letter)) written |= 1U << owner;
+      if (others_.has(owner)) {
+        if (post(owner, letter)) written.add(owner);
         pool_.free(&p, 1);
         continue;
       }
     } else if (kind.kind == FrameKind::Kind::all) {
-      for_each_bit(others_, [&](std::uint32_t stack) {
-        if (post(stack, letter)) written |= 1U << stack;
-      });
+      for (const std::uint32_t stack : others_)
+        if (post(stack, letter)) written.add(stack);
     }
-    p->payload_offset = static_cast<std::uint16_t>(p->headroom());
-    p->payload_len = bit(me_);
+    mark(*p, StackSet::of(me_));
     packets[kept++] = p;
   }
-  if (written != 0) ring(written);
+  if (!written.empty()) ring(written);
   return kept;
 }
 
@@ -192,18 +190,17 @@ bool SteeringPort::post(std::uint32_t to, const Letter& letter) {
   return true;
 }
 
-void SteeringPort::ring(std::uint32_t stacks) {
-  for_each_bit(stacks, [this](std::uint32_t stack) {
+void SteeringPort::ring(StackSet stacks) {
+  for (const std::uint32_t stack : stacks) {
     Board::Place& place = board_.place(stack);
-    place.mail.fetch_or(1U << me_, std::memory_order_seq_cst);
+    place.mail.fetch_or(StackSet::of(me_).bits(), std::memory_order_seq_cst);
     if (place.sleeping.load(std::memory_order_seq_cst) != 0 && place.sleeping.exchange(0) != 0) device_.wake(stack);
-  });
+  }
 }
 
 void SteeringPort::wake_all() {
-  for_each_bit(board_.members() & ~(1U << me_), [this](std::uint32_t stack) {
+  for (const std::uint32_t stack : board_.members() - StackSet::of(me_))
     if (board_.place(stack).sleeping.exchange(0) != 0) device_.wake(stack);
-  });
 }
 
 // Null if there is no packet for it, or it does not fit into one.
@@ -223,16 +220,16 @@ Packet* SteeringPort::copy_of(const Letter& letter) {
 
 std::size_t SteeringPort::receive_mail(Packet** out, std::size_t max) {
   Board::Place& place = board_.place(me_);
-  if (place.mail.load(std::memory_order_relaxed) != 0) waiting_mail_ |= place.mail.exchange(0);
-  if (waiting_mail_ == 0) return 0;
+  if (place.mail.load(std::memory_order_relaxed) != 0) waiting_mail_ = waiting_mail_ | StackSet(place.mail.exchange(0));
+  if (waiting_mail_.empty()) return 0;
   std::size_t n = 0;
   std::array<Packet*, 32> outgoing;
   std::size_t to_send = 0;
-  for_each_bit(waiting_mail_, [&](std::uint32_t from) {
+  for (const std::uint32_t from : waiting_mail_) {
     Mailbox box = mailbox(from, me_);
     for (; n < max && to_send < outgoing.size(); box.release()) {
       if (box.empty()) {
-        waiting_mail_ &= ~(1U << from);
+        waiting_mail_.remove(from);
         break;
       }
       const Letter letter = box.read();
@@ -242,11 +239,10 @@ std::size_t SteeringPort::receive_mail(Packet** out, std::size_t max) {
         outgoing[to_send++] = p;
         continue;
       }
-      p->payload_offset = static_cast<std::uint16_t>(p->headroom());
-      p->payload_len = static_cast<std::uint16_t>(letter.tried | bit(me_));
+      mark(*p, letter.tried | StackSet::of(me_));
       out[n++] = p;
     }
-  });
+  }
   transmit_for_others(outgoing.data(), to_send);
   return n;
 }
@@ -261,19 +257,25 @@ void SteeringPort::transmit_for_others(Packet** packets, std::size_t n) {
   pool_.free(packets + taken, n - taken);
 }
 
-std::size_t SteeringPort::transmit_by_mail(Packet* const* packets, std::size_t n) {
-  std::uint32_t to = kMaxStacks;
-  for (std::uint32_t i = 1; i < kMaxStacks && to == kMaxStacks; ++i) {
-    const std::uint32_t stack = (me_ + i) % kMaxStacks;
-    if ((others_ >> stack & 1) != 0 && board_.place(stack).queues.load(std::memory_order_acquire) != 0) to = stack;
+// The next stack that has a queue; ourselves if nobody has one.
+std::uint32_t SteeringPort::transmitter() const {
+  std::uint32_t stack = me_;
+  for (std::uint32_t i = others_.size(); i > 0; --i) {
+    stack = others_.after(stack);
+    if (board_.place(stack).queues.load(std::memory_order_acquire) != 0) return stack;
   }
-  if (to == kMaxStacks) return 0;
+  return me_;
+}
+
+std::size_t SteeringPort::transmit_by_mail(Packet* const* packets, std::size_t n) {
+  const std::uint32_t to = transmitter();
+  if (to == me_) return 0;
   Mailbox box = mailbox(me_, to);
   n = std::min(n, box.room());
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     const auto flags = static_cast<std::uint16_t>(p->flags & kTxL4Offload);
-    if (box.write(0, {MailKind::transmit, 0, flags, p->bytes()})) {
+    if (box.write(0, {MailKind::transmit, flags, {}, p->bytes()})) {
       box.announce(1);
       ++traffic_.sent;
     } else {
@@ -281,7 +283,7 @@ std::size_t SteeringPort::transmit_by_mail(Packet* const* packets, std::size_t n
     }
     if ((p->flags & kKeep) == 0) pool_.free(&p, 1);
   }
-  if (n > 0) ring(1U << to);
+  if (n > 0) ring(StackSet::of(to));
   return n;
 }
 
@@ -305,7 +307,7 @@ bool SteeringPort::arm() {
   for (auto& q : queues_) quiet = q->arm() && quiet;
   // Set back to 0 by whoever woke us: then another thread that slept here may still have to read it.
   if (place.sleeping.exchange(1, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
-  return quiet && waiting_mail_ == 0 && place.mail.load(std::memory_order_seq_cst) == 0 &&
+  return quiet && waiting_mail_.empty() && place.mail.load(std::memory_order_seq_cst) == 0 &&
          board_.version() == version_;
 }
 
@@ -315,7 +317,7 @@ void SteeringPort::disarm() {
 }
 
 Duration SteeringPort::max_sleep() const {
-  Duration longest = others_ != 0 || queues_.size() < device_.queues() ? kRound : Duration::max();
+  Duration longest = !others_.empty() || queues_.size() < device_.queues() ? kRound : Duration::max();
   for (const auto& q : queues_) longest = std::min(longest, q->max_sleep());
   return longest;
 }

@@ -18,7 +18,7 @@ namespace mtcp::stack {
 
 class SteeringPort final : public Port {
  public:
-  // Joins the device's stacks; null if kMaxStacks live already, or without memory. `device` outlives the port. The
+  // Joins the device's stacks; null if all places of the board are taken, or without memory. `device` outlives the port. The
   // destructor leaves, if `device.self()` is still the process that joined.
   static std::unique_ptr<SteeringPort> join(SharedDevice& device);
   ~SteeringPort() override;
@@ -71,18 +71,20 @@ class SteeringPort final : public Port {
   }
   void reload();
   std::size_t sort(Packet** packets, std::size_t n);
-  [[nodiscard]] std::uint8_t owner_of(std::uint32_t hash) const { return table_[hash % kSteeringEntries]; }
+  static void mark(Packet& p, StackSet seen_by);
+  [[nodiscard]] std::uint8_t owner_of(std::uint32_t hash) const { return table_[hash & entry_mask_]; }
   [[nodiscard]] Mailbox mailbox(std::uint32_t from, std::uint32_t to) const {
     return {board_.mail(from, to), board_.frame(), Board::kMailSlots};
   }
   bool post(std::uint32_t to, const Letter& letter);
-  void ring(std::uint32_t stacks);
+  void ring(StackSet stacks);
   void wake_all();
   std::size_t receive_mail(Packet** out, std::size_t max);
   [[nodiscard]] Packet* copy_of(const Letter& letter);
   void transmit_for_others(Packet** packets, std::size_t n);
+  [[nodiscard]] std::uint32_t transmitter() const;
   std::size_t transmit_by_mail(Packet* const* packets, std::size_t n);
-  [[nodiscard]] std::uint32_t next_to_try(std::uint32_t hash, std::uint32_t tried) const;
+  [[nodiscard]] std::uint32_t next_to_try(std::uint32_t hash, StackSet tried) const;
   bool balance_queues();
   bool claim_one();
   void look_for_the_dead();
@@ -99,14 +101,15 @@ class SteeringPort final : public Port {
   std::vector<int> pollable_;
   // Our copy of the table and the members, as of `version_`.
   std::uint32_t version_ = 0;
-  std::uint32_t others_ = 0;   // bits of the other stacks
-  std::uint32_t without_ = 0;  // bits of all stacks that have no share of the table
-  std::array<std::uint8_t, kSteeringEntries> table_{};
-  std::uint32_t waiting_mail_ = 0;  // bits of the mailboxes that have not been emptied
+  StackSet others_;   // the other stacks
+  StackSet without_;  // all stacks that have no share of the table
+  const std::uint32_t entry_mask_;
+  std::array<std::uint8_t, kMaxSteeringEntries> table_{};
+  StackSet waiting_mail_;  // whose mailboxes have not been emptied
   Traffic traffic_;
   std::uint64_t dropped_before_ = 0;  // by queues that have been given back
   std::size_t first_queue_ = 0;       // which is asked first in the next rx()
-  std::uint32_t handed_over_ = 0;
+  std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
   Time next_round_{};
   std::vector<LedgerEntry> orphans_;  // flows of the dead whose peers are still to be told
 };

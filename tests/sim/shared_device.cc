@@ -13,8 +13,8 @@ constexpr std::size_t kQueue = 1024;    // frames that one holds
 constexpr std::size_t kPackets = 8192;  // of each stack
 
 // Mapped and not allocated: most of a board is never touched.
-std::byte* map_board() {
-  void* at = mmap(nullptr, Board::memory(kFrame), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+std::byte* map_board(std::size_t bytes) {
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) throw std::runtime_error("no memory for a board");
   return static_cast<std::byte*>(at);
 }
@@ -67,18 +67,20 @@ class SimQueue final : public Port {
   HeapPool& pool_;
 };
 
-SimSharedDevice::SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint64_t seed)
+SimSharedDevice::SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint32_t places,
+                                 std::uint64_t seed)
     : wire_(wire),
       number_(wire.add_port({})),
       mac_{{2, 0, 0, 0, 2, number}},
       queues_(queues),
-      pools_(kMaxStacks),
-      memory_(map_board()),
-      board_(memory_, kFrame, {seed, seed ^ 1, seed ^ 2, seed ^ 3}) {
+      pools_(places),
+      shape_{kFrame, places},
+      memory_(map_board(Board::memory(shape_))),
+      board_(memory_, shape_, {seed, seed ^ 1, seed ^ 2, seed ^ 3}) {
   wire.set_mac(number_, mac_);
 }
 
-SimSharedDevice::~SimSharedDevice() { munmap(memory_, Board::memory(kFrame)); }
+SimSharedDevice::~SimSharedDevice() { munmap(memory_, Board::memory(shape_)); }
 
 std::unique_ptr<Port> SimSharedDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {
   std::uint64_t& owner = queues_[queue].owner;
@@ -105,7 +107,7 @@ void SimSharedDevice::spread() {
 bool SimSharedDevice::busy() const {
   for (const Queue& q : queues_)
     if (!q.waiting.empty() && q.owner != 0 && alive(q.owner)) return true;
-  for (std::uint32_t i = 0; i < kMaxStacks; ++i) {
+  for (std::uint32_t i = 0; i < board_.places(); ++i) {
     const auto& place = board_.place(i);
     if (place.owner != 0 && alive(place.owner) && place.mail != 0) return true;
   }

@@ -12,7 +12,7 @@ namespace mtcp::sim {
 
 class SimSharedDevice final : public SharedDevice {
  public:
-  SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint64_t seed);
+  SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint32_t places, std::uint64_t seed);
   ~SimSharedDevice() override;
 
   Board& board() override { return board_; }
@@ -49,6 +49,7 @@ class SimSharedDevice final : public SharedDevice {
   MacAddress mac_;
   std::vector<Queue> queues_;
   std::vector<std::unique_ptr<HeapPool>> pools_;  // by stack: a process brings a new one
+  const Board::Shape shape_;
   std::byte* memory_;
   Board board_;
 };

@@ -236,9 +236,9 @@ Host& Sim::add_host(const std::function<void(Options&)>& tune, std::size_t packe
       std::make_unique<Host>(*this, static_cast<std::uint8_t>(hosts.size() + 1), tune, packets));
 }
 
-SimSharedDevice& Sim::add_device(std::uint32_t queues) {
+SimSharedDevice& Sim::add_device(std::uint32_t queues, std::uint32_t places) {
   const auto number = static_cast<std::uint8_t>(devices.size() + 1);
-  return *devices.emplace_back(std::make_unique<SimSharedDevice>(wire, number, queues, random()));
+  return *devices.emplace_back(std::make_unique<SimSharedDevice>(wire, number, queues, places, random()));
 }
 
 Host& Sim::add_process(SimSharedDevice& device) {

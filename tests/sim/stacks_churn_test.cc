@@ -38,7 +38,7 @@ class Churn {
   // As `nginx -s reload`: new workers first, or the old ones first.
   void reload() {
     const auto old = living;
-    const bool new_first = sim.random() % 2 == 0 && old.size() + draining.size() + old.size() <= kMaxStacks;
+    const bool new_first = sim.random() % 2 == 0 && old.size() + draining.size() + old.size() <= device.board().places();
     const std::size_t n = std::max<std::size_t>(1, std::min(old.size(), std::size_t{4}));
     if (new_first)
       for (std::size_t i = 0; i < n; ++i) join();
@@ -76,7 +76,7 @@ class Churn {
       prune();
     }
   }
-  [[nodiscard]] bool sim_has_room() const { return living.size() + draining.size() < kMaxStacks; }
+  [[nodiscard]] bool sim_has_room() const { return living.size() + draining.size() < device.board().places(); }
 
   // --- the clients
   void open_one() {
@@ -136,7 +136,7 @@ class Churn {
   void check_shares() {
     std::map<std::uint8_t, std::uint32_t> entries;
     const Board& board = device.board();
-    for (std::uint32_t i = 0; i < kSteeringEntries; ++i) {
+    for (std::uint32_t i = 0; i < board.entries(); ++i) {
       const std::uint8_t owner = board.owners(i).present;
       ++entries[owner];
       REQUIRE(board.present(owner));
@@ -189,7 +189,7 @@ TEST_CASE("hundreds of reloads under load: no connection is lost, none is refuse
     for (std::uint64_t n = w.sim.random() % 8; n > 0 && w.open.size() < 300; --n) w.open_one();
     w.run_for(microseconds(static_cast<std::int64_t>(w.sim.random() % 20'000)));
     w.end_drained();
-    if (w.living.size() * 2 + w.draining.size() <= kMaxStacks) w.reload();
+    if (w.living.size() * 2 + w.draining.size() <= w.device.board().places()) w.reload();
     if (w.living.empty()) w.join();
     w.check_shares();
     (void)w.flows();
@@ -228,7 +228,7 @@ TEST_CASE("joins, reloads and deaths in any order: only what a dead stack had is
       w.kill(*w.living[w.sim.random() % w.living.size()]);
     } else if (dice == 6 && !w.draining.empty()) {
       w.kill(*w.draining[w.sim.random() % w.draining.size()]);
-    } else if (dice == 7 && w.living.size() * 2 + w.draining.size() <= kMaxStacks && w.living.size() < 5) {
+    } else if (dice == 7 && w.living.size() * 2 + w.draining.size() <= w.device.board().places() && w.living.size() < 5) {
       w.reload();
     }
     if (w.living.empty()) w.join();

@@ -11,7 +11,7 @@ namespace {
 
 std::map<std::uint8_t, int> shares(const Board& board) {
   std::map<std::uint8_t, int> count;
-  for (std::uint32_t i = 0; i < kSteeringEntries; ++i) ++count[board.owners(i).present];
+  for (std::uint32_t i = 0; i < board.entries(); ++i) ++count[board.owners(i).present];
   return count;
 }
 
@@ -21,7 +21,15 @@ bool even(const Board& board, std::size_t stacks) {
   return s.size() == stacks && most - least <= 1;
 }
 
+double jain(const Board& board) {
+  double sum = 0, squares = 0;
+  const auto all = shares(board);
+  for (const int n : all | std::views::values) sum += n, squares += double(n) * n;
+  return sum * sum / (static_cast<double>(all.size()) * squares);
+}
+
 struct World {
+  explicit World(std::uint32_t places = 16, std::uint32_t entries = 128) : device(1, places, entries) {}
   FakeDevice device;
   Board& board = device.board();
   std::uint8_t join(std::uint64_t process) {
@@ -33,21 +41,23 @@ struct World {
 }  // namespace
 
 TEST_CASE("the table is shared out evenly, and a change moves as few entries as it can", "[board]") {
-  World w;
-  for (std::uint8_t n = 1; n <= kMaxStacks; ++n) {
-    std::array<std::uint8_t, kSteeringEntries> before{};
-    for (std::uint32_t i = 0; i < kSteeringEntries; ++i) before[i] = w.board.owners(i).present;
+  const std::uint32_t places = GENERATE(16u, kMaxStacks);
+  World w(places, GENERATE(128u, kMaxSteeringEntries));
+  const Board& board = w.board;
+  for (std::uint8_t n = 1; n <= places; ++n) {
+    std::array<std::uint8_t, kMaxSteeringEntries> before{};
+    for (std::uint32_t i = 0; i < board.entries(); ++i) before[i] = w.board.owners(i).present;
     REQUIRE(w.join(n) == n - 1);
     REQUIRE(even(w.board, n));
     std::uint32_t moved = 0;
-    for (std::uint32_t i = 0; i < kSteeringEntries; ++i) {
+    for (std::uint32_t i = 0; i < board.entries(); ++i) {
       const Board::Owners o = w.board.owners(i);
       if (o.present == before[i]) continue;
       ++moved;
       CHECK(o.present == n - 1);  // only to the new one
       if (n > 1) CHECK(o.previous == before[i]);
     }
-    CHECK(moved <= kSteeringEntries / n + 1);
+    CHECK(moved <= board.entries() / n + 1);
   }
   CHECK(w.join(99) == Board::kNobody);
 }
@@ -67,7 +77,7 @@ TEST_CASE("flows are shared among the stacks that serve, if there are any", "[bo
   w.board.set_serving(3, false, w.device);
   CHECK(even(w.board, 2));
   int remembered = 0;
-  for (std::uint32_t i = 0; i < kSteeringEntries; ++i) {
+  for (std::uint32_t i = 0; i < w.board.entries(); ++i) {
     const Board::Owners o = w.board.owners(i);
     CHECK((o.present == 0 || o.present == 2));
     remembered += o.previous == 1 || o.previous == 3;
@@ -92,8 +102,45 @@ TEST_CASE("one caller buries a dead stack and gets its flows; a living one is no
   REQUIRE(flows.size() == 1);
   CHECK(flows[0].remote_port == 4);
   CHECK_FALSE(w.board.bury(1, w.device, flows));
-  CHECK(w.board.members() == 1);
+  CHECK(w.board.members() == StackSet::of(0));
   CHECK(even(w.board, 1));
   CHECK(w.join(3) == 1);
   CHECK(w.board.ledger(1)[7].local == 0);
+}
+
+TEST_CASE("the shares are fair (Jain's index of 0.95) whatever the number of stacks, up to the last place", "[board]") {
+  World w(kMaxStacks, GENERATE(128u, 256u, kMaxSteeringEntries));
+  double least = 1;
+  for (std::uint64_t p = 1; p <= kMaxStacks; ++p) {
+    REQUIRE(w.join(p) == p - 1);
+    least = std::min(least, jain(w.board));
+  }
+  CHECK(least >= 0.95);
+  CHECK(w.board.members() == StackSet(~std::uint64_t{0}));
+}
+
+TEST_CASE("at capacity: deaths and leaves of all but the last, in any order, and the places are used again", "[board]") {
+  World w(kMaxStacks, GENERATE(128u, kMaxSteeringEntries));
+  for (std::uint64_t p = 1; p <= kMaxStacks; ++p) (void)w.join(p);
+  // 17 is not a divisor: every place is met once.
+  for (std::uint32_t i = 0, stack = 5; i < kMaxStacks - 1; ++i, stack = (stack + 17) % kMaxStacks) {
+    w.device.process = 1000;
+    if (i % 2 == 0) {
+      w.device.dead.insert(stack + 1);
+      std::vector<LedgerEntry> flows;
+      REQUIRE(w.board.bury(static_cast<std::uint8_t>(stack), w.device, flows));
+    } else {
+      w.board.leave(static_cast<std::uint8_t>(stack), w.device);
+    }
+    REQUIRE_FALSE(w.board.members().has(stack));
+    REQUIRE(even(w.board, kMaxStacks - 1 - i));
+    for (std::uint32_t e = 0; e < w.board.entries(); ++e) {
+      const Board::Owners o = w.board.owners(e);
+      REQUIRE(w.board.members().has(o.present));
+    }
+  }
+  w.device.dead.clear();
+  for (std::uint64_t p = 2001; p < 2000 + kMaxStacks; ++p) REQUIRE(w.join(p) != Board::kNobody);
+  CHECK(w.join(3000) == Board::kNobody);
+  CHECK(even(w.board, kMaxStacks));
 }

@@ -1,5 +1,7 @@
 #include "tests/steering/fake_device.hh"
 
+#include <sys/mman.h>
+
 #include <cstring>
 #include <stdexcept>
 
@@ -7,6 +9,13 @@ namespace mtcp::test {
 namespace {
 
 constexpr std::size_t kFrame = 1518;
+
+// Mapped and not allocated: most of a board is never touched.
+std::byte* map_board(std::size_t bytes) {
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED) throw std::runtime_error("no memory for a board");
+  return static_cast<std::byte*>(at);
+}
 
 struct FakeQueue : Port {
   FakeQueue(FakeDevice& d, std::uint32_t n, std::uint32_t s) : device(d), number(n), stack(s) {}
@@ -51,13 +60,13 @@ struct FakeQueue : Port {
 
 }  // namespace
 
-FakeDevice::FakeDevice(std::uint32_t queue_count)
+FakeDevice::FakeDevice(std::uint32_t queue_count, std::uint32_t places, std::uint32_t entries)
     : waiting(queue_count),
       queue_owner(queue_count),
-      memory_(Board::memory(kFrame) + 4096),
-      board_(reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory_.data()) + 4095) / 4096 * 4096),
-             kFrame, {1, 2, 3, 4}) {
-  for (std::uint32_t i = 0; i < kMaxStacks; ++i) pools.emplace_back(1024);
+      shape_{kFrame, places, entries},
+      memory_(map_board(Board::memory(shape_))),
+      board_(memory_, shape_, {1, 2, 3, 4}) {
+  for (std::uint32_t i = 0; i < places; ++i) pools.emplace_back(1024);
 }
 
 FakeDevice::~FakeDevice() {
@@ -65,6 +74,7 @@ FakeDevice::~FakeDevice() {
     process = UINT64_MAX;  // nobody's: nothing is given back
     delete port;
   }
+  munmap(memory_, Board::memory(shape_));
 }
 
 std::unique_ptr<Port> FakeDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {

@@ -16,7 +16,7 @@ using namespace mtcp::stack;
 using Frame = std::vector<std::byte>;
 
 struct FakeDevice : SharedDevice {
-  explicit FakeDevice(std::uint32_t queue_count = 1);
+  explicit FakeDevice(std::uint32_t queue_count = 1, std::uint32_t places = 16, std::uint32_t entries = 128);
   ~FakeDevice() override;
 
   Board& board() override { return board_; }
@@ -46,7 +46,8 @@ struct FakeDevice : SharedDevice {
   std::deque<HeapPool> pools;
 
  private:
-  std::vector<std::byte> memory_;
+  const Board::Shape shape_;
+  std::byte* const memory_;
   Board board_;
   std::vector<SteeringPort*> killed_;
 };

@@ -260,7 +260,7 @@ bool DpdkDevice::open(std::string& message) {
   if (!check(message) || !start_environment(message)) return false;
   set_thread_number(0);
   if (is_shared()) {
-    shared_ = SharedState::create(frame());
+    shared_ = SharedState::create({.frame = frame(), .places = SharedState::places()});
     if (shared_ == nullptr) {
       message =
           std::string("no memory or descriptors for what the stacks of a device share: ") + strerror(errno);

@@ -4,32 +4,42 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
 
 #include "stack/port/dpdk/libc_calls.hh"
 
 namespace mtcp::stack::dpdk {
 
-std::unique_ptr<SharedState> SharedState::create(std::size_t frame) {
+std::uint32_t SharedState::places() {
+  constexpr long kLeast = 16;
+  return static_cast<std::uint32_t>(std::clamp(2 * sysconf(_SC_NPROCESSORS_ONLN), kLeast, long{kMaxStacks}));
+}
+
+std::unique_ptr<SharedState> SharedState::create(const Board::Shape& shape) {
   Board::Secrets secrets;
   if (system_call(SYS_getrandom, reinterpret_cast<long>(secrets.data()), sizeof secrets) != long{sizeof secrets})
     return nullptr;
   std::unique_ptr<SharedState> state(new SharedState);
-  state->bytes_ = Board::memory(frame);
+  state->bytes_ = Board::memory(shape);
   // Most of it is never touched.
   void* memory = mmap(nullptr, state->bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
   state->memory_ = static_cast<std::byte*>(memory);
-  for (int& fd : state->wake_) {
-    fd = move_high(static_cast<int>(system_call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK)));
+  // Other people's packets do not belong in a core dump of one of us; if it can't be said they are in it.
+  (void)madvise(memory, state->bytes_, MADV_DONTDUMP);
+  for (std::uint32_t i = 0; i < shape.places; ++i) {
+    const int fd = move_high(static_cast<int>(system_call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK)));
     if (fd < 0) return nullptr;
+    state->wake_.push_back(fd);
   }
-  state->board_ = std::make_unique<Board>(state->memory_, frame, secrets);
+  state->board_ = std::make_unique<Board>(state->memory_, shape, secrets);
   return state;
 }
 
 SharedState::~SharedState() {
-  for (const int fd : wake_)
-    if (fd >= 0) mtcp_dpdk_close(fd);
+  for (const int fd : wake_) mtcp_dpdk_close(fd);
   if (memory_ != nullptr) munmap(memory_, bytes_);
 }
 

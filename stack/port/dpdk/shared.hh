@@ -1,9 +1,10 @@
 // What the stacks that share a device have in common besides its queues: the board, and the descriptors that wake them.
 #pragma once
 
-#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "stack/steering/board.hh"
 
@@ -12,8 +13,11 @@ namespace mtcp::stack::dpdk {
 // Made by the process that opens the device, before any fork.
 class SharedState {
  public:
-  // For frames of up to `frame` bytes. Null without memory, descriptors or randomness.
-  static std::unique_ptr<SharedState> create(std::size_t frame);
+  // As many stacks as this machine may want at a time: two for each CPU, so that as many workers as there are CPUs can
+  // be reloaded at once, within reason.
+  [[nodiscard]] static std::uint32_t places();
+  // Null without memory, descriptors or randomness.
+  static std::unique_ptr<SharedState> create(const Board::Shape& shape);
   ~SharedState();
   SharedState(const SharedState&) = delete;
   SharedState& operator=(const SharedState&) = delete;
@@ -24,11 +28,11 @@ class SharedState {
   void clear_wake(std::uint32_t stack) const;
 
  private:
-  SharedState() { wake_.fill(-1); }
+  SharedState() = default;
   std::byte* memory_ = nullptr;
   std::size_t bytes_ = 0;
   std::unique_ptr<Board> board_;
-  std::array<int, kMaxStacks> wake_;
+  std::vector<int> wake_;  // by stack
 };
 
 }  // namespace mtcp::stack::dpdk
