@@ -82,10 +82,9 @@ class CardPort final : public stack::Port {
 
 class MemoryCard final : public stack::SharedDevice {
  public:
-  // `rss`: a frame goes to the queue of the stack whose flow it is, as with a card that has our key and table;
-  // otherwise to one chosen by another hash.
+  // `rss`: a card that spreads by our hash and takes a table; otherwise the queue is chosen by another hash.
   MemoryCard(std::uint32_t queues, bool rss)
-      : rss_(rss), hash_(stack::FlowHash::make_key({1, 2, 3, 4})), queue_pool_(queues), queue_stack_(queues) {
+      : rss_(rss), hash_(stack::FlowHash::make_key({1, 2, 3, 4})), queue_pool_(queues) {
     constexpr std::size_t kAlign = 4096;
     const stack::Board::Shape shape{.frame = 1518};
     memory_.reset(static_cast<std::byte*>(std::calloc(1, stack::Board::memory(shape) + kAlign)));  // hardly touched
@@ -102,8 +101,11 @@ class MemoryCard final : public stack::SharedDevice {
   std::unique_ptr<stack::Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override {
     if (queue_pool_[queue] != nullptr) return nullptr;
     queue_pool_[queue] = &pools_[stack];
-    queue_stack_[queue] = stack;
     return std::make_unique<CardPort>(*this, fifos_[queue], pools_[stack], queue);
+  }
+  bool redirect(std::span<const std::uint8_t> queues) override {
+    if (rss_) table_.assign(queues.begin(), queues.end());
+    return rss_;
   }
   void give_back(std::uint32_t queue) { queue_pool_[queue] = nullptr; }
   stack::PacketPool* pool(std::uint32_t stack) override { return &pools_[stack]; }
@@ -118,10 +120,8 @@ class MemoryCard final : public stack::SharedDevice {
   bool to_far(std::span<const std::byte> frame) { return far_fifo_.push(far_pool_, frame); }
   bool from_far(std::span<const std::byte> frame) {
     const std::uint32_t hash = classify(frame, hash_).hash;
-    const std::uint8_t owner = board_->owners(hash).present;
-    std::uint32_t queue = (hash * 2654435761U >> 16) % queues();
-    for (std::uint32_t q = 0; q < queues() && rss_; ++q)
-      if (queue_pool_[q] != nullptr && queue_stack_[q] == owner) queue = q;
+    const std::uint32_t queue =
+        table_.empty() ? (hash * 2654435761U >> 16) % queues() : table_[hash % table_.size()];
     return queue_pool_[queue] != nullptr && fifos_[queue].push(*queue_pool_[queue], frame);
   }
 
@@ -136,7 +136,7 @@ class MemoryCard final : public stack::SharedDevice {
   std::deque<stack::HeapPool> pools_;
   std::deque<PacketFifo> fifos_;
   std::vector<stack::PacketPool*> queue_pool_;  // of whoever polls it; null: nobody
-  std::vector<std::uint32_t> queue_stack_;
+  std::vector<std::uint8_t> table_;  // queues; empty: not told
   stack::HeapPool far_pool_{1U << 17};
   PacketFifo far_fifo_{8192};
   CardPort far_{*this, far_fifo_, far_pool_, CardPort::kFarEnd};

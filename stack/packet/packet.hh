@@ -75,7 +75,7 @@ enum PacketFlag : std::uint16_t {
   kPayloadSum = 1 << 4,   // payload_sum is valid
   kHandover = 1 << 5,     // no frame but a message of another stack: Port::hand_over
   kSecondRound = 1 << 6,  // all stacks have looked at it, and now look again (stack/steering)
-  kSteered = 1 << 7,      // payload_offset and seen_by are valid (stack/steering)
+  kSteered = 1 << 8,      // payload_offset and seen_by are valid (stack/steering)
 };
 
 // A source of packets, shared by all that use a device. Not for the fast path: see PacketCache.

@@ -74,6 +74,9 @@ class Board {
     return {static_cast<std::uint8_t>(e), static_cast<std::uint8_t>(e >> 8)};
   }
   [[nodiscard]] std::uint32_t entries() const { return head().entries; }
+  // Tells the device which queue each entry's packets are to come on, if it does not know and another one is not just
+  // telling it.
+  void spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device);
   [[nodiscard]] const Secrets& secrets() const { return head().secrets; }
   // Of the flows that stacks have opened.
   [[nodiscard]] Reservations reservations() { return Reservations(head().reserved.data()); }
@@ -97,6 +100,11 @@ class Board {
   [[nodiscard]] std::size_t frame() const { return head().frame; }
 
  private:
+  struct Card {
+    std::atomic<std::uint64_t> changer;  // who talks to it just now
+    std::atomic<bool> fixed;             // its table can't be changed (any more)
+    std::array<std::atomic<std::uint8_t>, kMaxSteeringEntries> queues;  // as it was told, plus 1; 0: not yet
+  };
   struct Head {
     std::atomic<std::uint32_t> version;
     std::uint32_t frame, places_made, entries;
@@ -104,6 +112,7 @@ class Board {
     std::array<std::atomic<std::uint16_t>, kMaxSteeringEntries> table;  // present | previous << 8
     alignas(64) std::atomic<std::uint64_t> changer;                  // who changes the table just now
     std::array<Place, kMaxStacks> places;
+    Card card;
     alignas(64) std::array<std::byte, Reservations::kMemory> reserved;
   };
   class Change;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "stack/port/port.hh"
 #include "stack/steering/board.hh"
@@ -23,6 +24,9 @@ class SharedDevice {
   // Queue `queue` for stack number `stack` of the calling process, which receives into pool(stack). Null while
   // a living process has it. Destroying the port gives the queue back, with what it holds.
   virtual std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) = 0;
+  // From now on packets whose hash falls on entry i of the board's table are to come on queue queues[i]; there is one
+  // caller at a time, in all processes. False if the device can't do that: then it is not asked again.
+  virtual bool redirect(std::span<const std::uint8_t> /*queues*/) { return false; }
   // The packets of stack `stack`, which the calling process has just joined as: all of them are free. Null without
   // memory.
   virtual PacketPool* pool(std::uint32_t stack) = 0;

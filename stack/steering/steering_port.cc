@@ -7,9 +7,6 @@
 namespace mtcp::stack {
 namespace {
 
-// How often a stack looks whether the others live and every queue is polled. So long may packets for a dead
-// process's queue wait.
-constexpr Duration kRound = milliseconds(20);
 constexpr Duration kTick = milliseconds(1);
 
 }  // namespace
@@ -127,6 +124,7 @@ void SteeringPort::service(Time now) {
   look_for_the_dead();
   // Somebody is about to give one back to us.
   next_round_ = now + (balance_queues() ? kRound : kTick);
+  point_card(now);
 }
 
 // --- receiving

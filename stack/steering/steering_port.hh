@@ -64,6 +64,10 @@ class SteeringPort final : public Port {
   [[nodiscard]] const Traffic& traffic() const { return traffic_; }
 
  private:
+  // How often a stack looks whether the others live and every queue is polled. So long may packets for a dead
+  // process's queue wait.
+  static constexpr Duration kRound = milliseconds(20);
+
   SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& pool);
 
   void refresh() {
@@ -86,6 +90,7 @@ class SteeringPort final : public Port {
   std::size_t transmit_by_mail(Packet* const* packets, std::size_t n);
   [[nodiscard]] std::uint32_t next_to_try(std::uint32_t hash, StackSet tried) const;
   bool balance_queues();
+  void point_card(Time now);
   bool claim_one();
   void look_for_the_dead();
   void rebuild_pollable();
@@ -111,6 +116,7 @@ class SteeringPort final : public Port {
   std::size_t first_queue_ = 0;       // which is asked first in the next rx()
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
   Time next_round_{};
+  Time next_card_{};
   std::vector<LedgerEntry> orphans_;  // flows of the dead whose peers are still to be told
 };
 

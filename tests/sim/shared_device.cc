@@ -76,7 +76,8 @@ SimSharedDevice::SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t 
       pools_(places),
       shape_{kFrame, places},
       memory_(map_board(Board::memory(shape_))),
-      board_(memory_, shape_, {seed, seed ^ 1, seed ^ 2, seed ^ 3}) {
+      board_(memory_, shape_, {seed, seed ^ 1, seed ^ 2, seed ^ 3}),
+      hash_(FlowHash::make_key(board_.secrets())) {
   wire.set_mac(number_, mac_);
 }
 
@@ -94,12 +95,25 @@ PacketPool* SimSharedDevice::pool(std::uint32_t stack) {
   return pools_[stack].get();
 }
 
+bool SimSharedDevice::redirect(std::span<const std::uint8_t> queues) {
+  if (!is_card_) return false;
+  table_.assign(queues.begin(), queues.end());
+  ++times_redirected_;
+  return true;
+}
+
+std::uint32_t SimSharedDevice::queue_for(std::span<const std::byte> frame) const {
+  if (const FrameKind kind = classify(frame, hash_); !table_.empty() && kind.kind == FrameKind::Kind::flow)
+    return table_[kind.hash % table_.size()];
+  std::uint32_t sum = 0;  // addresses and ports, whatever the frame is
+  for (std::size_t i = 26; i < std::min<std::size_t>(frame.size(), 38); ++i)
+    sum = sum * 31 + std::to_integer<std::uint32_t>(frame[i]);
+  return (sum >> 3) % queues();
+}
+
 void SimSharedDevice::spread() {
   while (auto frame = wire_.receive(number_)) {
-    std::uint32_t sum = 0;  // addresses and ports, whatever the frame is
-    for (std::size_t i = 26; i < std::min<std::size_t>(frame->size(), 38); ++i)
-      sum = sum * 31 + std::to_integer<std::uint32_t>((*frame)[i]);
-    auto& waiting = queues_[(sum >> 3) % queues_.size()].waiting;
+    auto& waiting = queues_[queue_for(*frame)].waiting;
     if (waiting.size() < kQueue) waiting.push_back(std::move(*frame));
   }
 }

@@ -1,5 +1,6 @@
 // A device of the simulated wire that several stacks share, each in a "process" that lives until it is killed or
 // leaves. Frames are spread over the queues by flow, but not as steering does it: so nearly all need to be passed on.
+// Unless it is a card whose table follows steering's.
 #pragma once
 
 #include <deque>
@@ -33,6 +34,13 @@ class SimSharedDevice final : public SharedDevice {
   // The packets that stack `stack` received into last.
   [[nodiscard]] HeapPool& pool_of(std::uint32_t stack) { return *pools_[stack]; }
 
+  bool redirect(std::span<const std::uint8_t> queues) override;
+
+  // From now on it is a card with a table: it spreads by our hash, to the queues that it is told.
+  void become_card(bool on = true) { is_card_ = on; }
+  [[nodiscard]] std::uint64_t times_redirected() const { return times_redirected_; }
+  [[nodiscard]] std::uint32_t queue_for(std::span<const std::byte> frame) const;
+
   std::uint64_t process = 0;  // who joins, leaves or ends just now
   std::set<std::uint64_t> dead;
 
@@ -49,9 +57,13 @@ class SimSharedDevice final : public SharedDevice {
   MacAddress mac_;
   std::vector<Queue> queues_;
   std::vector<std::unique_ptr<HeapPool>> pools_;  // by stack: a process brings a new one
+  bool is_card_ = false;
+  std::vector<std::uint8_t> table_;
+  std::uint64_t times_redirected_ = 0;
   const Board::Shape shape_;
   std::byte* memory_;
   Board board_;
+  FlowHash hash_;
 };
 
 }  // namespace mtcp::sim

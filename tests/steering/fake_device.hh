@@ -32,6 +32,11 @@ struct FakeDevice : SharedDevice {
   [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
   [[nodiscard]] bool tx_checksum_offload() const override { return false; }
 
+  bool redirect(std::span<const std::uint8_t> queues) override {
+    if (is_card) table.assign(queues.begin(), queues.end());
+    return is_card;
+  }
+
   // As process `p`: joins, or does something.
   std::unique_ptr<SteeringPort> join(std::uint64_t p);
   // kill -9: the port's memory is gone without a word, its packets with it.
@@ -43,6 +48,8 @@ struct FakeDevice : SharedDevice {
   std::vector<std::deque<Frame>> waiting;     // received, by queue
   std::vector<std::uint64_t> queue_owner;     // by queue; 0: nobody
   std::vector<Frame> sent;
+  bool is_card = false;                       // it takes a table
+  std::vector<std::uint8_t> table;            // queues; empty: not told
   std::deque<HeapPool> pools;
 
  private:

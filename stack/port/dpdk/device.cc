@@ -192,31 +192,13 @@ bool DpdkDevice::settle_queues(const rte_eth_dev_info& info, std::string& messag
   return false;
 }
 
-// The hash that steering computes, so that a packet of a stack's flow comes on the queue that its table says.
-void DpdkDevice::configure_rss(const rte_eth_dev_info& info, rte_eth_conf& conf) {
-  if (config_.queues < 2 || info.flow_type_rss_offloads == 0) return;
-  conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
-  rte_eth_rss_conf& rss = conf.rx_adv_conf.rss_conf;
-  rss.rss_hf = info.flow_type_rss_offloads & (RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV6_TCP);
-  redirections_ = info.reta_size;
-  if (shared_ == nullptr || info.hash_key_size == 0 || info.hash_key_size > rss_key_.size()) return;
-  rss_key_ = FlowHash::make_key(shared_->board().secrets());
-  rss.rss_key = rss_key_.data();
-  rss.rss_key_len = info.hash_key_size;
-}
-
-// Hash values to queues, in turn.
-bool DpdkDevice::spread(std::string& message) {
-  if (redirections_ == 0) return true;
-  constexpr std::uint16_t kGroup = RTE_ETH_RETA_GROUP_SIZE;
-  std::vector<rte_eth_rss_reta_entry64> table((redirections_ + kGroup - 1) / kGroup);
-  for (std::uint16_t i = 0; i < redirections_; ++i) {
-    table[i / kGroup].mask |= std::uint64_t{1} << i % kGroup;
-    table[i / kGroup].reta[i % kGroup] = static_cast<std::uint16_t>(i % config_.queues);
-  }
-  const int result = rte_eth_dev_rss_reta_update(state_.port, table.data(), redirections_);
-  if (result == 0 || result == -ENOTSUP) return true;
-  message = config_.port + " does not take a table of its queues: " + log_last_error();
+// What the stacks have in common.
+bool DpdkDevice::create_board(const rte_eth_dev_info& info, std::string& message) {
+  if (!is_shared()) return true;
+  shared_ = SharedState::create(
+      {.frame = frame(), .places = SharedState::places(), .entries = steering_entries(info)});
+  if (shared_ != nullptr) return true;
+  message = std::string("no memory or descriptors for what the stacks of a device share: ") + strerror(errno);
   return false;
 }
 
@@ -228,7 +210,7 @@ bool DpdkDevice::configure(std::string& message) {
     message = "DPDK tells nothing about " + config_.port + ": " + log_last_error();
     return false;
   }
-  if (!settle_queues(info, message) || !create_pools(message)) return false;
+  if (!settle_queues(info, message) || !create_board(info, message) || !create_pools(message)) return false;
   rte_eth_conf conf{};
   conf.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
   constexpr std::uint64_t kChecksum = RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
@@ -259,14 +241,6 @@ bool DpdkDevice::start(std::string& message) {
 bool DpdkDevice::open(std::string& message) {
   if (!check(message) || !start_environment(message)) return false;
   set_thread_number(0);
-  if (is_shared()) {
-    shared_ = SharedState::create({.frame = frame(), .places = SharedState::places()});
-    if (shared_ == nullptr) {
-      message =
-          std::string("no memory or descriptors for what the stacks of a device share: ") + strerror(errno);
-      return false;
-    }
-  }
   if (!probe(message) || !configure(message) || !start(message)) return false;
   state_.claims = Claims::create(config_.queues);
   if (state_.claims == nullptr) message = "no memory for the table of queues";

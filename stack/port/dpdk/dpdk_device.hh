@@ -1,4 +1,5 @@
-// A device of DPDK's: device.cc opens it, joining.cc gives its queues to stacks.
+// A device of DPDK's: device.cc opens it, joining.cc gives its queues to stacks, spreading.cc has it spread packets
+// over them.
 #pragma once
 
 #include <sys/types.h>
@@ -6,6 +7,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -53,6 +55,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   }
   void wake(std::uint32_t stack) override { shared_->wake(stack); }
   void clear_wake(std::uint32_t stack) override { shared_->clear_wake(stack); }
+  bool redirect(std::span<const std::uint8_t> queues) override;
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
   [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
   [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }
@@ -64,10 +67,13 @@ class DpdkDevice final : public Device, public SharedDevice {
   bool probe(std::string& message);
   bool configure(std::string& message);
   bool settle_queues(const rte_eth_dev_info& info, std::string& message);
+  bool create_board(const rte_eth_dev_info& info, std::string& message);
+  static std::uint32_t steering_entries(const rte_eth_dev_info& info);
   void configure_rss(const rte_eth_dev_info& info, rte_eth_conf& conf);
   bool set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_offloads, std::string& message);
   bool start(std::string& message);
   bool spread(std::string& message);
+  int set_table(std::span<const std::uint8_t> queues);
   [[nodiscard]] std::size_t frame() const { return config_.mtu + 18; }
   // Its packets are copied in and out anyway, so they may be the stack's own; otherwise the device holds
   // some.
@@ -92,6 +98,8 @@ class DpdkDevice final : public Device, public SharedDevice {
   std::unique_ptr<SharedState> shared_;
   FlowHash::Key rss_key_{};         // the driver may look at it until the device starts
   std::uint16_t redirections_ = 0;  // entries of the NIC's table; 0: no RSS
+  bool follows_ = false;            // that table can do as the board's does
+  bool reachable_after_fork_ = false;
   // One per queue; one for all if the driver copies: it wants to be given one, and takes nothing from it.
   std::vector<std::unique_ptr<MbufPool>> pools_;
   std::vector<PacketRing> rings_;  // af_packet: one per queue

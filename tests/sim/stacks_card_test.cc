@@ -1,0 +1,139 @@
+// Stacks on a card that spreads by a table: it follows steering's, so that hardly a frame has to be passed on.
+#include <algorithm>
+#include <catch2/catch.hpp>
+
+#include "tests/sim/sim.hh"
+
+using namespace mtcp::sim;
+
+namespace {
+
+class World {
+ public:
+  World(std::uint32_t queues, std::uint32_t places) : device(sim.add_device(queues, places)) {
+    device.become_card();
+    sim.run_for(milliseconds(1));
+  }
+  Host& join() {
+    Host& h = sim.add_process(device);
+    h.on_accept = [](Socket& s) { s.echo = s.close_on_eof = true; };
+    h.listen(80, {.backlog = 1000});
+    living.push_back(&h);
+    return h;
+  }
+  void join(std::size_t n) {
+    while (n-- > 0) join();
+  }
+  void leave(Host& h) {
+    std::erase(living, &h);
+    h.leave(*h.listeners.front());
+    sim.run_for(milliseconds(50));  // what it had half open
+    h.exit();
+  }
+  void kill(Host& h) {
+    std::erase(living, &h);
+    h.kill();
+  }
+  [[nodiscard]] std::uint64_t passed_on() const {
+    std::uint64_t sum = 0;
+    for (Host* h : living) sum += h->steering->traffic().sent;
+    return sum;
+  }
+  // Frames that were passed on per connection, once the card had time to be told.
+  double cost() {
+    settle();
+    const std::uint64_t before = passed_on();
+    std::vector<Socket*> sockets;
+    for (int i = 0; i < kConnections; ++i) {
+      sockets.push_back(client.try_connect({Sim::kShared, 80}));
+      REQUIRE(sockets.back() != nullptr);
+      sockets.back()->to_send = 500;
+      sockets.back()->shutdown_when_sent = sockets.back()->close_on_eof = true;
+      sim.run_for(microseconds(100));
+    }
+    sim.run_for(milliseconds(500));
+    for (Socket* s : sockets) REQUIRE((s->error == Errc::ok && s->received == 500 && s->eof));
+    return static_cast<double>(passed_on() - before) / kConnections;
+  }
+  // But for one ARP reply, which is for everybody.
+  bool nothing_passed_on() { return cost() * kConnections <= static_cast<double>(living.size() - 1); }
+  // Two rounds: the queues, then the table. And everybody's address, because everybody gets what tells one.
+  void settle() {
+    sim.run_for(milliseconds(100));
+    std::vector<Socket*> warm{client.try_connect({Sim::kShared, 9})};
+    for (Host* h : living) warm.push_back(h->try_connect({client.address, 9}));
+    sim.run_for(milliseconds(200));
+    for (Socket* s : warm) REQUIRE((s != nullptr && s->error == Errc::connection_refused));
+    REQUIRE(std::ranges::none_of(living, [](Host* h) { return h->worker->connections() > 0; }));
+  }
+
+  static constexpr int kConnections = 200;
+  Sim sim;
+  Host& client = sim.add_host();
+  SimSharedDevice& device;
+  std::vector<Host*> living;
+};
+
+}  // namespace
+
+TEST_CASE("a card that follows the table: after joins, leaves, deaths and reloads nothing is passed on again", "[card]") {
+  World w(4, 16);
+  INFO(w.sim.label());
+  w.join();
+  CHECK(w.nothing_passed_on());
+  w.join(3);
+  CHECK(w.nothing_passed_on());
+  w.leave(*w.living[0]);  // the one that told the card
+  CHECK(w.nothing_passed_on());
+  w.kill(*w.living[0]);  // and its successor
+  CHECK(w.nothing_passed_on());
+  w.kill(*w.living[1]);
+  CHECK(w.nothing_passed_on());
+  w.join(3);
+  CHECK(w.nothing_passed_on());
+  const auto old = w.living;
+  w.join(4);
+  for (Host* h : old) w.leave(*h);
+  CHECK(w.nothing_passed_on());
+  // A stack that serves nothing gets nothing.
+  w.living[1]->leave(*w.living[1]->listeners.front());
+  CHECK(w.nothing_passed_on());
+}
+
+TEST_CASE("a card that does not follow costs what it did, and is asked once", "[card]") {
+  World w(4, 16);
+  INFO(w.sim.label());
+  w.join(4);
+  w.settle();
+  const std::uint64_t told = w.device.times_redirected();
+  CHECK(told > 0);
+  w.sim.run_for(seconds(2));
+  CHECK(w.device.times_redirected() == told);  // nothing has changed
+  w.device.become_card(false);
+  w.join(1);
+  CHECK(w.cost() > 0.5);
+  CHECK(w.device.times_redirected() == told);
+}
+
+TEST_CASE("more stacks than queues: only what is for stacks without a queue is passed on, and all are served", "[card]") {
+  World w(4, 64);
+  INFO(w.sim.label());
+  w.join(12);
+  const double cost = w.cost();
+  CHECK(cost > 0.5);
+  CHECK(std::ranges::count_if(w.living, [](Host* h) { return !h->accepted.empty(); }) == 12);
+}
+
+TEST_CASE("64 stacks with a queue each, then half of them reloaded: nothing is passed on", "[card]") {
+  World w(64, 64);
+  INFO(w.sim.label());
+  w.join(32);
+  CHECK(w.nothing_passed_on());
+  const auto old = w.living;
+  w.join(32);
+  for (Host* h : old) w.leave(*h);
+  CHECK(w.living.size() == 32);
+  CHECK(w.nothing_passed_on());
+  w.join(32);
+  CHECK(w.nothing_passed_on());
+}
