@@ -47,12 +47,14 @@ void DpdkDevice::configure_rss(const rte_eth_dev_info& info, rte_eth_conf& conf)
   rte_eth_rss_conf& rss = conf.rx_adv_conf.rss_conf;
   rss.rss_hf = info.flow_type_rss_offloads & (RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV6_TCP);
   redirections_ = info.reta_size;
-  if (shared_ == nullptr || info.hash_key_size == 0 || info.hash_key_size > rss_key_.size()) return;
+  if (shared_ == nullptr) return;
+  // Without our key it would be no use, and no harm either.
+  follows_ = std::has_single_bit(redirections_) && redirections_ >= shared_->board().entries();
+  reachable_after_fork_ = kind_ == Kind::pci && registers_are_mapped(config_.port);
+  if (info.hash_key_size == 0 || info.hash_key_size > rss_key_.size()) return;
   rss_key_ = FlowHash::make_key(shared_->board().secrets());
   rss.rss_key = rss_key_.data();
   rss.rss_key_len = info.hash_key_size;
-  follows_ = std::has_single_bit(redirections_) && redirections_ >= shared_->board().entries();
-  reachable_after_fork_ = kind_ == Kind::pci && registers_are_mapped(config_.port);
 }
 
 // 0, or what the driver says.
