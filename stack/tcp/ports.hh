@@ -33,11 +33,17 @@ class Ports {
     std::uint32_t& counter = counters_[siphash_words<2, 4>(key_, destination, 1U) % kCounters];
     const auto offset = static_cast<std::uint32_t>(siphash_words<2, 4>(key_, destination, 2U) >> 32);
     const std::uint32_t start = (offset + counter) % count_;
-    for (const std::uint32_t most : {kFew, count_}) {
-      if (free_count_ > 0)
-        if (const auto port = search(free_, start, most, counter, usable); port != 0) return port;
-      if (const auto port = search(idle_, start, most, counter, usable); port != 0) return port;
+    if (free_count_ > 0) {
+      if (const auto port = search(free_, start, few_, counter, usable); port != 0) {
+        few_ = few_ < kFew ? few_ * 2 : kFew;
+        return port;
+      }
+      few_ = few_ > kFewest ? few_ / 2 : kFewest;  // those that are free are others' now, mostly
     }
+    if (const auto port = search(idle_, start, kFew, counter, usable); port != 0) return port;
+    if (free_count_ > 0)
+      if (const auto port = search(free_, start, count_, counter, usable); port != 0) return port;
+    if (const auto port = search(idle_, start, count_, counter, usable); port != 0) return port;
     return search(all_, start, count_, counter, usable);
   }
   // Ports that nothing uses.
@@ -46,7 +52,8 @@ class Ports {
  private:
   using Bitmap = std::vector<std::uint64_t>;
   static constexpr std::size_t kCounters = 1024;
-  static constexpr std::uint32_t kFew = 128;  // of 16 stacks with equal shares, all but 1 in 4000 find one
+  static constexpr std::uint32_t kFew = 512;  // of 64 stacks with equal shares, all but 1 in 3000 find one
+  static constexpr std::uint32_t kFewest = 16;
 
   // Asks about `most` ports of the map.
   template <typename Usable>
@@ -82,6 +89,7 @@ class Ports {
   SipKey key_;
   std::uint32_t first_, count_;
   std::uint32_t free_count_;
+  std::uint32_t few_ = kFew;  // how many free ports are asked for at first, as it went lately
   std::vector<std::uint32_t> live_, parked_;  // uses per port
   Bitmap free_, idle_, all_;                  // no use at all; no live use; every port
   std::vector<std::uint32_t> counters_;

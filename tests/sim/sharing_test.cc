@@ -196,13 +196,14 @@ TEST_CASE("200,000 connections in a row to one address do not run out of the por
   Host& client = sim.add_host();
   server.listen(80, {.backlog = 1000});
   server.on_accept = [](Socket& s) { s.close_on_eof = true; };
-  const std::uint64_t stacks = GENERATE(2, 4);
+  const std::uint64_t stacks = GENERATE(2, 4, 64);
   std::uint64_t asked = 0, away = 0;
   const auto home = [stacks](const FlowKey& key) {
     return (key.local_port * 0x9e3779b97f4a7c15U >> 40) % stacks == 1;
   };
   client.port.others.home = [&](const FlowKey& key) { return ++asked, home(key); };
-  const std::uint64_t total = stacks == 4 ? 200'000 : 20'000;
+  CAPTURE(stacks);
+  const std::uint64_t total = stacks == 2 ? 20'000 : 200'000;
   for (std::uint64_t opened = 0; opened < total;) {
     // A round of them: opened, closed by us, then forgotten by the test.
     for (int i = 0; i < 50; ++i, ++opened) {
@@ -213,6 +214,8 @@ TEST_CASE("200,000 connections in a row to one address do not run out of the por
     }
     REQUIRE(sim.run_until([&] { return client.worker->connections() + server.worker->connections() == 0; }));
     for (const auto& s : client.sockets) REQUIRE(s->error == Errc::ok);
+    // A port is used again after 2 ms, and one stack in 64 has 441 of them.
+    if (stacks == 64) sim.run_for(milliseconds(1));
     for (Host* h : {&client, &server}) {
       h->sockets.clear();
       h->accepted.clear();
