@@ -63,10 +63,26 @@ void SteeringPort::reload() {
   next_round_ = {};
 }
 
+bool SteeringPort::bury_if_dead(std::uint32_t stack) {
+  const std::uint64_t owner = board_.place(stack).owner.load(std::memory_order_acquire);
+  if (owner == 0 || device_.alive(owner)) return false;
+  (void)board_.bury(static_cast<std::uint8_t>(stack), device_, orphans_);
+  return true;
+}
+
+// To ask the kernel about one costs 6 us. So each looks at those after it, up to the eighth that lives, and at a few of
+// the others in turn: because all who come before one of the dead may be stopped.
 void SteeringPort::look_for_the_dead() {
-  for (const std::uint32_t stack : others_) {
-    const std::uint64_t owner = board_.place(stack).owner.load(std::memory_order_acquire);
-    if (owner != 0 && !device_.alive(owner)) (void)board_.bury(static_cast<std::uint8_t>(stack), device_, orphans_);
+  constexpr std::uint32_t kNeighbours = 8, kInTurn = 4;
+  const StackSet others = others_;
+  std::uint32_t stack = me_, alive = 0;
+  for (std::uint32_t left = others.size(); left > 0 && alive < kNeighbours; --left) {
+    stack = others.after(stack);
+    if (!bury_if_dead(stack)) ++alive;
+  }
+  for (std::uint32_t i = kNeighbours; i < std::min(others.size(), kNeighbours + kInTurn); ++i) {
+    looked_at_ = others.after(looked_at_);
+    (void)bury_if_dead(looked_at_);
   }
   refresh();
 }

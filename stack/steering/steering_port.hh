@@ -93,6 +93,7 @@ class SteeringPort final : public Port {
   void point_card(Time now);
   bool claim_one();
   void look_for_the_dead();
+  bool bury_if_dead(std::uint32_t stack);
   void rebuild_pollable();
 
   SharedDevice& device_;
@@ -117,6 +118,7 @@ class SteeringPort final : public Port {
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
   Time next_round_{};
   Time next_card_{};
+  std::uint32_t looked_at_ = 0;  // whether it lives; last
   std::vector<LedgerEntry> orphans_;  // flows of the dead whose peers are still to be told
 };
 

@@ -159,6 +159,25 @@ TEST_CASE("after a death its queue is adopted, its flows are told, its entries h
   CHECK_FALSE(w.ports[0]->next_orphan(key));
 }
 
+TEST_CASE("one of many stacks that alone has turns finds all dead ones: its neighbours at once, the others in turn", "[steering]") {
+  World w(40, 1, 64);
+  auto round = [&w, ms = 200]() mutable {
+    w.device.process = 1;
+    w.ports[0]->service(at(ms += 20));
+    return w.device.board().members().size();
+  };
+  CHECK(round() == 40);
+  w.device.kill(std::move(w.ports[5]), 6);
+  CHECK(round() == 39);
+  w.device.kill(std::move(w.ports[30]), 31);
+  std::size_t rounds = 1;
+  while (round() != 38) REQUIRE(++rounds <= 10);
+  // All the next ones: whoever comes after them is looked at as well.
+  for (std::size_t i = 1; i < 39; ++i)
+    if (w.ports[i] != nullptr) w.device.kill(std::move(w.ports[i]), i + 1);
+  CHECK(round() == 2);
+}
+
 TEST_CASE("hand-over: to a stack that accepts, all messages or none", "[steering]") {
   World w(3);
   const std::array<std::byte, 40> bytes{};
