@@ -77,22 +77,23 @@ void set_close_on_exec(Process& process, bool as_application_wants) {
 // What the peers have not acknowledged yet, and who has not got our FIN.
 struct Undelivered {
   std::uint64_t amount = 0;
-  bool others_serve = false;  // other stacks take this device's connections
+  const stack::Port* port = nullptr;
   stack::Time reader_heard{};  // the last word of a peer whose window is closed: it lives, and its program
                                // reads slowly
 };
 
-Undelivered undelivered(const stack::Worker& worker, bool others_serve) {
+Undelivered undelivered(const stack::Worker& worker, const stack::Port* port) {
   Undelivered sum;
-  sum.others_serve = others_serve;
+  sum.port = port;
   worker.for_each(
       [](void* context, const stack::ConnectionInfo& info) {
         const bool closing = info.state == stack::State::fin_wait_1 || info.state == stack::State::closing ||
                              info.state == stack::State::last_ack;
         auto& out = *static_cast<Undelivered*>(context);
         // The application has closed all that it had: this one waits to be handed over to another stack.
-        const bool unaccepted = info.state == stack::State::established || info.state == stack::State::close_wait;
-        out.amount += info.tx_queued + (closing || (unaccepted && out.others_serve) ? 1U : 0U);
+        const bool leaves = (info.state == stack::State::established || info.state == stack::State::close_wait) &&
+                            out.port != nullptr && out.port->others_listen({info.key.local, info.key.local_port});
+        out.amount += info.tx_queued + (closing || leaves ? 1U : 0U);
         if (info.tx_unsent > 0 && info.snd_wnd < info.flight + info.mss)
           out.reader_heard = std::max(out.reader_heard, info.last_received);
       },
@@ -144,7 +145,7 @@ void deliver(Process& process, stack::Duration at_most) {
   for (;;) {
     const stack::Time t = now();
     (void)process.instance->turn(t);
-    const Undelivered left = undelivered(process.instance->worker(), port != nullptr && port->others_serve());
+    const Undelivered left = undelivered(process.instance->worker(), port);
     if (left.amount < before) give_up = t + patience;
     give_up = std::max(give_up, left.reader_heard + kReaderPatience);
     before = std::min(before, left.amount);
@@ -202,7 +203,6 @@ void Process::after_fork(bool child) {
   }
   closed_in_use.clear();
   ++interest_version;
-  watched_listeners = 0;
   attended.clear();
   forget_waits();
   pool.clear();

@@ -101,9 +101,7 @@ void Process::watch_changed(Socket& s) {
   const bool watched = is_watched(s);
   if (watched == s.watched) return;
   s.watched = watched;
-  watched_listeners += watched ? 1U : -1U;
   instance->worker().set_watched(*s.listener, watched);
-  if (instance->port() != nullptr) instance->port()->set_accepting(watched_listeners > 0);
 }
 
 void Process::begin_wait_for(Socket& s) {
@@ -142,7 +140,6 @@ void Process::review_attention() {
 
 void Process::end_listening(Socket& s, bool others_go_on) {
   stop_attending(s);
-  if (s.watched && --watched_listeners == 0 && instance->port() != nullptr) instance->port()->set_accepting(false);
   s.watched = false;
   s.listener->user = nullptr;
   others_go_on ? instance->worker().leave(*s.listener, now()) : instance->worker().close(*s.listener, now());

@@ -101,7 +101,7 @@ class Process final : public Engine {
   void want(Socket& s);
   void want_port(std::uint16_t port);
   bool want_members(EpollSet& set);
-  // Who is interested has changed: tells stack and device whether anybody waits for the listener.
+  // Who is interested has changed: tells the stack whether anybody waits for the listener.
   void watch_changed(Socket& s);
   // A call that waits for `s` begins and ends.
   void begin_wait_for(Socket& s);
@@ -114,7 +114,6 @@ class Process final : public Engine {
   // Takes a listener off the stack. `others_go_on`: other processes have it, too.
   void end_listening(Socket& s, bool others_go_on);
   std::uint32_t interest_version = 1;  // changes when a set may have got listeners that are not on the stack
-  std::uint32_t watched_listeners = 0;
   std::vector<Socket*> attended;
 
   // --- socket_life.cc, lock held

@@ -11,6 +11,14 @@
 
 namespace mtcp::stack {
 
+// How a stack has a listener, as the other stacks on its device see it.
+enum class Listening : std::uint8_t {
+  no,
+  left,      // its application has gone from it: it takes new connections only while no other stack has it
+  yes,       // it takes connections, and keeps them until somebody accepts
+  accepting  // and somebody waits for them just now
+};
+
 // One queue pair of a device, used by one worker at a time. Nothing here blocks.
 class Port {
  public:
@@ -59,14 +67,17 @@ class Port {
   virtual void release_flow(const FlowKey& /*key*/) {}
   // There are listeners: new connections may be steered to this stack.
   virtual void set_serving(bool /*on*/) {}
-  // An application waits for connections of these listeners: hand_over() may send some here.
-  virtual void set_accepting(bool /*on*/) {}
-  // Sends a connection that nobody here accepts to a stack that is accepting: its description and then its
-  // received data, copied. All or nothing; false if there is no such stack, or no room. It arrives as packets
-  // with kHandover, in this order.
-  virtual bool hand_over(const FlowKey& /*key*/, std::span<const std::span<const std::byte>> /*messages*/) { return false; }
-  // Others serve this device's connections too.
-  [[nodiscard]] virtual bool others_serve() const { return false; }
+  // How it has the listener with this index in its slab: what the others may send here.
+  virtual void note_listener(std::uint32_t /*index*/, const Endpoint& /*local*/, Listening /*how*/) {}
+  // Another stack takes connections to `local`.
+  [[nodiscard]] virtual bool others_listen(const Endpoint& /*local*/) const { return false; }
+  // Sends a connection that nobody here accepts to a stack that is accepting from the same listener, or if there is
+  // none and `least` is Listening::yes, to one that has it: its description and then its received data, copied. All or
+  // nothing; false if there is no such stack, or no room. It arrives as packets with kHandover, in this order.
+  virtual bool hand_over(const FlowKey& /*key*/, std::span<const std::span<const std::byte>> /*messages*/,
+                         Listening /*least*/) {
+    return false;
+  }
   // Bookkeeping of the flows in hand by slab index, so that their peers learn of this process's death.
   virtual void note_flow(std::uint32_t /*index*/, const FlowKey& /*key*/) {}
   virtual void forget_flow(std::uint32_t /*index*/) {}
@@ -77,8 +88,10 @@ class Port {
     std::uint64_t sent = 0, received = 0, lost = 0;
   };
   [[nodiscard]] virtual bool share(Share& /*out*/) const { return false; }
-  // A flow of a stack whose process has died: its peer is to be told. False if there is none (left).
-  virtual bool next_orphan(FlowKey& /*key*/) { return false; }
+  // A flow of a stack whose process has died: its peer is to be told, by whoever is there if this process dies before
+  // it has said orphan_told(). False if there is none (left).
+  virtual bool next_orphan(FlowKey& /*key*/, std::uint32_t& /*number*/) { return false; }
+  virtual void orphan_told(std::uint32_t /*number*/) {}
 };
 
 }  // namespace mtcp::stack

@@ -14,6 +14,7 @@ namespace {
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 constexpr std::size_t kLedgerBytes = pages(sizeof(LedgerEntry) * Board::kLedger);
+constexpr std::size_t kFlowBytes = kLedgerBytes + pages(sizeof(LedgerEntry) * Board::kOrphans);  // of one stack
 std::size_t mail_bytes(std::size_t frame) { return pages(Mailbox::memory(frame, Board::kMailSlots)); }
 
 }  // namespace
@@ -48,7 +49,7 @@ class Board::Change {
 
 std::size_t Board::memory(const Shape& shape) {
   const std::size_t places = shape.places;
-  return pages(sizeof(Head)) + kLedgerBytes * places + mail_bytes(shape.frame) * places * places;
+  return pages(sizeof(Head)) + kFlowBytes * places + mail_bytes(shape.frame) * places * places;
 }
 
 Board::Board(std::byte* memory, const Shape& shape, const Secrets& secrets) : memory_(memory) {
@@ -63,11 +64,15 @@ Board::Board(std::byte* memory, const Shape& shape, const Secrets& secrets) : me
 }
 
 std::span<LedgerEntry> Board::ledger(std::uint32_t stack) {
-  return {reinterpret_cast<LedgerEntry*>(memory_ + pages(sizeof(Head)) + kLedgerBytes * stack), kLedger};
+  return {reinterpret_cast<LedgerEntry*>(memory_ + pages(sizeof(Head)) + kFlowBytes * stack), kLedger};
+}
+
+std::span<LedgerEntry> Board::orphans(std::uint32_t stack) {
+  return {ledger(stack).data() + kLedgerBytes / sizeof(LedgerEntry), kOrphans};
 }
 
 std::byte* Board::mail(std::uint32_t from, std::uint32_t to) {
-  std::byte* first = memory_ + pages(sizeof(Head)) + kLedgerBytes * places();
+  std::byte* first = memory_ + pages(sizeof(Head)) + kFlowBytes * places();
   return first + mail_bytes(frame()) * (std::size_t{from} * places() + to);
 }
 
@@ -83,8 +88,8 @@ std::uint8_t Board::join(const SharedDevice& device) {
   for (std::uint8_t i = 0; i < places(); ++i) {
     Place& p = place(i);
     if (p.owner.load(std::memory_order_acquire) != 0) continue;
-    for (std::uint32_t from = 0; from < places(); ++from) Mailbox(mail(from, i), frame(), kMailSlots).discard();
-    p.mail.store(0, std::memory_order_relaxed);
+    // What came for a former stack of this place is received like any other's.
+    p.mail.store(~std::uint64_t{0} >> (64 - places()), std::memory_order_relaxed);
     p.sleeping.store(0, std::memory_order_relaxed);
     p.owner.store(device.self(), std::memory_order_release);
     return i;
@@ -92,33 +97,57 @@ std::uint8_t Board::join(const SharedDevice& device) {
   return kNobody;
 }
 
-// The place is free afterwards; what its stack had in hand is told, if anybody wants to know.
-void Board::vacate(std::uint8_t stack, std::vector<LedgerEntry>* flows) {
+// The place is free afterwards.
+void Board::vacate(std::uint8_t stack) {
   Place& p = place(stack);
-  const auto entries = ledger(stack).first(std::min(p.ledger_end.load(std::memory_order_acquire), kLedger));
-  for (LedgerEntry& e : entries) {
-    if (e.local != 0 && flows != nullptr) flows->push_back(e);
-    e = {};
-  }
+  for (LedgerEntry& e : ledger(stack).first(std::min(p.ledger_end.load(std::memory_order_acquire), kLedger))) e = {};
   p.ledger_end.store(0, std::memory_order_relaxed);
   reservations().forget(stack);
+  const std::uint32_t listed = std::min(p.listeners_end.exchange(0, std::memory_order_relaxed), kListeners);
+  for (std::uint32_t i = 0; i < listed; ++i) p.listeners[i].store(0, std::memory_order_relaxed);
+  p.unlisted.store(Listening::no, std::memory_order_relaxed);
   p.serving.store(false, std::memory_order_relaxed);
-  p.accepting.store(false, std::memory_order_relaxed);
   p.queues.store(0, std::memory_order_relaxed);
   p.owner.store(0, std::memory_order_release);
 }
 
 void Board::leave(std::uint8_t stack, const SharedDevice& device) {
   const Change change(*this, device);
-  vacate(stack, nullptr);
+  vacate(stack);
 }
 
-bool Board::bury(std::uint8_t stack, const SharedDevice& device, std::vector<LedgerEntry>& flows) {
+void Board::inherit(std::span<const LedgerEntry> entries, std::uint8_t heir) {
+  std::uint32_t end = std::min(place(heir).orphans_end.load(std::memory_order_acquire), kOrphans);
+  for (const LedgerEntry& e : entries)
+    if (e.local != 0 && end < kOrphans) orphans(heir)[end++] = e;
+  place(heir).orphans_end.store(end, std::memory_order_release);
+}
+
+// The heir has everything before the dead one's is forgotten: whoever dies in between, some are told twice, nobody never.
+bool Board::bury(std::uint8_t stack, std::uint8_t heir, const SharedDevice& device,
+                 const std::function<void(const Letter&)>& mail) {
   const Change change(*this, device);
-  const std::uint64_t owner = place(stack).owner.load(std::memory_order_acquire);
-  if (owner == 0 || device.alive(owner)) return false;
-  vacate(stack, &flows);
+  Place& p = place(stack);
+  const std::uint64_t owner = p.owner.load(std::memory_order_acquire);
+  if (owner != 0 && device.alive(owner)) return false;
+  const std::uint32_t untold = std::min(p.orphans_end.load(std::memory_order_acquire), kOrphans);
+  if (owner == 0 && (heir == kNobody || !left_something(stack))) return false;
+  if (heir == kNobody) heir = stack;
+  inherit(ledger(stack).first(std::min(p.ledger_end.load(std::memory_order_acquire), kLedger)), heir);
+  if (heir != stack) {
+    inherit(orphans(stack).first(untold), heir);
+    p.orphans_end.store(0, std::memory_order_release);
+  }
+  p.mail.store(0, std::memory_order_relaxed);
+  for (std::uint32_t from = 0; from < places() && mail; ++from)
+    for (Mailbox box(this->mail(from, stack), frame(), kMailSlots); !box.empty(); box.release()) mail(box.read());
+  if (owner != 0) vacate(stack);
   return true;
+}
+
+bool Board::left_something(std::uint8_t stack) const {
+  const Place& p = place(stack);
+  return !present(stack) && (p.orphans_end.load(std::memory_order_acquire) != 0 || p.mail.load(std::memory_order_acquire) != 0);
 }
 
 void Board::set_serving(std::uint8_t stack, bool serving, const SharedDevice& device) {

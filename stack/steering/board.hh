@@ -7,9 +7,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
-#include <vector>
 
+#include "stack/port/port.hh"
 #include "stack/steering/reservations.hh"
 #include "stack/steering/stack_set.hh"
 #include "stack/wire/address.hh"
@@ -17,6 +18,7 @@
 namespace mtcp::stack {
 
 class SharedDevice;
+struct Letter;
 
 // Of the table that says whose a flow is. With at least two for each stack Jain's index of the shares is above 0.95.
 inline constexpr std::uint32_t kMaxSteeringEntries = 512;
@@ -32,6 +34,7 @@ class Board {
   static constexpr std::uint8_t kNobody = 0xff;
   static constexpr std::uint32_t kLedger = 65536;     // flows per stack that it holds
   static constexpr std::uint32_t kMailSlots = 128;    // frames from one stack to another
+  static constexpr std::uint32_t kListeners = 256;    // listeners per stack that it tells apart
   using Secrets = std::array<std::uint64_t, 4>;
   // What it is made for.
   struct Shape {
@@ -52,9 +55,14 @@ class Board {
   // A free place, or that of a dead process, for `device.self()`; kNobody if all are taken.
   [[nodiscard]] std::uint8_t join(const SharedDevice& device);
   void leave(std::uint8_t stack, const SharedDevice& device);
-  // True, to exactly one caller, if the process behind `stack` has died: its place is free now, and its flows
-  // have been appended to `flows` for the caller to see to.
-  [[nodiscard]] bool bury(std::uint8_t stack, const SharedDevice& device, std::vector<LedgerEntry>& flows);
+  // True, to exactly one caller, if the process behind `stack` has died: its place is free now. Whom it had in hand, and
+  // whom it was still to tell of others' deaths, is appended to orphans(heir), and what lay in its mailboxes is shown to
+  // `mail`. Of a stack that has left the orphans alone. `heir`: the caller's stack, or kNobody: then the orphans wait
+  // there for the next one.
+  [[nodiscard]] bool bury(std::uint8_t stack, std::uint8_t heir, const SharedDevice& device,
+                          const std::function<void(const Letter&)>& mail = {});
+  // A place that is free has mail or orphans that somebody should see to, by bury().
+  [[nodiscard]] bool left_something(std::uint8_t stack) const;
   // It takes new connections: the flows are shared among those that do (among all, if none does).
   void set_serving(std::uint8_t stack, bool serving, const SharedDevice& device);
   [[nodiscard]] bool present(std::uint8_t stack) const { return place(stack).owner.load(std::memory_order_acquire) != 0; }
@@ -85,16 +93,28 @@ class Board {
   struct alignas(64) Place {
     std::atomic<std::uint64_t> owner;      // the process; 0: nobody
     std::atomic<bool> serving;
-    std::atomic<bool> accepting;           // an application waits for its connections
     std::atomic<std::uint32_t> ledger_end; // beyond the last ledger entry that has been used
+    std::atomic<std::uint32_t> orphans_end;
     std::atomic<std::uint64_t> queues;     // StackSet: those of the device that it polls
     alignas(64) std::atomic<std::uint64_t> mail;   // StackSet: who has put something into our mailboxes
     std::atomic<std::uint32_t> sleeping;   // whoever sets this back to 0 wakes the stack
+    // By index in the stack's slab; only the stack itself writes. Each is one word, so that it changes at once.
+    alignas(64) std::array<std::atomic<std::uint64_t>, kListeners> listeners;
+    std::atomic<std::uint32_t> listeners_end;  // beyond the last that has been used
+    std::atomic<Listening> unlisted;           // the most of those beyond kListeners
   };
   [[nodiscard]] Place& place(std::uint32_t stack) { return head().places[stack]; }
   [[nodiscard]] const Place& place(std::uint32_t stack) const { return head().places[stack]; }
+  // For the stack itself. Listeners with an index beyond kListeners count for every endpoint that is not in the list.
+  void note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, Listening how);
+  // The most that it has for connections to `local`, IPv4 or any.
+  [[nodiscard]] Listening listening(std::uint32_t stack, const Endpoint& local) const;
   // By index in the stack's slab; only the stack itself writes.
   [[nodiscard]] std::span<LedgerEntry> ledger(std::uint32_t stack);
+  // Flows of the dead whose peers `stack` is to tell; the first orphans_end of them count, and those whose `local` is 0
+  // have been told. Only the stack itself writes; one that dies or leaves has an heir.
+  static constexpr std::uint32_t kOrphans = 2 * kLedger;  // beyond that, peers learn of it when they send something
+  [[nodiscard]] std::span<LedgerEntry> orphans(std::uint32_t stack);
   // Where the mail from one stack to another begins; see mailbox.hh.
   [[nodiscard]] std::byte* mail(std::uint32_t from, std::uint32_t to);
   [[nodiscard]] std::size_t frame() const { return head().frame; }
@@ -118,7 +138,8 @@ class Board {
   class Change;
   [[nodiscard]] Head& head() { return *reinterpret_cast<Head*>(memory_); }
   [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }
-  void vacate(std::uint8_t stack, std::vector<LedgerEntry>* flows);
+  void vacate(std::uint8_t stack);
+  void inherit(std::span<const LedgerEntry> entries, std::uint8_t heir);
   void share_out();
   std::byte* memory_;
 };

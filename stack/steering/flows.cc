@@ -3,11 +3,31 @@
 
 namespace mtcp::stack {
 
+namespace {
+
+// One of `stacks`, the same for every packet of a flow, and each for as many flows as the others. `hash`: the part of it
+// that the table does not use.
+std::uint32_t pick(StackSet stacks, std::uint32_t hash) {
+  for (std::uint32_t skip = hash % stacks.size(); skip > 0; --skip) stacks.remove(stacks.first());
+  return stacks.first();
+}
+
+}  // namespace
+
 // The stack that has not looked at a packet of this flow and most likely knows it; kMaxStacks: none is left.
-std::uint32_t SteeringPort::next_to_try(std::uint32_t hash, StackSet tried) const {
+std::uint32_t SteeringPort::next_to_try(std::uint32_t hash, const Destination& to, StackSet tried) const {
   const StackSet left = others_ - tried;
   if (left.empty()) return kMaxStacks;
+  const StackSet listeners = who_listens(to.local, Listening::yes) & left;
   const Board::Owners owners = board_.owners(hash);
+  // Where the owner lacks the listener, new flows go to one that has it, and what follows goes there, too.
+  const bool owner_listens =
+      owners.present < kMaxStacks && board_.listening(owners.present, to.local) >= Listening::yes;
+  if (to.opens && owner_listens && left.has(owners.present)) return owners.present;
+  if ((to.opens || !owner_listens) && !listeners.empty()) return pick(listeners, hash / board_.entries());
+  if (to.opens)
+    if (const StackSet leaving = who_listens(to.local, Listening::left) & left; !leaving.empty())
+      return pick(leaving, hash / board_.entries());
   for (const std::uint8_t stack : {owners.present, owners.previous})
     if (left.has(stack)) return stack;
   return left.first();
@@ -20,13 +40,14 @@ bool SteeringPort::forward_unknown(Packet* p) {
   const std::span<const std::byte> frame{begin, static_cast<std::size_t>(p->end() - begin)};
   const FrameKind kind = classify(frame, hash_);
   if (kind.kind != FrameKind::Kind::flow) return false;
+  const Destination where = destination(frame);
   StackSet tried(p->seen_by);
-  std::uint32_t to = next_to_try(kind.hash, tried);
-  if (to == kMaxStacks && (p->flags & kSecondRound) == 0) {
+  std::uint32_t to = next_to_try(kind.hash, where, tried);
+  if (to == kMaxStacks && !where.opens && (p->flags & kSecondRound) == 0) {
     // While it went round, the flow may have been handed over to a stack that had looked already.
     tried = StackSet::of(me_);
     p->flags |= kSecondRound;
-    to = next_to_try(kind.hash, tried);
+    to = next_to_try(kind.hash, where, tried);
   }
   if (to == kMaxStacks) return false;
   // If its mailbox is full the packet is lost like any other: an answer from us would be a wrong one.
@@ -55,35 +76,6 @@ void SteeringPort::set_serving(bool on) {
   reload();
 }
 
-void SteeringPort::set_accepting(bool on) {
-  board_.place(me_).accepting.store(on, std::memory_order_release);
-}
-
-bool SteeringPort::others_serve() const {
-  for (const std::uint32_t stack : others_)
-    if (board_.serving(static_cast<std::uint8_t>(stack))) return true;
-  return false;
-}
-
-bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages) {
-  refresh();
-  StackSet takers;
-  for (const std::uint32_t stack : others_)
-    if (board_.place(stack).accepting.load(std::memory_order_acquire)) takers.add(stack);
-  if (takers.empty()) return false;
-  std::uint32_t to = owner_of(hash_.of(key));
-  // Not the owner: then each of the others in turn.
-  if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
-  Mailbox box = mailbox(me_, to);
-  if (box.room() < messages.size()) return false;
-  for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MailKind::handover, kHandover, {}, messages[i]})) return false;
-  box.announce(messages.size());
-  traffic_.sent += messages.size();
-  ring(StackSet::of(to));
-  return true;
-}
-
 void SteeringPort::note_flow(std::uint32_t index, const FlowKey& key) {
   if (index >= Board::kLedger || !key.local.is_v4() || !key.remote.is_v4()) return;
   Board::Place& place = board_.place(me_);
@@ -96,12 +88,24 @@ void SteeringPort::forget_flow(std::uint32_t index) {
   if (index < Board::kLedger) board_.ledger(me_)[index].local = 0;
 }
 
-bool SteeringPort::next_orphan(FlowKey& key) {
-  if (orphans_.empty()) return false;
-  const LedgerEntry e = orphans_.back();
-  orphans_.pop_back();
-  key = {IpAddress::v4(e.local), IpAddress::v4(e.remote), e.local_port, e.remote_port};
-  return true;
+bool SteeringPort::next_orphan(FlowKey& key, std::uint32_t& number) {
+  const std::uint32_t end = board_.place(me_).orphans_end.load(std::memory_order_relaxed);
+  while (next_orphan_ < end) {
+    number = next_orphan_++;
+    const LedgerEntry& e = board_.orphans(me_)[number];
+    if (e.local == 0) continue;
+    ++being_told_;
+    key = {IpAddress::v4(e.local), IpAddress::v4(e.remote), e.local_port, e.remote_port};
+    return true;
+  }
+  return false;
+}
+
+void SteeringPort::orphan_told(std::uint32_t number) {
+  board_.orphans(me_)[number].local = 0;
+  if (--being_told_ != 0 || next_orphan_ < board_.place(me_).orphans_end.load(std::memory_order_relaxed)) return;
+  next_orphan_ = 0;  // all have been told
+  board_.place(me_).orphans_end.store(0, std::memory_order_release);
 }
 
 }  // namespace mtcp::stack

@@ -32,6 +32,7 @@ class StackSet {
   constexpr void add(std::uint32_t stack) { bits_ |= of(stack).bits_; }
   constexpr void remove(std::uint32_t stack) { bits_ &= ~of(stack).bits_; }
   friend constexpr StackSet operator|(StackSet a, StackSet b) { return StackSet(a.bits_ | b.bits_); }
+  friend constexpr StackSet operator&(StackSet a, StackSet b) { return StackSet(a.bits_ & b.bits_); }
   friend constexpr StackSet operator-(StackSet a, StackSet b) { return StackSet(a.bits_ & ~b.bits_); }
   friend constexpr bool operator==(StackSet, StackSet) = default;
 

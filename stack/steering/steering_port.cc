@@ -15,10 +15,9 @@ constexpr Duration kTick = milliseconds(1);
 
 std::unique_ptr<SteeringPort> SteeringPort::join(SharedDevice& device) {
   Board& board = device.board();
-  std::vector<LedgerEntry> orphans;
   std::uint8_t me = board.join(device);
   if (me == Board::kNobody) {
-    for (std::uint8_t i = 0; i < board.places(); ++i) (void)board.bury(i, device, orphans);
+    for (std::uint8_t i = 0; i < board.places(); ++i) (void)board.bury(i, Board::kNobody, device);
     me = board.join(device);
   }
   if (me == Board::kNobody) return nullptr;
@@ -27,9 +26,7 @@ std::unique_ptr<SteeringPort> SteeringPort::join(SharedDevice& device) {
     board.leave(me, device);
     return nullptr;
   }
-  std::unique_ptr<SteeringPort> port(new SteeringPort(device, me, *pool));
-  port->orphans_ = std::move(orphans);
-  return port;
+  return std::unique_ptr<SteeringPort>(new SteeringPort(device, me, *pool));
 }
 
 SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& pool)
@@ -48,6 +45,9 @@ SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& po
 SteeringPort::~SteeringPort() {
   if (device_.self() != self_) return;  // the child of a fork: everything is the parent's, as its queues know
   queues_.clear();
+  pool_.free(inherited_.data(), inherited_.size());
+  // What has come meanwhile is for whoever looks after those who have left.
+  board_.place(me_).mail.fetch_or(waiting_mail_.bits(), std::memory_order_release);
   board_.leave(me_, device_);
   wake_all();
 }
@@ -66,7 +66,7 @@ void SteeringPort::reload() {
 bool SteeringPort::bury_if_dead(std::uint32_t stack) {
   const std::uint64_t owner = board_.place(stack).owner.load(std::memory_order_acquire);
   if (owner == 0 || device_.alive(owner)) return false;
-  (void)board_.bury(static_cast<std::uint8_t>(stack), device_, orphans_);
+  bury(static_cast<std::uint8_t>(stack));
   return true;
 }
 
@@ -84,7 +84,36 @@ void SteeringPort::look_for_the_dead() {
     looked_at_ = others.after(looked_at_);
     (void)bury_if_dead(looked_at_);
   }
+  // Who has left may have left something behind.
+  for (std::uint8_t free = 0; free < board_.places(); ++free)
+    if (board_.left_something(free)) bury(free);
   refresh();
+}
+
+// What others had put into its mailboxes is received here, as if from one of our queues: the table has changed.
+void SteeringPort::bury(std::uint8_t stack) {
+  std::vector<Packet*> to_send;
+  (void)board_.bury(stack, me_, device_, [&](const Letter& letter) { inherit(letter, to_send); });
+  refresh();
+  transmit_for_others(to_send.data(), to_send.size());
+}
+
+void SteeringPort::inherit(const Letter& letter, std::vector<Packet*>& to_send) {
+  Packet* p = copy_of(letter);
+  if (p == nullptr) return;
+  if (letter.kind == MailKind::frame) p->flags &= kRxL4Good;
+  (letter.kind == MailKind::transmit ? to_send : inherited_).push_back(p);
+}
+
+std::size_t SteeringPort::receive_inherited(Packet** out, std::size_t max) {
+  const std::size_t taken = std::min(inherited_.size(), max);
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < taken; ++i) {
+    out[n] = inherited_[i];
+    n += (out[n]->flags & kHandover) != 0 ? 1 : sort(out + n, 1);
+  }
+  inherited_.erase(inherited_.begin(), inherited_.begin() + static_cast<std::ptrdiff_t>(taken));
+  return n;
 }
 
 bool SteeringPort::share(Share& out) const {
@@ -148,6 +177,7 @@ void SteeringPort::service(Time now) {
 std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
   refresh();
   std::size_t n = receive_mail(out, (max + 1) / 2);
+  if (!inherited_.empty()) [[unlikely]] n += receive_inherited(out + n, max - n);
   if (++first_queue_ >= queues_.size()) first_queue_ = 0;
   for (std::size_t i = 0; i < queues_.size() && n < max; ++i) {
     std::size_t at = first_queue_ + i;
@@ -196,6 +226,7 @@ std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
 bool SteeringPort::post(std::uint32_t to, const Letter& letter) {
   Mailbox box = mailbox(me_, to);
   if (box.room() == 0 || !box.write(0, letter)) {
+    next_round_ = {};  // is it dead?
     ++traffic_.lost;
     return false;
   }
@@ -321,7 +352,7 @@ bool SteeringPort::arm() {
   for (auto& q : queues_) quiet = q->arm() && quiet;
   // Set back to 0 by whoever woke us: then another thread that slept here may still have to read it.
   if (place.sleeping.exchange(1, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
-  return quiet && waiting_mail_.empty() && place.mail.load(std::memory_order_seq_cst) == 0 &&
+  return quiet && inherited_.empty() && waiting_mail_.empty() && place.mail.load(std::memory_order_seq_cst) == 0 &&
          board_.version() == version_;
 }
 

@@ -47,12 +47,13 @@ class SteeringPort final : public Port {
   bool reserve_flow(const FlowKey& key) override;
   void release_flow(const FlowKey& key) override;
   void set_serving(bool on) override;
-  void set_accepting(bool on) override;
-  bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages) override;
-  [[nodiscard]] bool others_serve() const override;
+  void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override;
+  [[nodiscard]] bool others_listen(const Endpoint& local) const override;
+  bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least) override;
   void note_flow(std::uint32_t index, const FlowKey& key) override;
   void forget_flow(std::uint32_t index) override;
-  bool next_orphan(FlowKey& key) override;
+  bool next_orphan(FlowKey& key, std::uint32_t& number) override;
+  void orphan_told(std::uint32_t number) override;
   bool share(Share& out) const override;
 
   [[nodiscard]] std::uint8_t number() const { return me_; }
@@ -88,12 +89,16 @@ class SteeringPort final : public Port {
   void transmit_for_others(Packet** packets, std::size_t n);
   [[nodiscard]] std::uint32_t transmitter() const;
   std::size_t transmit_by_mail(Packet* const* packets, std::size_t n);
-  [[nodiscard]] std::uint32_t next_to_try(std::uint32_t hash, StackSet tried) const;
+  [[nodiscard]] std::uint32_t next_to_try(std::uint32_t hash, const Destination& to, StackSet tried) const;
+  [[nodiscard]] StackSet who_listens(const Endpoint& local, Listening least) const;
   bool balance_queues();
   void point_card(Time now);
   bool claim_one();
   void look_for_the_dead();
   bool bury_if_dead(std::uint32_t stack);
+  void bury(std::uint8_t stack);
+  void inherit(const Letter& letter, std::vector<Packet*>& to_send);
+  std::size_t receive_inherited(Packet** out, std::size_t max);
   void rebuild_pollable();
 
   SharedDevice& device_;
@@ -116,10 +121,13 @@ class SteeringPort final : public Port {
   std::uint64_t dropped_before_ = 0;  // by queues that have been given back
   std::size_t first_queue_ = 0;       // which is asked first in the next rx()
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
+  std::vector<Listening> unlisted_;   // listeners beyond Board::kListeners
   Time next_round_{};
   Time next_card_{};
-  std::uint32_t looked_at_ = 0;  // whether it lives; last
-  std::vector<LedgerEntry> orphans_;  // flows of the dead whose peers are still to be told
+  std::uint32_t looked_at_ = 0;       // whether it lives; last
+  std::uint32_t next_orphan_ = 0;     // in our part of the board
+  std::uint32_t being_told_ = 0;      // of the orphans before that one
+  std::vector<Packet*> inherited_;    // what lay in the mailboxes of the dead
 };
 
 }  // namespace mtcp::stack

@@ -11,7 +11,7 @@ namespace mtcp::stack {
 
 namespace {
 
-// How long a connection waits for a stack that accepts, and a left listener for another process to serve.
+// How long a connection waits for another stack, and a left listener for another process to have it.
 constexpr Duration kPatience = seconds(5);
 constexpr int kLastBursts = 8;
 constexpr std::size_t kMostData = 100;  // messages with data, for one connection
@@ -103,7 +103,7 @@ class Messages {
 // --- sending
 
 // What can't be described stays: it has sent something, or is over, or lives in this process only.
-Tcp::Handover Tcp::try_hand_over(Connection& c, Time now) {
+Tcp::Handover Tcp::try_hand_over(Connection& c, Listening least, Time now) {
   const auto& h = c.hot;
   const bool simple = (h.state == State::established || h.state == State::close_wait) && c.tx.queue.empty() &&
                       h.snd_una == h.snd_nxt && h.snd_nxt == c.iss + 1;
@@ -112,7 +112,7 @@ Tcp::Handover Tcp::try_hand_over(Connection& c, Time now) {
   Messages messages;
   messages.add(describe(c, now));
   messages.add_data(c, piece);
-  if (!port->hand_over(c.key, messages.spans())) return Handover::refused;
+  if (!port->hand_over(c.key, messages.spans(), least)) return Handover::refused;
   stats.add(Counter::connections_handed_over);
   return Handover::done;
 }
@@ -126,11 +126,11 @@ void Tcp::vanish(Connection& c) {
   destroy(c);
 }
 
-void Tcp::hand_over_queue(Listener& l, Time now) {
+void Tcp::hand_over_queue(Listener& l, Listening least, Time now) {
   for (Connection* c = l.accept_queue.front(); c != nullptr;) {
     Connection* next = l.accept_queue.next(*c);
     const bool wanders = !l.left && c->hops >= kMostHops;
-    const Handover outcome = wanders ? Handover::impossible : try_hand_over(*c, now);
+    const Handover outcome = wanders ? Handover::impossible : try_hand_over(*c, least, now);
     if (outcome == Handover::done) vanish(*c);
     if (outcome == Handover::refused) return;  // and so would be the others
     c = next;
@@ -155,7 +155,7 @@ void Tcp::reset_unaccepted(Listener& l, Duration patience, Time now) {
 Time Tcp::tend_listener(Listener& l, Time now) {
   const Time next_tick = Time(milliseconds(priv->last_tick + 1));
   if (!l.left && !l.unwatched) return kNever;
-  hand_over_queue(l, now);
+  hand_over_queue(l, l.left ? Listening::yes : Listening::accepting, now);
   if (!l.left) return l.accept_count != 0 ? next_tick : kNever;
   reset_unaccepted(l, kPatience, now);
   if (l.accept_count != 0) return next_tick;
@@ -188,7 +188,7 @@ void Tcp::hand_over_half_open(Listener& l, Time now) {
     m.retries = e.retries;
     m.acked = e.acked;
     const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&m), sizeof m);
-    if (!port->hand_over(e.key, {&bytes, 1})) return;
+    if (!port->hand_over(e.key, {&bytes, 1}, Listening::yes)) return;
     stats.add(Counter::connections_handed_over);
     drop_syn_entry(e);
   });
@@ -200,7 +200,7 @@ void Tcp::end_listeners(Time now) {
   for (int i = 0; i < kLastBursts && receive_burst(now) != 0; ++i) {
   }
   priv->listeners.for_each([&](Listener& l, std::uint32_t) {
-    hand_over_queue(l, now);
+    hand_over_queue(l, Listening::yes, now);
     hand_over_half_open(l, now);
     reset_unaccepted(l, Duration::zero(), now);
   });
@@ -208,8 +208,8 @@ void Tcp::end_listeners(Time now) {
 
 // --- leaving
 
-bool Tcp::takes_new(const Listener& l, Time now) const {
-  return l.left && now - l.left_since < kPatience && !port->others_serve();
+bool Tcp::takes_new(const Listener& l, const Endpoint& local, Time now) const {
+  return l.left && now - l.left_since < kPatience && !port->others_listen(local);
 }
 
 void Tcp::leave_listener(Listener& l, Time now) {
@@ -220,6 +220,7 @@ void Tcp::leave_listener(Listener& l, Time now) {
   l.left_since = now;
   l.user = nullptr;
   l.event_hook.unlink();
+  note_listener(l);
   update_serving();
   // What came by the loopback wire nobody else can take.
   for (Connection* c = l.accept_queue.front(); c != nullptr;) {
@@ -256,6 +257,7 @@ void Tcp::return_to(Listener& l) {
 
 void Tcp::set_watched(Listener& l, bool watched) {
   l.unwatched = !watched;
+  note_listener(l);
   if (l.accept_count == 0) return;
   if (watched)
     raise(l, SocketBase::kReadEdge);

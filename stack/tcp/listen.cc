@@ -54,6 +54,7 @@ Result<Listener*> Tcp::listen(const Endpoint& local, const Worker::ListenOptions
   priv->ports.hold(local.port);
   std::erase(priv->left, local);
   return_to(l);
+  note_listener(l);
   update_serving();
   return &l;
 }
@@ -69,6 +70,7 @@ void Tcp::close_listener(Listener& l, Time now) {
   priv->ports.release(l.local.port);
   priv->listener_table.erase(priv->listener_table.hash(listener_key(l.local)),
                              FlowRef(FlowRef::Kind::connection, l.index));
+  if (port != nullptr) port->note_listener(l.index, l.local, Listening::no);
   priv->listeners.destroy(l.index);
   update_serving();
 }
@@ -76,7 +78,8 @@ void Tcp::close_listener(Listener& l, Time now) {
 bool Tcp::left_to_another(const Segment& s) const {
   if (priv->left.empty() || !s.has(kSyn) || s.has(kAck) || s.has(kRst)) return false;
   if (network.is_local(s.key.remote)) return false;  // from this process: nobody else will ever see it
-  if (port != nullptr && port->shared() && !port->others_serve()) return false;  // nobody has gone on with it
+  // Nobody has gone on with it.
+  if (port != nullptr && port->shared() && !port->others_listen({s.key.local, s.key.local_port})) return false;
   return std::any_of(priv->left.begin(), priv->left.end(), [&](const Endpoint& e) {
     return e.port == s.key.local_port && (e.address.is_any() || e.address == s.key.local);
   });

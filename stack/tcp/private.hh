@@ -71,8 +71,9 @@ struct Tcp::Private {
   bool serving = false;          // what the port was told
   struct Orphan {
     FlowKey key;
-    Time again;          // when its peer is told again
-    std::uint8_t left;   // times
+    std::uint32_t number;  // Port::orphan_told
+    Time again;            // when its peer is told again
+    std::uint8_t left;     // times
   };
   std::deque<Orphan> told;       // in the order of `again`
   bool orphans_waiting = false;  // Port::next_orphan() has more than one tick may see to

@@ -37,6 +37,13 @@ void Tcp::update_serving() {
   priv->serving = serving;
 }
 
+// What the others may send to `l`. What is IPv6 only the loopback wire has.
+void Tcp::note_listener(const Listener& l) {
+  if (port == nullptr || l.v6_only || l.local.address.is_loopback()) return;
+  const Listening how = l.left ? Listening::left : l.unwatched ? Listening::yes : Listening::accepting;
+  port->note_listener(l.index, l.local, how);
+}
+
 // A peer of a process that has died learns of it as from a host that has rebooted (RFC 9293 3.5.1, turned
 // round: we speak first): what we send is not acceptable to it, it answers with an ACK (3.10.7.4 first step),
 // and that one, for a flow that nobody knows, draws a reset with the right numbers.
@@ -65,12 +72,13 @@ void Tcp::tell_orphans(Time now) {
     told.pop_front();
     tell_orphan(o.key, now);
     o.again = now + kTellAgain;
-    if (--o.left != 0) told.push_back(o);
+    --o.left != 0 ? told.push_back(o) : port->orphan_told(o.number);
   }
   FlowKey key;
-  for (; n < kOrphansPerTick && port->next_orphan(key); ++n) {
+  std::uint32_t number = 0;
+  for (; n < kOrphansPerTick && port->next_orphan(key, number); ++n) {
     tell_orphan(key, now);
-    told.push_back({key, now + kTellAgain, kTellings - 1});
+    told.push_back({key, number, now + kTellAgain, kTellings - 1});
   }
   priv->orphans_waiting = n == kOrphansPerTick;
 }

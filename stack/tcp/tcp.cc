@@ -178,7 +178,7 @@ void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
   // A listener that was left sees to what it has begun, and to the rest until another process serves.
   if (!priv->left.empty() && !network.is_local(s.key.remote)) {
     const bool opens = s.has(kSyn) && !s.has(kAck);
-    if (Listener* l = find_listener(local, hash, true); l != nullptr && (!opens || takes_new(*l, now)))
+    if (Listener* l = find_listener(local, hash, true); l != nullptr && (!opens || takes_new(*l, local, now)))
       return on_listen(*l, s, hash, now);
   }
   if (forward_unknown(s)) return;

@@ -66,6 +66,7 @@ class Tcp {
   void enter_table(Connection& c);   // it stands in the flow table: its peer is told if this process dies
   void forget_flow(const Connection& c);
   void update_serving();  // the listeners have changed: what the others should send here
+  void note_listener(const Listener& l);
   void tell_orphans(Time now);
   void tell_orphan(const FlowKey& key, Time now);
 
@@ -73,13 +74,14 @@ class Tcp {
   void leave_listener(Listener& l, Time now);
   void return_to(Listener& l);
   void set_watched(Listener& l, bool watched);
-  [[nodiscard]] bool takes_new(const Listener& l, Time now) const;  // `l` was left, and nobody else serves yet
+  // `l` was left, and nobody else takes connections to `local` yet.
+  [[nodiscard]] bool takes_new(const Listener& l, const Endpoint& local, Time now) const;
   void hand_over_waiting(Time now);
   Time tend_listener(Listener& l, Time now);
   void end_listeners(Time now);  // the process ends
   enum class Handover : std::uint8_t { done, refused, impossible };
-  Handover try_hand_over(Connection& c, Time now);
-  void hand_over_queue(Listener& l, Time now);
+  Handover try_hand_over(Connection& c, Listening least, Time now);
+  void hand_over_queue(Listener& l, Listening least, Time now);
   void hand_over_half_open(Listener& l, Time now);
   void reset_unaccepted(Listener& l, Duration patience, Time now);
   void vanish(Connection& c);

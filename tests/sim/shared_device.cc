@@ -95,6 +95,11 @@ PacketPool* SimSharedDevice::pool(std::uint32_t stack) {
   return pools_[stack].get();
 }
 
+void SimSharedDevice::lose_pool(std::uint32_t stack) {
+  static auto& lost = *new std::vector<std::unique_ptr<HeapPool>>;
+  lost.push_back(std::move(pools_[stack]));
+}
+
 bool SimSharedDevice::redirect(std::span<const std::uint8_t> queues) {
   if (!is_card_) return false;
   table_.assign(queues.begin(), queues.end());

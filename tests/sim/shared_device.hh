@@ -33,6 +33,8 @@ class SimSharedDevice final : public SharedDevice {
   [[nodiscard]] bool busy() const;
   // The packets that stack `stack` received into last.
   [[nodiscard]] HeapPool& pool_of(std::uint32_t stack) { return *pools_[stack]; }
+  // The stack's process is killed: what its port has in hand ends with its memory.
+  void lose_pool(std::uint32_t stack);
 
   bool redirect(std::span<const std::uint8_t> queues) override;
 

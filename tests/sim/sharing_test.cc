@@ -183,6 +183,7 @@ TEST_CASE("peers of a dead process are told by another stack of its address", "[
   sim.wire.drop(is_rst, 10, 30);
   sim.run_for(seconds(4));
   CHECK(server.count(Counter::orphans_told) == 600);
+  CHECK(server.port.others.orphans_told == 200);
   std::size_t reset = 0;
   for (Socket* s : sockets) reset += s->error == Errc::connection_reset ? 1U : 0U;
   CHECK(reset == 200);

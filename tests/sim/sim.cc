@@ -138,7 +138,9 @@ void Host::end() {
 void Host::kill() {
   device->process = 0;
   device->dead.insert(process);
+  const std::uint32_t stack = steering->number();
   end();
+  device->lose_pool(stack);
 }
 
 void Host::exit() {
@@ -155,33 +157,22 @@ Time Host::next_deadline() const {
   return most == Duration::max() ? t : std::min(t, sim.now + most);
 }
 
-void Host::tell_accepting() {
-  if (steering == nullptr) return;
-  steering->set_accepting(std::ranges::any_of(listeners, [](const Listener* l) { return !l->unwatched; }));
-}
-
-void Host::watch(Listener& l, bool on) {
-  worker->set_watched(l, on);
-  tell_accepting();
-}
+void Host::watch(Listener& l, bool on) { worker->set_watched(l, on); }
 
 Listener& Host::listen(std::uint16_t p, Worker::ListenOptions o) {
   const auto l = worker->listen({address, p}, o);
   if (!l) throw std::runtime_error(std::string("listen: ") + name(l.error()));
   listeners.push_back(*l);
-  tell_accepting();
   return **l;
 }
 
 void Host::close(Listener& l) {
   forget(l);
-  tell_accepting();
   worker->close(l, sim.now);
 }
 
 void Host::leave(Listener& l) {
   forget(l);
-  tell_accepting();
   worker->leave(l, sim.now);
 }
 

@@ -121,7 +121,6 @@ class Host {
   void accept_all(Listener& l);
   void forget(const Listener& l) { std::erase(listeners, &l); }
   void end();
-  void tell_accepting();
 };
 
 class Sim {

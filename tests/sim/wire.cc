@@ -42,7 +42,7 @@ void SimPort::set_serving(bool on) {
   ++others.calls;
 }
 
-bool SimPort::next_orphan(FlowKey& key) {
+bool SimPort::next_orphan(FlowKey& key, std::uint32_t&) {
   if (others.orphans.empty()) return false;
   key = others.orphans.front();
   others.orphans.pop_front();

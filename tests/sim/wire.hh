@@ -85,6 +85,7 @@ class SimPort final : public Port {
     std::function<bool(Packet*)> take_unknown;
     std::function<bool(const FlowKey&)> home;
     std::deque<FlowKey> orphans;
+    std::uint64_t orphans_told = 0;
     std::map<std::uint32_t, FlowKey> flows;  // as noted, by index
     bool serving = false;                    // as set_serving() said
     std::uint64_t calls = 0;                 // of set_serving and home
@@ -94,7 +95,8 @@ class SimPort final : public Port {
   void set_serving(bool on) override;
   void note_flow(std::uint32_t index, const FlowKey& key) override { others.flows[index] = key; }
   void forget_flow(std::uint32_t index) override { others.flows.erase(index); }
-  bool next_orphan(FlowKey& key) override;
+  bool next_orphan(FlowKey& key, std::uint32_t& number) override;
+  void orphan_told(std::uint32_t) override { ++others.orphans_told; }
 
  private:
   Wire& wire_;

@@ -94,18 +94,19 @@ TEST_CASE("one caller buries a dead stack and gets its flows; a living one is no
   (void)w.join(2);
   w.board.ledger(1)[7] = {1, 2, 3, 4};
   w.board.place(1).ledger_end = 8;
-  std::vector<LedgerEntry> flows;
+  w.board.note_listener(1, 0, {IpAddress::any_v4(), 80}, Listening::yes);
   w.device.process = 1;
-  CHECK_FALSE(w.board.bury(1, w.device, flows));
+  CHECK_FALSE(w.board.bury(1, 0, w.device));
   w.device.dead.insert(2);
-  CHECK(w.board.bury(1, w.device, flows));
-  REQUIRE(flows.size() == 1);
-  CHECK(flows[0].remote_port == 4);
-  CHECK_FALSE(w.board.bury(1, w.device, flows));
+  CHECK(w.board.bury(1, 0, w.device));
+  REQUIRE(w.board.place(0).orphans_end == 1);
+  CHECK(w.board.orphans(0)[0].remote_port == 4);
+  CHECK_FALSE(w.board.bury(1, 0, w.device));
   CHECK(w.board.members() == StackSet::of(0));
   CHECK(even(w.board, 1));
   CHECK(w.join(3) == 1);
   CHECK(w.board.ledger(1)[7].local == 0);
+  CHECK(w.board.listening(1, {IpAddress::v4(10, 0, 0, 1), 80}) == Listening::no);
 }
 
 TEST_CASE("the shares are fair (Jain's index of 0.95) whatever the number of stacks, up to the last place", "[board]") {
@@ -127,8 +128,7 @@ TEST_CASE("at capacity: deaths and leaves of all but the last, in any order, and
     w.device.process = 1000;
     if (i % 2 == 0) {
       w.device.dead.insert(stack + 1);
-      std::vector<LedgerEntry> flows;
-      REQUIRE(w.board.bury(static_cast<std::uint8_t>(stack), w.device, flows));
+      REQUIRE(w.board.bury(static_cast<std::uint8_t>(stack), Board::kNobody, w.device));
     } else {
       w.board.leave(static_cast<std::uint8_t>(stack), w.device);
     }
@@ -144,3 +144,49 @@ TEST_CASE("at capacity: deaths and leaves of all but the last, in any order, and
   CHECK(w.join(3000) == Board::kNobody);
   CHECK(even(w.board, kMaxStacks));
 }
+
+TEST_CASE("what a dead stack was to tell is its heir's, and waits for one if nobody is there", "[board]") {
+  World w;
+  (void)w.join(1);
+  (void)w.join(2);
+  (void)w.join(3);
+  w.board.orphans(2)[1] = {1, 2, 3, 4};  // [0] has been told
+  w.board.place(2).orphans_end = 2;
+  const bool dies = GENERATE(true, false);
+  if (dies) {
+    w.device.dead.insert(3);
+  } else {
+    w.device.process = 3;
+    w.board.leave(2, w.device);
+  }
+  w.device.process = 2;
+  CHECK(w.board.bury(2, 1, w.device));
+  CHECK(w.board.place(2).orphans_end == 0);
+  REQUIRE(w.board.place(1).orphans_end == 1);
+  CHECK(w.board.orphans(1)[0].remote_port == 4);
+  w.device.dead.insert(2);
+  w.device.process = 4;
+  CHECK(w.board.bury(1, Board::kNobody, w.device));
+  CHECK(w.join(4) == 1);
+  CHECK(w.board.place(1).orphans_end == 1);
+}
+
+TEST_CASE("the board says who has which listener; those beyond its list count for all that is not in it", "[board]") {
+  World w;
+  (void)w.join(1);
+  const Endpoint web{IpAddress::v4(10, 0, 0, 1), 80}, other{IpAddress::v4(10, 0, 0, 2), 80};
+  CHECK(w.board.listening(0, web) == Listening::no);
+  w.board.note_listener(0, 3, web, Listening::yes);
+  CHECK(w.board.listening(0, web) == Listening::yes);
+  CHECK(w.board.listening(0, other) == Listening::no);
+  CHECK(w.board.listening(0, {web.address, 81}) == Listening::no);
+  w.board.note_listener(0, 200, {IpAddress::any_v6(), 80}, Listening::accepting);
+  CHECK(w.board.listening(0, other) == Listening::accepting);
+  CHECK(w.board.listening(0, web) == Listening::accepting);
+  w.board.note_listener(0, 200, {IpAddress::any_v6(), 80}, Listening::no);
+  CHECK(w.board.listening(0, web) == Listening::yes);
+  w.board.place(0).unlisted = Listening::left;
+  CHECK(w.board.listening(0, other) == Listening::left);
+  CHECK(w.board.listening(0, web) == Listening::yes);
+}
+

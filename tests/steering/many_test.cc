@@ -61,7 +61,9 @@ class Crowd {
         device.process = m.process;
         m.port->service(now);
         FlowKey key;
-        while (m.port->next_orphan(key)) {
+        std::uint32_t orphan = 0;
+        while (m.port->next_orphan(key, orphan)) {
+          m.port->orphan_told(orphan);
         }
       }
     }

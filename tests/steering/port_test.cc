@@ -154,9 +154,11 @@ TEST_CASE("after a death its queue is adopted, its flows are told, its entries h
   CHECK(w.ports[0]->queues() == 2);
   CHECK(w.receive(0) == 2);
   FlowKey key;
-  REQUIRE(w.ports[0]->next_orphan(key));
+  std::uint32_t number = 0;
+  REQUIRE(w.ports[0]->next_orphan(key, number));
   CHECK(key == flow(7, 77));
-  CHECK_FALSE(w.ports[0]->next_orphan(key));
+  w.ports[0]->orphan_told(number);
+  CHECK_FALSE(w.ports[0]->next_orphan(key, number));
 }
 
 TEST_CASE("one of many stacks that alone has turns finds all dead ones: its neighbours at once, the others in turn", "[steering]") {
@@ -183,9 +185,16 @@ TEST_CASE("hand-over: to a stack that accepts, all messages or none", "[steering
   const std::array<std::byte, 40> bytes{};
   const std::array<std::span<const std::byte>, 2> messages{std::span(bytes), std::span(bytes).first(7)};
   w.device.process = 1;
-  CHECK_FALSE(w.ports[0]->hand_over(flow(7, 1), messages));
-  w.ports[2]->set_accepting(true);
-  CHECK(w.ports[0]->hand_over(flow(7, 1), messages));
+  const FlowKey key = flow(7, 1);
+  const Endpoint there{key.local, key.local_port}, elsewhere{key.local, 81};
+  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::yes));
+  w.ports[1]->note_listener(0, elsewhere, Listening::accepting);
+  w.ports[2]->note_listener(0, there, Listening::left);
+  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::yes));
+  CHECK_FALSE(w.ports[0]->others_listen(there));
+  w.ports[2]->note_listener(0, there, Listening::yes);
+  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::accepting));
+  CHECK(w.ports[0]->hand_over(key, messages, Listening::yes));
   w.device.process = 3;
   std::array<Packet*, 4> got;
   REQUIRE(w.ports[2]->rx(got.data(), 4) == 2);
@@ -194,7 +203,8 @@ TEST_CASE("hand-over: to a stack that accepts, all messages or none", "[steering
   CHECK(got[1]->len == 7);
   w.ports[2]->pool().free(got.data(), 2);
   const std::vector<std::span<const std::byte>> too_many(Board::kMailSlots + 1, std::span(bytes));
-  CHECK_FALSE(w.ports[0]->hand_over(flow(7, 1), too_many));
+  CHECK_FALSE(w.ports[0]->hand_over(key, too_many, Listening::yes));
+  CHECK(w.receive(1) == 0);
   CHECK(w.receive(2) == 0);
 }
 

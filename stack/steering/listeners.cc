@@ -1,0 +1,80 @@
+// Which stack has which listener: what each says of its own on the board, and who is asked for a connection.
+#include <algorithm>
+
+#include "stack/steering/steering_port.hh"
+
+namespace mtcp::stack {
+namespace {
+
+// A listener as a word of the board: port, IPv4 address (0: any), Listening. 0: none.
+std::uint64_t word_of(const Endpoint& local, Listening how) {
+  if (how == Listening::no) return 0;
+  const std::uint32_t address = local.address.is_any() ? 0 : local.address.as_v4();
+  return std::uint64_t{local.port} | std::uint64_t{address} << 16 | static_cast<std::uint64_t>(how) << 48;
+}
+
+bool matches(std::uint64_t word, const Endpoint& local) {
+  if (static_cast<std::uint16_t>(word) != local.port) return false;
+  const auto address = static_cast<std::uint32_t>(word >> 16);
+  return address == 0 || local.address.is_any() || (local.address.is_v4() && address == local.address.as_v4());
+}
+
+}  // namespace
+
+void Board::note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, Listening how) {
+  Place& p = place(stack);
+  p.listeners[index].store(word_of(local, how), std::memory_order_release);
+  if (p.listeners_end.load(std::memory_order_relaxed) <= index)
+    p.listeners_end.store(index + 1, std::memory_order_release);
+}
+
+Listening Board::listening(std::uint32_t stack, const Endpoint& local) const {
+  const Place& p = place(stack);
+  const std::uint32_t end = std::min(p.listeners_end.load(std::memory_order_acquire), kListeners);
+  auto most = Listening::no;
+  for (std::uint32_t i = 0; i < end; ++i) {
+    const std::uint64_t word = p.listeners[i].load(std::memory_order_acquire);
+    if (word != 0 && matches(word, local)) most = std::max(most, static_cast<Listening>(word >> 48));
+  }
+  return most != Listening::no ? most : p.unlisted.load(std::memory_order_acquire);
+}
+
+void SteeringPort::note_listener(std::uint32_t index, const Endpoint& local, Listening how) {
+  if (!local.address.is_v4() && !local.address.is_any()) return;
+  if (index < Board::kListeners) return board_.note_listener(me_, index, local, how);
+  index -= Board::kListeners;
+  if (unlisted_.size() <= index) unlisted_.resize(index + 1, Listening::no);
+  unlisted_[index] = how;
+  board_.place(me_).unlisted.store(*std::max_element(unlisted_.begin(), unlisted_.end()), std::memory_order_release);
+}
+
+// The other stacks that have it so, or more so.
+StackSet SteeringPort::who_listens(const Endpoint& local, Listening least) const {
+  StackSet found;
+  for (const std::uint32_t stack : others_)
+    if (board_.listening(stack, local) >= least) found.add(stack);
+  return found;
+}
+
+bool SteeringPort::others_listen(const Endpoint& local) const { return !who_listens(local, Listening::yes).empty(); }
+
+bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least) {
+  refresh();
+  const Endpoint local{key.local, key.local_port};
+  StackSet takers = who_listens(local, Listening::accepting);
+  if (takers.empty() && least < Listening::accepting) takers = who_listens(local, least);
+  if (takers.empty()) return false;
+  std::uint32_t to = owner_of(hash_.of(key));
+  // Not the owner: then each of the others in turn.
+  if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
+  Mailbox box = mailbox(me_, to);
+  if (box.room() < messages.size()) return false;
+  for (std::size_t i = 0; i < messages.size(); ++i)
+    if (!box.write(i, {MailKind::handover, kHandover, {}, messages[i]})) return false;
+  box.announce(messages.size());
+  traffic_.sent += messages.size();
+  ring(StackSet::of(to));
+  return true;
+}
+
+}  // namespace mtcp::stack

@@ -1,0 +1,167 @@
+// Stacks on one device of which each has some of the listeners: where new connections go, and those that nobody accepts.
+#include <ranges>
+
+#include "tests/sim/shared_world.hh"
+
+using namespace mtcp::sim;
+using World = SharedWorld;
+
+TEST_CASE("connections go to who waits for their listener, not to who waits for another", "[listeners]") {
+  World w(2);
+  INFO(w.sim.label());
+  Host& a = w.process();
+  Host& b = w.process(81);
+  Host& c = w.process();
+  a.listen(81);
+  a.watch(*a.listeners.front(), false);
+  std::vector<Socket*> sockets;
+  for (int i = 0; i < 60; ++i) sockets.push_back(&w.connect(3000, i % 2 == 0 ? 80 : 81));
+  w.sim.run_for(milliseconds(100));
+  for (Socket* s : sockets) CHECK(World::good(*s, 3000));
+  CHECK(a.count(Counter::connections_handed_over) > 5);
+  for (Host* h : {&a, &b, &c}) CHECK(h->count(Counter::adoptions_refused) == 0);
+  for (Socket* s : a.accepted) CHECK(s->key.local_port == 81);
+  // Nobody waits for 80 any more, two for 81: those of 80 stay where they are.
+  c.watch(*c.listeners.front(), false);
+  sockets.clear();
+  for (int i = 0; i < 20; ++i) sockets.push_back(&w.connect(3000));
+  w.sim.run_for(seconds(7));
+  for (Socket* s : sockets) CHECK((s->error == Errc::ok && s->received == 0));
+  c.watch(*c.listeners.front(), true);
+  w.sim.run_for(milliseconds(100));
+  for (Socket* s : sockets) CHECK(World::good(*s, 3000));
+}
+
+TEST_CASE("processes of which each has one of the ports: even shares, and every packet is passed on once at most", "[listeners]") {
+  World w(3);
+  INFO(w.sim.label());
+  std::vector<Host*> hosts;
+  for (int i = 0; i < 6; ++i) hosts.push_back(&w.process(i < 3 ? 80 : 81));
+  for (Host* h : hosts) h->stats = {};
+  std::uint64_t frames = 0;
+  w.sim.wire.tap = [&](const FrameInfo& f) { frames += f.from == 0 && f.tcp ? 1U : 0U; };
+  std::vector<Socket*> sockets;
+  for (int i = 0; i < 1200; ++i) {
+    sockets.push_back(&w.connect(3000, i % 2 == 0 ? 80 : 81));
+    sockets.back()->shutdown_when_sent = true;
+    w.sim.run_for(microseconds(50));
+  }
+  w.sim.run_for(seconds(1));
+  for (Socket* s : sockets) CHECK((World::good(*s, 3000) && s->eof));
+  std::uint64_t passed_on = 0;
+  for (const bool second : {false, true}) {
+    double sum = 0, squares = 0;
+    for (Host* h : hosts | std::views::drop(second ? 3 : 0) | std::views::take(3)) {
+      passed_on += h->count(Counter::forwarded_unknown);
+      sum += double(h->accepted.size());
+      squares += double(h->accepted.size()) * double(h->accepted.size());
+      CHECK(h->count(Counter::resets_sent) == 0);
+    }
+    CHECK(sum == 600);
+    CHECK(sum * sum / (3 * squares) >= 0.95);  // Jain's index
+  }
+  CHECK(passed_on > 1200);
+  CHECK(passed_on < frames);
+}
+
+TEST_CASE("a SYN for a port that no stack has asks each of them once, and is refused", "[listeners]") {
+  World w(2);
+  INFO(w.sim.label());
+  std::vector<Host*> hosts;
+  for (int i = 0; i < 6; ++i) hosts.push_back(&w.process());
+  for (Host* h : hosts) h->stats = {};
+  Socket& s = w.connect(0, 7);
+  w.sim.run_for(milliseconds(10));
+  CHECK(s.error == Errc::connection_refused);
+  std::uint64_t passed_on = 0, resets = 0;
+  for (Host* h : hosts) {
+    passed_on += h->count(Counter::forwarded_unknown);
+    resets += h->count(Counter::resets_sent);
+  }
+  CHECK(passed_on == 5);
+  CHECK(resets == 1);
+}
+
+TEST_CASE("a listener that was left goes on while others serve, but not this port", "[listeners]") {
+  World w(2);
+  INFO(w.sim.label());
+  Host& old = w.process();
+  Host& other = w.process(81);
+  old.leave(*old.listeners.front());
+  std::vector<Socket*> sockets;
+  for (int i = 0; i < 20; ++i) sockets.push_back(&w.connect(500));
+  w.sim.run_for(milliseconds(100));
+  CHECK(old.worker->connections() == 20);
+  CHECK(other.worker->connections() == 0);
+  Host& next = w.process();
+  w.sim.run_for(milliseconds(100));
+  CHECK(next.accepted.size() == 20);
+  for (Socket* s : sockets) CHECK(World::good(*s, 500));
+}
+
+TEST_CASE("who ends while nobody accepts leaves its connections to a process that has the listener", "[listeners]") {
+  World w(2);
+  INFO(w.sim.label());
+  Host& a = w.process();
+  Host& b = w.process();
+  Host& other = w.process(81);
+  const bool leaves_first = GENERATE(true, false);
+  CAPTURE(leaves_first);
+  for (Host* h : {&a, &b}) h->watch(*h->listeners.front(), false);
+  bool lose = false;
+  w.sim.wire.drop_if = [&](const FrameInfo& f) { return lose && f.from == 0 && f.tcp && !f.has(kSyn); };
+  auto sockets = w.connect_to(a, 10, 3000);
+  w.sim.run_for(milliseconds(100));
+  lose = true;
+  const auto half_open = w.connect_to(a, 10, 3000);
+  sockets.insert(sockets.end(), half_open.begin(), half_open.end());
+  w.sim.run_for(milliseconds(100));
+  CHECK(a.worker->connections() == 10);
+  if (leaves_first) a.leave(*a.listeners.front());
+  w.sim.run_for(milliseconds(leaves_first ? 5 : 0));
+  a.exit();
+  lose = false;
+  w.sim.run_for(seconds(20));
+  CHECK(b.worker->connections() == 20);
+  CHECK(b.count(Counter::connections_adopted) >= 20);  // and those of no client any more
+  for (Socket* s : sockets) CHECK((s->connected && s->error == Errc::ok));
+  b.watch(*b.listeners.front(), true);
+  w.sim.run_for(seconds(1));
+  for (Socket* s : sockets) CHECK(World::good(*s, 3000));
+  CHECK(other.count(Counter::adoptions_refused) == 0);
+}
+
+TEST_CASE("a process that is busy for long keeps what a leaving one gives it", "[listeners]") {
+  World w;
+  INFO(w.sim.label());
+  Host& a = w.process();
+  Host& busy = w.process();
+  a.accepting = busy.accepting = false;
+  busy.watch(*busy.listeners.front(), false);
+  const auto sockets = w.connect_to(a, 5, 1000);
+  w.sim.run_for(milliseconds(50));
+  a.leave(*a.listeners.front());
+  w.sim.run_for(seconds(30));
+  for (Socket* s : sockets) CHECK(s->error == Errc::ok);
+  busy.accepting = true;
+  busy.watch(*busy.listeners.front(), true);
+  w.sim.run_for(milliseconds(50));
+  for (Socket* s : sockets) CHECK(World::good(*s, 1000));
+}
+
+TEST_CASE("more listeners than the board tells apart: they are handed over, too", "[listeners]") {
+  World w(2);
+  INFO(w.sim.label());
+  Host& a = w.process();
+  Host& b = w.process();
+  constexpr std::uint16_t kLast = 1000 + Board::kListeners + 20;
+  for (std::uint16_t port = 1000; port < kLast; ++port)
+    for (Host* h : {&a, &b}) h->listen(port);
+  a.accepting = false;
+  const auto sockets = w.connect_to(a, 5, 1000, kLast - 1);
+  w.sim.run_for(milliseconds(50));
+  a.leave(*a.listeners.back());
+  w.sim.run_for(milliseconds(50));
+  CHECK(b.accepted.size() == 5);
+  for (Socket* s : sockets) CHECK(World::good(*s, 1000));
+}
