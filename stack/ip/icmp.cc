@@ -60,7 +60,7 @@ Network::Input Network::Impl::on_icmp_error(Packet* p, const Ipv4Header& ip, con
   error.code = icmp.code;
   const bool too_big = icmp.type == kIcmpUnreachable && icmp.code == kIcmpFragmentationNeeded;
   error.mtu = too_big ? icmp.mtu : 0;
-  link.release(p);
+  error.packet = p;
   return Input::icmp_error;
 }
 

@@ -24,6 +24,7 @@ struct IcmpError {
   std::uint8_t type = 0;  // RFC 792; v4 numbering
   std::uint8_t code = 0;
   std::uint32_t mtu = 0;  // next-hop MTU of "fragmentation needed", 0 if unknown
+  Packet* packet = nullptr;  // that said so, as Port::forward_unknown() wants it
 };
 
 class Network {
@@ -31,7 +32,7 @@ class Network {
   enum class Input : std::uint8_t {
     consumed,    // handled or dropped (and counted); the packet is gone
     segment,     // `segment` is filled in and owns the packet
-    icmp_error,  // `error` is filled in; the packet is gone
+    icmp_error,  // `error` is filled in and owns the packet
   };
 
   // `port` may be null: then only the loopback wire exists. All references outlive the Network.

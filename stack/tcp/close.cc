@@ -164,8 +164,16 @@ Errc errc_of(const IcmpError& e) {
 
 }  // namespace
 
-void Tcp::on_icmp(const IcmpError& e, Time now) {
+void Tcp::on_icmp(IcmpError& e, Time now) {
   const FlowRef ref = find_flow(e.key, flows.hash(e.key));
+  if (ref)
+    on_icmp(ref, e, now);
+  else
+    (void)offer(e.packet, e.key);  // what nobody knows it is about is nobody's business
+  if (e.packet != nullptr) cache.free(e.packet);
+}
+
+void Tcp::on_icmp(FlowRef ref, const IcmpError& e, Time now) {
   if (ref.kind() == FlowRef::Kind::syn_entry) {
     SynEntry& entry = priv->syn_entries.at(ref.index());
     if (!(e.seq == entry.iss) || e.type == 4 || (e.type == 3 && e.code == 4)) return;

@@ -63,6 +63,7 @@ class Tcp {
 
   // --- sharing.cc: other stacks on the same device (stack/steering, Port)
   bool forward_unknown(Segment& s);  // another stack may know the flow: takes the packet (true)
+  bool offer(Packet*& p, const FlowKey& key);
   void enter_table(Connection& c);   // it stands in the flow table: its peer is told if this process dies
   void forget_flow(const Connection& c);
   void update_serving();  // the listeners have changed: what the others should send here
@@ -164,7 +165,8 @@ class Tcp {
   void on_fin_received(Connection& c,
                        Time now);              // the peer's FIN is in order: ESTABLISHED -> CLOSE-WAIT, ...
   void on_fin_acked(Connection& c, Time now);  // ours is acknowledged: FIN-WAIT-1 -> FIN-WAIT-2, ...
-  void on_icmp(const IcmpError& e, Time now);
+  void on_icmp(IcmpError& e, Time now);  // takes the packet
+  void on_icmp(FlowRef ref, const IcmpError& e, Time now);
   void on_unreachable(const IpAddress& next_hop);
   // The application has let go. Orphans are bounded: past that the connection is reset, and gone (false).
   bool detach(Connection& c, Time now);

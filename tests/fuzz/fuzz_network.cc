@@ -21,6 +21,7 @@ struct Fixture {
   }
 
   void check(Network::Input result) {
+    if (result == Network::Input::icmp_error) cache.free(error.packet);
     if (result != Network::Input::segment) return;
     const Packet* p = segment.packet;
     must(p != nullptr && p->len == segment.len, "a segment holds its payload");

@@ -112,6 +112,8 @@ struct Bench {
     if (result == Network::Input::segment) {
       payload.assign(segment.packet->data, segment.packet->end());
       cache->free(segment.packet);
+    } else if (result == Network::Input::icmp_error) {
+      cache->free(error.packet);
     }
     return result;
   }

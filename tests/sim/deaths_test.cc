@@ -1,8 +1,43 @@
 // Processes that are killed: what the others do for the peers, and what must not be lost with the dead.
+#include "stack/wire/checksum.hh"
+#include "stack/wire/ethernet.hh"
+#include "stack/wire/ipv4.hh"
 #include "tests/sim/shared_world.hh"
 
 using namespace mtcp::sim;
 using World = SharedWorld;
+
+namespace {
+
+// "Fragmentation needed" about a segment of the host's, from a router whose frames come as the client's.
+void send_too_big(World& w, const FlowKey& ours, Seq seq, std::uint16_t mtu) {
+  std::array<std::byte, 8 + kIpv4Header + 8> icmp{};
+  icmp[0] = std::byte{3};
+  icmp[1] = std::byte{4};
+  store_be(icmp.data() + 6, mtu);
+  Ipv4Header quoted;
+  quoted.source = ours.local.as_v4();
+  quoted.destination = ours.remote.as_v4();
+  quoted.total_length = 1500;
+  quoted.protocol = kProtocolTcp;
+  write_ipv4(icmp.data() + 8, quoted);
+  store_be(icmp.data() + 28, ours.local_port);
+  store_be(icmp.data() + 30, ours.remote_port);
+  store_be(icmp.data() + 32, seq.value());
+  store_checksum(icmp.data() + 2, partial_sum(icmp.data(), icmp.size()));
+  Wire::Frame frame(kEthernetHeader + kIpv4Header + icmp.size());
+  write_ethernet(frame.data(), {w.device.mac(), {{2, 0, 0, 0, 0, 0}}, kEtherIpv4});
+  Ipv4Header ip;
+  ip.source = w.client.address.as_v4();
+  ip.destination = ours.local.as_v4();
+  ip.total_length = static_cast<std::uint16_t>(kIpv4Header + icmp.size());
+  ip.protocol = kProtocolIcmp;
+  write_ipv4(frame.data() + kEthernetHeader, ip);
+  std::copy(icmp.begin(), icmp.end(), frame.begin() + kEthernetHeader + kIpv4Header);
+  w.sim.wire.send(0, frame);
+}
+
+}  // namespace
 
 TEST_CASE("who was to tell a dead stack's peers dies, too: the next one tells them", "[deaths]") {
   World w(3);
@@ -81,4 +116,34 @@ TEST_CASE("a connection that was on its way to a stack when that was killed is a
   w.sim.run_for(milliseconds(100));
   for (Socket* s : sockets) CHECK(World::good(*s, 3000));
   CHECK(next.accepted.size() == 5);
+}
+
+TEST_CASE("rfc1191: a path's MTU reaches the stack that has the connection, whoever owns the flow now", "[deaths]") {
+  World w(2);
+  INFO(w.sim.label());
+  Host& old = w.process();
+  std::vector<Socket*> sockets;
+  for (int i = 0; i < 20; ++i) sockets.push_back(&w.connect(10));
+  w.sim.run_for(milliseconds(100));
+  REQUIRE(old.accepted.size() == 20);
+  Host& a = w.process();
+  Host& b = w.process();
+  old.leave(*old.listeners.front());
+  w.sim.run_for(milliseconds(50));
+  w.sim.wire.drop_if = [](const FrameInfo& f) { return f.from == 0 && f.tcp; };
+  for (Socket* s : old.accepted) {
+    s->echo = false;
+    s->send(3000);
+    send_too_big(w, s->key, s->connection->hot.snd_una, 1200);
+  }
+  w.sim.run_for(milliseconds(20));
+  CHECK(old.count(Counter::icmp_errors_received) == 20);
+  for (Socket* s : old.accepted) CHECK(old.worker->info(*s->connection).path_mtu == 1200);
+  CHECK(a.count(Counter::forwarded_unknown) + b.count(Counter::forwarded_unknown) >= 20);
+  // About a flow that nobody has: it ends.
+  FlowKey nobody = old.accepted.front()->key;
+  nobody.remote_port = 1;
+  send_too_big(w, nobody, Seq(1), 1200);
+  w.sim.run_for(milliseconds(20));
+  for (Host* h : {&old, &a, &b}) CHECK(h->steering->pool().available() > h->steering->pool().capacity() - 1000);
 }
