@@ -118,9 +118,10 @@ bool DpdkDevice::start_environment(std::string& message) {
 
 bool DpdkDevice::create_pools(std::string& message) {
   const std::size_t packets = copies() ? kUnusedPackets : config_.packets;
+  const auto use = copies() || kind_ == Kind::memif ? MbufPool::Use::copies : MbufPool::Use::device;
   for (std::uint32_t i = 0; i < (copies() ? 1 : config_.queues); ++i) {
     const std::string name = "mtcp_packets_" + std::to_string(i);
-    pools_.push_back(MbufPool::create(name.c_str(), packets, frame()));
+    pools_.push_back(MbufPool::create(name.c_str(), packets, frame(), use));
     if (pools_.back() != nullptr) continue;
     message = "no memory for " + std::to_string(packets) + " packets per queue: " + rte_strerror(rte_errno) +
               (uses_huge_pages() ? "; try hugepages = \"off\"" : "");

@@ -84,6 +84,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   HeapPool& own_pool(std::uint32_t stack);
   bool take(std::uint32_t queue);
   void mend(MbufPool& pool, std::uint32_t queue);
+  void restart(MbufPool& pool, std::uint32_t queue);
   std::unique_ptr<Port> port_of(std::uint32_t queue);
   std::unique_ptr<Port> claim_ring(std::uint32_t queue, PacketPool& pool);
 

@@ -18,7 +18,7 @@ bool start_eal(const EalConfig& config, std::string& message);
 [[nodiscard]] bool uses_huge_pages();
 
 // DPDK keeps per-thread state by a small number. Threads that call in on behalf of one queue use the queue's (they
-// hold its stack's lock): two users of one number at a time would corrupt a pool's cache.
+// hold its stack's lock): two users of one number at a time would corrupt a cache of a driver's.
 void set_thread_number(unsigned number);
 
 }  // namespace mtcp::stack::dpdk

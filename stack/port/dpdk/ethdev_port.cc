@@ -13,9 +13,23 @@
 
 namespace mtcp::stack::dpdk {
 
+namespace {
+
+class InDriver {
+ public:
+  explicit InDriver(MbufPool& pool) : pool_(pool) { pool.enter_driver(); }
+  ~InDriver() { pool_.leave_driver(); }
+  InDriver(const InDriver&) = delete;
+  InDriver& operator=(const InDriver&) = delete;
+
+ private:
+  MbufPool& pool_;
+};
+
+}  // namespace
+
 EthdevPort::EthdevPort(DeviceState& state, std::uint16_t index, MbufPool& pool)
     : state_(state), index_(index), pool_(pool), number_(index), owner_(getpid()) {
-  pool_.set_owner(number_);
   set_thread_number(number_);
   update_link();
 }
@@ -50,6 +64,7 @@ bool EthdevPort::import(rte_mbuf* m) {
     ++dropped_;
     return false;
   }
+  pool_.take_from_device(m);
   p->data = p->buf + m->data_off;
   p->len = m->data_len;
   // None: the field is not filled in, but the data is known to be right (virtio, from the same machine).
@@ -63,6 +78,7 @@ std::size_t EthdevPort::rx(Packet** out, std::size_t max) {
   set_thread_number(number_);
   std::array<rte_mbuf*, kBurst> mbufs;
   const auto want = static_cast<std::uint16_t>(std::min(max, kBurst));
+  const InDriver in_driver(pool_);
   const std::size_t n = rte_eth_rx_burst(state_.port, index_, mbufs.data(), want);
   std::size_t taken = 0;
   for (std::size_t i = 0; i < n; ++i) {
@@ -95,6 +111,7 @@ std::size_t EthdevPort::tx(Packet* const* packets, std::size_t n) {
   if (!state_.started) return 0;
   set_thread_number(number_);
   std::array<rte_mbuf*, kBurst> mbufs;
+  const InDriver in_driver(pool_);
   std::size_t sent = 0;
   while (sent < n) {
     const auto chunk = static_cast<std::uint16_t>(std::min(n - sent, kBurst));
@@ -106,12 +123,11 @@ std::size_t EthdevPort::tx(Packet* const* packets, std::size_t n) {
       m->pkt_len = p->len;
       m->ol_flags = 0;
       if ((p->flags & kTxL4Offload) != 0) request_checksum(m, p);
-      // The driver drops its reference when it is done; ours stays.
-      if ((p->flags & kKeep) != 0) rte_mbuf_refcnt_update(m, 1);
+      pool_.give_to_device(m, (p->flags & kKeep) != 0);
     }
     const std::uint16_t taken = rte_eth_tx_burst(state_.port, index_, mbufs.data(), chunk);
     for (std::uint16_t i = taken; i < chunk; ++i)
-      if ((packets[sent + i]->flags & kKeep) != 0) rte_mbuf_refcnt_update(mbufs[i], -1);
+      pool_.take_back(mbufs[i], (packets[sent + i]->flags & kKeep) != 0);
     sent += taken;
     if (taken < chunk) break;
   }

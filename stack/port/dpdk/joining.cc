@@ -2,6 +2,9 @@
 #include <rte_ethdev.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "stack/port/dpdk/af_packet.hh"
@@ -66,17 +69,41 @@ bool DpdkDevice::take(std::uint32_t queue) {
   return outcome != Claims::Outcome::taken;
 }
 
-// A dead process's queue. A NIC has packets of the pool in its rings, so there the pool stays as it is,
-// without those that the process had in hand. What other drivers hold is forgotten.
+// A dead process's queue. What the device has of its pool stays there, if the process did not die in the
+// driver. If it did, a card's queue starts anew; what other drivers hold is forgotten.
 void DpdkDevice::mend(MbufPool& pool, std::uint32_t queue) {
-  if (kind_ == Kind::pci) return;
+  if (kind_ == Kind::memif) return pool.reclaim();
+  if (!pool.in_driver()) return pool.recover();
+  if (kind_ == Kind::pci) return restart(pool, queue);
   std::array<rte_mbuf*, 64> waiting;
-  if (kind_ == Kind::other) {
-    while (rte_eth_rx_burst(state_.port, static_cast<std::uint16_t>(queue), waiting.data(), waiting.size()) >
-           0) {
-    }
+  while (rte_eth_rx_burst(state_.port, static_cast<std::uint16_t>(queue), waiting.data(), waiting.size()) > 0) {
   }
   pool.reclaim();
+}
+
+// A card's queue in whose driver a process died: its rings and the driver's notes of them may not agree. Where the
+// queue can be stopped by itself, or the card has no other, it starts anew. Only with drivers that need nothing
+// else for that than registers: DPDK's heap is the opener's (README.md), and firmware may wait for the dead one's
+// answer.
+void DpdkDevice::restart(MbufPool& pool, std::uint32_t queue) {
+  constexpr std::array<std::string_view, 2> kStopQueues = {"net_i40e", "net_ixgbe"};
+  constexpr std::array<std::string_view, 3> kStopCard = {"net_e1000_em", "net_e1000_igb", "net_vmxnet3"};
+  rte_eth_dev_info info{};
+  const std::string_view driver = rte_eth_dev_info_get(state_.port, &info) == 0 ? info.driver_name : "";
+  const auto q = static_cast<std::uint16_t>(queue);
+  std::string message;
+  if (std::ranges::find(kStopQueues, driver) != kStopQueues.end() &&
+      rte_eth_dev_tx_queue_stop(state_.port, q) == 0 && rte_eth_dev_rx_queue_stop(state_.port, q) == 0) {
+    pool.reclaim();
+    (void)rte_eth_dev_tx_queue_start(state_.port, q);
+    (void)rte_eth_dev_rx_queue_start(state_.port, q);
+  } else if (config_.queues == 1 && std::ranges::find(kStopCard, driver) != kStopCard.end() &&
+             rte_eth_dev_stop(state_.port) == 0) {
+    pool.reclaim();
+    (void)start(message);  // if it does not: a link that is down
+  } else {
+    pool.recover();
+  }
 }
 
 std::unique_ptr<Port> DpdkDevice::port_of(std::uint32_t queue) {
