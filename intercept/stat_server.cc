@@ -67,9 +67,12 @@ std::string report(Process& process) {
            instance.worker().connections(), instance.worker().time_waits(), pool.available(), pool.capacity(),
            instance.sleeping.load(), static_cast<unsigned long long>(instance.turns.load()));
     if (stack::Port::Share share; instance.port() != nullptr && instance.port()->share(share))
-      append(out, "share stack=%u queues=%u forwarded=%llu received=%llu lost=%llu\n", share.stack, share.queues,
-             static_cast<unsigned long long>(share.sent), static_cast<unsigned long long>(share.received),
-             static_cast<unsigned long long>(share.lost));
+      append(out,
+             "share stack=%u queues=%u packets_free=%zu forwarded=%llu received=%llu lost=%llu hash_agrees=%u "
+             "hash_differs=%u\n",
+             share.stack, share.queues, share.packets_free, static_cast<unsigned long long>(share.sent),
+             static_cast<unsigned long long>(share.received), static_cast<unsigned long long>(share.lost),
+             share.hash_agrees, share.hash_differs);
     instance.worker().for_each(
         [](void* context, const stack::ConnectionInfo& info) {
           static_cast<std::vector<stack::ConnectionInfo>*>(context)->push_back(info);

@@ -3,6 +3,7 @@
 //   mtcp-stat 1
 //   process pid=N program=NAME device=STRING
 //   stack connections=N time_waits=N packets_free=N packets=N sleeping=N turns=N
+//   share stack=N queues=N packets_free=N ...  (if other stacks may use the device, too: Port::Share)
 //   counter NAME VALUE SEVERITY TEXT          (one line each)
 //   connection STATE LOCAL REMOTE rx_queued=N tx_queued=N cwnd=N ... (one line each)
 //   end

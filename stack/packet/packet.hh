@@ -31,7 +31,7 @@ struct alignas(64) Packet {
   // A sent packet's payload stays where it is while headers come and go in front of it; TCP keeps these.
   std::uint16_t payload_offset;  // from buf; received: where the frame begins (stack/steering)
   std::uint16_t payload_len;     // bytes
-  std::uint32_t payload_sum;     // ones'-complement partial sum of the payload, valid with kPayloadSum
+  std::uint32_t payload_sum;     // ones'-complement partial sum of the payload, with kPayloadSum; the hash with kRxHash
   Seq seq;                       // sequence number of the first payload byte (sent and received)
   std::uint8_t tcp_flags;        // TCP's own marks (FIN carried, sacked, lost, retransmitted, ...)
   std::uint8_t transmissions;    // times handed to the device
@@ -74,6 +74,7 @@ enum PacketFlag : std::uint16_t {
   kTxL4Offload = 1 << 3,  // the device fills in the TCP checksum
   kPayloadSum = 1 << 4,   // payload_sum is valid
   kHandover = 1 << 5,     // no frame but a message of another stack: Port::hand_over
+  kRxHash = 1 << 7,       // received: the device has computed a hash of the flow
   kSecondRound = 1 << 6,  // all stacks have looked at it, and now look again (stack/steering)
   kSteered = 1 << 8,      // payload_offset and seen_by are valid (stack/steering)
 };

@@ -54,6 +54,9 @@ class Port {
   // Frames since the start that the port had to drop itself: larger than a packet, or no packets left for them.
   [[nodiscard]] virtual std::uint64_t rx_dropped() const { return 0; }
 
+  // Free ones of the packets that the queue receives into: not pool()'s where what it receives is copied.
+  [[nodiscard]] virtual std::size_t packets_free() { return pool().available(); }
+
   // --- other stacks on the same device (stack/steering). The defaults are those of a port that nobody shares.
   // There may be others.
   [[nodiscard]] virtual bool shared() const { return false; }
@@ -81,11 +84,14 @@ class Port {
   // Bookkeeping of the flows in hand by slab index, so that their peers learn of this process's death.
   virtual void note_flow(std::uint32_t /*index*/, const FlowKey& /*key*/) {}
   virtual void forget_flow(std::uint32_t /*index*/) {}
-  // For mtcp-stat: this stack's number and queues, and the frames that other stacks gave or got since the start;
-  // `lost` found no room. False for a port that nobody shares.
+  // For mtcp-stat: this stack's number and queues, the free packets of those, and the frames that other stacks gave
+  // or got since the start; `lost` found no room. hash_*: whether the hashes that the device computed of the first
+  // segments are those that stacks are chosen by; both 0 if it tells none. False for a port that nobody shares.
   struct Share {
     std::uint32_t stack = 0, queues = 0;
+    std::size_t packets_free = 0;
     std::uint64_t sent = 0, received = 0, lost = 0;
+    std::uint32_t hash_agrees = 0, hash_differs = 0;
   };
   [[nodiscard]] virtual bool share(Share& /*out*/) const { return false; }
   // A flow of a stack whose process has died: its peer is to be told, by whoever is there if this process dies before

@@ -111,7 +111,7 @@ FrameKind classify(std::span<const std::byte> frame, const FlowHash& hash) {
   if (byte_at(ip, 9) == kProtocolTcp) {
     if (payload.size() < 4) return {};
     // Addresses and ports lie in the order that the hash wants, but for options between them.
-    return {Kind::flow, hash.of_v4(long_at(ip, 12), long_at(ip, 16), word_at(payload, 0), word_at(payload, 2))};
+    return {Kind::flow, hash.of_v4(long_at(ip, 12), long_at(ip, 16), word_at(payload, 0), word_at(payload, 2)), true};
   }
   if (byte_at(ip, 9) != kProtocolIcmp || payload.size() < 8 || !is_icmp_error(byte_at(payload, 0))) return {};
   // RFC 792: the header of ours that it is about, and 8 bytes. What was ours there is the source.

@@ -41,6 +41,7 @@ struct FrameKind {
   };
   Kind kind = Kind::anyone;
   std::uint32_t hash = 0;
+  bool tcp = false;  // the frame itself is a TCP segment: of these a card computes the same hash
 };
 // Reads no byte beyond the frame; says `anyone` to whatever is not well formed.
 [[nodiscard]] FrameKind classify(std::span<const std::byte> frame, const FlowHash& hash);

@@ -8,6 +8,8 @@ namespace mtcp::stack {
 namespace {
 
 constexpr Duration kTick = milliseconds(1);
+// So many of a device's hashes are compared with ours: enough to tell, and then it costs nothing any more.
+constexpr std::uint32_t kHashesCompared = 1000;
 
 }  // namespace
 
@@ -117,7 +119,10 @@ std::size_t SteeringPort::receive_inherited(Packet** out, std::size_t max) {
 }
 
 bool SteeringPort::share(Share& out) const {
-  out = {me_, static_cast<std::uint32_t>(queues_.size()), traffic_.sent, traffic_.received, traffic_.lost};
+  std::size_t packets_free = 0;
+  for (const auto& q : queues_) packets_free += q->packets_free();
+  out = {me_, static_cast<std::uint32_t>(queues_.size()), packets_free, traffic_.sent, traffic_.received,
+         traffic_.lost, hash_agrees_, hash_differs_};
   return true;
 }
 
@@ -183,6 +188,7 @@ std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
     std::size_t at = first_queue_ + i;
     if (at >= queues_.size()) at -= queues_.size();
     const std::size_t got = queues_[at]->rx(out + n, max - n);
+    if (hash_agrees_ + hash_differs_ < kHashesCompared) compare_hashes(out + n, got);
     n += others_.empty() ? got : sort(out + n, got);
   }
   return n;
@@ -192,6 +198,15 @@ void SteeringPort::mark(Packet& p, StackSet seen_by) {
   p.payload_offset = static_cast<std::uint16_t>(p.headroom());
   p.seen_by = seen_by.bits();
   p.flags |= kSteered;
+}
+
+void SteeringPort::compare_hashes(Packet* const* packets, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const Packet& p = *packets[i];
+    if ((p.flags & kRxHash) == 0) continue;
+    if (const FrameKind kind = classify(p.bytes(), hash_); kind.tcp)
+      ++(kind.hash == p.payload_sum ? hash_agrees_ : hash_differs_);
+  }
 }
 
 // Keeps what is ours, in order; the rest goes to whom it belongs.

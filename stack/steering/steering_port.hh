@@ -77,6 +77,7 @@ class SteeringPort final : public Port {
   void reload();
   std::size_t sort(Packet** packets, std::size_t n);
   static void mark(Packet& p, StackSet seen_by);
+  void compare_hashes(Packet* const* packets, std::size_t n);
   [[nodiscard]] std::uint8_t owner_of(std::uint32_t hash) const { return table_[hash & entry_mask_]; }
   [[nodiscard]] Mailbox mailbox(std::uint32_t from, std::uint32_t to) const {
     return {board_.mail(from, to), board_.frame(), Board::kMailSlots};
@@ -118,6 +119,7 @@ class SteeringPort final : public Port {
   std::array<std::uint8_t, kMaxSteeringEntries> table_{};
   StackSet waiting_mail_;  // whose mailboxes have not been emptied
   Traffic traffic_;
+  std::uint32_t hash_agrees_ = 0, hash_differs_ = 0;
   std::uint64_t dropped_before_ = 0;  // by queues that have been given back
   std::size_t first_queue_ = 0;       // which is asked first in the next rx()
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own

@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 #include <rte_mempool.h>
+#include <rte_ring.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -247,6 +248,31 @@ TEST_CASE("a queue's packets are all there after each of 60 processes that were 
       const auto port = device->claim(0, 2);
       EXPECT(port != nullptr && port->pool().available() == kPackets);
     }
+  });
+  CHECK(p.join() == 0);
+}
+
+TEST_CASE("a hash that the device tells comes with the packet") {
+  Process p([](Process&) {
+    const auto device = open_or_die(config("net_ring0"));
+    const auto port = device->claim(0, 0);
+    EXPECT(port != nullptr);
+    const std::size_t all = port->pool().available();
+    rte_ring* wire = rte_ring_lookup("ETH_RXTX0_net_ring0");
+    EXPECT(wire != nullptr);
+    for (const bool tells : {true, false}) {
+      Packet* out = make_frame(port->pool(), "frame");
+      rte_mbuf* m = dpdk::mbuf_of(out);
+      m->pkt_len = m->data_len = static_cast<std::uint16_t>(out->len);
+      m->ol_flags = tells ? RTE_MBUF_F_RX_RSS_HASH : 0;
+      m->hash.rss = 0x12345678;
+      EXPECT(rte_ring_enqueue(wire, m) == 0);
+      Packet* in = nullptr;
+      EXPECT(port->rx(&in, 1) == 1 && in == out);
+      EXPECT(((in->flags & kRxHash) != 0) == tells && (!tells || in->payload_sum == 0x12345678));
+      port->pool().free(&in, 1);
+    }
+    EXPECT(port->pool().available() == all);
   });
   CHECK(p.join() == 0);
 }

@@ -29,6 +29,11 @@ struct FakeQueue : Port {
       if (device.pools[stack].alloc(out + n, 1) == 0) throw std::runtime_error("no packets");
       std::memcpy(out[n]->data, frames.front().data(), frames.front().size());
       out[n]->len = static_cast<std::uint32_t>(frames.front().size());
+      if (!device.hashes.empty()) {
+        out[n]->flags = kRxHash;
+        out[n]->payload_sum = device.hashes.front();
+        device.hashes.pop_front();
+      }
       ++n;
     }
     return n;

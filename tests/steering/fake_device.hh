@@ -50,6 +50,7 @@ struct FakeDevice : SharedDevice {
   std::vector<Frame> sent;
   bool is_card = false;                       // it takes a table
   std::vector<std::uint8_t> table;            // queues; empty: not told
+  std::deque<std::uint32_t> hashes;           // what it says of the next frames that are received
   std::deque<HeapPool> pools;
 
  private:

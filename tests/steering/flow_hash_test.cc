@@ -40,6 +40,7 @@ TEST_CASE("a TCP frame is classified by its flow", "[classify]") {
   const FlowHash h = published();
   const FrameKind k = classify(tcp_frame(7, 4000), h);
   CHECK(k.kind == FrameKind::Kind::flow);
+  CHECK(k.tcp);
   CHECK(k.hash == h.of(flow(7, 4000)));
 }
 
@@ -70,6 +71,7 @@ TEST_CASE("an ICMP error belongs to the flow of the header inside", "[classify]"
   f.insert(f.end(), inner.begin(), inner.begin() + 28);
   const FrameKind k = classify(f, h);
   CHECK(k.kind == FrameKind::Kind::flow);
+  CHECK_FALSE(k.tcp);
   CHECK(k.hash == h.of(flow(7, 4000)));
   f[34] = std::byte{8};  // an echo request
   CHECK(classify(f, h).kind == FrameKind::Kind::anyone);

@@ -56,6 +56,30 @@ TEST_CASE("a stack of its own has all queues and takes everything as it comes", 
   CHECK(w.ports[0]->traffic().sent == 0);
 }
 
+TEST_CASE("the hashes that a device tells are compared with ours, as long as it may be news", "[steering]") {
+  World w(1);
+  const FlowHash hash(FlowHash::make_key(w.device.board().secrets()));
+  Port::Share share;
+  for (std::uint16_t i = 0; i < 30; ++i) {
+    w.device.waiting[0].push_back(tcp_frame(7, i));
+    w.device.hashes.push_back(hash.of(flow(7, i)) + (i < 10 ? 1 : 0));
+  }
+  w.receive(0);
+  REQUIRE(w.ports[0]->share(share));
+  CHECK(share.hash_agrees == 20);
+  CHECK(share.hash_differs == 10);
+  w.device.waiting[0].push_back(tcp_frame(7, 1));  // it tells none
+  w.receive(0);
+  for (int i = 0; i < 2000; ++i) {
+    w.device.waiting[0].push_back(tcp_frame(7, 1));
+    w.device.hashes.push_back(hash.of(flow(7, 1)));
+    w.receive(0);
+  }
+  REQUIRE(w.ports[0]->share(share));
+  CHECK(share.hash_differs == 10);
+  CHECK(share.hash_agrees == 990);
+}
+
 TEST_CASE("queues are divided; a stack without one sends and receives by mail", "[steering]") {
   World w(3, 2);
   CHECK(w.ports[0]->queues() == 1);

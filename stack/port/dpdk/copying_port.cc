@@ -13,7 +13,8 @@ bool copy(const Packet& from, Packet& to) {
   if (from.len > to.tailroom()) return false;
   std::memcpy(to.data, from.data, from.len);
   to.len = from.len;
-  to.flags = static_cast<std::uint16_t>(from.flags & (kRxL4Good | kTxL4Offload));
+  to.flags = static_cast<std::uint16_t>(from.flags & (kRxL4Good | kRxHash | kTxL4Offload));
+  to.payload_sum = from.payload_sum;
   return true;
 }
 

@@ -27,6 +27,7 @@ class CopyingPort final : public Port {
   [[nodiscard]] std::uint32_t mtu() const override { return queue_->mtu(); }
   [[nodiscard]] bool tx_checksum_offload() const override { return queue_->tx_checksum_offload(); }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
+  [[nodiscard]] std::size_t packets_free() override { return queue_->packets_free(); }
   [[nodiscard]] std::uint64_t rx_dropped() const override { return queue_->rx_dropped() + dropped_; }
 
  private:

@@ -70,6 +70,10 @@ bool EthdevPort::import(rte_mbuf* m) {
   // None: the field is not filled in, but the data is known to be right (virtio, from the same machine).
   const std::uint64_t checksum = m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
   if (checksum == RTE_MBUF_F_RX_L4_CKSUM_GOOD || checksum == RTE_MBUF_F_RX_L4_CKSUM_NONE) p->flags = kRxL4Good;
+  if ((m->ol_flags & RTE_MBUF_F_RX_RSS_HASH) != 0) {
+    p->flags = static_cast<std::uint16_t>(p->flags | kRxHash);
+    p->payload_sum = m->hash.rss;
+  }
   return true;
 }
 

@@ -47,6 +47,7 @@ void DpdkDevice::configure_rss(const rte_eth_dev_info& info, rte_eth_conf& conf)
   rte_eth_rss_conf& rss = conf.rx_adv_conf.rss_conf;
   rss.rss_hf = info.flow_type_rss_offloads & (RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV6_TCP);
   redirections_ = info.reta_size;
+  conf.rxmode.offloads |= info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_RSS_HASH;  // for SteeringPort to compare
   if (shared_ == nullptr) return;
   // Without our key it would be no use, and no harm either.
   follows_ = std::has_single_bit(redirections_) && redirections_ >= shared_->board().entries();
