@@ -155,6 +155,15 @@ void Board::set_serving(std::uint8_t stack, bool serving, const SharedDevice& de
   place(stack).serving.store(serving, std::memory_order_release);
 }
 
+// The order in which entries are dealt out, far from their own: the hash is linear, so that the flows of one client whose
+// ports are consecutive fall on a regular part of the table, which must not be one stack's.
+std::uint32_t Board::nth(std::uint32_t n) const {
+  const std::uint32_t mask = entries() - 1;  // each step is a permutation of 0 .. mask
+  std::uint32_t i = n * 317 & mask;
+  i ^= i >> 4;
+  return i * 205 & mask;
+}
+
 // Every stack that takes part gets as many entries as the others, give or take one; an entry stays where it is
 // if that allows, and one that moves remembers where it was.
 void Board::share_out() {
@@ -174,13 +183,15 @@ void Board::share_out() {
     --larger;
     return true;
   };
-  for (std::uint32_t i = 0; i < entries(); ++i) {
+  for (std::uint32_t n = 0; n < entries(); ++n) {
+    const std::uint32_t i = nth(n);
     const std::uint8_t owner = owners(i).present;
     moves[i] = !takers.has(owner) || !may_have_more(owner);
     if (!moves[i]) ++has[owner];
   }
   std::uint32_t next = takers.first();
-  for (std::uint32_t i = 0; i < entries(); ++i) {
+  for (std::uint32_t n = 0; n < entries(); ++n) {
+    const std::uint32_t i = nth(n);
     if (!moves[i]) continue;
     while (!may_have_more(next)) next = takers.after(next);
     ++has[next];

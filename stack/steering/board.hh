@@ -141,6 +141,7 @@ class Board {
   void vacate(std::uint8_t stack);
   void inherit(std::span<const LedgerEntry> entries, std::uint8_t heir);
   void share_out();
+  [[nodiscard]] std::uint32_t nth(std::uint32_t n) const;
   std::byte* memory_;
 };
 

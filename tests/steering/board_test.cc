@@ -190,3 +190,20 @@ TEST_CASE("the board says who has which listener; those beyond its list count fo
   CHECK(w.board.listening(0, web) == Listening::yes);
 }
 
+TEST_CASE("no bit of the hash decides alone whose a flow is: not even the consecutive ports of one client go to one stack", "[board]") {
+  World w(16, GENERATE(128u, kMaxSteeringEntries));
+  const auto stacks = GENERATE(2u, 4u, 8u);
+  CAPTURE(stacks, w.board.entries());
+  for (std::uint64_t p = 1; p <= stacks; ++p) (void)w.join(p);
+  for (std::uint32_t bit = 1; bit < w.board.entries(); bit *= 2) {
+    std::map<std::uint8_t, std::uint32_t> with;
+    for (std::uint32_t i = 0; i < w.board.entries(); ++i)
+      if ((i & bit) != 0) ++with[w.board.owners(i).present];
+    CAPTURE(bit);
+    REQUIRE(with.size() == stacks);
+    for (const auto& [stack, n] : with) {
+      CHECK(n > w.board.entries() / stacks / 4);
+      CHECK(n < w.board.entries() / stacks * 3 / 4);
+    }
+  }
+}
