@@ -18,7 +18,7 @@ struct Fate {
 
 class Churn {
  public:
-  explicit Churn(std::uint32_t queues) : device(sim.add_device(queues)) {
+  explicit Churn(std::uint32_t queues, std::uint32_t places = 16) : device(sim.add_device(queues, places)) {
     sim.wire.options.jitter = microseconds(100);
   }
 
@@ -203,8 +203,12 @@ TEST_CASE("hundreds of reloads under load: no connection is lost, none is refuse
 }
 
 TEST_CASE("joins, reloads and deaths in any order: only what a dead stack had is lost, and its peers hear of it", "[stacks]") {
-  Churn w(3);
+  const std::uint32_t places = GENERATE(16u, kMaxStacks);
+  const bool many = places == kMaxStacks;
+  Churn w(3, places);
   INFO(w.sim.label());
+  CAPTURE(places);
+  std::size_t most = 0;
   // What an idle peer has if the stack that was to tell it is killed, too.
   w.options.keepalive = true;
   w.options.keepalive_time = seconds(10);
@@ -220,15 +224,16 @@ TEST_CASE("joins, reloads and deaths in any order: only what a dead stack had is
     w.run_for(microseconds(static_cast<std::int64_t>(w.sim.random() % 20'000)));
     w.end_drained();
     const std::uint64_t dice = w.sim.random() % 10;
-    if (dice < 3 && w.living.size() < 6 && w.sim_has_room()) {
+    most = std::max(most, w.living.size() + w.draining.size());
+    if (dice < (many ? 6U : 3U) && w.living.size() < (many ? places : 6) && w.sim_has_room()) {
       w.join();
-    } else if (dice < 5 && w.living.size() > 1) {
+    } else if (dice < (many ? 7U : 5U) && w.living.size() > 1) {
       w.leave(*w.living[w.sim.random() % w.living.size()]);
-    } else if (dice == 5 && !w.living.empty() && w.sim_has_room()) {
+    } else if (dice == (many ? 7U : 5U) && !w.living.empty() && w.sim_has_room()) {
       w.kill(*w.living[w.sim.random() % w.living.size()]);
-    } else if (dice == 6 && !w.draining.empty()) {
+    } else if (dice == (many ? 8U : 6U) && !w.draining.empty()) {
       w.kill(*w.draining[w.sim.random() % w.draining.size()]);
-    } else if (dice == 7 && w.living.size() * 2 + w.draining.size() <= w.device.board().places() && w.living.size() < 5) {
+    } else if (dice == (many ? 9U : 7U) && w.living.size() * 2 + w.draining.size() <= w.device.board().places() && w.living.size() < 5) {
       w.reload();
     }
     if (w.living.empty()) w.join();
@@ -244,4 +249,5 @@ TEST_CASE("joins, reloads and deaths in any order: only what a dead stack had is
   CHECK(w.killed > 0);
   CHECK(w.wrong == 0);
   CHECK(w.slowest < seconds(40));
+  CHECK(most > (many ? 40 : 4));
 }
