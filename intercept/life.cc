@@ -230,6 +230,9 @@ void Process::before_privileges() {
 void Process::at_exit() {
   if (::getpid() != pid) return;  // the child of a vfork: nothing here is its own
   std::unique_lock guard(lock);
+  for_each_socket(*this, [this](Socket& s) {
+    if (is_for_parked(s)) take_parked(s);
+  });
   end_connections(stack::seconds(10), true);
   if (!started() || options.device.port.empty() || options.device.is_private()) return;
   // The stack leaves its device, so that the others have its queues at once. There is none any more in this process.
@@ -250,6 +253,10 @@ void Process::end_connections(stack::Duration at_most, bool others_go_on) {
   for (int fd = 0; fd < files.end() && others_go_on; ++fd) {
     const Socket* s = files.socket(fd);
     if (s != nullptr && s->state == Socket::State::relayed) (void)kernel.close(fd);  // a relay ends with its last user
+  }
+  for (int fd = 0; fd < files.end(); ++fd) {
+    const Socket* s = files.socket(fd);
+    if (s != nullptr && s->listener != nullptr) (void)kernel.close(fd);  // so that it shows whether others have it
   }
   for_each_socket(*this, [this, others_go_on](Socket& s) {
     if (s.connection != nullptr && others_go_on && relay.held(s.serial)) {

@@ -138,6 +138,15 @@ void Process::review_attention() {
   }
 }
 
+bool Process::is_for_parked(const Socket& s) const {
+  return s.state == Socket::State::listening && s.listener == nullptr && !s.shared && device != nullptr &&
+         device->parked(s.local);
+}
+
+void Process::take_parked(Socket& s) {
+  if (ensure_started() == 0 && start_listener(s) == 0) (void)instance->turn(now());
+}
+
 void Process::end_listening(Socket& s, bool others_go_on) {
   stop_attending(s);
   s.watched = false;

@@ -113,6 +113,10 @@ class Process final : public Engine {
   void review_attention();
   // Takes a listener off the stack. `others_go_on`: other processes have it, too.
   void end_listening(Socket& s, bool others_go_on);
+  // Connections that other processes have left for `s`, which this one has made and ends without ever having waited: they go
+  // where another process has the listener by now, or are reset when this one ends.
+  [[nodiscard]] bool is_for_parked(const Socket& s) const;
+  void take_parked(Socket& s);
   std::uint32_t interest_version = 1;  // changes when a set may have got listeners that are not on the stack
   std::vector<Socket*> attended;
 

@@ -57,6 +57,9 @@ void Process::finish(Socket& s) {
     instance->hand_over();
   } else if (s.listener != nullptr) {
     end_listening(s, s.shared);
+  } else if (is_for_parked(s)) {
+    take_parked(s);
+    if (s.listener != nullptr) end_listening(s, true);
   } else if (s.state == Socket::State::foreign) {
     heritage.closed(s);
   }

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "intercept/clock.hh"
+#include "intercept/holders.hh"
 #include "intercept/log.hh"
 #include "intercept/process.hh"
 #include "intercept/steward.hh"
@@ -182,6 +183,8 @@ int Process::ensure_started() {
   clock_start();
   instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets);
   instance->relay = &relay;
+  if (!options.device.port.empty() && !options.device.is_private())
+    instance->worker().set_still_held([this](const stack::Endpoint& e) { return listens_in_kernel(kernel, e); });
   start_error.clear();
   start_listeners();
   if (options.steward) steward = std::make_unique<Steward>(*this);

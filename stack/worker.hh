@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -88,9 +89,12 @@ class Worker {
   // Stops listening; connections that were not accepted are reset.
   void close(Listener& l, Time now);
   // The same for a listener that another process goes on with. Where stacks share a device, its connections go to a
-  // stack that accepts, and until there is one (5 s at most) it goes on taking them. Else they are reset, and from
+  // stack that has it, and until there is one it goes on taking them, for 5 s or as long as it is held. Else they are reset, and from
   // now on a SYN is not refused but left unanswered, so that its sender tries again and meets the other process.
   void leave(Listener& l, Time now);
+  // Whether a process that has no stack has the listener of an endpoint, so that another stack will have it some time:
+  // asked rarely. Without it: none has.
+  void set_still_held(std::function<bool(const Endpoint&)> held);
   // Whether somebody waits for connections of `l` (at first: yes). If not, and another process does for the same
   // endpoint, they go there.
   void set_watched(Listener& l, bool watched);

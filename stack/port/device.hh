@@ -35,6 +35,8 @@ class Device {
   // What all stacks of this device derive their secrets from, so that one understands what another has
   // chosen; none if it has one stack only.
   [[nodiscard]] virtual std::optional<std::array<std::uint64_t, 4>> secrets() const = 0;
+  // Connections wait for a stack that will have this listener (Port::hand_over).
+  [[nodiscard]] virtual bool parked(const Endpoint& /*local*/) const { return false; }
   // One queue without the other stacks: for tests and tools. Null if a living process has it; the claim of a
   // process that died is taken over. `stack` is distinct among all that do so.
   virtual std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) = 0;

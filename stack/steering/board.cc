@@ -88,8 +88,10 @@ std::uint8_t Board::join(const SharedDevice& device) {
   for (std::uint8_t i = 0; i < places(); ++i) {
     Place& p = place(i);
     if (p.owner.load(std::memory_order_acquire) != 0) continue;
-    // What came for a former stack of this place is received like any other's.
-    p.mail.store(~std::uint64_t{0} >> (64 - places()), std::memory_order_relaxed);
+    // What came for a former stack of this place is received like any other's; its own mailbox is not for mail.
+    StackSet senders(~std::uint64_t{0} >> (64 - places()));
+    senders.remove(i);
+    p.mail.store(senders.bits(), std::memory_order_relaxed);
     p.sleeping.store(0, std::memory_order_relaxed);
     p.owner.store(device.self(), std::memory_order_release);
     return i;
@@ -138,9 +140,10 @@ bool Board::bury(std::uint8_t stack, std::uint8_t heir, const SharedDevice& devi
     inherit(orphans(stack).first(untold), heir);
     p.orphans_end.store(0, std::memory_order_release);
   }
-  p.mail.store(0, std::memory_order_relaxed);
+  if (mail) p.mail.store(0, std::memory_order_relaxed);
   for (std::uint32_t from = 0; from < places() && mail; ++from)
-    for (Mailbox box(this->mail(from, stack), frame(), kMailSlots); !box.empty(); box.release()) mail(box.read());
+    for (Mailbox box(this->mail(from, stack), frame(), kMailSlots); from != stack && !box.empty(); box.release())
+      mail(box.read());
   if (owner != 0) vacate(stack);
   return true;
 }
@@ -148,6 +151,15 @@ bool Board::bury(std::uint8_t stack, std::uint8_t heir, const SharedDevice& devi
 bool Board::left_something(std::uint8_t stack) const {
   const Place& p = place(stack);
   return !present(stack) && (p.orphans_end.load(std::memory_order_acquire) != 0 || p.mail.load(std::memory_order_acquire) != 0);
+}
+
+void Board::take_parked(std::uint8_t stack, const SharedDevice& device, const std::function<void(const Letter&)>& visit) {
+  for (std::uint32_t i = 0; i < places(); ++i) {
+    if (!parked_for(stack, i)) continue;
+    const Change change(*this, device);
+    for (auto& w : place(i).parked) w.store(0, std::memory_order_release);
+    for (Mailbox box(mail(i, i), frame(), kMailSlots); !box.empty(); box.release()) visit(box.read());
+  }
 }
 
 void Board::set_serving(std::uint8_t stack, bool serving, const SharedDevice& device) {

@@ -35,6 +35,7 @@ class Board {
   static constexpr std::uint32_t kLedger = 65536;     // flows per stack that it holds
   static constexpr std::uint32_t kMailSlots = 128;    // frames from one stack to another
   static constexpr std::uint32_t kListeners = 256;    // listeners per stack that it tells apart
+  static constexpr std::uint32_t kParked = 4;         // and those for which connections wait
   using Secrets = std::array<std::uint64_t, 4>;
   // What it is made for.
   struct Shape {
@@ -102,6 +103,8 @@ class Board {
     alignas(64) std::array<std::atomic<std::uint64_t>, kListeners> listeners;
     std::atomic<std::uint32_t> listeners_end;  // beyond the last that has been used
     std::atomic<Listening> unlisted;           // the most of those beyond kListeners
+    // Listeners that nobody had when their connections were left here: in the mailbox from this place to itself.
+    std::array<std::atomic<std::uint64_t>, kParked> parked;
   };
   [[nodiscard]] Place& place(std::uint32_t stack) { return head().places[stack]; }
   [[nodiscard]] const Place& place(std::uint32_t stack) const { return head().places[stack]; }
@@ -109,6 +112,13 @@ class Board {
   void note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, Listening how);
   // The most that it has for connections to `local`, IPv4 or any.
   [[nodiscard]] Listening listening(std::uint32_t stack, const Endpoint& local) const;
+  // Leaves the messages of a connection for whoever has the listener next. False without room. For `stack` itself.
+  [[nodiscard]] bool park(std::uint8_t stack, const Endpoint& local, std::span<const std::span<const std::byte>> messages);
+  // Whether such wait for `local`; if it is any, for its port.
+  [[nodiscard]] bool parked(const Endpoint& local) const;
+  [[nodiscard]] bool any_parked() const;  // as of the last change of members
+  // Shows the letters of all places where some wait that `stack` has the listener for, and forgets them.
+  void take_parked(std::uint8_t stack, const SharedDevice& device, const std::function<void(const Letter&)>& visit);
   // By index in the stack's slab; only the stack itself writes.
   [[nodiscard]] std::span<LedgerEntry> ledger(std::uint32_t stack);
   // Flows of the dead whose peers `stack` is to tell; the first orphans_end of them count, and those whose `local` is 0
@@ -139,6 +149,7 @@ class Board {
   [[nodiscard]] Head& head() { return *reinterpret_cast<Head*>(memory_); }
   [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }
   void vacate(std::uint8_t stack);
+  [[nodiscard]] bool parked_for(std::uint32_t stack, std::uint32_t at) const;
   void inherit(std::span<const LedgerEntry> entries, std::uint8_t heir);
   void share_out();
   [[nodiscard]] std::uint32_t nth(std::uint32_t n) const;

@@ -35,7 +35,7 @@ std::uint32_t SteeringPort::next_to_try(std::uint32_t hash, const Destination& t
 
 bool SteeringPort::forward_unknown(Packet* p) {
   refresh();
-  if (others_.empty() || (p->flags & kSteered) == 0) return false;
+  if ((p->flags & kSteered) == 0) return false;
   const std::byte* begin = p->buf + p->payload_offset;
   const std::span<const std::byte> frame{begin, static_cast<std::size_t>(p->end() - begin)};
   const FrameKind kind = classify(frame, hash_);
@@ -49,7 +49,12 @@ bool SteeringPort::forward_unknown(Packet* p) {
     p->flags |= kSecondRound;
     to = next_to_try(kind.hash, where, tried);
   }
-  if (to == kMaxStacks) return false;
+  if (to == kMaxStacks) {
+    // Connections wait for a stack that will have the listener: this may be one of theirs, and it will be sent again.
+    if (!board_.parked(where.local) || board_.listening(me_, where.local) >= Listening::yes) return false;
+    pool_.free(&p, 1);
+    return true;
+  }
   // If its mailbox is full the packet is lost like any other: an answer from us would be a wrong one.
   const auto flags = static_cast<std::uint16_t>(p->flags & (kRxL4Good | kSecondRound));
   if (post(to, {MailKind::frame, flags, tried, frame})) ring(StackSet::of(to));

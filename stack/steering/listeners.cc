@@ -1,6 +1,7 @@
 // Which stack has which listener: what each says of its own on the board, and who is asked for a connection.
 #include <algorithm>
 
+#include "stack/steering/mailbox.hh"
 #include "stack/steering/steering_port.hh"
 
 namespace mtcp::stack {
@@ -17,6 +18,10 @@ bool matches(std::uint64_t word, const Endpoint& local) {
   if (static_cast<std::uint16_t>(word) != local.port) return false;
   const auto address = static_cast<std::uint32_t>(word >> 16);
   return address == 0 || local.address.is_any() || (local.address.is_v4() && address == local.address.as_v4());
+}
+
+Endpoint endpoint_of(std::uint64_t word) {
+  return {IpAddress::v4(static_cast<std::uint32_t>(word >> 16)), static_cast<std::uint16_t>(word)};
 }
 
 }  // namespace
@@ -39,13 +44,57 @@ Listening Board::listening(std::uint32_t stack, const Endpoint& local) const {
   return most != Listening::no ? most : p.unlisted.load(std::memory_order_acquire);
 }
 
+// What lies there already may be of a former stack in this place: it waits on.
+bool Board::park(std::uint8_t stack, const Endpoint& local, std::span<const std::span<const std::byte>> messages) {
+  Place& p = place(stack);
+  const std::uint64_t word = word_of(local, Listening::left);
+  const auto at = std::ranges::find_if(p.parked, [word](const auto& w) { return w == 0 || w == word; });
+  Mailbox box(mail(stack, stack), frame(), kMailSlots);
+  if (at == p.parked.end() || box.room() < messages.size()) return false;
+  for (std::size_t i = 0; i < messages.size(); ++i)
+    if (!box.write(i, {MailKind::handover, kHandover, {}, messages[i]})) return false;
+  at->store(word, std::memory_order_release);
+  box.announce(messages.size());
+  return true;
+}
+
+bool Board::parked_for(std::uint32_t stack, std::uint32_t at) const {
+  return std::ranges::any_of(place(at).parked, [&](const auto& w) {
+    const std::uint64_t word = w.load(std::memory_order_acquire);
+    return word != 0 && listening(stack, endpoint_of(word)) >= Listening::yes;
+  });
+}
+
+bool Board::any_parked() const {
+  return std::ranges::any_of(head().places, [](const Place& p) {
+    return std::ranges::any_of(p.parked, [](const auto& w) { return w.load(std::memory_order_acquire) != 0; });
+  });
+}
+
+bool Board::parked(const Endpoint& local) const {
+  for (std::uint32_t i = 0; i < places(); ++i)
+    for (const auto& w : place(i).parked)
+      if (const std::uint64_t word = w.load(std::memory_order_acquire); word != 0 && matches(word, local)) return true;
+  return false;
+}
+
 void SteeringPort::note_listener(std::uint32_t index, const Endpoint& local, Listening how) {
   if (!local.address.is_v4() && !local.address.is_any()) return;
-  if (index < Board::kListeners) return board_.note_listener(me_, index, local, how);
-  index -= Board::kListeners;
-  if (unlisted_.size() <= index) unlisted_.resize(index + 1, Listening::no);
-  unlisted_[index] = how;
-  board_.place(me_).unlisted.store(*std::max_element(unlisted_.begin(), unlisted_.end()), std::memory_order_release);
+  if (index < Board::kListeners) {
+    board_.note_listener(me_, index, local, how);
+  } else {
+    index -= Board::kListeners;
+    if (unlisted_.size() <= index) unlisted_.resize(index + 1, Listening::no);
+    unlisted_[index] = how;
+    board_.place(me_).unlisted.store(*std::max_element(unlisted_.begin(), unlisted_.end()), std::memory_order_release);
+  }
+  if (how >= Listening::yes) take_parked();
+}
+
+// Before anything that is received: a segment for one of them must find it.
+void SteeringPort::take_parked() {
+  std::vector<Packet*> none;
+  board_.take_parked(me_, device_, [&](const Letter& letter) { inherit(letter, none); });
 }
 
 // The other stacks that have it so, or more so.
@@ -62,8 +111,8 @@ bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const
   refresh();
   const Endpoint local{key.local, key.local_port};
   StackSet takers = who_listens(local, Listening::accepting);
-  if (takers.empty() && least < Listening::accepting) takers = who_listens(local, least);
-  if (takers.empty()) return false;
+  if (takers.empty() && least < Listening::accepting) takers = who_listens(local, Listening::yes);
+  if (takers.empty()) return least == Listening::no && board_.park(me_, local, messages);
   std::uint32_t to = owner_of(hash_.of(key));
   // Not the owner: then each of the others in turn.
   if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);

@@ -62,6 +62,7 @@ void SteeringPort::reload() {
     table_[i] = board_.owners(i).present;
     if (table_[i] != Board::kNobody) without_.remove(table_[i]);
   }
+  parked_ = board_.any_parked();
   next_round_ = {};
 }
 
@@ -172,6 +173,7 @@ void SteeringPort::service(Time now) {
   refresh();
   if (now < next_round_) return;
   look_for_the_dead();
+  take_parked();
   // Somebody is about to give one back to us.
   next_round_ = now + (balance_queues() ? kRound : kTick);
   point_card(now);
@@ -181,15 +183,16 @@ void SteeringPort::service(Time now) {
 
 std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
   refresh();
-  std::size_t n = receive_mail(out, (max + 1) / 2);
-  if (!inherited_.empty()) [[unlikely]] n += receive_inherited(out + n, max - n);
+  std::size_t n = 0;
+  if (!inherited_.empty()) [[unlikely]] n = receive_inherited(out, max);
+  n += receive_mail(out + n, (max - n + 1) / 2);
   if (++first_queue_ >= queues_.size()) first_queue_ = 0;
   for (std::size_t i = 0; i < queues_.size() && n < max; ++i) {
     std::size_t at = first_queue_ + i;
     if (at >= queues_.size()) at -= queues_.size();
     const std::size_t got = queues_[at]->rx(out + n, max - n);
     if (hash_agrees_ + hash_differs_ < kHashesCompared) compare_hashes(out + n, got);
-    n += others_.empty() ? got : sort(out + n, got);
+    n += others_.empty() && !parked_ ? got : sort(out + n, got);
   }
   return n;
 }

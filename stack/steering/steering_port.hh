@@ -99,6 +99,7 @@ class SteeringPort final : public Port {
   bool bury_if_dead(std::uint32_t stack);
   void bury(std::uint8_t stack);
   void inherit(const Letter& letter, std::vector<Packet*>& to_send);
+  void take_parked();
   std::size_t receive_inherited(Packet** out, std::size_t max);
   void rebuild_pollable();
 
@@ -117,6 +118,7 @@ class SteeringPort final : public Port {
   StackSet without_;  // all stacks that have no share of the table
   const std::uint32_t entry_mask_;
   std::array<std::uint8_t, kMaxSteeringEntries> table_{};
+  bool parked_ = false;    // connections wait on the board
   StackSet waiting_mail_;  // whose mailboxes have not been emptied
   Traffic traffic_;
   std::uint32_t hash_agrees_ = 0, hash_differs_ = 0;

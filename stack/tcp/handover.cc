@@ -157,6 +157,7 @@ Time Tcp::tend_listener(Listener& l, Time now) {
   if (!l.left && !l.unwatched) return kNever;
   hand_over_queue(l, l.left ? Listening::yes : Listening::accepting, now);
   if (!l.left) return l.accept_count != 0 ? next_tick : kNever;
+  if (now >= l.left_since + kPatience && !port->others_listen(l.local) && still_held(l)) l.left_since = now;
   reset_unaccepted(l, kPatience, now);
   if (l.accept_count != 0) return next_tick;
   // A while longer, also if others serve: what they sent before they knew must not find it gone.
@@ -175,7 +176,7 @@ void Tcp::hand_over_waiting(Time now) {
   priv->handover_due = due;
 }
 
-void Tcp::hand_over_half_open(Listener& l, Time now) {
+void Tcp::hand_over_half_open(Listener& l, Listening least, Time now) {
   if (l.syn_count == 0) return;
   priv->syn_entries.for_each([&](SynEntry& e, std::uint32_t) {
     if (e.listener != &l || e.path->local) return;
@@ -188,11 +189,14 @@ void Tcp::hand_over_half_open(Listener& l, Time now) {
     m.retries = e.retries;
     m.acked = e.acked;
     const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&m), sizeof m);
-    if (!port->hand_over(e.key, {&bytes, 1}, Listening::yes)) return;
+    if (!port->hand_over(e.key, {&bytes, 1}, least)) return;
     stats.add(Counter::connections_handed_over);
     drop_syn_entry(e);
   });
 }
+
+// A process without a stack has the listener, or one whose stack has not begun to serve: connections may wait for that.
+bool Tcp::still_held(const Listener& l) const { return priv->still_held && priv->still_held(l.local); }
 
 // The process ends: whoever has not been accepted by now will not be here.
 void Tcp::end_listeners(Time now) {
@@ -200,8 +204,10 @@ void Tcp::end_listeners(Time now) {
   for (int i = 0; i < kLastBursts && receive_burst(now) != 0; ++i) {
   }
   priv->listeners.for_each([&](Listener& l, std::uint32_t) {
-    hand_over_queue(l, Listening::yes, now);
-    hand_over_half_open(l, now);
+    const bool waits = (l.accept_count != 0 || l.syn_count != 0) && still_held(l);
+    const Listening least = waits ? Listening::no : Listening::yes;
+    hand_over_queue(l, least, now);
+    hand_over_half_open(l, least, now);
     reset_unaccepted(l, Duration::zero(), now);
   });
 }

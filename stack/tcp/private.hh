@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <vector>
 
 #include "stack/base/siphash.hh"
@@ -65,6 +66,7 @@ struct Tcp::Private {
     Time deadline;
   };
   std::vector<Adopting> adopting;
+  std::function<bool(const Endpoint&)> still_held;  // Worker::set_still_held
   bool handover_now = false;    // something has become ready to be handed over
   Time handover_due = kNever;   // and what nobody took, or is to end, is looked at again
   bool link_was_up = false;

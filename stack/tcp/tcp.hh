@@ -78,12 +78,13 @@ class Tcp {
   // `l` was left, and nobody else takes connections to `local` yet.
   [[nodiscard]] bool takes_new(const Listener& l, const Endpoint& local, Time now) const;
   void hand_over_waiting(Time now);
+  [[nodiscard]] bool still_held(const Listener& l) const;
   Time tend_listener(Listener& l, Time now);
   void end_listeners(Time now);  // the process ends
   enum class Handover : std::uint8_t { done, refused, impossible };
   Handover try_hand_over(Connection& c, Listening least, Time now);
   void hand_over_queue(Listener& l, Listening least, Time now);
-  void hand_over_half_open(Listener& l, Time now);
+  void hand_over_half_open(Listener& l, Listening least, Time now);
   void reset_unaccepted(Listener& l, Duration patience, Time now);
   void vanish(Connection& c);
 

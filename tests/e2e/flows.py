@@ -2,7 +2,10 @@
 
 spread HOST PORT PATH CONNECTIONS PARALLEL      one request on each of so many connections
 load HOST PORT PATH SECONDS CLOSING KEEPING     so many clients, with a connection per request or keeping theirs
-watch HOST PORT PATH SECONDS CLIENTS            clients that keep their connections and ask every 20 ms; lists what broke
+watch HOST PORT PATH SECONDS CLIENTS [CLOSING]  clients that keep their connections and ask every 20 ms, and some with a
+                                                connection per request; lists what broke
+
+`--patient` before the mode: an answer may take half a minute.
 
 Prints one line of JSON. Times are CLOCK_MONOTONIC's. A request on a kept connection that the server closes before the
 first byte of its answer has crossed the server's close: allowed by RFC 9112 9.6, sent again on a fresh connection, and
@@ -31,7 +34,7 @@ class Client:
 
     def begin(self, now):
         self.asked, self.data = now, b""
-        self.run.waiting[self] = now + SILENCE
+        self.run.waiting[self] = now + self.run.silence
         if self.socket is None:
             self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -120,6 +123,8 @@ def content_length(head):
 class Run:
     """The loop, and what is counted. Subclasses say when a client asks again."""
 
+    silence = SILENCE
+
     def __init__(self, host, port, path):
         self.server = (host, int(port))
         self.host, self.path = host, path
@@ -128,6 +133,7 @@ class Run:
         self.stopped = False
         self.requests, self.crossed, self.latencies = 0, 0, []
         self.bodies, self.failures, self.failed = {}, [], 0
+        self.first = {}  # when each body came first
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopped", True))
 
     def request(self, keeps):
@@ -143,6 +149,7 @@ class Run:
         self.requests += 1
         self.latencies.append(took)
         self.bodies[client.body] = self.bodies.get(client.body, 0) + 1
+        self.first.setdefault(client.body, now)
         if not good:
             self.fail(now, client, "not 200", False)
         self.next(client, now)
@@ -183,7 +190,7 @@ class Run:
             return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))] if self.latencies else None
 
         print(json.dumps({"requests": self.requests, "failed": self.failed, "failures": self.failures, "crossed": self.crossed,
-                          "bodies": self.bodies, "median": part(0.5), "p99": part(0.99), "worst": part(1)}))
+                          "bodies": self.bodies, "first": self.first, "median": part(0.5), "p99": part(0.99), "worst": part(1)}))
 
 
 class Spread(Run):
@@ -219,27 +226,33 @@ class Load(Run):
 class Watch(Run):
     """Every end of a connection is listed, idle ones' too."""
 
-    def __init__(self, host, port, path, clients):
+    def __init__(self, host, port, path, clients, closing=0):
         super().__init__(host, port, path)
-        for i in range(int(clients)):
-            self.later(Client(self, True), time.monotonic() + i * 0.002)
+        for i in range(int(clients) + int(closing)):
+            self.later(Client(self, i < int(clients)), time.monotonic() + i * 0.002)
 
     def broke(self, client, now, kind, fresh, idle, began):
         self.fail(now, client, kind, fresh)
         self.next(client, now)
 
     def next(self, client, now):
+        if not client.keeps:
+            client.close()
         self.later(client, now + 0.02)
 
 
 def main():
-    mode, host, port, path, *rest = sys.argv[1:]
+    words = sys.argv[1:]
+    if words[0] == "--patient":
+        Run.silence = 30.0
+        del words[0]
+    mode, host, port, path, *rest = words
     if mode == "spread":
         run, seconds = Spread(host, port, path, *rest), 60.0
     elif mode == "load":
         run, seconds = Load(host, port, path, *rest[1:]), float(rest[0])
     else:
-        run, seconds = Watch(host, port, path, rest[1]), float(rest[0])
+        run, seconds = Watch(host, port, path, *rest[1:]), float(rest[0])
     run.loop(time.monotonic() + seconds)
     run.report()
 

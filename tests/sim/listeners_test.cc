@@ -165,3 +165,62 @@ TEST_CASE("more listeners than the board tells apart: they are handed over, too"
   CHECK(b.accepted.size() == 5);
   for (Socket* s : sockets) CHECK(World::good(*s, 1000));
 }
+
+TEST_CASE("whoever ends while only a process without a stack has the listener: connections wait for the next", "[listeners]") {
+  World w(2);
+  INFO(w.sim.label());
+  Host& a = w.process();
+  const bool somebody_polls = GENERATE(true, false);
+  CAPTURE(somebody_polls);
+  Host* other = somebody_polls ? &w.process(81) : nullptr;
+  a.accepting = false;
+  bool lose = false;
+  w.sim.wire.drop_if = [&](const FrameInfo& f) { return lose && f.from == 0 && f.tcp && !f.has(kSyn); };
+  auto sockets = w.connect_to(a, 10, 3000);
+  w.sim.run_for(milliseconds(100));
+  lose = true;
+  for (Socket* s : w.connect_to(a, 10, 3000)) sockets.push_back(s);
+  w.sim.run_for(milliseconds(100));
+  lose = false;
+  w.sim.held.insert(80);
+  a.leave(*a.listeners.front());
+  a.exit();
+  for (int i = 0; i < 10; ++i) sockets.push_back(&w.connect(3000));  // unanswered for a while
+  w.sim.run_for(seconds(8));
+  for (Socket* s : sockets) CHECK((s->error == Errc::ok && s->received == 0));
+  CHECK(w.device.board().parked({Sim::kShared, 80}));
+  CHECK_FALSE(w.device.board().parked({Sim::kShared, 81}));
+  Host& next = w.process();
+  w.sim.run_for(seconds(8));
+  for (Socket* s : sockets) CHECK(World::good(*s, 3000));
+  CHECK(next.accepted.size() == 30);
+  CHECK_FALSE(w.device.board().parked({Sim::kShared, 80}));
+  if (other != nullptr) CHECK(other->count(Counter::resets_sent) == 0);
+  // And those of who is the last to have it are reset at once.
+  w.sim.held.clear();
+  next.accepting = false;
+  const auto last = w.connect_to(next, 5, 0);
+  w.sim.run_for(milliseconds(100));
+  next.leave(*next.listeners.front());
+  next.exit();
+  w.sim.run_for(milliseconds(100));
+  for (Socket* s : last) CHECK(s->error == Errc::connection_reset);
+}
+
+TEST_CASE("a listener that was left goes on for as long as another process may still come for it", "[listeners]") {
+  World w;
+  INFO(w.sim.label());
+  Host& old = w.process();
+  w.sim.held.insert(80);
+  old.leave(*old.listeners.front());
+  std::vector<Socket*> sockets;
+  for (int i = 0; i < 20; ++i) {
+    sockets.push_back(&w.connect(500));
+    w.sim.run_for(seconds(1));
+  }
+  CHECK(old.worker->connections() == 20);
+  Host& next = w.process();
+  w.sim.run_for(milliseconds(100));
+  for (Socket* s : sockets) CHECK(World::good(*s, 500));
+  CHECK(next.accepted.size() == 20);
+}

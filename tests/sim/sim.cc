@@ -121,6 +121,7 @@ Host::Host(Sim& s, SimSharedDevice& d, IpAddress a, std::uint64_t p)
   d.process = 0;
   const Secrets secrets{d.board().secrets()};
   worker = std::make_unique<Worker>(options, steering.get(), steering->pool(), stats, secrets, s.now);
+  worker->set_still_held([&s](const Endpoint& e) { return s.held.contains(e.port); });
 }
 
 Host::~Host() {

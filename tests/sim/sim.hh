@@ -16,6 +16,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "stack/tcp/tcp.hh"
@@ -149,6 +150,7 @@ class Sim {
   Wire wire;
   std::deque<std::unique_ptr<SimSharedDevice>> devices;
   std::deque<std::unique_ptr<Host>> hosts;
+  std::set<std::uint16_t> held;  // ports for which a process without a stack has a listener
   static constexpr IpAddress kShared = IpAddress::v4(10, 0, 0, 100);  // of all devices that are shared: one in a test
   // Others who act on the wire (RawPeer): called in each step.
   std::deque<std::function<void()>> actors;

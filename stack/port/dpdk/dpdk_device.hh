@@ -40,6 +40,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::uint32_t queues() const override { return config_.queues; }
   std::unique_ptr<Port> join() override;
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override;
+  [[nodiscard]] bool parked(const Endpoint& local) const override;
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
   [[nodiscard]] std::span<const int> descriptors() const override { return open_descriptors(); }
   void abandon() override;

@@ -25,6 +25,8 @@ std::optional<std::array<std::uint64_t, 4>> DpdkDevice::secrets() const {
   return shared_->board().secrets();
 }
 
+bool DpdkDevice::parked(const Endpoint& local) const { return shared_ != nullptr && shared_->board().parked(local); }
+
 // Destroys the pool if this process made it and nobody has packets of it in hand; otherwise it is left as it
 // is.
 DpdkDevice::Stack::~Stack() {

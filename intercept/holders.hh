@@ -1,0 +1,13 @@
+// Who else has a listener: the kernel knows, because behind each of ours a kernel socket listens at the same endpoint.
+#pragma once
+
+#include "intercept/kernel.hh"
+#include "stack/wire/address.hh"
+
+namespace mtcp::intercept {
+
+// Whether a kernel socket listens there; whoever asks has closed his own. By sock_diag(7): needs no privilege and no file.
+// False, too, where the kernel has none.
+[[nodiscard]] bool listens_in_kernel(Kernel& kernel, const stack::Endpoint& local);
+
+}  // namespace mtcp::intercept
