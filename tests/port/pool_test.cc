@@ -124,7 +124,6 @@ Census count(MbufPool& pool, const Card& card) {
     EXPECT(rte_mbuf_refcnt_read(dpdk::mbuf_of(p)) == 1 && p->pool == &pool);
     c.both += in_card.count(dpdk::mbuf_of(p));
   }
-  std::reverse(all.begin(), all.end());
   pool.free(all.data(), all.size());
   c.card = std::set<rte_mbuf*>(in_card.begin(), in_card.end()).size();
   EXPECT(c.card == in_card.size());
@@ -141,7 +140,8 @@ TEST_CASE("a pool is whole after each of many deaths, and what the card holds st
     const auto pool = MbufPool::create("deaths", kPackets, 1518, MbufPool::Use::device);
     EXPECT(pool != nullptr);
     Card& card = Card::create(pool->mempool());
-    std::size_t lost = 0;
+    std::size_t lost = 0, both = 0;
+    std::uint32_t stale_from = 0;
     int in_driver = 0;
     for (int death = 0; death < 200; ++death) {
       const std::uint32_t seed = random();
@@ -159,8 +159,16 @@ TEST_CASE("a pool is whole after each of many deaths, and what the card holds st
       const Census c = count(*pool, card);
       const std::size_t now_lost = kPackets - c.free - c.card + c.both;
       // Outside of the driver nothing is lost. In it: what was on its way, and no more.
-      EXPECT(was_in_driver ? now_lost <= lost + 2 * kBurst && c.both <= 1 : now_lost <= lost && c.both == 0);
+      if (now_lost > lost || c.both > both)
+        fprintf(stderr, "death %d%s: %zu lost, %zu before; %zu in a slot and free, %zu before\n", death,
+                was_in_driver ? " in the driver" : "", now_lost, lost, c.both, both);
+      EXPECT(now_lost <= lost + (was_in_driver ? 2 * kBurst : 0));
+      // One that the driver had let go and not yet taken from its slot: there until that slot is used, and harmless.
+      const std::size_t still_there = card.tx_at - stale_from < kBurst ? both : 0;
+      EXPECT(c.both <= still_there + (was_in_driver ? 1 : 0));
+      if (c.both > still_there) stale_from = card.tx_at;
       lost = now_lost;
+      both = c.both;
     }
     fprintf(stderr, "200 deaths, %d in the driver: %zu packets lost\n", in_driver, lost);
     EXPECT(in_driver < 200);
