@@ -73,6 +73,11 @@ std::string report(Process& process) {
              share.stack, share.queues, share.packets_free, static_cast<unsigned long long>(share.sent),
              static_cast<unsigned long long>(share.received), static_cast<unsigned long long>(share.lost),
              share.hash_agrees, share.hash_differs);
+    if (const stack::Port* port = instance.port(); port != nullptr)
+      append(out, "wire checksums=%s merged=%llu tx_dropped=%llu rx_dropped=%llu\n",
+             port->tx_checksum_offload() ? "device" : "stack", static_cast<unsigned long long>(port->tx_merged()),
+             static_cast<unsigned long long>(port->tx_dropped()),
+             static_cast<unsigned long long>(port->rx_dropped()));
     instance.worker().for_each(
         [](void* context, const stack::ConnectionInfo& info) {
           static_cast<std::vector<stack::ConnectionInfo>*>(context)->push_back(info);

@@ -53,6 +53,9 @@ class Port {
   [[nodiscard]] virtual PacketPool& pool() = 0;
   // Frames since the start that the port had to drop itself: larger than a packet, or no packets left for them.
   [[nodiscard]] virtual std::uint64_t rx_dropped() const { return 0; }
+  // Frames since the start that the device refused for good, and those that carried several segments each.
+  [[nodiscard]] virtual std::uint64_t tx_dropped() const { return 0; }
+  [[nodiscard]] virtual std::uint64_t tx_merged() const { return 0; }
 
   // Free ones of the packets that the queue receives into: not pool()'s where what it receives is copied.
   [[nodiscard]] virtual std::size_t packets_free() { return pool().available(); }

@@ -158,6 +158,8 @@ bool SteeringPort::balance_queues() {
   const std::size_t before = queues_.size();
   while (queues_.size() > share) {
     dropped_before_ += queues_.back()->rx_dropped();
+    tx_dropped_before_ += queues_.back()->tx_dropped();
+    tx_merged_before_ += queues_.back()->tx_merged();
     queues_.pop_back();
     queue_numbers_.pop_back();
   }
@@ -392,6 +394,18 @@ bool SteeringPort::link_up() const {
 std::uint64_t SteeringPort::rx_dropped() const {
   std::uint64_t sum = dropped_before_ + traffic_.lost;
   for (const auto& q : queues_) sum += q->rx_dropped();
+  return sum;
+}
+
+std::uint64_t SteeringPort::tx_dropped() const {
+  std::uint64_t sum = tx_dropped_before_;
+  for (const auto& q : queues_) sum += q->tx_dropped();
+  return sum;
+}
+
+std::uint64_t SteeringPort::tx_merged() const {
+  std::uint64_t sum = tx_merged_before_;
+  for (const auto& q : queues_) sum += q->tx_merged();
   return sum;
 }
 

@@ -40,6 +40,8 @@ class SteeringPort final : public Port {
   [[nodiscard]] bool tx_checksum_offload() const override { return device_.tx_checksum_offload(); }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] std::uint64_t rx_dropped() const override;
+  [[nodiscard]] std::uint64_t tx_dropped() const override;
+  [[nodiscard]] std::uint64_t tx_merged() const override;
 
   [[nodiscard]] bool shared() const override { return true; }
   bool forward_unknown(Packet* p) override;
@@ -122,7 +124,8 @@ class SteeringPort final : public Port {
   StackSet waiting_mail_;  // whose mailboxes have not been emptied
   Traffic traffic_;
   std::uint32_t hash_agrees_ = 0, hash_differs_ = 0;
-  std::uint64_t dropped_before_ = 0;  // by queues that have been given back
+  // By queues that have been given back.
+  std::uint64_t dropped_before_ = 0, tx_dropped_before_ = 0, tx_merged_before_ = 0;
   std::size_t first_queue_ = 0;       // which is asked first in the next rx()
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
   std::vector<Listening> unlisted_;   // listeners beyond Board::kListeners

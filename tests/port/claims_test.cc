@@ -24,7 +24,7 @@ TEST_CASE("a queue of another process is taken while that lives, and inherited o
   const auto claims = Claims::create(1);
   Process owner([&](Process& parent) {
     EXPECT(claims->claim(0) == Outcome::free);
-    claims->cursors(0).rx = 17;
+    claims->received(0) = 17;
     parent.tell();
     (void)parent.wait();
   });
@@ -39,7 +39,7 @@ TEST_CASE("a queue of another process is taken while that lives, and inherited o
   }
   CHECK_FALSE(claims->any_alive());
   CHECK(claims->claim(0) == Outcome::inherited);
-  CHECK(claims->cursors(0).rx == 17);
+  CHECK(claims->received(0) == 17);
   CHECK(claims->claim(0) == Outcome::taken);
 }
 

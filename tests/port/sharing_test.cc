@@ -7,6 +7,7 @@
 #include "stack/base/bytes.hh"
 #include "stack/steering/board.hh"
 #include "tests/port/device.hh"
+#include "tests/port/segments.hh"
 #include "tests/port/wire.hh"
 
 using namespace mtcp::stack;
@@ -206,9 +207,11 @@ TEST_CASE("what a stack was sending when it was killed does not stop its success
         EXPECT(mtcp::test::send(*port, text));
         EXPECT(parent.wait());
         parent.tell();
+        Segments segments(port->pool());
         while (true) {
           std::array<Packet*, 16> burst;
-          for (Packet*& q : burst) q = make_frame(port->pool(), "more");
+          for (std::size_t i = 0; i < burst.size(); ++i)  // half of them leave as one
+            burst[i] = i < 8 ? make_frame(port->pool(), "more") : segments.next(1400);
           const std::size_t taken = port->tx(burst.data(), burst.size());
           port->pool().free(burst.data() + taken, burst.size() - taken);
         }

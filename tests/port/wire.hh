@@ -2,6 +2,7 @@
 #pragma once
 
 #include <arpa/inet.h>
+#include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <sched.h>
@@ -44,11 +45,11 @@ inline void make_wire() {
 
 inline const char* const kPort = "net_af_packet0,iface=ours";
 
-inline int packet_socket(const char* interface) {
-  const int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(0x88b5));
+inline int packet_socket(const char* interface, std::uint16_t protocol = 0x88b5) {
+  const int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(protocol));
   sockaddr_ll a{};
   a.sll_family = AF_PACKET;
-  a.sll_protocol = htons(0x88b5);
+  a.sll_protocol = htons(protocol);
   a.sll_ifindex = static_cast<int>(if_nametoindex(interface));
   EXPECT(fd >= 0 && bind(fd, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0);
   return fd;

@@ -49,11 +49,8 @@ class Socket {
   int fd_;
 };
 
-// Where a frame to be sent begins in its slot (packet_mmap.rst).
-constexpr std::size_t kTxData = TPACKET2_HDRLEN - sizeof(sockaddr_ll);
-
-// Frame slots: a power of two that holds TPACKET's header and the frame.
-std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048u, mtu + 18 + 66)); }
+// Frame slots: a power of two that holds TPACKET's headers, at most 76 bytes, and the frame.
+std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048u, mtu + 18 + 76)); }
 
 }  // namespace
 
@@ -67,11 +64,10 @@ std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues
   const std::uint32_t frame = frame_size(config.mtu);
   const std::uint32_t block = std::max(frame, 32768u);
   const std::uint32_t per_block = block / frame;
-  const std::uint32_t frames = std::max(config.rx_ring, config.tx_ring);
   add("qpairs", queues);
   add("framesz", frame);
   add("blocksz", block);
-  add("framecnt", (frames + per_block - 1) / per_block * per_block);
+  add("framecnt", (config.rx_ring + per_block - 1) / per_block * per_block);
   return port;
 }
 
@@ -107,7 +103,7 @@ bool af_packet_check(const DeviceConfig& config, std::uint32_t& mtu, std::string
   return true;
 }
 
-void af_packet_prepare(const PacketRing& ring) {
+void af_packet_prepare(const PacketRing& ring, std::uint32_t tx_ring) {
   const auto set = [&](int level, int name, int value) {
     system_call(SYS_setsockopt, ring.fd, level, name, reinterpret_cast<long>(&value), sizeof value);
   };
@@ -115,7 +111,13 @@ void af_packet_prepare(const PacketRing& ring) {
   set(SOL_PACKET, PACKET_COPY_THRESH, 1);
   set(SOL_SOCKET, SO_RCVBUF, 8 << 20);
   set(SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20);
+  // Bytes that are on their way; the kernel doubles the number, and counts its own memory for a frame.
+  const int room = static_cast<int>(std::min(tx_ring, 1U << 20) * 1024);
+  set(SOL_SOCKET, SO_SNDBUF, room);
+  set(SOL_SOCKET, SO_SNDBUFFORCE, room);
   set(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+  // What passes by the queueing discipline is dropped if it is still to be cut into segments.
+  if (ring.offload) set(SOL_PACKET, PACKET_QDISC_BYPASS, 0);
 }
 
 AfPacketPort::AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& pool, const PacketRing& ring,
@@ -125,7 +127,8 @@ AfPacketPort::AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& 
       pool_(pool),
       owner_(getpid()),
       ring_(ring),
-      next_(state.claims->cursors(index)) {
+      next_(state.claims->received(index)),
+      sender_(ring.fd, ring.offload) {
   if (inherited) repair();
 }
 
@@ -138,13 +141,9 @@ AfPacketPort::~AfPacketPort() {
 // The former owner may have died between any two steps.
 void AfPacketPort::repair() {
   // release_frame() moves on first and then gives the frame back.
-  const std::uint32_t next = next_.rx.load(std::memory_order_relaxed);
+  const std::uint32_t next = next_.load(std::memory_order_relaxed);
   const std::uint32_t last = before(next);
   if (!ready(next) && ready(last)) std::atomic_ref(frame(last)->tp_status).store(TP_STATUS_KERNEL);
-  // put() gives the frame to the kernel first and then moves on; the one after it was free (has_room).
-  const std::uint32_t to_send = next_.tx.load(std::memory_order_relaxed);
-  if (tx_status(to_send) == TP_STATUS_SEND_REQUEST) next_.tx.store(after(to_send), std::memory_order_relaxed);
-  if (unsent()) kick();
 }
 
 tpacket2_hdr* AfPacketPort::frame(std::uint32_t n) const {
@@ -156,7 +155,7 @@ bool AfPacketPort::ready(std::uint32_t n) const {
 }
 
 std::size_t AfPacketPort::count_ready(std::size_t most) const {
-  std::uint32_t n = next_.rx.load(std::memory_order_relaxed);
+  std::uint32_t n = next_.load(std::memory_order_relaxed);
   std::size_t count = 0;
   while (count < most && ready(n)) {
     ++count;
@@ -166,8 +165,8 @@ std::size_t AfPacketPort::count_ready(std::size_t most) const {
 }
 
 void AfPacketPort::release_frame() {
-  const std::uint32_t n = next_.rx.load(std::memory_order_relaxed);
-  next_.rx.store(after(n), std::memory_order_release);
+  const std::uint32_t n = next_.load(std::memory_order_relaxed);
+  next_.store(after(n), std::memory_order_release);
   std::atomic_ref(frame(n)->tp_status).store(TP_STATUS_KERNEL, std::memory_order_release);
 }
 
@@ -188,7 +187,8 @@ bool AfPacketPort::take(const tpacket2_hdr& header, Packet* p) {
 void AfPacketPort::take_large(const tpacket2_hdr& header) {
   constexpr std::size_t kMaxPieces = 128;
   std::array<Packet*, kMaxPieces> pieces;
-  std::array<iovec, kMaxPieces + 1> parts;
+  std::array<iovec, kMaxPieces + 2> parts;
+  VirtioHeader work;
   std::array<std::byte, 256> headers;
   if (std::exchange(ahead_, false)) {
     ++dropped_;
@@ -199,9 +199,10 @@ void AfPacketPort::take_large(const tpacket2_hdr& header) {
   std::size_t n = large.headers == 0 || large.headers > headers.size() ? 0 : large.pieces();
   if (n > kMaxPieces) n = 0;
   const std::size_t got = n == 0 ? 0 : pool_.alloc(pieces.data(), n);
-  parts[0] = {headers.data(),
+  parts[0] = {&work, sizeof work};
+  parts[1] = {headers.data(),
               n > 0 && got == n ? large.headers : std::min(headers.size(), std::size_t{header.tp_snaplen})};
-  std::size_t count = 1;
+  std::size_t count = 2;
   if (got == n) {
     for (std::size_t i = 0; i < n; ++i)
       parts[count++] = {pieces[i]->data + large.headers,
@@ -209,11 +210,13 @@ void AfPacketPort::take_large(const tpacket2_hdr& header) {
   }
   // In any case it must leave the queue.
   msghdr message{};
-  message.msg_iov = parts.data();
-  message.msg_iovlen = count;
+  const std::size_t in_front = ring_.offload ? sizeof work : 0;
+  message.msg_iov = &parts[ring_.offload ? 0 : 1];
+  message.msg_iovlen = count - (ring_.offload ? 0 : 1);
   const long received =
-      system_call(SYS_recvmsg, ring_.fd, reinterpret_cast<long>(&message), MSG_DONTWAIT | MSG_TRUNC);
-  const std::size_t known = parts[0].iov_len;
+      system_call(SYS_recvmsg, ring_.fd, reinterpret_cast<long>(&message), MSG_DONTWAIT | MSG_TRUNC) -
+      static_cast<long>(in_front);
+  const std::size_t known = parts[1].iov_len;
   if (received > 0 && memcmp(headers.data(), start, std::min(known, static_cast<std::size_t>(received))) != 0)
     ahead_ = true;
   if (n == 0 || got < n || received != static_cast<long>(header.tp_len) || ahead_) {
@@ -224,7 +227,7 @@ void AfPacketPort::take_large(const tpacket2_hdr& header) {
   for (std::size_t i = 0; i < n; ++i) {
     memcpy(pieces[i]->data, headers.data(), large.headers);
     write_piece_headers(large, i, pieces[i]->data);
-    pieces[i]->len = static_cast<std::uint32_t>(large.headers + parts[i + 1].iov_len);
+    pieces[i]->len = static_cast<std::uint32_t>(large.headers + parts[i + 2].iov_len);
     pieces[i]->flags = kRxL4Good;  // as the card that would have cut it
     cut_.push_back(pieces[i]);
   }
@@ -240,7 +243,7 @@ std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
   std::size_t stock = count_ready(std::min(max - taken, kBurst));
   if (stock > 0) stock = pool_.alloc(fresh.data(), stock);
   while (stock > 0 && taken < max && cut_.empty()) {
-    const std::uint32_t n = next_.rx.load(std::memory_order_relaxed);
+    const std::uint32_t n = next_.load(std::memory_order_relaxed);
     if (!ready(n)) break;
     const tpacket2_hdr& header = *frame(n);
     if ((header.tp_status & TP_STATUS_COPY) != 0) {
@@ -257,66 +260,6 @@ std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
   return taken;
 }
 
-bool AfPacketPort::arm() { return cut_.empty() && !ready(next_.rx.load(std::memory_order_relaxed)); }
-
-// --- sending
-
-tpacket2_hdr* AfPacketPort::tx_frame(std::uint32_t n) const {
-  std::byte* first = ring_.map + std::size_t{ring_.frames.tp_block_size} * ring_.frames.tp_block_nr;
-  return reinterpret_cast<tpacket2_hdr*>(first + std::size_t{n} * ring_.frames.tp_frame_size);
-}
-
-std::uint32_t AfPacketPort::tx_status(std::uint32_t n) const {
-  constexpr std::uint32_t kTimestamped = TP_STATUS_TS_SOFTWARE | TP_STATUS_TS_RAW_HARDWARE;
-  return std::atomic_ref(tx_frame(n)->tp_status).load(std::memory_order_acquire) & ~kTimestamped;
-}
-
-// One frame is always left free, for repair().
-bool AfPacketPort::has_room() const {
-  const std::uint32_t n = next_.tx.load(std::memory_order_relaxed);
-  return tx_status(n) == TP_STATUS_AVAILABLE && tx_status(after(n)) == TP_STATUS_AVAILABLE;
-}
-
-bool AfPacketPort::unsent() const {
-  return tx_status(before(next_.tx.load(std::memory_order_relaxed))) == TP_STATUS_SEND_REQUEST;
-}
-
-void AfPacketPort::put(const Packet& p) {
-  const std::uint32_t n = next_.tx.load(std::memory_order_relaxed);
-  tpacket2_hdr& header = *tx_frame(n);
-  memcpy(reinterpret_cast<std::byte*>(&header) + kTxData, p.data, p.len);
-  header.tp_len = header.tp_snaplen = p.len;
-  std::atomic_ref(header.tp_status).store(TP_STATUS_SEND_REQUEST, std::memory_order_release);
-  next_.tx.store(after(n), std::memory_order_release);
-}
-
-// What it has no room for stays in the ring for the next time.
-void AfPacketPort::kick() const { system_call(SYS_sendto, ring_.fd, 0, 0, MSG_DONTWAIT, 0, 0); }
-
-std::size_t AfPacketPort::tx(Packet* const* packets, std::size_t n) {
-  std::size_t taken = 0;
-  bool kicked = false;
-  while (taken < n) {
-    Packet* p = packets[taken];
-    if (p->len <= ring_.frames.tp_frame_size - kTxData) [[likely]] {
-      if (!has_room()) {
-        if (std::exchange(kicked, true)) break;
-        kick();
-        continue;
-      }
-      put(*p);
-    }
-    ++taken;
-    if ((p->flags & kKeep) == 0) p->pool->free(&p, 1);
-  }
-  if (taken > 0) kick();
-  return taken;
-}
-
-void AfPacketPort::service(Time now) {
-  if (now < next_control_) return;
-  next_control_ = now + milliseconds(1);
-  if (unsent()) kick();
-}
+bool AfPacketPort::arm() { return cut_.empty() && !ready(next_.load(std::memory_order_relaxed)); }
 
 }  // namespace mtcp::stack::dpdk

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -10,6 +11,7 @@
 #include "stack/port/device.hh"
 #include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/packet_sender.hh"
 
 namespace mtcp::stack::dpdk {
 
@@ -21,14 +23,15 @@ std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues
 // interface does not exist, is down, or may not be opened. Lowers `mtu` to the interface's.
 bool af_packet_check(const DeviceConfig& config, std::uint32_t& mtu, std::string& message);
 
-// Sets what the driver does not: large packets come whole, and what the kernel itself sends does not come at
-// all.
-void af_packet_prepare(const PacketRing& ring);
+// Sets what the driver does not: large packets come whole, what the kernel itself sends does not come at all, and
+// there is room for `tx_ring` packets on their way out.
+void af_packet_prepare(const PacketRing& ring, std::uint32_t tx_ring);
 
-// Receives from the socket's ring and sends into it without the driver, which would not say that a checksum
-// is still to be filled in (packets from this machine), would pass on large packets cut off, and keeps its
-// place in the rings where the successor of a dead process cannot rely on it. Packets are copied on both
-// ways: they are the stack's own.
+// Receives from the socket's ring without the driver, which would not say that a checksum is still to be filled in
+// (packets from this machine), would pass on large packets cut off, and keeps its place in the ring where the
+// successor of a dead process cannot rely on it. Sends by sendmmsg(), not through a ring: the kernel copies out of the
+// packets straight away, 64 KB at a time, and whoever dies leaves nothing half done. Packets are copied on both ways: they
+// are the stack's own.
 class AfPacketPort final : public Port {
  public:
   // `index` has been claimed for this process; the destructor releases it. `ring` is the one of this queue.
@@ -40,22 +43,23 @@ class AfPacketPort final : public Port {
   AfPacketPort& operator=(const AfPacketPort&) = delete;
 
   std::size_t rx(Packet** out, std::size_t max) override;
-  std::size_t tx(Packet* const* packets, std::size_t n) override;
+  std::size_t tx(Packet* const* packets, std::size_t n) override { return sender_.send(packets, n); }
   [[nodiscard]] bool busy(const Packet&) const override { return false; }
-  // Asks the kernel once more to send what it had no room for.
-  void service(Time now) override;
+  void service(Time) override {}
   // The socket is readable while there is a frame that has not been taken; what has been taken already is not
   // seen.
   bool arm() override;
   void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {&ring_.fd, 1}; }
-  [[nodiscard]] Duration max_sleep() const override { return unsent() ? milliseconds(1) : Duration::max(); }
+  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
   [[nodiscard]] bool link_up() const override { return state_.started; }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
   [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
-  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
+  [[nodiscard]] bool tx_checksum_offload() const override { return ring_.offload; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] std::uint64_t rx_dropped() const override { return dropped_; }
+  [[nodiscard]] std::uint64_t tx_dropped() const override { return sender_.dropped(); }
+  [[nodiscard]] std::uint64_t tx_merged() const override { return sender_.merged(); }
 
  private:
   static constexpr std::size_t kBurst = 64;
@@ -74,23 +78,16 @@ class AfPacketPort final : public Port {
   bool take(const tpacket2_hdr& header, Packet* p);
   void take_large(const tpacket2_hdr& header);
 
-  [[nodiscard]] tpacket2_hdr* tx_frame(std::uint32_t n) const;
-  [[nodiscard]] std::uint32_t tx_status(std::uint32_t n) const;
-  [[nodiscard]] bool has_room() const;
-  [[nodiscard]] bool unsent() const;
-  void put(const Packet& p);
-  void kick() const;
-
   DeviceState& state_;
   const std::uint16_t index_;
   PacketPool& pool_;
   const pid_t owner_;
   const PacketRing ring_;
-  Claims::Cursors& next_;  // frames, to receive and to send
+  std::atomic<std::uint32_t>& next_;  // frame to receive
+  PacketSender sender_;
   PacketList cut_;         // pieces of large packets, not yet given out
   bool ahead_ = false;     // the next large packet has left the socket's queue already
   std::uint64_t dropped_ = 0;
-  Time next_control_{};
 };
 
 }  // namespace mtcp::stack::dpdk

@@ -28,17 +28,13 @@ class Claims {
   Outcome claim(std::uint32_t index);
   void release(std::uint32_t index);
   [[nodiscard]] bool any_alive() const;
-  // Numbers of the owner's that its successor finds, even if it died: how far it has received and sent. 0 at
-  // first.
-  struct Cursors {
-    std::atomic<std::uint32_t> rx, tx;
-  };
-  [[nodiscard]] Cursors& cursors(std::uint32_t index) { return queues_[index].cursors; }
+  // A number of the owner's that its successor finds, even if it died: how far it has received. 0 at first.
+  [[nodiscard]] std::atomic<std::uint32_t>& received(std::uint32_t index) { return queues_[index].received; }
 
  private:
   struct alignas(64) Queue {
     std::atomic<std::uint64_t> owner;  // pid and start time; 0: nobody
-    Cursors cursors;
+    std::atomic<std::uint32_t> received;
   };
   Claims(Queue* queues, std::uint32_t n) : queues_(queues, n) {}
   std::span<Queue> queues_;

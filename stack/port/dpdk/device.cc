@@ -156,7 +156,7 @@ bool DpdkDevice::probe(std::string& message) {
   probed_ = true;
   const auto rings = packet_rings();
   rings_.assign(rings.begin(), rings.end());
-  for (const PacketRing& ring : rings_) af_packet_prepare(ring);
+  for (const PacketRing& ring : rings_) af_packet_prepare(ring, config_.tx_ring);
   if (kind_ == Kind::af_packet && rings_.size() != config_.queues) {
     message = "leave qpairs= out of " + config_.port + ", and set queues = " + std::to_string(rings_.size());
     return false;
@@ -225,7 +225,7 @@ bool DpdkDevice::configure(std::string& message) {
   }
   std::ranges::copy(mac.addr_bytes, state_.mac.bytes.begin());
   state_.mtu = config_.mtu;
-  state_.tx_checksum = (conf.txmode.offloads & kChecksum) != 0;
+  state_.tx_checksum = (conf.txmode.offloads & kChecksum) != 0 || (!rings_.empty() && rings_.front().offload);
   return set_up_queues(info, conf.txmode.offloads, message);
 }
 

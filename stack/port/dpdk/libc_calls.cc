@@ -328,11 +328,13 @@ int mtcp_dpdk_poll(pollfd* fds, nfds_t n, int) {
 // have, too: the two would share their packets. The kernel can choose an unused number.
 //
 // And it asks for more than the spreading by flow: that fragments are put together, which the stack does itself, and
-// that a full queue's packets go to another's, which would have them overtake each other.
+// that a full queue's packets go to another's, which would have them overtake each other. What leaves the interface, ours
+// above all, need not be looked at; older kernels do not know this flag and ignore it.
 static int join_fanout(int fd, int argument) {
   int& group = watch().fanout;
   constexpr int kExtras = (PACKET_FANOUT_FLAG_DEFRAG | PACKET_FANOUT_FLAG_ROLLOVER | 0xff) << 16;
-  argument = PACKET_FANOUT_HASH << 16 | (argument & ~kExtras & ~0xffff);
+  constexpr int kIgnoreOutgoing = 0x4000;  // PACKET_FANOUT_FLAG_IGNORE_OUTGOING
+  argument = (PACKET_FANOUT_HASH | kIgnoreOutgoing) << 16 | (argument & ~kExtras & ~0xffff);
   argument |= group < 0 ? PACKET_FANOUT_FLAG_UNIQUEID << 16 : group;
   const long result =
       system_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_FANOUT, arg(&argument), sizeof argument);
@@ -346,10 +348,14 @@ static int join_fanout(int fd, int argument) {
 
 int mtcp_dpdk_setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
   if (level == SOL_PACKET && name == PACKET_RX_RING && length >= sizeof(tpacket_req)) {
-    mtcp::stack::dpdk::PacketRing ring{fd, {}, nullptr};
+    mtcp::stack::dpdk::PacketRing ring{fd, {}, false, nullptr};
     memcpy(&ring.frames, value, sizeof ring.frames);
+    // Once there is a ring it can't be set any more.
+    const int on = 1;
+    ring.offload = system_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_VNET_HDR, arg(&on), sizeof on) == 0;
     watch().packet.push_back(ring);
   }
+  if (level == SOL_PACKET && name == PACKET_TX_RING) return 0;
   if (level == SOL_PACKET && name == PACKET_FANOUT && length == sizeof(int)) {
     int argument;
     memcpy(&argument, value, sizeof argument);
@@ -358,19 +364,32 @@ int mtcp_dpdk_setsockopt(int fd, int level, int name, const void* value, socklen
   return static_cast<int>(system_call(SYS_setsockopt, fd, level, name, arg(value), length));
 }
 
+// The driver maps a ring to receive and one to send behind it; where the second would be there is nothing.
+static std::byte* map_ring(const mtcp::stack::dpdk::PacketRing& ring, std::size_t length, int protection) {
+  const long both = system_call(SYS_mmap, 0, static_cast<long>(length), PROT_NONE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (both == -1) return nullptr;
+  const auto received = static_cast<long>(std::size_t{ring.frames.tp_block_size} * ring.frames.tp_block_nr);
+  if (system_call(SYS_mmap, both, received, protection, MAP_SHARED | MAP_FIXED, ring.fd, 0) != -1)
+    return reinterpret_cast<std::byte*>(both);
+  const int error = errno;
+  system_call(SYS_munmap, both, static_cast<long>(length));
+  errno = error;
+  return nullptr;
+}
+
 void* mtcp_dpdk_mmap(void* where, std::size_t length, int protection, int flags, int fd, off_t offset) {
-  // Pages of a packet ring are the kernel's and never swapped; locking them only fails on RLIMIT_MEMLOCK.
-  const long result = system_call(SYS_mmap, arg(where), static_cast<long>(length), protection,
-                                  flags & ~MAP_LOCKED, fd, offset);
-  if (result == -1) return MAP_FAILED;
-  auto* start = reinterpret_cast<std::byte*>(result);
   auto& rings = watch().packet;
   const auto ring = std::ranges::find(rings, fd, &mtcp::stack::dpdk::PacketRing::fd);
-  if (ring != rings.end())
-    ring->map = start;
-  else
-    watch().memif = {start, length};
-  return start;
+  if (ring != rings.end()) {
+    ring->map = map_ring(*ring, length, protection);
+    return ring->map == nullptr ? MAP_FAILED : ring->map;
+  }
+  const long result =
+      system_call(SYS_mmap, arg(where), static_cast<long>(length), protection, flags, fd, offset);
+  if (result == -1) return MAP_FAILED;
+  watch().memif = {reinterpret_cast<std::byte*>(result), length};
+  return reinterpret_cast<void*>(result);
 }
 
 }  // extern "C"

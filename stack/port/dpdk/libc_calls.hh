@@ -23,11 +23,12 @@ int move_high(int fd);
 // noticing when the parent dies. Mapped memory stays.
 void close_all_descriptors();
 
-// A packet socket with its shared rings, as the af_packet driver made them: as many frames to receive, first, as to
-// send.
+// A packet socket with its shared ring of received frames, as the af_packet driver made it. The ring to send that it wants
+// too is not made: packets are sent by calls (packet_sender).
 struct PacketRing {
   int fd;
   tpacket_req frames;
+  bool offload;  // every frame is preceded by a virtio_net_hdr
   std::byte* map;
 };
 [[nodiscard]] std::span<const PacketRing> packet_rings();  // in order of creation: queue 0 first

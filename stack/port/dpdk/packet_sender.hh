@@ -1,0 +1,44 @@
+// Sending through a packet socket: a burst in one system call, segments of a flow that follow each other as
+// one frame.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "stack/packet/packet.hh"
+
+namespace mtcp::stack::dpdk {
+
+// What a frame has in front of it on a socket with PACKET_VNET_HDR: virtio_net_hdr of linux/virtio_net.h,
+// which is not C++. In the machine's byte order.
+struct VirtioHeader {
+  std::uint8_t flags = 0, gso_type = 0;
+  std::uint16_t hdr_len = 0, gso_size = 0, csum_start = 0, csum_offset = 0;
+};
+static_assert(sizeof(VirtioHeader) == 10);
+
+class PacketSender {
+ public:
+  // `offload`: the socket has PACKET_VNET_HDR, so that a frame can say what is still to be done to it.
+  PacketSender(int fd, bool offload) : fd_(fd), offload_(offload), merges_(offload) {}
+
+  // As Port::tx. What the kernel refuses for good is dropped, as on a wire.
+  std::size_t send(Packet* const* packets, std::size_t n);
+
+  // Frames since the start that the kernel refused, and those that several segments went in.
+  [[nodiscard]] std::uint64_t dropped() const { return dropped_; }
+  [[nodiscard]] std::uint64_t merged() const { return merged_; }
+
+ private:
+  struct Burst;
+  void describe(std::span<Packet* const> packets, Burst& burst) const;
+  bool refused(std::size_t packets);
+
+  const int fd_;
+  const bool offload_;
+  bool merges_;  // until the kernel refuses one
+  std::uint64_t dropped_ = 0, merged_ = 0;
+};
+
+}  // namespace mtcp::stack::dpdk
