@@ -9,7 +9,7 @@
 namespace mtcp::stack {
 
 namespace {
-constexpr std::size_t kBurst = 32;
+constexpr std::size_t kBurst = 64;
 void set_flag(Packet& p, PacketFlag flag) { p.flags = static_cast<std::uint16_t>(p.flags | flag); }
 void clear_flag(Packet& p, PacketFlag flag) { p.flags = static_cast<std::uint16_t>(p.flags & ~flag); }
 }  // namespace

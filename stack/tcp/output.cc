@@ -11,8 +11,8 @@
 namespace mtcp::stack {
 namespace {
 
-constexpr std::size_t kTxBurst = 32;     // packets
-constexpr std::size_t kTxBacklog = 256;  // packets that may wait for the device before connections do
+// Packets that may wait for the device before connections do.
+constexpr std::size_t kTxBacklog = 6 * Tcp::kTxBurst;
 
 std::size_t header_length(const Connection& c) {
   return c.hot.timestamps ? kTcpHeader + kTimestampsLength : kTcpHeader;
@@ -138,8 +138,8 @@ bool Tcp::transmit(Connection& c, Packet* p, Time now) {
 
 bool Tcp::must_stop(Connection& c) {
   if (c.hot.tx_blocked) return true;
-  if (port == nullptr || c.path->local || tx.size() < kTxBurst) return false;
-  if (tx.size() % kTxBurst != 0 && tx.size() < kTxBacklog) return false;
+  if (port == nullptr || c.path->local || tx.size() < Tcp::kTxBurst) return false;
+  if (tx.size() % Tcp::kTxBurst != 0 && tx.size() < kTxBacklog) return false;
   // In bursts, while the data is still in the cache; and no more waits here than keeps the device busy, so
   // that the window measures the path and not this queue.
   if (!device_full) device_full = !tx.flush(*port);

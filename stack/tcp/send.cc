@@ -10,9 +10,6 @@
 namespace mtcp::stack {
 namespace {
 
-// A long write sends as it goes, so that a packet is still in the cache when the device reads it.
-constexpr std::uint32_t kPushEvery = 32;  // packets
-
 // Payload of the packets that are built now. A peer whose whole window is small gets segments of half of it,
 // so that there are always two to keep the ACKs coming.
 std::uint32_t segment_size(const Connection& c) {
@@ -45,14 +42,17 @@ void append_packet(Connection& c, Packet* p) {
 // Copies from an iovec list in pieces.
 class Source {
  public:
-  explicit Source(std::span<const iovec> v) : v_(v) {}
-  // Returns the partial checksum of the n bytes, which are there.
+  Source(std::span<const iovec> v, bool sums) : v_(v), sums_(sums) {}
+  // Returns the partial checksum of the n bytes, which are there; 0 where none is wanted.
   std::uint32_t copy(std::byte* dst, std::size_t n) {
     std::uint32_t sum = 0;
     for (std::size_t done = 0; done < n;) {
       const std::size_t part = std::min(n - done, v_.front().iov_len - offset_);
       const auto* src = static_cast<const std::byte*>(v_.front().iov_base) + offset_;
-      if (part != 0) sum = append_sum(sum, copy_and_sum(dst + done, src, part), done);
+      if (part != 0 && sums_)
+        sum = append_sum(sum, copy_and_sum(dst + done, src, part), done);
+      else if (part != 0)
+        std::memcpy(dst + done, src, part);
       done += part;
       offset_ += part;
       if (offset_ == v_.front().iov_len) {
@@ -66,6 +66,7 @@ class Source {
  private:
   std::span<const iovec> v_;
   std::size_t offset_ = 0;
+  const bool sums_;
 };
 
 Errc cannot_send(Connection& c) {
@@ -92,7 +93,7 @@ Result<std::size_t> Tcp::send(Connection& c, std::span<const iovec> data, bool m
   if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
   const auto n = static_cast<std::uint32_t>(std::min(wanted, space));
   const std::uint32_t segment = segment_size(c);
-  Source source(data);
+  Source source(data, sums_payload);
   std::uint32_t left = n;
   if (const std::uint32_t part = std::min(left, room_in_last(c, segment)); part != 0) {
     Packet* p = c.tx.queue.back();
@@ -108,13 +109,15 @@ Result<std::size_t> Tcp::send(Connection& c, std::span<const iovec> data, bool m
     const std::uint32_t part = std::min({left, segment, std::uint32_t{p->capacity} - p->payload_offset});
     p->payload_sum = source.copy(tail_of(p), part);
     p->payload_len = static_cast<std::uint16_t>(part);
-    p->flags |= kPayloadSum;
+    if (sums_payload) p->flags |= kPayloadSum;
     append_packet(c, p);
     left -= part;
     c.hot.snd_queued += part;
-    if (++unpushed == kPushEvery && left > segment) {
+    // A long write sends as it goes, so that a packet is still in the cache when the device reads it.
+    if (++unpushed == kTxBurst && left > segment) {
       unpushed = 0;
       push(c, now);
+      transmit_bursts(now);
     }
   }
   const std::uint32_t taken = n - left;
@@ -164,7 +167,8 @@ void Tcp::commit(Connection& c, std::size_t bytes, bool more, Time now) {
   auto left = static_cast<std::uint32_t>(bytes);
   if (const std::uint32_t part = std::min<std::uint32_t>(left, c.tx.lent_in_last); part != 0) {
     Packet* p = c.tx.queue.back();
-    p->payload_sum = append_sum(p->payload_sum, partial_sum(tail_of(p), part), p->payload_len);
+    if (sums_payload)
+      p->payload_sum = append_sum(p->payload_sum, partial_sum(tail_of(p), part), p->payload_len);
     p->payload_len = static_cast<std::uint16_t>(p->payload_len + part);
     left -= part;
   }
@@ -176,8 +180,10 @@ void Tcp::commit(Connection& c, std::size_t bytes, bool more, Time now) {
       continue;
     }
     p->payload_len = static_cast<std::uint16_t>(part);
-    p->payload_sum = partial_sum(p->buf + p->payload_offset, part);
-    p->flags |= kPayloadSum;
+    if (sums_payload) {
+      p->payload_sum = partial_sum(p->buf + p->payload_offset, part);
+      p->flags |= kPayloadSum;
+    }
     append_packet(c, p);
     left -= part;
   }

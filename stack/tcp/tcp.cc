@@ -48,6 +48,7 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       stats(st),
       secrets(s),
       port(p),
+      sums_payload(p != nullptr && !p->tx_checksum_offload()),
       cache(pool),
       tx(kTxBound, st),
       network(o, p, cache, tx, st),

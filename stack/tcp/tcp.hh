@@ -33,9 +33,11 @@ class Tcp {
   void demultiplex(Segment& s, std::uint32_t hash, Time now);  // flow table, then listeners, then RST
   void on_new_flow(Segment& s, std::uint32_t hash, Time now);
   [[nodiscard]] FlowRef find_flow(const FlowKey& key, std::uint32_t hash) const;
+  // Packets: as many full ones as a device that takes several as one frame (64 KB) can have in one.
+  static constexpr std::size_t kTxBurst = 44;
   // Data waits in `tx` for its companions: sends them once there is a burst of them.
   void transmit_bursts(Time now) {
-    if (tx.size() >= 32) transmit(now);
+    if (tx.size() >= kTxBurst) transmit(now);
   }
   void transmit(Time now);  // what is queued for the device
   [[nodiscard]] bool pending() const;
@@ -291,6 +293,7 @@ class Tcp {
   Stats& stats;
   Secrets secrets;
   Port* port;
+  const bool sums_payload;  // checksums are filled in here, and begun where the payload is copied
   PacketCache cache;
   TxQueue tx;
   Network network;
