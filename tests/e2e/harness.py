@@ -270,9 +270,10 @@ class Context:
         path.write_text(f"{device}{interface}{more}")
         return path
 
-    def veth(self, stack="server", more="", device=""):
+    def veth(self, stack="server", more="", device="", offloads=()):
         """(server, client): two namespaces and a veth pair; the `stack` end runs under the shim over af_packet, unless this
-        is a run on the kernel, where both ends have kernel addresses."""
+        is a run on the kernel, where both ends have kernel addresses. `offloads`: the ends whose interface has all that it
+        has by itself; without, frames on the wire are whole and at most an MTU long."""
         sides = {}
         spaces = {end: self.namespace(end[0]) for end in ("server", "client")}
         # Never in this machine's own namespace, so that nothing of it can stay behind there.
@@ -280,7 +281,8 @@ class Context:
                 "netns", spaces["client"].name)
         for end, address in (("server", "10.99.0.2"), ("client", "10.99.0.1")):
             space = spaces[end]
-            space.run("ethtool", "-K", "wire", "tx", "off", "tso", "off", "gso", "off", "gro", "off", check=False)
+            if end not in offloads:
+                space.run("ethtool", "-K", "wire", "tx", "off", "tso", "off", "gso", "off", "gro", "off", check=False)
             space.run("sysctl", "-qw", "net.ipv6.conf.wire.disable_ipv6=1", check=False)
             space.run("ip", "link", "set", "wire", "up")
             config = None

@@ -10,9 +10,9 @@ from registry import test
 from web import expect_files, expect_wrk, get, get_hash, get_status, small_files
 
 
-def serve(context, **options):
+def serve(context, offloads=(), **options):
     """(nginx, client side)"""
-    server, client = context.veth()
+    server, client = context.veth(offloads=offloads)
     return Nginx(server, **options).start(), client
 
 
@@ -113,6 +113,44 @@ def nopush_on(context):
     nginx, client = serve(context, tcp_nodelay="off")
     expect_files(client, nginx.url, small_files(client))
     nginx.stop()
+
+
+def transfer(context, offloads, **options):
+    """Every file there and one back, alone and many at a time, and the large one."""
+    nginx, client = serve(context, offloads, **options)
+    expect_files(client, nginx.url, small_files(client))
+    downloads = [client.start("sh", "-c", f"curl -sSf --max-time 60 {nginx.url}/m10 | sha256sum") for _ in range(8)]
+    for download in downloads:
+        expect_equal("the status of a download", download.wait(60), 0)
+        expect(context.files.sums["m10"] in download.output(), f"the download is wrong: {download.output()}")
+    expect_equal("PUT", get_status(client, f"{nginx.url}/put/m10", 60, "-T", context.files.root / "m10"), (0, "201"))
+    got = command("sha256sum", nginx.prefix / "put/m10").stdout.split()[0]
+    expect_equal("the hash of what was put", got, context.files.sums["m10"])
+    for name in ("k8", "m1"):
+        expect_wrk(client, f"{nginx.url}/{name}", at_least=20, seconds=1)
+        expect_wrk(client, f"{nginx.url}/{name}", at_least=20, seconds=1, more=["-H", "Connection: close"])
+    expect_files(client, nginx.url, [context.files.huge()], 60)
+    nginx.stop()
+
+
+@test("nginx-offloads")
+def offloads_on_both_ends(context):
+    transfer(context, ("server", "client"))
+
+
+@test("nginx-offloads-without-sendfile")
+def offloads_without_sendfile(context):
+    transfer(context, ("server", "client"), sendfile="off")
+
+
+@test("nginx-offloads-of-the-server-only")
+def offloads_of_server(context):
+    transfer(context, ("server",))
+
+
+@test("nginx-offloads-of-the-client-only")
+def offloads_of_client(context):
+    transfer(context, ("client",))
 
 
 @test("nginx-1GiB-sendfile")
