@@ -54,7 +54,7 @@ class KernelSide(Side):
         super().__init__(cpus)
         self.server_namespace = Namespace(f"{tag}ks", cleanup)
         self.client_namespace = Namespace(f"{tag}kc", cleanup)
-        connect_namespaces(self.server_namespace, self.client_namespace, offload=True)
+        connect_namespaces(self.server_namespace, self.client_namespace)
         self.server_namespace.run("ip", "address", "add", f"{self.address}/24", "dev", "wire")
         self.client_namespace.run("ip", "address", "add", "10.77.1.2/24", "dev", "wire")
 
@@ -99,7 +99,7 @@ class MemifSide(Side):
 
 
 class VethSide(Side):
-    """The server under the shim on its end of a veth pair, the client as it is. No offloads: af_packet shows frames."""
+    """The server under the shim on its end of a veth pair with all of its offloads, the client as it is."""
 
     name = "veth"
     address = "10.77.3.1"
@@ -109,7 +109,7 @@ class VethSide(Side):
         self.server_namespace = Namespace(f"{tag}vs", cleanup)
         self.client_namespace = Namespace(f"{tag}vc", cleanup)
         self.shim = shim
-        connect_namespaces(self.server_namespace, self.client_namespace, offload=False)
+        connect_namespaces(self.server_namespace, self.client_namespace)
         # The stack's address must not be the kernel's too.
         self.client_namespace.run("ip", "address", "add", "10.77.3.2/24", "dev", "wire")
         self.config = write_config(directory / "veth-server.toml", "net_af_packet0,iface=wire", self.address)
