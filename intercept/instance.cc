@@ -63,7 +63,7 @@ void Instance::dispatch() {
 bool Instance::prepare_sleep(stack::Time now, stack::Time& latest) {
   now = std::max(now, last_now_);
   worker_->flush(now);
-  if (worker_->pending()) return false;
+  if (worker_->must_poll()) return false;
   latest = worker_->next_deadline();
   if (latest <= now) return false;
   if (port_) {

@@ -12,6 +12,7 @@ Worker::~Worker() = default;
 std::size_t Worker::poll(Time now) { return tcp_->poll(now); }
 void Worker::flush(Time now) { tcp_->flush(now); }
 bool Worker::pending() const { return tcp_->pending(); }
+bool Worker::must_poll() const { return tcp_->must_poll(); }
 Time Worker::next_deadline() const { return tcp_->next_deadline(); }
 SocketBase* Worker::next_event() { return tcp_->events.pop_front(); }
 std::size_t Worker::connections() const { return tcp_->connections.size(); }

@@ -65,8 +65,10 @@ class Worker {
   std::size_t poll(Time now);
   // Sends everything that waits: data, ACKs, control. Call before sleeping and when the application goes off to compute.
   void flush(Time now);
-  // Something waits to be sent, or is on the loopback wire: poll again before sleeping.
+  // Something waits to be sent, or is on the loopback wire.
   [[nodiscard]] bool pending() const;
+  // And polling helps: do not sleep. Not so when it waits for room on the device (Port::congested).
+  [[nodiscard]] bool must_poll() const;
   // poll() need not be called before this unless a packet comes. kNever if no timer is armed.
   [[nodiscard]] Time next_deadline() const;
   // The next socket whose readiness may have changed since it was last returned here, or null. Read and clear `edges`.

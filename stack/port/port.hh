@@ -32,6 +32,9 @@ class Port {
   // True while the device may still read a packet that was sent with kKeep.
   [[nodiscard]] virtual bool busy(const Packet& p) const = 0;
 
+  // The device has taken less than it was offered, and another try at once is of no use: who has nothing else to do
+  // sleeps, for max_sleep().
+  [[nodiscard]] virtual bool congested() const { return false; }
   // False while frames that tx() took wait for a peer to fetch them from memory that ends with this process.
   [[nodiscard]] virtual bool delivered() const { return true; }
 

@@ -28,6 +28,7 @@ class SteeringPort final : public Port {
   std::size_t rx(Packet** out, std::size_t max) override;
   std::size_t tx(Packet* const* packets, std::size_t n) override;
   [[nodiscard]] bool busy(const Packet& p) const override;
+  [[nodiscard]] bool congested() const override { return !queues_.empty() && queues_.front()->congested(); }
   [[nodiscard]] bool delivered() const override;
   void service(Time now) override;
   bool arm() override;

@@ -275,6 +275,11 @@ bool Tcp::pending() const {
   return port != nullptr && !tx.empty() && port->link_up();
 }
 
+bool Tcp::must_poll() const {
+  if (!acks.empty() || network.loopback_waiting()) return true;
+  return pending() && !port->congested();
+}
+
 Time Tcp::next_deadline() const {
   Time first = std::min(wheel.next_deadline(), priv->network_due);
   if (!priv->told.empty()) first = std::min(first, priv->told.front().again);

@@ -41,6 +41,7 @@ class Tcp {
   }
   void transmit(Time now);  // what is queued for the device
   [[nodiscard]] bool pending() const;
+  [[nodiscard]] bool must_poll() const;
   [[nodiscard]] Time next_deadline() const;
   std::size_t receive_burst(Time now);
   std::size_t receive_loopback(Time now);

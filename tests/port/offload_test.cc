@@ -235,3 +235,26 @@ TEST_CASE("a kernel without PACKET_VNET_HDR is given frames as they are, with th
   });
   CHECK(p.join() == 0);
 }
+
+TEST_CASE("behind a slow link a full port is not asked again at once, and takes more when there is room") {
+  Process p([](Process&) {
+    make_wire();
+    run("tc qdisc add dev ours root tbf rate 80mbit burst 70k limit 100m");
+    const auto device = open_or_die(config(kPort));
+    const auto port = device->claim(0, 1);
+    Segments segments(port->pool());
+    EXPECT(!port->congested() && port->max_sleep() == Duration::max());
+    Packet* rest = nullptr;
+    for (int i = 0; rest == nullptr && i < 4000; ++i) {
+      Packet* q = segments.next(1400);
+      if (port->tx(&q, 1) == 0) rest = q;
+    }
+    EXPECT(rest != nullptr && port->congested() && port->max_sleep() == milliseconds(1));
+    EXPECT(within(seconds(2), [&] {
+      port->service(now());
+      return port->tx(&rest, 1) == 1;
+    }));
+    EXPECT(!port->congested() && port->max_sleep() == Duration::max() && port->tx_dropped() == 0);
+  });
+  CHECK(p.join() == 0);
+}

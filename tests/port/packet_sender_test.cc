@@ -120,9 +120,11 @@ TEST_CASE("more than the kernel has room for stays the caller's, from the first 
   REQUIRE(taken > 0);
   REQUIRE(taken < 200);
   CHECK(w.pool.available() == w.pool.capacity() - (200 - taken));
+  CHECK(w.sender->congested());
   CHECK(w.send({packets[taken]}) == 0);
   CHECK(w.receive().size() == taken * (kHeader + 66));
   CHECK(w.send({packets[taken]}) == 1);
+  CHECK(!w.sender->congested());
   w.pool.free(packets.data() + taken + 1, 200 - taken - 1);
 }
 

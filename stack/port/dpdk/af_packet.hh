@@ -45,13 +45,14 @@ class AfPacketPort final : public Port {
   std::size_t rx(Packet** out, std::size_t max) override;
   std::size_t tx(Packet* const* packets, std::size_t n) override { return sender_.send(packets, n); }
   [[nodiscard]] bool busy(const Packet&) const override { return false; }
-  void service(Time) override {}
+  [[nodiscard]] bool congested() const override { return sender_.congested(); }
+  void service(Time) override { sender_.try_again(); }
   // The socket is readable while there is a frame that has not been taken; what has been taken already is not
   // seen.
   bool arm() override;
   void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {&ring_.fd, 1}; }
-  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
+  [[nodiscard]] Duration max_sleep() const override { return congested() ? milliseconds(1) : Duration::max(); }
   [[nodiscard]] bool link_up() const override { return state_.started; }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
   [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }

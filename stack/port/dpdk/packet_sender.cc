@@ -86,8 +86,8 @@ bool PacketSender::refused(std::size_t packets) {
 
 std::size_t PacketSender::send(Packet* const* packets, std::size_t n) {
   std::size_t taken = 0;
-  bool room = true;
-  while (taken < n && room) {
+  congested_ = false;
+  while (taken < n && !congested_) {
     Burst burst;
     describe({packets + taken, std::min(n - taken, kBurst)}, burst);
     std::size_t done = 0;
@@ -97,8 +97,8 @@ std::size_t PacketSender::send(Packet* const* packets, std::size_t n) {
       std::size_t gone = sent > 0 ? static_cast<std::size_t>(sent) : 0;
       if (sent < 0) {
         const bool merged = merges_;
-        room = refused(burst.packets[done]);
-        if (!room || merges_ != merged) break;
+        congested_ = !refused(burst.packets[done]);
+        if (congested_ || merges_ != merged) break;
         gone = 1;
       }
       for (; gone > 0; --gone) {

@@ -26,6 +26,9 @@ class PacketSender {
   // As Port::tx. What the kernel refuses for good is dropped, as on a wire.
   std::size_t send(Packet* const* packets, std::size_t n);
 
+  // The kernel had no room the last time; until then, or until try_again().
+  [[nodiscard]] bool congested() const { return congested_; }
+  void try_again() { congested_ = false; }
   // Frames since the start that the kernel refused, and those that several segments went in.
   [[nodiscard]] std::uint64_t dropped() const { return dropped_; }
   [[nodiscard]] std::uint64_t merged() const { return merged_; }
@@ -38,6 +41,7 @@ class PacketSender {
   const int fd_;
   const bool offload_;
   bool merges_;  // until the kernel refuses one
+  bool congested_ = false;
   std::uint64_t dropped_ = 0, merged_ = 0;
 };
 
