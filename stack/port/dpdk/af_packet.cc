@@ -1,9 +1,7 @@
 #include "stack/port/dpdk/af_packet.hh"
 
 #include <errno.h>
-#include <net/if.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -13,48 +11,19 @@
 #include <array>
 #include <atomic>
 #include <bit>
-#include <string_view>
 #include <utility>
 
+#include "stack/port/dpdk/kernel_interface.hh"
 #include "stack/port/dpdk/split.hh"
 
 namespace mtcp::stack::dpdk {
 
 namespace {
 
-// The value of `key` in "driver0,key=value,...".
-std::string value_of(std::string_view port, std::string_view key) {
-  const std::string pattern = "," + std::string(key) + "=";
-  const std::size_t at = port.find(pattern);
-  if (at == port.npos) return {};
-  port.remove_prefix(at + pattern.size());
-  return std::string(port.substr(0, port.find(',')));
-}
-
-class Socket {
- public:
-  Socket(int domain, int type, int protocol)
-      : fd_(static_cast<int>(system_call(SYS_socket, domain, type | SOCK_CLOEXEC, protocol))) {}
-  ~Socket() {
-    if (fd_ >= 0) system_call(SYS_close, fd_);
-  }
-  Socket(const Socket&) = delete;
-  Socket& operator=(const Socket&) = delete;
-  [[nodiscard]] bool is_open() const { return fd_ >= 0; }
-  [[nodiscard]] bool ioctl(unsigned long request, ifreq& r) const {
-    return system_call(SYS_ioctl, fd_, static_cast<long>(request), reinterpret_cast<long>(&r)) >= 0;
-  }
-
- private:
-  int fd_;
-};
-
 // Frame slots: a power of two that holds TPACKET's headers, at most 76 bytes, and the frame.
 std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048u, mtu + 18 + 76)); }
 
 }  // namespace
-
-std::string interface_of(const std::string& port) { return value_of(port, "iface"); }
 
 std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues) {
   std::string port = config.port;
@@ -72,34 +41,15 @@ std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues
 }
 
 bool af_packet_check(const DeviceConfig& config, std::uint32_t& mtu, std::string& message) {
-  const std::string name = value_of(config.port, "iface");
-  if (name.empty()) {
-    message = "\"" + config.port + "\" names no interface; write net_af_packet0,iface=NAME";
-    return false;
-  }
-  ifreq request{};
-  if (name.size() >= sizeof request.ifr_name) {
-    message = "interface name " + name + " is too long";
-    return false;
-  }
-  memcpy(request.ifr_name, name.data(), name.size());
-  const Socket control(AF_INET, SOCK_DGRAM, 0);
-  if (!control.ioctl(SIOCGIFFLAGS, request)) {
-    message = "there is no network interface " + name + " here; list them with: ip -br link";
-    return false;
-  }
-  if ((request.ifr_flags & IFF_UP) == 0) {
-    message = "interface " + name + " is down; run: sudo ip link set " + name + " up";
-    return false;
-  }
-  if (control.ioctl(SIOCGIFMTU, request)) mtu = std::min(mtu, static_cast<std::uint32_t>(request.ifr_mtu));
-  const Socket packet(AF_PACKET, SOCK_RAW, 0);
-  if (!packet.is_open()) {
+  if (!check_interface(config.port, mtu, message)) return false;
+  const long fd = system_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+  if (fd < 0) {
     message =
-        "no permission to open interface " + name + " (" + strerror(errno) +
+        "no permission to open interface " + interface_of(config.port) + " (" + strerror(errno) +
         "); run as root, or: sudo setcap cap_net_raw+ep PROGRAM (a preload then needs a system directory)";
     return false;
   }
+  system_call(SYS_close, fd);
   return true;
 }
 

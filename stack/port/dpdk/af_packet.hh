@@ -15,12 +15,10 @@
 
 namespace mtcp::stack::dpdk {
 
-// The interface that a device string names; empty if none.
-std::string interface_of(const std::string& port);
 // The device string with what the user left out: queues, ring and frame sizes.
 std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues);
-// Looks before DPDK does, because its own words ("ioctl failed") help nobody: false and `message` if the
-// interface does not exist, is down, or may not be opened. Lowers `mtu` to the interface's.
+// False and `message` if the interface does not exist, is down, or may not be opened. Lowers `mtu` to the
+// interface's.
 bool af_packet_check(const DeviceConfig& config, std::uint32_t& mtu, std::string& message);
 
 // Sets what the driver does not: large packets come whole, what the kernel itself sends does not come at all, and

@@ -21,6 +21,7 @@
 #include "stack/port/dpdk/eal.hh"
 #include "stack/port/dpdk/interface_lock.hh"
 #include "stack/port/dpdk/interrupts.hh"
+#include "stack/port/dpdk/kernel_interface.hh"
 #include "stack/port/dpdk/memif.hh"
 
 namespace mtcp::stack {

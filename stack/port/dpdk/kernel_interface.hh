@@ -1,0 +1,29 @@
+// What a port string says of a network interface of the kernel, and what the kernel says of it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace mtcp::stack::dpdk {
+
+// The value of `key` in "driver0,key=value,..."; empty if it is not there.
+std::string value_of(std::string_view port, std::string_view key);
+// The interface that a device string names; empty if none.
+std::string interface_of(const std::string& port);
+
+// Looks before DPDK does, because its own words ("ioctl failed") help nobody: false and `message` if the port
+// names no interface, or one that does not exist or is down. Lowers `mtu` to the interface's.
+bool check_interface(const std::string& port, std::uint32_t& mtu, std::string& message);
+
+// For an interface that exists:
+// How many queues it receives on, and how many of them are channels for both directions (ethtool -l); 1 and 1
+// if it does not tell.
+struct Channels {
+  std::uint32_t receive = 1, combined = 1;
+};
+Channels channels_of(const std::string& interface);
+// No hardware behind it: a veth, bridge, tunnel.
+bool is_virtual(const std::string& interface);
+
+}  // namespace mtcp::stack::dpdk
