@@ -36,6 +36,7 @@ const Key kKeys[] = {
      "The device: a DPDK device string or a PCI address. Without one, only connections within a process are "
      "served.\n"
      "  net_af_packet0,iface=NAME           a kernel interface: veth, any NIC\n"
+     "  net_af_xdp0,iface=NAME              the same through AF_XDP: the kernel receives nothing there meanwhile\n"
      "  net_memif0,role=server,socket-abstract=yes,socket=/NAME\n"
      "                                      shared memory to another mtcp process, which has role=client\n"
      "  net_memif0,role=server,socket-abstract=yes,socket=/NAME-{worker}\n"

@@ -23,7 +23,7 @@ std::string contents(const std::string& path) {
 }  // namespace
 
 TEST_CASE("every sample loads") {
-  const char* name = GENERATE("veth", "memif-server", "memif-client", "memif-workers-server",
+  const char* name = GENERATE("veth", "veth-xdp", "memif-server", "memif-client", "memif-workers-server",
                               "memif-workers-client", "loopback", "pci");
   intercept::Options o;
   const LoadError error = load(kFolder + name + ".toml", o);
@@ -82,6 +82,7 @@ TEST_CASE("every configuration file in conf/ is a sample that is tested, or the 
     if (!name.ends_with(".toml")) continue;
     INFO(name);
     const std::string known[] = {"veth.toml",
+                                 "veth-xdp.toml",
                                  "memif-server.toml",
                                  "memif-client.toml",
                                  "memif-workers-server.toml",

@@ -1,4 +1,4 @@
-// Several processes, each with a stack of its own, on one af_packet device.
+// Several processes, each with a stack of its own, on one af_packet or af_xdp device.
 #include <array>
 #include <catch2/catch.hpp>
 #include <map>
@@ -15,8 +15,8 @@ using namespace mtcp::test;
 
 namespace {
 
-DeviceConfig shared(std::uint32_t queues) {
-  auto c = config(kPort);
+DeviceConfig shared(std::uint32_t queues, const char* port = kPort) {
+  auto c = config(port);
   c.queues = queues;
   return c;
 }
@@ -109,12 +109,13 @@ class Peer {
 }  // namespace
 
 TEST_CASE("processes that share a device each have flows of their own, whatever queue they come on") {
-  const std::uint32_t queues = GENERATE(1u, 2u, 4u);
+  const auto [kind, queues] =
+      GENERATE(table<const char*, std::uint32_t>({{kPort, 1}, {kPort, 2}, {kPort, 4}, {kXdpPort, 1}}));
   const std::uint32_t stacks = GENERATE(1u, 2u, 3u);
-  Process p([=](Process&) {
+  Process p([kind = kind, queues = queues, stacks](Process&) {
     make_wire();
     Peer peer;
-    const auto device = open_or_die(shared(queues));
+    const auto device = open_or_die(shared(queues, kind));
     EXPECT(device->secrets().has_value());
     std::vector<std::unique_ptr<Process>> processes;
     for (std::uint32_t i = 1; i <= stacks; ++i) {
@@ -142,10 +143,11 @@ TEST_CASE("processes that share a device each have flows of their own, whatever 
 TEST_CASE(
     "a stack that is killed again and again takes no packet along, and the others have its queue and its "
     "flows") {
-  Process p([](Process&) {
+  const auto [kind, queues] = GENERATE(table<const char*, std::uint32_t>({{kPort, 2}, {kXdpPort, 1}}));
+  Process p([kind = kind, queues = queues](Process&) {
     make_wire();
     Peer peer;
-    const auto device = open_or_die(shared(2));
+    const auto device = open_or_die(shared(queues, kind));
     Process survivor([&](Process& parent) {
       const auto port = device->join();
       EXPECT(port != nullptr);

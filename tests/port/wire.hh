@@ -44,6 +44,7 @@ inline void make_wire() {
 }
 
 inline const char* const kPort = "net_af_packet0,iface=ours";
+inline const char* const kXdpPort = "net_af_xdp0,iface=ours";
 
 inline int packet_socket(const char* interface, std::uint16_t protocol = 0x88b5) {
   const int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(protocol));

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "stack/port/dpdk/af_packet.hh"
+#include "stack/port/dpdk/af_xdp.hh"
 #include "stack/port/dpdk/card_lock.hh"
 #include "stack/port/dpdk/dpdk_device.hh"
 #include "stack/port/dpdk/eal.hh"
@@ -43,6 +44,7 @@ bool is_pci_address(std::string_view port) {
 Kind kind_of(std::string_view port) {
   if (is_pci_address(port)) return Kind::pci;
   if (port.starts_with("net_af_packet") || port.starts_with("eth_af_packet")) return Kind::af_packet;
+  if (port.starts_with("net_af_xdp")) return Kind::af_xdp;
   if (port.starts_with("net_memif")) return Kind::memif;
   return Kind::other;
 }
@@ -62,6 +64,7 @@ DpdkDevice::DpdkDevice(Kind kind, DeviceConfig config)
 DpdkDevice::~DpdkDevice() {
   if (getpid() != opener_ || (state_.claims && state_.claims->any_alive())) return;
   set_thread_number(0);
+  program_.detach();
   if (probed_) {
     if (state_.started) rte_eth_dev_stop(state_.port);
     rte_eth_dev_close(state_.port);
@@ -76,12 +79,13 @@ void DpdkDevice::abandon() {
   if (getpid() == opener_) return;
   card_.release();
   interface_.release();
+  program_.detach();
   close_all_descriptors();
 }
 
 bool DpdkDevice::check(std::string& message) {
   automatic_queues_ = config_.queues == 0;
-  if (automatic_queues_) {
+  if (automatic_queues_ && kind_ != Kind::af_xdp) {
     // As many as processes can run at a time. Fewer stacks poll several, more send each other what they need.
     const bool many = kind_ == Kind::af_packet || kind_ == Kind::pci;
     config_.queues = many ? std::min(allowed_cpus(), kMaxStacks) : 1;
@@ -97,6 +101,10 @@ bool DpdkDevice::check(std::string& message) {
     return false;
   }
   if (kind_ == Kind::af_packet) return af_packet_check(config_, config_.mtu, message);
+  if (kind_ == Kind::af_xdp) {
+    if (!af_xdp_check(config_, config_.queues, config_.mtu, message)) return false;
+    virtual_ = is_virtual(interface_of(config_.port));
+  }
   return true;
 }
 
@@ -104,8 +112,7 @@ bool DpdkDevice::start_environment(std::string& message) {
   EalConfig eal;
   eal.hugepages = config_.hugepages;
   // Beside the pools: the environment's own tables, driver structures, descriptor rings.
-  const std::size_t pools = copies() ? MbufPool::memory(kUnusedPackets, frame())
-                                     : config_.queues * MbufPool::memory(config_.packets, frame());
+  const std::size_t pools = pool_count() * MbufPool::memory(pool_packets(), pool_frame());
   eal.memory =
       pools + config_.queues * 64 * std::size_t{config_.rx_ring + config_.tx_ring} + (std::size_t{16} << 20);
   const std::string interface = interface_of(config_.port);
@@ -117,12 +124,19 @@ bool DpdkDevice::start_environment(std::string& message) {
   return start_eal(eal, message);
 }
 
+std::size_t DpdkDevice::pool_packets() const {
+  if (kind_ == Kind::af_xdp) return kXdpReceiveFrames + af_xdp_ring(config_);
+  return copies() ? kUnusedPackets : config_.packets;
+}
+
+std::size_t DpdkDevice::pool_frame() const { return frame() + (kind_ == Kind::af_xdp ? kXdpHeadroom : 0); }
+
 bool DpdkDevice::create_pools(std::string& message) {
-  const std::size_t packets = copies() ? kUnusedPackets : config_.packets;
+  const std::size_t packets = pool_packets();
   const auto use = copies() || kind_ == Kind::memif ? MbufPool::Use::copies : MbufPool::Use::device;
-  for (std::uint32_t i = 0; i < (copies() ? 1 : config_.queues); ++i) {
+  for (std::uint32_t i = 0; i < pool_count(); ++i) {
     const std::string name = "mtcp_packets_" + std::to_string(i);
-    pools_.push_back(MbufPool::create(name.c_str(), packets, frame(), use));
+    pools_.push_back(MbufPool::create(name.c_str(), packets, pool_frame(), use));
     if (pools_.back() != nullptr) continue;
     message = "no memory for " + std::to_string(packets) + " packets per queue: " + rte_strerror(rte_errno) +
               (uses_huge_pages() ? "; try hugepages = \"off\"" : "");
@@ -135,6 +149,7 @@ bool DpdkDevice::probe(std::string& message) {
   std::string port = config_.port;
   std::string hint;
   if (kind_ == Kind::af_packet) port = af_packet_arguments(config_, config_.queues);
+  if (kind_ == Kind::af_xdp) port = af_xdp_arguments(config_);
   if (kind_ == Kind::memif) {
     port = memif_arguments(config_);
     hint = memif_hint(config_);
@@ -170,14 +185,28 @@ bool DpdkDevice::set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_of
   auto rx_ring = static_cast<std::uint16_t>(std::min(config_.rx_ring, 32768u));
   auto tx_ring = static_cast<std::uint16_t>(std::min(config_.tx_ring, 32768u));
   rte_eth_dev_adjust_nb_rx_tx_desc(state_.port, &rx_ring, &tx_ring);
+  if (kind_ == Kind::af_xdp) rx_ring = tx_ring = static_cast<std::uint16_t>(af_xdp_ring(config_));
   rte_eth_txconf tx = info.default_txconf;
   tx.offloads = tx_offloads;
   for (std::uint16_t q = 0; q < config_.queues; ++q) {
-    rte_mempool* pool = pools_[copies() ? 0 : q]->mempool();
+    rte_mempool* pool = pools_[pool_count() == 1 ? 0 : q]->mempool();
     const int rx_result = rte_eth_rx_queue_setup(state_.port, q, rx_ring, SOCKET_ID_ANY, nullptr, pool);
     const int tx_result = rte_eth_tx_queue_setup(state_.port, q, tx_ring, SOCKET_ID_ANY, &tx);
     if (rx_result == 0 && tx_result == 0) continue;
     message = "queue " + std::to_string(q) + " of " + config_.port + " cannot be set up: " + log_last_error();
+    return false;
+  }
+  return kind_ != Kind::af_xdp || set_up_xdp(message);
+}
+
+// What the driver has made of the queues so far are sockets and their memory.
+bool DpdkDevice::set_up_xdp(std::string& message) {
+  const auto sockets = xsks();
+  for (std::uint32_t q = 0; q < config_.queues; ++q) {
+    af_xdp_prepare(*sockets[q]);
+    frames_.push_back(UmemFrames::create(*sockets[q], *pools_[q], af_xdp_ring(config_)));
+    if (frames_.back() != nullptr) continue;
+    message = std::string("no memory for the frames of ") + config_.port + ": " + strerror(errno);
     return false;
   }
   return true;
@@ -233,6 +262,7 @@ bool DpdkDevice::configure(std::string& message) {
 bool DpdkDevice::start(std::string& message) {
   log_clear();
   state_.started = rte_eth_dev_start(state_.port) == 0;
+  if (state_.started && kind_ == Kind::af_xdp) return program_.attach(interface_of(config_.port), message);
   // A memif client may be there before its server; its port goes on trying.
   if (state_.started) return spread(message);
   if (kind_ == Kind::memif) return true;

@@ -19,6 +19,8 @@
 #include "stack/port/dpdk/libc_calls.hh"
 #include "stack/port/dpdk/pool.hh"
 #include "stack/port/dpdk/shared.hh"
+#include "stack/port/dpdk/umem_frames.hh"
+#include "stack/port/dpdk/xdp_program.hh"
 #include "stack/steering/flow_hash.hh"
 #include "stack/steering/shared_device.hh"
 
@@ -27,7 +29,7 @@ struct rte_eth_dev_info;
 
 namespace mtcp::stack::dpdk {
 
-enum class Kind { af_packet, memif, pci, other };
+enum class Kind { af_packet, af_xdp, memif, pci, other };
 
 class DpdkDevice final : public Device, public SharedDevice {
  public:
@@ -72,13 +74,18 @@ class DpdkDevice final : public Device, public SharedDevice {
   static std::uint32_t steering_entries(const rte_eth_dev_info& info);
   void configure_rss(const rte_eth_dev_info& info, rte_eth_conf& conf);
   bool set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_offloads, std::string& message);
+  bool set_up_xdp(std::string& message);
   bool start(std::string& message);
   bool spread(std::string& message);
   int set_table(std::span<const std::uint8_t> queues);
   [[nodiscard]] std::size_t frame() const { return config_.mtu + 18; }
   // Its packets are copied in and out anyway, so they may be the stack's own; otherwise the device holds
   // some.
-  [[nodiscard]] bool copies() const { return kind_ == Kind::af_packet; }
+  [[nodiscard]] bool copies() const { return kind_ == Kind::af_packet || kind_ == Kind::af_xdp; }
+  // What the driver is given: a queue's packets, its socket's memory (af_xdp), or what it only wants to be given.
+  [[nodiscard]] std::size_t pool_count() const { return kind_ == Kind::af_packet ? 1 : config_.queues; }
+  [[nodiscard]] std::size_t pool_packets() const;
+  [[nodiscard]] std::size_t pool_frame() const;
   // Private: each process that polls opens one for itself.
   [[nodiscard]] bool is_shared() const { return kind_ != Kind::memif; }
 
@@ -102,9 +109,12 @@ class DpdkDevice final : public Device, public SharedDevice {
   std::uint16_t redirections_ = 0;  // entries of the NIC's table; 0: no RSS
   bool follows_ = false;            // that table can do as the board's does
   bool reachable_after_fork_ = false;
-  // One per queue; one for all if the driver copies: it wants to be given one, and takes nothing from it.
+  // One per queue; one for all of af_packet's: the driver wants to be given one, and takes nothing from it.
   std::vector<std::unique_ptr<MbufPool>> pools_;
-  std::vector<PacketRing> rings_;  // af_packet: one per queue
+  std::vector<PacketRing> rings_;                     // af_packet: one per queue
+  std::vector<std::unique_ptr<UmemFrames>> frames_;  // af_xdp: one per queue
+  XdpProgram program_;
+  bool virtual_ = false;  // af_xdp: the interface is
   // What this process's stacks have; what a parent had before a fork is still here, and left alone.
   struct Stack {
     ~Stack();

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "stack/port/dpdk/af_packet.hh"
+#include "stack/port/dpdk/af_xdp.hh"
 #include "stack/port/dpdk/copying_port.hh"
 #include "stack/port/dpdk/dpdk_device.hh"
 #include "stack/port/dpdk/memif.hh"
@@ -118,6 +119,8 @@ std::unique_ptr<Port> DpdkDevice::claim_ring(std::uint32_t queue, PacketPool& po
   if (queue >= config_.queues) return nullptr;
   const auto outcome = state_.claims->claim(queue);
   if (outcome == Claims::Outcome::taken) return nullptr;
+  if (kind_ == Kind::af_xdp)
+    return std::make_unique<AfXdpPort>(state_, static_cast<std::uint16_t>(queue), pool, *frames_[queue], virtual_);
   return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), pool, rings_[queue],
                                         outcome == Claims::Outcome::inherited);
 }

@@ -1,0 +1,233 @@
+#include "stack/port/dpdk/af_xdp.hh"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+
+#include "stack/base/bytes.hh"
+#include "stack/port/dpdk/eal.hh"
+#include "stack/port/dpdk/kernel_interface.hh"
+#include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/pool.hh"
+#include "stack/port/dpdk/xdp_program.hh"
+#include "stack/steering/board.hh"
+#include "stack/wire/checksum.hh"
+
+namespace mtcp::stack::dpdk {
+
+namespace {
+
+std::uint32_t load(std::uint32_t* counter) {
+  return std::atomic_ref(*counter).load(std::memory_order_acquire);
+}
+void store(std::uint32_t* counter, std::uint32_t value) {
+  std::atomic_ref(*counter).store(value, std::memory_order_release);
+}
+
+// A frame, with its mbuf's header and the kernel's part, is no larger than a page: so the largest data room
+// that leaves space for those is 3 KiB.
+bool fits(std::uint32_t mtu) { return MbufPool::data_room(mtu + 18 + kXdpHeadroom) <= 3072 + kHeadroom; }
+
+std::uint32_t largest_mtu() {
+  std::uint32_t mtu = 1500;
+  while (fits(mtu + 1)) ++mtu;
+  return mtu;
+}
+
+}  // namespace
+
+std::uint32_t af_xdp_ring(const DeviceConfig& config) {
+  return std::bit_ceil(std::clamp(std::max(config.rx_ring, config.tx_ring), 64u, kXdpReceiveFrames));
+}
+
+std::string af_xdp_arguments(const DeviceConfig& config) {
+  std::string port = config.port;
+  const auto add = [&](const char* key, std::uint32_t value) {
+    if (value_of(port, key).empty()) port += "," + std::string(key) + "=" + std::to_string(value);
+  };
+  add("queue_count", config.queues);
+  // The stack decides when to poll and when to sleep.
+  add("busy_budget", 0);
+  // The card itself can only use frames that lie in a huge page.
+  add("force_copy", uses_huge_pages() ? 0 : 1);
+  return port;
+}
+
+bool af_xdp_check(const DeviceConfig& config, std::uint32_t& queues, std::uint32_t& mtu,
+                  std::string& message) {
+  for (const char* key : {"xdp_prog", "shared_umem", "start_queue", "queue_count"}) {
+    if (value_of(config.port, key).empty()) continue;
+    message = std::string("leave ") + key + "= out of " + config.port +
+              "; mtcp uses all queues of the interface, with its own XDP program";
+    return false;
+  }
+  if (!check_interface(config.port, mtu, message)) return false;
+  const std::string interface = interface_of(config.port);
+  if (!fits(mtu)) {
+    message = "an MTU of " + std::to_string(mtu) + " is too large for AF_XDP; set mtu in [device] to " +
+              std::to_string(largest_mtu()) + " or less";
+    return false;
+  }
+  // A frame on a queue without a socket goes to the kernel, which answers for a port that it does not know.
+  const Channels has = channels_of(interface);
+  if (queues == 0) queues = has.combined;
+  if (queues != has.receive || queues > has.combined) {
+    message = interface + " receives on " + std::to_string(has.receive) + " queue" +
+              (has.receive == 1 ? "" : "s") + ", and AF_XDP needs a socket on each: ";
+    message += has.combined == has.receive
+                   ? "set queues to " + std::to_string(has.receive) + " or \"auto\""
+                   : "run: sudo ethtool -L " + interface + " rx 1 tx 1, and set queues to 1 or \"auto\"";
+    return false;
+  }
+  if (queues > kMaxStacks) {
+    message = interface + " has " + std::to_string(queues) + " queues; run: sudo ethtool -L " + interface +
+              " combined " + std::to_string(kMaxStacks);
+    return false;
+  }
+  return may_use_xdp(interface, message);
+}
+
+void af_xdp_prepare(const Xsk& socket) {
+  const int bytes = 8 << 20;
+  for (const int name : {SO_SNDBUF, SO_SNDBUFFORCE})
+    system_call(SYS_setsockopt, socket.fd, SOL_SOCKET, name, reinterpret_cast<long>(&bytes), sizeof bytes);
+}
+
+bool has_partial_checksum(std::span<const std::byte> frame) {
+  constexpr std::size_t kIp = 14;
+  if (frame.size() < kIp + 40 || load_be<std::uint16_t>(&frame[12]) != 0x0800 ||
+      frame[kIp + 9] != std::byte{6})
+    return false;
+  const std::byte* ip = &frame[kIp];
+  const std::size_t header = (std::to_integer<std::size_t>(ip[0]) & 15) * 4;
+  const std::size_t total = load_be<std::uint16_t>(ip + 2);
+  if (header < 20 || total < header + 20 || frame.size() < kIp + total) return false;
+  std::uint16_t field;
+  memcpy(&field, ip + header + 16, sizeof field);
+  const std::uint64_t pseudo = std::uint64_t{partial_sum(ip + 12, 8)} + sum_of_field(6) +
+                               sum_of_field(static_cast<std::uint16_t>(total - header));
+  // 0 and 0xffff are the same number.
+  return fold_sum(pseudo) % 0xffff == field % 0xffff;
+}
+
+AfXdpPort::AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames,
+                     bool on_virtual)
+    : state_(state),
+      index_(index),
+      pool_(pool),
+      owner_(getpid()),
+      frames_(frames),
+      socket_(frames.socket()),
+      on_virtual_(on_virtual) {
+  free_.reserve(frames_.send_frames());
+  frames_.take_over(free_);
+  if (unsent() > 0) kick();
+}
+
+AfXdpPort::~AfXdpPort() {
+  if (owner_ == getpid()) state_.claims->release(index_);  // else this is the child of a fork
+}
+
+// --- receiving
+
+std::uint32_t AfXdpPort::waiting() const { return load(socket_.rx.producer) - load(socket_.rx.consumer); }
+
+bool AfXdpPort::take(const xdp_desc& descriptor, Packet* p) const {
+  if (descriptor.len > p->tailroom()) return false;
+  memcpy(p->data, socket_.area + xsk_umem__add_offset_to_addr(descriptor.addr), descriptor.len);
+  p->len = descriptor.len;
+  if (on_virtual_ && has_partial_checksum(p->bytes())) p->flags = kRxL4Good;
+  return true;
+}
+
+std::size_t AfXdpPort::rx(Packet** out, std::size_t max) {
+  std::array<Packet*, kBurst> fresh;
+  const std::size_t stock = pool_.alloc(fresh.data(), std::min({max, kBurst, std::size_t{waiting()}}));
+  if (stock == 0) return 0;
+  const std::uint32_t from = load(socket_.rx.consumer);
+  const std::uint32_t to = load(socket_.fill.producer);
+  const auto n = static_cast<std::uint32_t>(stock);
+  std::size_t taken = 0;
+  for (std::uint32_t i = 0; i < n; ++i) {
+    const xdp_desc& descriptor = *xsk_ring_cons__rx_desc(&socket_.rx, from + i);
+    if (take(descriptor, fresh[i])) {
+      out[taken++] = fresh[i];
+    } else {
+      pool_.free(&fresh[i], 1);
+      ++dropped_;
+    }
+    *xsk_ring_prod__fill_addr(&socket_.fill, to + i) = xsk_umem__extract_addr(descriptor.addr);
+  }
+  // In this order: UmemFrames::take_over().
+  store(socket_.fill.producer, to + n);
+  store(socket_.rx.consumer, from + n);
+  // A card that ran out of frames.
+  if (xsk_ring_prod__needs_wakeup(&socket_.fill) != 0)
+    system_call(SYS_recvfrom, socket_.fd, 0, 0, MSG_DONTWAIT, 0, 0);
+  return taken;
+}
+
+std::uint64_t AfXdpPort::rx_dropped() const {
+  xdp_statistics lost{};
+  socklen_t size = sizeof lost;
+  if (system_call(SYS_getsockopt, socket_.fd, SOL_XDP, XDP_STATISTICS, reinterpret_cast<long>(&lost),
+                  reinterpret_cast<long>(&size)) < 0)
+    return dropped_;
+  return dropped_ + lost.rx_dropped + lost.rx_ring_full;
+}
+
+// --- sending
+
+std::uint32_t AfXdpPort::unsent() const { return load(socket_.tx.producer) - load(socket_.tx.consumer); }
+
+void AfXdpPort::put(const Packet& p, std::uint32_t place) {
+  const std::uint32_t frame = free_.back();
+  free_.pop_back();
+  frames_.mark_sent(frame, place);
+  const std::uint64_t address = frames_.address(frame);
+  memcpy(socket_.area + address + frames_.send_offset(), p.data, p.len);
+  *xsk_ring_prod__tx_desc(&socket_.tx, place) = {
+      address | std::uint64_t{frames_.send_offset()} << XSK_UNALIGNED_BUF_OFFSET_SHIFT, p.len, 0};
+}
+
+// The kernel sends 32 at a time. What it has no room for stays in the ring for the next time.
+void AfXdpPort::kick() const {
+  for (std::uint32_t left = unsent() / 32 + 1; left > 0; --left) {
+    if (system_call(SYS_sendto, socket_.fd, 0, 0, MSG_DONTWAIT, 0, 0) >= 0) return;
+    if (errno != EAGAIN && errno != EBUSY) return;
+  }
+}
+
+std::size_t AfXdpPort::tx(Packet* const* packets, std::size_t n) {
+  frames_.collect(free_);
+  const std::uint32_t first = load(socket_.tx.producer);
+  std::uint32_t place = first;
+  std::size_t taken = 0;
+  while (taken < n) {
+    Packet* p = packets[taken];
+    if (p->len <= frames_.send_room()) [[likely]] {
+      if (free_.empty() || place - load(socket_.tx.consumer) >= socket_.tx.size) break;
+      put(*p, place++);
+    }
+    ++taken;
+    if ((p->flags & kKeep) == 0) p->pool->free(&p, 1);
+  }
+  store(socket_.tx.producer, place);
+  if (unsent() > 0) kick();
+  return taken;
+}
+
+void AfXdpPort::service(Time now) {
+  if (now < next_control_) return;
+  next_control_ = now + milliseconds(1);
+  if (unsent() > 0) kick();
+}
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,32 @@
+// The program on an interface that gives every frame to the AF_XDP socket of its queue.
+#pragma once
+
+#include <string>
+
+namespace mtcp::stack::dpdk {
+
+// Whether this process may do so: false and `message` if the kernel has no AF_XDP, or refuses it.
+bool may_use_xdp(const std::string& interface, std::string& message);
+
+// Attached by a link (kernel 5.9), so that it is on the interface as long as a process has the link's
+// descriptor: those that this one forks included, and not a moment longer however they end. No file, no
+// mounted bpffs, nothing pinned.
+class XdpProgram {
+ public:
+  XdpProgram() = default;
+  ~XdpProgram() { detach(); }
+  XdpProgram(const XdpProgram&) = delete;
+  XdpProgram& operator=(const XdpProgram&) = delete;
+
+  // For the sockets that there are (xsks()), all on this interface. False and `message` if it cannot be
+  // attached. What a program that died has left there is taken off: the sockets have been bound, so that
+  // nobody uses it any more.
+  bool attach(const std::string& interface, std::string& message);
+  // Other processes that have it keep it.
+  void detach();
+
+ private:
+  int link_ = -1;
+};
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,33 @@
+// AF_XDP sockets as DPDK's af_xdp driver gets them (redirect_xdp.map), in place of libxdp's.
+//
+// The driver wants sockets and their memory; libxdp would also load a program from a file, which may not be
+// there, through pins in a file system that may not be mounted, and leave it on the interface when the
+// process is killed. And libelf, which it stands on, cannot be linked into a shared object. What goes on the
+// interface is in xdp_program.hh.
+#pragma once
+
+#include <xdp/xsk.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace mtcp::stack::dpdk {
+
+// A socket, its memory (UMEM) and its four rings, as the driver had them made. The same in each process after
+// a fork. (Documentation/networking/af_xdp.rst)
+struct Xsk {
+  int fd = -1;
+  std::uint32_t ifindex = 0, queue = 0;
+  // Frames follow each other in `area`, `frame_size` bytes each. The kernel calls one by its offset there.
+  std::byte* area = nullptr;
+  std::uint64_t size = 0;
+  std::uint32_t frame_size = 0, headroom = 0;
+  xsk_ring_prod fill{}, tx{};
+  xsk_ring_cons completion{}, rx{};
+};
+// In the order in which they were made: queue 0 first.
+[[nodiscard]] std::span<Xsk* const> xsks();
+
+}  // namespace mtcp::stack::dpdk
