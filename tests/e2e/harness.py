@@ -270,10 +270,10 @@ class Context:
         path.write_text(f"{device}{interface}{more}")
         return path
 
-    def veth(self, stack="server", more="", device="", offloads=()):
-        """(server, client): two namespaces and a veth pair; the `stack` end runs under the shim over af_packet, unless this
-        is a run on the kernel, where both ends have kernel addresses. `offloads`: the ends whose interface has all that it
-        has by itself; without, frames on the wire are whole and at most an MTU long."""
+    def veth(self, stack="server", more="", device="", driver="af_packet", offloads=()):
+        """(server, client): two namespaces and a veth pair; the `stack` end runs under the shim over af_packet or af_xdp,
+        unless this is a run on the kernel, where both ends have kernel addresses. `offloads`: the ends whose interface has all
+        that it has by itself; without, frames on the wire are whole and at most an MTU long."""
         sides = {}
         spaces = {end: self.namespace(end[0]) for end in ("server", "client")}
         # Never in this machine's own namespace, so that nothing of it can stay behind there.
@@ -287,7 +287,7 @@ class Context:
             space.run("ip", "link", "set", "wire", "up")
             config = None
             if end == stack and not self.on_kernel:
-                config = self.write_config("net_af_packet0,iface=wire", address, more, device)
+                config = self.write_config(f"net_{driver}0,iface=wire", address, more, device)
             else:
                 space.run("ip", "address", "add", f"{address}/24", "dev", "wire")
             sides[end] = Side(self, space, address, config)

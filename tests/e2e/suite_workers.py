@@ -18,9 +18,9 @@ PYTHON = "/usr/bin/python3"
 PID = 'location = /pid { add_header Connection-Id $connection; return 200 "$pid\\n"; }'
 
 
-def serve(context, workers, queues, **options):
+def serve(context, workers, queues, driver="af_packet", **options):
     """(nginx, client side): `workers` workers on a device with `queues` queues."""
-    server, client = context.veth(device=f"queues = {queues}\n")
+    server, client = context.veth(device=f"queues = {queues}\n", driver=driver)
     nginx = Nginx(server, workers=workers, server=PID, **options).start()
     wait_until(lambda: len(nginx.workers()) == workers, 10, f"{workers} workers")
     return nginx, client
@@ -101,14 +101,14 @@ def resident(pid):
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) / 1024
 
 
-def reload_test(name, **options):
+def reload_test(name, queues=2, **options):
     """Nobody may notice a reload but by the close of an idle connection: not with a connection per request, and not on
     kept ones."""
 
     @test(name)
     def run(context):
         rounds = 30 if context.long else 5
-        nginx, client = serve(context, 2, 2, **options)
+        nginx, client = serve(context, 2, queues, **options)
         wait_until(lambda: get(client, f"{nginx.url}/hello") == "hello\n", 10, "an answer")
         before = {pid: (descriptors(pid), resident(pid)) for pid in nginx.all_pids()}
         load = start_flows(client, "load", nginx, "/k8", rounds + 2, 8, 8)
@@ -201,10 +201,9 @@ def check_kill(failures, pid, when, new_pids, slack):
         expect(failure["time"] - when < 2.5, f"told {failure['time'] - when:.1f} s after the death of {pid}")
 
 
-@test("workers-killed-under-load")
-def killed(context):
+def kill_under_load(context, queues, driver):
     rounds, pause = (50, 1.2) if context.long else (8, 1.2)
-    nginx, client = serve(context, 2, 2)
+    nginx, client = serve(context, 2, queues, driver)
     expect_no_failure(flows(client, "spread", nginx, "/pid", 100, 10), 100)
     before = free_packets(context, nginx.workers()) if nginx.side.on_stack else None
     watch = start_flows(client, "watch", nginx, "/pid", rounds * (pause + 2) + 20, 40, 8)
@@ -244,6 +243,11 @@ def check_successors(result, kills, successors):
     took = [result["first"].get(str(pid), float("inf")) - when for (when, _), pid in zip(kills, successors)]
     expect(max(took) < 1, f"new workers served {sorted(took)[-3:]} s after the deaths of the old ones")
     expect(sorted(took)[len(took) // 2] < 0.2, f"new workers served {sorted(took)} s after the deaths of the old ones")
+
+
+@test("workers-killed-under-load")
+def killed(context):
+    kill_under_load(context, 2, "af_packet")
 
 
 @test("workers-proxy-across-the-wire")
@@ -288,7 +292,11 @@ def idle(context):
 
 @test("workers-second-program-is-refused", shim_only=True)
 def second_program(context):
-    nginx, client = serve(context, 2, 2)
+    refuse_second_program(context, 2, "af_packet")
+
+
+def refuse_second_program(context, queues, driver):
+    nginx, client = serve(context, 2, queues, driver)
     get(client, f"{nginx.url}/hello")
     load = start_flows(client, "load", nginx, "/k8", 4, 4, 4)
     time.sleep(1)
