@@ -45,6 +45,16 @@ def offloads(context):
     nginx.stop()
 
 
+@test("af_xdp-clients")
+def clients(context):
+    server, client = context.veth(stack="client", driver="af_xdp")
+    nginx = Nginx(server).start()
+    expect_files(client, nginx.url, ["empty", "one", "k64", "m10"])
+    expect_wrk(client, f"{nginx.url}/k8", seconds=1, connections=16)
+    expect_wrk(client, f"{nginx.url}/s64", seconds=1, connections=16, more=["-H", "Connection: close"])
+    nginx.stop()
+
+
 share_test("af_xdp-workers-2", 2, 1, driver="af_xdp")
 share_test("af_xdp-workers-4-reuseport", 4, 1, driver="af_xdp", listen_options="reuseport")
 reload_test("af_xdp-reload-under-load", queues=1, driver="af_xdp")
