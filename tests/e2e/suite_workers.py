@@ -201,6 +201,13 @@ def check_kill(failures, pid, when, new_pids, slack):
         expect(failure["time"] - when < 2.5, f"told {failure['time'] - when:.1f} s after the death of {pid}")
 
 
+def successor(nginx, old):
+    """The one of two workers that was not there before; None if there is none. Looks once: a dead one may vanish between
+    two looks."""
+    now = set(nginx.workers())
+    return (now - set(old)).pop() if len(now) == 2 and now != set(old) else None
+
+
 def kill_under_load(context, queues, driver):
     rounds, pause = (50, 1.2) if context.long else (8, 1.2)
     nginx, client = serve(context, 2, queues, driver)
@@ -214,8 +221,7 @@ def kill_under_load(context, queues, driver):
         victim = old[i % 2]
         kills.append((time.monotonic(), victim))
         kill(victim, signal.SIGKILL)
-        wait_until(lambda old=old: len(nginx.workers()) == 2 and set(nginx.workers()) != set(old), 10, "a new worker")
-        successors.append((set(nginx.workers()) - set(old)).pop())
+        successors.append(wait_until(lambda old=old: successor(nginx, old), 10, "a new worker"))
         time.sleep(max(0.0, kills[-1][0] + pause - time.monotonic()))
     time.sleep(1)
     watch.signal(signal.SIGTERM)
