@@ -55,8 +55,11 @@ int Process::keep_high(int fd) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   const int top = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, static_cast<rlim_t>(files.size())));
-  int high = top - kReservedRange > fd ? kernel.fcntl(fd, F_DUPFD_CLOEXEC, top - kReservedRange) : -EINVAL;
-  if (high >= files.size()) {  // the range is full: it stays where it is
+  // A server with many children has many: then the range grows downwards. A low number would be in the way of a dup2.
+  int high = -EMFILE;
+  for (int range = kReservedRange; high < 0 && range <= top / 2 && top - range > fd; range *= 2) {
+    high = kernel.fcntl(fd, F_DUPFD_CLOEXEC, top - range);
+    if (high < files.size()) continue;
     kernel.close(high);
     high = -EMFILE;
   }

@@ -48,6 +48,34 @@ TEST_CASE("shared: eight children at a time", "[shared]") {
   for (auto& c : children) REQUIRE(c->wait() == 0);
 }
 
+TEST_CASE("shared: with many children about, a child has all low numbers for itself", "[shared]") {
+  const Fd l = listener();
+  std::vector<Fd> clients;
+  std::vector<std::unique_ptr<Child>> children;
+  for (int i = 0; i < 40; ++i) {
+    Pair pair = connected_pair_via(l);
+    children.push_back(std::make_unique<Child>([&] {
+      pair.client.reset();
+      clients.clear();
+      return echo_until_end(pair.server);
+    }));
+    pair.server.reset();
+    REQUIRE(send_all(pair.client, "x"));
+    REQUIRE(receive_exactly(pair.client, 1) == "x");
+    clients.push_back(std::move(pair.client));
+  }
+  Pair pair = connected_pair_via(l);
+  REQUIRE(in_child([&] {
+            for (int n = 3; n < 200; ++n) {
+              if (n != pair.server && ::dup2(pair.server, n) != n) return n;
+            }
+            return send_all(198, "y") ? 0 : 1;
+          }) == 0);
+  REQUIRE(receive_exactly(pair.client, 1) == "y");
+  clients.clear();
+  for (auto& c : children) REQUIRE(c->wait() == 0);
+}
+
 TEST_CASE("shared: a child of a child serves after both parents have closed it", "[shared]") {
   Pair pair = connected_pair();
   Child child([&] {
