@@ -75,6 +75,9 @@ int stop_listening(Process& process, Socket& s);
 // shutdown() of a socket in SYN-SENT: not connected, as before. 0.
 int abandon_connect(Process& process, Socket& s);
 
+// setsockopt(2) of this socket. 0 or -errno.
+int set_option(Process& process, Socket& s, int level, int name, const void* v, socklen_t n);
+
 // Tells the kernel socket the options that it does not know of yet. 0 or the first -errno (the rest is tried,
 // too).
 int replay_options(Process& process, Socket& s);

@@ -22,7 +22,7 @@
 
 namespace mtcp::intercept {
 
-inline constexpr std::uint32_t kEngineAbi = 3;
+inline constexpr std::uint32_t kEngineAbi = 4;
 
 // Whose a descriptor is. One byte per descriptor, in the shim; read relaxed on every call, written by the
 // engine.
@@ -75,6 +75,20 @@ struct Services {
   // should have its signals blocked.
   void (*internal_thread)() = nullptr;
 };
+
+// A file action of posix_spawn(3), as far as it matters to descriptors.
+struct SpawnAction {
+  enum class Kind : std::uint8_t {
+    dup2,        // `fd` becomes `to`, too
+    close,       // `fd` is closed, or something else is opened in its place
+    close_from,  // and all that are higher
+  };
+  Kind kind = Kind::close;
+  int fd = -1;
+  int to = -1;
+};
+
+struct Start;  // a program that is being started; the engine's
 
 class Engine {
  public:
@@ -129,6 +143,10 @@ class Engine {
   virtual void
   before_exec() = 0;  // sets FD_CLOEXEC on what must not leak, clears it where the application wants it open
   virtual void after_failed_exec() = 0;
+  // libc is about to make a child, of which nothing is seen, and to start a program in it. after_spawn() follows, with
+  // what before_spawn() has returned and whether there is a child now. `for_long`: the call goes on while the program runs.
+  virtual Start* before_spawn(const SpawnAction* actions, std::size_t n, bool for_long) = 0;
+  virtual void after_spawn(Start* start, bool made) = 0;
   virtual void before_privileges() = 0;  // setuid and kin are about to happen
   // exit and _exit: sends what is queued (FIN, RST as the kernel would). After the application's atexit
   // functions and after all static destructors, which may still use sockets: so the engine has none of its

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <cstring>
 #include <utility>
 
 #include "intercept/clock.hh"
@@ -79,12 +80,13 @@ std::int16_t Heritage::after_fork_in_child(int to_parent) {
   return static_cast<std::int16_t>(channels_.size() - 1);
 }
 
-int Heritage::ask(int channel, const Request& request) {
+// The owner's answer: 0 or -errno; `passed` is the descriptor that came along, or -1.
+int Heritage::ask(int channel, const Request& request, int& passed) {
+  passed = -1;
   const stack::Time until = now() + kOwnerPatience;
   if (const int error = send_to_owner(process_, channel, &request, 1, until); error != 0) return error;
   for (;;) {
     Descriptor answer;
-    int passed = -1;
     const ssize_t got = receive_message(process_.kernel, channel, &answer, sizeof answer, passed);
     if (got == -EAGAIN) {
       if (!wait_for_owner(process_, channel, POLLIN, until)) return -ETIMEDOUT;
@@ -92,26 +94,39 @@ int Heritage::ask(int channel, const Request& request) {
     }
     if (got < 0) return static_cast<int>(got);
     if (got == 0) return -ECONNRESET;  // the owner is gone
-    if (answer.serial == request.serial) return passed >= 0 ? passed : answer.error;
+    if (answer.serial == request.serial) return answer.error;
     if (passed >= 0) process_.kernel.close(passed);  // the answer to a question that was given up
   }
 }
 
 int Heritage::claim(Socket& s) {
   tell_closed();
-  int user = -ENOTCONN;
+  int error = -ENOTCONN, user = -1;
   if (s.channel >= 0 && channels_[static_cast<std::size_t>(s.channel)] >= 0) {
-    user = ask(channels_[static_cast<std::size_t>(s.channel)], {.fd = s.fd, .serial = s.serial});
+    error = ask(channels_[static_cast<std::size_t>(s.channel)], {.fd = s.fd, .serial = s.serial}, user);
   }
   if (user >= 0) {
-    const int error = become_relayed(process_, s, user);
+    error = become_relayed(process_, s, user);
     process_.kernel.close(user);
     return error;
   }
-  log(LogLevel::warning, "descriptor %d: its owner gives no access to the connection: error %d", s.fd, -user);
+  if (error == 0) error = -EMFILE;  // it was sent, and there was no room for it here
+  log(LogLevel::warning, "descriptor %d: its owner gives no access to the connection: error %d", s.fd, -error);
   s.state = Socket::State::dead;
-  s.error = user == -ECONNRESET ? stack::Errc::connection_reset : stack::Errc::ok;
+  s.error = error == -ECONNRESET ? stack::Errc::connection_reset : stack::Errc::ok;
   return -ENOTCONN;
+}
+
+void Heritage::tell_option(const Socket& s, int level, int name, const void* v, std::size_t n) {
+  if (s.channel < 0 || n > Request::kOptionRoom) return;
+  tell_closed();
+  const int channel = channels_[static_cast<std::size_t>(s.channel)];
+  Request request{.kind = Request::Kind::option, .fd = s.fd, .serial = s.serial, .level = level, .name = name,
+                  .size = static_cast<std::uint32_t>(n)};
+  std::memcpy(request.value, v, n);
+  int passed = -1;
+  if (ask(channel, request, passed) == -ETIMEDOUT)
+    log(LogLevel::warning, "the owner of a connection does not listen to its options");
 }
 
 void Heritage::closed(const Socket& s) {

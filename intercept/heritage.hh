@@ -29,13 +29,15 @@ class Heritage {
 
   // A foreign socket is about to be used: State::relayed afterwards, or dead. 0 or -errno.
   int claim(Socket& s);
+  // An option of a socket in State::relayed has been set: its owner is to do the same.
+  void tell_option(const Socket& s, int level, int name, const void* v, std::size_t n);
   // The last descriptor of a foreign socket has been closed. The owner is told by tell_closed(), at the
   // latest.
   void closed(const Socket& s);
   void tell_closed();
 
  private:
-  int ask(int channel, const Request& request);
+  int ask(int channel, const Request& request, int& passed);
 
   Process& process_;
   std::vector<int> channels_;         // to the owners; -1: gone

@@ -1,4 +1,4 @@
-// fork, exec, the loss of privileges, exit.
+// fork, the loss of privileges, exit.
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
@@ -40,38 +40,14 @@ void disown(Socket& s, std::int16_t channel) {
   if (s.state == Socket::State::stream) {
     s.state = Socket::State::foreign;
     s.channel = channel;
+  } else if (s.state == Socket::State::relayed && s.channel < 0) {
+    s.channel = channel;  // for its options
   }
   s.connection = nullptr;
   s.listener = nullptr;
   s.shared = s.state == Socket::State::listening;
   s.wanted = s.watched = s.attention = false;
   s.holds = s.callers = 0;  // the threads that were inside a call are not here
-}
-
-// Whether a descriptor is to be open in the program that exec starts: as a bound or fresh kernel socket, or as the end of
-// a relay. A connection is not: it belongs to this process's stack.
-bool survives_exec(const Socket& s) {
-  return s.state == Socket::State::undecided || s.state == Socket::State::listening ||
-         s.state == Socket::State::relayed;
-}
-
-// A connection of a parent that this process means the next program to have gets its relay now.
-void claim_for_exec(Process& process) {
-  if (process.heritage.empty()) return;
-  for (int fd = 0; fd < process.files.end(); ++fd) {
-    Socket* s = process.files.socket(fd);
-    if (s == nullptr || s->state != Socket::State::foreign) continue;
-    const File& file = process.files[fd];
-    if (!file.close_on_exec && (fd <= 2 || file.meant_for_exec)) claim_if_foreign(process, *s);
-  }
-}
-
-void set_close_on_exec(Process& process, bool as_application_wants) {
-  for (int fd = 0; fd < process.files.end(); ++fd) {
-    const Socket* s = process.files.socket(fd);
-    if (s == nullptr || process.files[fd].close_on_exec || !survives_exec(*s)) continue;
-    (void)process.kernel.fcntl(fd, F_SETFD, as_application_wants ? 0 : FD_CLOEXEC);
-  }
 }
 
 // What the peers have not acknowledged yet, and who has not got our FIN.
@@ -206,19 +182,7 @@ void Process::after_fork(bool child) {
   attended.clear();
   forget_waits();
   pool.clear();
-}
-
-// In the child of a vfork this is the parent's memory: only the kernel's flags, which are the child's own,
-// change.
-void Process::before_exec() {
-  std::unique_lock guard(lock);
-  if (::getpid() == pid) claim_for_exec(*this);
-  set_close_on_exec(*this, true);
-}
-
-void Process::after_failed_exec() {
-  std::unique_lock guard(lock);
-  set_close_on_exec(*this, false);
+  starts = 0;
 }
 
 void Process::before_privileges() {

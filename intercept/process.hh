@@ -69,11 +69,14 @@ class Process final : public Engine {
   int select(int n, fd_set* r, fd_set* w, fd_set* x, const timespec* timeout, const sigset_t* mask) override;
   // --- rights.cc
   void pass_descriptors(const msghdr* m) override;
+  // --- exec.cc
+  void before_exec() override;
+  void after_failed_exec() override;
+  Start* before_spawn(const SpawnAction* actions, std::size_t n, bool for_long) override;
+  void after_spawn(Start* start, bool made) override;
   // --- life.cc
   void before_fork() override;
   void after_fork(bool child) override;
-  void before_exec() override;
-  void after_failed_exec() override;
   void before_privileges() override;
   void at_exit() override;
   void dying() override;
@@ -172,6 +175,7 @@ class Process final : public Engine {
   Relay relay{*this};           // connections that other processes have, too
   Heritage heritage{*this};     // and those of others that this process has
   std::uint64_t next_serial = 0;   // Socket::serial of the next connection
+  int starts = 0;                  // calls of exec and posix_spawn in progress: FD_CLOEXEC is as the application wants it
   std::uint64_t conversions = 0;   // how often a socket has become State::relayed: who waits looks again
   std::unique_ptr<Instance> instance;
   std::unique_ptr<stack::Device> device;

@@ -53,6 +53,8 @@ void Relay::after_fork_in_parent() {
 
 int Relay::after_fork_in_child() {
   close_internal(process_, fork_ends_[0]);
+  for (Offer& o : offers_) withdraw(o);
+  offers_.clear();
   for (auto& [channel, child] : children_) close_internal(process_, child.channel);
   for (auto& [serial, r] : relayed_) {
     close_internal(process_, r->pump);
@@ -140,12 +142,17 @@ void Relay::serve_child(int channel) {
 }
 
 void Relay::answer(Child& child, const Request& request) {
-  if (request.kind == Request::Kind::use) {
-    const int user = descriptor_for(request);
-    const Descriptor reply{.serial = request.serial, .error = std::min(user, 0)};
+  const bool is_option = request.kind == Request::Kind::option;
+  if (is_option || request.kind == Request::Kind::use) {
+    if (is_option)
+      set_option(request.serial, request.level, request.name, request.value,
+                 std::min<std::size_t>(request.size, sizeof request.value));
+    const int user = is_option ? -1 : descriptor_for(request);
+    const Descriptor reply{.serial = request.serial, .error = is_option ? 0 : std::min(user, 0)};
     // It fails only if the child is gone, which its channel's end will tell.
     (void)send_message(process_.kernel, child.channel, &reply, sizeof reply, user);
   }
+  if (is_option) return;
   child.settled.insert(request.serial);
   if (const auto r = relayed_.find(request.serial); r != relayed_.end()) drop_if_unheld(*r->second);
 }
@@ -181,6 +188,7 @@ Socket* Relay::find(const Request& request) {
 }
 
 bool Relay::held(std::uint64_t serial) const {
+  if (offered(serial)) return true;
   for (const auto& [channel, child] : children_) {
     if (serial < child.born && !child.settled.contains(serial)) return true;
   }
@@ -188,6 +196,18 @@ bool Relay::held(std::uint64_t serial) const {
 }
 
 // --- connections
+
+const Socket* Relay::relayed_socket(std::uint64_t serial) const {
+  const auto r = relayed_.find(serial);
+  return r == relayed_.end() ? nullptr : r->second->socket;
+}
+
+void Relay::set_option(std::uint64_t serial, int level, int name, const void* v, std::size_t n) {
+  const auto r = relayed_.find(serial);
+  if (r == relayed_.end()) return;
+  // Whoever set it has been told whether it is right.
+  (void)mtcp::intercept::set_option(process_, *r->second->socket, level, name, v, static_cast<socklen_t>(n));
+}
 
 // The connection leaves `s` and belongs to a socket that no descriptor refers to.
 Relayed& Relay::take(Socket& s) {
@@ -224,9 +244,24 @@ int Relay::relay(Socket& s) {
   return error;
 }
 
+int Relay::make_pair(const Socket& s, int (&ends)[2]) {
+  if (const int error = internal_pair(process_, SOCK_STREAM, ends); error != 0) return error;
+  const char first_left = 0;  // see relay_pump.cc
+  (void)process_.kernel.write(ends[1], &first_left, 1);
+  // The pump's own end stays non-blocking; theirs is as the application had it.
+  (void)process_.kernel.fcntl(ends[1], F_SETFL, O_RDWR | (s.nonblocking ? O_NONBLOCK : 0));
+  if (s.write_shut) (void)process_.kernel.shutdown(ends[0], SHUT_RD);  // already before it was shared
+  return 0;
+}
+
 int Relay::open_pair(Relayed& r) {
   int ends[2];
-  if (const int error = internal_pair(process_, SOCK_STREAM, ends); error != 0) return error;
+  if (Offer* o = offer_of(r.serial); o != nullptr && o->pump >= 0) {
+    ends[0] = std::exchange(o->pump, -1);
+    ends[1] = std::exchange(o->user, -1);
+  } else if (const int error = make_pair(*r.socket, ends); error != 0) {
+    return error;
+  }
   r.pump = ends[0];
   r.user = ends[1];
   by_pump_[r.pump] = &r;
@@ -236,16 +271,11 @@ int Relay::open_pair(Relayed& r) {
     close_internal(process_, r.user);
     return error;
   }
+  r.users_ended = r.socket->write_shut;
   // The bytes come in the pieces in which the users wrote them, and they can't reach TCP_NODELAY from where
   // they are.
   r.socket->options.nodelay = true;
   process_.instance->worker().set_options(*r.socket->connection, r.socket->options, now());
-  // The pump's own end stays non-blocking; theirs is as the application had it.
-  (void)process_.kernel.fcntl(r.user, F_SETFL, O_RDWR | (r.socket->nonblocking ? O_NONBLOCK : 0));
-  if (r.socket->write_shut) {  // already before it was shared
-    (void)process_.kernel.shutdown(r.pump, SHUT_RD);
-    r.users_ended = true;
-  }
   pumps_.store(pumps_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   process_.instance->stats().add(stack::Counter::relayed_connections);
   note_ready(r);

@@ -5,12 +5,16 @@
 // belongs to any more.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "intercept/relay_channel.hh"
 #include "intercept/watch.hh"
@@ -30,6 +34,8 @@ struct Relayed : Watcher {
   int user = -1;             // the others' end, as long as somebody may still ask for it
   bool readable = false;     // the pump's end may have bytes
   bool wants_out = false;    // the pump's end is full; the kernel tells when it is not
+  bool byte_left = true;     // one that has been dealt with is in the pump's end: see relay_pump.cc
+  bool users_ending = false; // the pump's end has shown that nobody will write any more
   bool users_ended = false;  // they have shut down their sending, or are gone
   bool peer_ended = false;   // and they have been told that the peer has
   bool users_deaf = false;   // they do not receive any more: what comes is discarded
@@ -69,6 +75,17 @@ class Relay {
   void keep(Socket& s);
   // A second process is about to have it: makes `s` (a stream) State::relayed. 0 or -errno.
   int relay(Socket& s);
+  // --- posix_spawn (relay_spawn.cc)
+  // A program is being started that is to have `s` (a stream). False: it can't.
+  [[nodiscard]] bool offer(Socket& s);
+  [[nodiscard]] bool offered(std::uint64_t serial) const;
+  // The end of what offer() has begun: the program has it now, or there is none.
+  void settle(std::uint64_t serial, bool made);
+
+  // An option of a relayed connection has been set: it becomes the connection's, if it is of this process.
+  void set_option(std::uint64_t serial, int level, int name, const void* v, std::size_t n);
+  // A relayed connection of this process, or null.
+  [[nodiscard]] const Socket* relayed_socket(std::uint64_t serial) const;
   // The process is at its end, its own descriptors are closed: returns when no other process uses its
   // connections. One that no child has begun to use within a second is closed.
   void finish();
@@ -83,6 +100,16 @@ class Relay {
         settled;  // ... but these, which it has closed or asked for, or never got
   };
 
+  // A pair whose users' end is behind the numbers of a connection while programs are being started.
+  struct Offer {
+    std::uint64_t serial = 0;
+    int pump = -1, user = -1;  // -1: the connection's relay has them
+    int behind = -1;           // the kernel socket that belongs there
+    unsigned starts = 0;       // of programs that are to have it
+  };
+
+  Offer* offer_of(std::uint64_t serial);
+  void withdraw(Offer& o);
   int watch(int fd, std::uint32_t events);
   void add_child(int channel, std::uint64_t born, std::unordered_set<std::uint64_t> settled);
   void end_child(int channel);
@@ -91,6 +118,7 @@ class Relay {
   int descriptor_for(const Request& request);
   Socket* find(const Request& request);
   Relayed& take(Socket& s);
+  int make_pair(const Socket& s, int (&ends)[2]);
   int open_pair(Relayed& r);
   void drop_if_unheld(Relayed& r);
   void drop(Relayed& r);
@@ -100,7 +128,9 @@ class Relay {
   void pump(Relayed& r);
   bool to_users(Relayed& r);
   bool from_users(Relayed& r);
+  std::size_t take_from_users(Relayed& r, std::size_t fresh, std::span<iovec> pieces);
   bool end_of_users(Relayed& r);
+  int look_at_users(Relayed& r);  // what poll says of the pump's end
   void pump_event(Relayed& r, std::uint32_t events);
   void want_out(Relayed& r, bool on);
 
@@ -111,6 +141,7 @@ class Relay {
   std::unordered_map<int, Child> children_;                              // by channel
   std::unordered_map<std::uint64_t, std::unique_ptr<Relayed>> relayed_;  // by serial
   std::unordered_map<int, Relayed*> by_pump_;
+  std::vector<Offer> offers_;
   stack::IntrusiveList<Relayed, &Relayed::ready_hook> ready_;
   std::unique_ptr<std::byte[]> buffer_;
 };

@@ -20,13 +20,18 @@ struct Request {
     use,     // it wants to read or write it: answered by a Descriptor
     closed,  // it has closed its last descriptor without having used it
     forked,  // it has a child in turn, which has what it has; the child's channel is passed along
+    option,  // setsockopt(2) of a connection that it uses: answered, so that what it writes next comes after it
   };
+  static constexpr std::size_t kOptionRoom = 16;
   Kind kind = Kind::use;
   std::int32_t fd = -1;      // the owner's descriptor when it forked: where to look first
   std::uint64_t serial = 0;  // Socket::serial
+  std::int32_t level = 0, name = 0;
+  std::uint32_t size = 0, reserved = 0;
+  std::byte value[kOptionRoom] = {};
 };
 
-// The answer to Request::use: the descriptor is passed along if there is no error.
+// The answer to Request::use, along with which the descriptor is passed if there is no error; and to Request::option.
 struct Descriptor {
   std::uint64_t serial = 0;
   std::int32_t error = 0;  // -errno

@@ -1,7 +1,14 @@
 // The bytes of a relayed connection, both ways. Every function that says bool: false if the relay is gone.
+//
+// One byte from the users that has been dealt with is left in the pump's end. If that is closed so, they get
+// ECONNRESET, which is what they are to see of a reset by the peer, and of a sudden end of this process (unix(7)
+// does not say it; Linux does so since 2.6). The first is put there when the pair is made. It must be of a short
+// message, because the whole message counts against the users' SO_SNDBUF for so long; after a long one there is none
+// until the next short one.
 #include <errno.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
@@ -16,11 +23,13 @@ namespace {
 constexpr std::size_t kAtOnce = 65536;  // bytes in one step
 constexpr int kSteps = 16;              // of one connection before others have their turn
 constexpr std::size_t kPieces = 64;     // packets that one step fills
+constexpr std::size_t kShort = 512;     // bytes that have come together of which the last is left
 
 }  // namespace
 
 void Relay::pump_event(Relayed& r, std::uint32_t events) {
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) r.readable = true;
+  if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) r.users_ending = true;
   if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0 && r.wants_out) want_out(r, false);
   note_ready(r);
 }
@@ -58,7 +67,7 @@ bool Relay::to_users(Relayed& r) {
     const auto got = worker.receive(c, {&whole, 1}, {.peek = true}, now());
     if (!got) {
       if (got.error() == stack::Errc::would_block) return true;
-      drop(r);  // reset: the users see the end of the stream, and EPIPE
+      drop(r);  // reset, and so it looks to the users
       return false;
     }
     if (*got == 0) {
@@ -79,7 +88,10 @@ bool Relay::to_users(Relayed& r) {
       }
       r.users_deaf = sent < 0;
       if (sent >= 0) taken = static_cast<std::size_t>(sent);
-      if (r.users_deaf) r.readable = true;  // are they gone altogether?
+      if (r.users_deaf) {  // are they gone altogether?
+        r.readable = true;
+        (void)look_at_users(r);
+      }
     }
     // All users gone: what is left unread makes the connection's close a reset, as in Linux.
     if (r.users_deaf && !from_users(r)) return false;
@@ -98,8 +110,16 @@ bool Relay::from_users(Relayed& r) {
       note_ready(r);
       return true;
     }
-    std::array<iovec, kPieces> pieces;
-    const auto lent = worker.reserve(c, kAtOnce, pieces, now());
+    int queued = 0;
+    (void)process_.kernel.ioctl(r.pump, FIONREAD, &queued);
+    const std::size_t fresh = static_cast<std::size_t>(queued) - (r.byte_left ? 1 : 0);
+    if (fresh == 0) {
+      if (r.users_ending) return end_of_users(r);
+      r.readable = false;
+      return true;
+    }
+    std::array<iovec, kPieces + 1> pieces;  // the first is for the byte that was left
+    const auto lent = worker.reserve(c, std::min(kAtOnce, fresh), std::span(pieces).subspan(1), now());
     if (!lent) {
       if (lent.error() == stack::Errc::would_block) return true;  // until the peer has acknowledged something
       // Shut down for writing by whoever had it before, or reset, which the other direction will show.
@@ -108,39 +128,61 @@ bool Relay::from_users(Relayed& r) {
       r.readable = false;
       return true;
     }
-    const ssize_t got = process_.kernel.preadv(r.pump, pieces.data(), static_cast<int>(*lent), -1);
-    worker.commit(c, static_cast<std::size_t>(std::max<ssize_t>(got, 0)), false, now());
-    if (got == -EAGAIN) {
-      r.readable = false;
-      return true;
-    }
-    if (got < 0) {  // all of them have closed it, with something left unread
-      r.socket->connection = nullptr;
-      c.user = nullptr;
-      worker.abort(c, now());
-      drop(r);
-      return false;
-    }
-    if (got == 0) {
-      r.users_ended = true;
-      return end_of_users(r);
-    }
+    worker.commit(c, take_from_users(r, fresh, {pieces.data(), *lent + 1}), false, now());
   }
   return true;
+}
+
+// Reads into `pieces`, of which the first is free, what there is of `fresh` bytes. How many they have got.
+std::size_t Relay::take_from_users(Relayed& r, std::size_t fresh, std::span<iovec> pieces) {
+  std::array<std::byte, kShort> sink;
+  const std::size_t old = r.byte_left ? 1 : 0;
+  std::size_t room = 0;
+  for (iovec& v : pieces.subspan(1)) {
+    v.iov_len = std::min(v.iov_len, fresh - room);  // what comes in the meantime is for the next time
+    room += v.iov_len;
+  }
+  pieces[0] = {sink.data(), old};
+  const bool leave = fresh <= kShort && room == fresh;
+  msghdr m{};
+  m.msg_iov = pieces.data();
+  m.msg_iovlen = pieces.size();
+  const ssize_t got = process_.kernel.recvmsg(r.pump, &m, MSG_DONTWAIT | (leave ? MSG_PEEK : 0));
+  if (got < static_cast<ssize_t>(old)) return 0;
+  r.byte_left = leave;
+  if (leave) (void)process_.kernel.read(r.pump, sink.data(), static_cast<std::size_t>(got) - 1);
+  return static_cast<std::size_t>(got) - old;
 }
 
 // They will send nothing more: gone, or only half closed?
 bool Relay::end_of_users(Relayed& r) {
   r.readable = false;
-  pollfd p{r.pump, POLLIN, 0};
-  const timespec zero{};
-  (void)process_.kernel.ppoll(&p, 1, &zero, nullptr);
-  if ((p.revents & POLLHUP) != 0) {
+  r.users_ended = true;
+  const int events = look_at_users(r);
+  if ((events & POLLERR) != 0) {  // all of them have closed it, with something left unread
+    stack::Connection& c = *r.socket->connection;
+    r.socket->connection = nullptr;
+    c.user = nullptr;
+    process_.instance->worker().abort(c, now());
+    drop(r);
+    return false;
+  }
+  if ((events & POLLHUP) != 0) {
+    std::byte left;
+    if (r.byte_left) (void)process_.kernel.read(r.pump, &left, 1);  // it has ended well both ways
     drop(r);
     return false;
   }
   process_.instance->worker().shutdown(*r.socket->connection, false, true, now());
   return true;
+}
+
+int Relay::look_at_users(Relayed& r) {
+  pollfd p{r.pump, POLLIN | POLLRDHUP, 0};
+  const timespec zero{};
+  (void)process_.kernel.ppoll(&p, 1, &zero, nullptr);
+  r.users_ending |= (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+  return p.revents;
 }
 
 }  // namespace mtcp::intercept

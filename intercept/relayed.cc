@@ -12,14 +12,19 @@
 
 namespace mtcp::intercept {
 
-int become_relayed(Process& process, Socket& s, int user) {
+int put_behind(Process& process, Socket& s, int kernel_fd) {
   int result = 0;
   const int first = s.descriptors == 1 ? s.fd : 0;
   const int end = s.descriptors == 1 ? s.fd + 1 : process.files.end();
   for (int fd = first; fd < end; ++fd) {
     if (process.files.socket(fd) != &s) continue;
-    if (const int error = process.kernel.dup3(user, fd, O_CLOEXEC); error < 0) result = error;
+    if (const int error = process.kernel.dup3(kernel_fd, fd, O_CLOEXEC); error < 0) result = error;
   }
+  return result;
+}
+
+int become_relayed(Process& process, Socket& s, int user) {
+  const int result = put_behind(process, s, user);
   s.state = Socket::State::relayed;
   s.connection = nullptr;
   s.kernel_dirty = true;  // a closed one is no spare socket
@@ -66,7 +71,17 @@ ssize_t send_relayed(Process& process, const Socket& s, std::span<const iovec> v
   msghdr m{};
   m.msg_iov = const_cast<iovec*>(v.data());
   m.msg_iovlen = v.size();
-  return process.kernel.sendmsg(s.fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+  const ssize_t sent = process.kernel.sendmsg(s.fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent != -EPIPE) return sent;
+  const int error = take_relayed_error(process, s);  // TCP tells of a reset first
+  return error != 0 ? -error : sent;
+}
+
+int take_relayed_error(Process& process, const Socket& s) {
+  int error = 0;
+  socklen_t size = sizeof error;
+  (void)process.kernel.getsockopt(s.fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  return error;
 }
 
 ssize_t send_file_relayed(Process& process, const Socket& s, int in, off_t* offset, std::size_t n) {

@@ -86,7 +86,7 @@ int Process::close_now(int fd) {
     return kernel.close(fd);
   }
   const bool last = s->descriptors == 1;
-  const bool pooled = last && !s->kernel_dirty;
+  const bool pooled = last && !s->kernel_dirty && starts == 0;  // else FD_CLOEXEC may be off
   const int family = s->v6 ? AF_INET6 : AF_INET;
   if (!last && s->fd == fd) {
     // The other descriptors share the kernel socket: any of them can stand for it.

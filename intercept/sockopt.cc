@@ -14,6 +14,7 @@
 
 #include "intercept/call.hh"
 #include "intercept/errors.hh"
+#include "intercept/relayed.hh"
 #include "intercept/sockopt_table.hh"
 #include "intercept/tcp_info.hh"
 
@@ -73,6 +74,7 @@ int set_linger(Socket& s, const void* v, socklen_t n) {
 }
 
 int get_error(Process& process, Socket& s, void* v, socklen_t* n) {
+  if (s.state == Socket::State::relayed) return give(take_relayed_error(process, s), v, n);
   stack::Errc error = std::exchange(s.error, stack::Errc::ok);
   if (error == stack::Errc::ok && s.state == Socket::State::stream) {
     if (is_opening(*s.connection)) (void)retry_after_turn(process, s);
@@ -195,19 +197,30 @@ int replay_options(Process& process, Socket& s) {
   return error;
 }
 
+int set_option(Process& process, Socket& s, int level, int name, const void* v, socklen_t n) {
+  unsigned index = 0;
+  if (const OptionRow* row = find_option(level, name, index); row != nullptr) {
+    return set_row(process, s, *row, index, v, n);
+  }
+  const int error = set_structure(process, s, level, name, v, n);
+  if (error != -ENOTSUP) return error;
+  return set_in_kernel(process, s, level, name, v, n);
+}
+
 int Process::setsockopt(int fd, int level, int name, const void* v, socklen_t n) {
   std::unique_lock guard(lock);
   Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   if (static_cast<int>(n) < 0) return -EINVAL;
   if (v == nullptr && n > 0) return -EFAULT;
-  unsigned index = 0;
-  if (const OptionRow* row = find_option(level, name, index); row != nullptr) {
-    return set_row(*this, *s, *row, index, v, n);
+  // A child's own copy would only remember it.
+  if (s->channel >= 0) claim_if_foreign(*this, *s);
+  const int result = set_option(*this, *s, level, name, v, n);
+  if (result == 0 && s->state == Socket::State::relayed) {
+    relay.set_option(s->serial, level, name, v, n);
+    heritage.tell_option(*s, level, name, v, n);
   }
-  const int error = set_structure(*this, *s, level, name, v, n);
-  if (error != -ENOTSUP) return error;
-  return set_in_kernel(*this, *s, level, name, v, n);
+  return result;
 }
 
 int Process::getsockopt(int fd, int level, int name, void* v, socklen_t* n) {

@@ -77,8 +77,9 @@ void fill(tcp_info& out, const stack::ConnectionInfo& in) {
 int get_tcp_info(Process& process, const Socket& s, void* v, socklen_t* n) {
   tcp_info out{};
   out.tcpi_state = state_number(stack::State::closed);
-  if (s.state == Socket::State::stream) {
-    fill(out, process.instance->worker().info(*s.connection));
+  const Socket* hidden = s.state == Socket::State::relayed ? process.relay.relayed_socket(s.serial) : nullptr;
+  if (const Socket& has = hidden != nullptr ? *hidden : s; has.connection != nullptr) {
+    fill(out, process.instance->worker().info(*has.connection));
   } else if (s.state == Socket::State::foreign || s.state == Socket::State::relayed) {
     out.tcpi_state = state_number(stack::State::established);  // all that this process knows of it
   } else if (s.state == Socket::State::listening) {

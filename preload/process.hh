@@ -18,7 +18,7 @@ struct Process {
   std::atomic<bool> wrapping;              // handlers of signals are wrapped
   bool exited;                             // at_exit() has been called
   unsigned forks;                          // between the first ancestor and this process
-  pthread_mutex_t lock;                    // of loading and of sigaction()
+  pthread_mutex_t lock;                    // of loading, of sigaction() and of file actions (spawn.cc)
 };
 
 extern Process process;

@@ -52,20 +52,6 @@ int exec_by(F real) {
   return -1;
 }
 
-// posix_spawn: the child is made and becomes another program inside libc, and this process goes on.
-template <class F>
-int spawn_by(F real) {
-  if (engine() == nullptr || thread.inside()) return real();
-  {
-    Inside inside;
-    engine()->before_exec();
-  }
-  const int result = real();
-  Inside inside;
-  engine()->after_failed_exec();
-  return result;
-}
-
 }  // namespace
 
 namespace always {
@@ -130,15 +116,6 @@ int fexecve(int fd, char* const* argv, char* const* envp) {
 }
 int execveat(int dir, const char* path, char* const* argv, char* const* envp, int flags) {
   return exec_by([=] { return next.execveat(dir, path, argv, envp, flags); });
-}
-
-int posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* fa,
-                const posix_spawnattr_t* at, char* const* argv, char* const* envp) {
-  return spawn_by([=] { return next.posix_spawn(pid, path, fa, at, argv, envp); });
-}
-int posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file_actions_t* fa,
-                 const posix_spawnattr_t* at, char* const* argv, char* const* envp) {
-  return spawn_by([=] { return next.posix_spawnp(pid, file, fa, at, argv, envp); });
 }
 
 }  // namespace always

@@ -1,4 +1,6 @@
 // Connections that several processes have, step by step: the owner serves when the test says so.
+#include <linux/sockios.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -162,10 +164,73 @@ TEST_CASE("a reset of the connection ends the relay for its users") {
   REQUIRE(b->setsockopt(p.client, SOL_SOCKET, SO_LINGER, &hard, sizeof hard) == 0);
   REQUIRE(b->close(p.client) == 0);
   serve(b);
+  pollfd look{other, POLLIN, 0};
+  CHECK(::poll(&look, 1, 0) == 1);
+  CHECK((look.revents & (POLLIN | POLLERR | POLLHUP)) == (POLLIN | POLLERR | POLLHUP));
+  CHECK(read_kernel(other) == "error " + std::to_string(ECONNRESET));
   CHECK(read_kernel(other).empty());
   CHECK(::send(other, "x", 1, MSG_NOSIGNAL) == -1);
   CHECK(errno == EPIPE);
   ::close(other);
+}
+
+TEST_CASE("a reset is told to users who have written before, short messages and long ones") {
+  Bench b;
+  for (const std::size_t last : {1UL, 2UL, 512UL}) {
+    const auto p = b.pair();
+    const int other = pass(b, p.server);
+    std::string sent;
+    for (const std::size_t n : {1UL, 700UL, 3UL, 5000UL, 60'000UL, last}) {
+      const std::string part(n, static_cast<char>('a' + n % 26));
+      REQUIRE(::send(other, part.data(), n, MSG_NOSIGNAL) == static_cast<ssize_t>(n));
+      sent += part;
+      serve(b);
+    }
+    std::string got;
+    while (got.size() < sent.size()) {
+      got += b.recv(p.client, 100'000);
+      serve(b);
+    }
+    CHECK((got == sent));
+    const linger hard{.l_onoff = 1, .l_linger = 0};
+    REQUIRE(b->setsockopt(p.client, SOL_SOCKET, SO_LINGER, &hard, sizeof hard) == 0);
+    REQUIRE(b->close(p.client) == 0);
+    serve(b);
+    CHECK(read_kernel(other) == "error " + std::to_string(ECONNRESET));
+    CHECK(b.send(p.server, "x") == -EPIPE);  // the error has been told
+    ::close(other);
+    REQUIRE(b->close(p.server) == 0);
+  }
+}
+
+TEST_CASE("the process that has the connection tells of a reset, and that nothing is queued") {
+  Bench b;
+  const auto p = b.pair();
+  const int other = pass(b, p.server);
+  REQUIRE(b.send(p.server, "short") == 5);
+  serve(b);
+  int queued = -1;
+  CHECK(b->ioctl(p.server, SIOCOUTQ, &queued) == 0);
+  CHECK(queued == 0);
+  const linger hard{.l_onoff = 1, .l_linger = 0};
+  REQUIRE(b->setsockopt(p.client, SOL_SOCKET, SO_LINGER, &hard, sizeof hard) == 0);
+  REQUIRE(b->close(p.client) == 0);
+  serve(b);
+  CHECK(b.send(p.server, "x") == -ECONNRESET);
+  CHECK(b.send(p.server, "x") == -EPIPE);
+  ::close(other);
+}
+
+TEST_CASE("an option that is set after the connection was passed on is the connection's") {
+  Bench b;
+  const auto p = b.pair();
+  const int other = pass(b, p.server);
+  const linger hard{.l_onoff = 1, .l_linger = 0};
+  REQUIRE(b->setsockopt(p.server, SOL_SOCKET, SO_LINGER, &hard, sizeof hard) == 0);
+  ::close(other);
+  REQUIRE(b->close(p.server) == 0);
+  serve(b);
+  CHECK(b.recv(p.client) == "error " + std::to_string(ECONNRESET));
 }
 
 TEST_CASE("without room for a relay the connection stays as it was") {

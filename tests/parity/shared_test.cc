@@ -239,6 +239,85 @@ TEST_CASE("shared: a child writes to a connection that its peer has closed", "[s
   REQUIRE(child.wait() == 0);
 }
 
+TEST_CASE("shared: a child is told of a reset that it waits for", "[shared]") {
+  Pair pair = connected_pair();
+  Child child([&] {
+    pair.client.reset();
+    if (!send_all(pair.server, "a")) return 1;
+    char c = 0;
+    if (::read(pair.server, &c, 1) != -1 || errno != ECONNRESET) return 2;
+    if (::send(pair.server, "b", 1, MSG_NOSIGNAL) != -1 || errno != EPIPE) return 3;
+    return ::read(pair.server, &c, 1) == 0 ? 0 : 4;
+  });
+  pair.server.reset();
+  REQUIRE(receive_exactly(pair.client, 1) == "a");
+  set_option(pair.client, SOL_SOCKET, SO_LINGER, linger{.l_onoff = 1, .l_linger = 0});
+  pair.client.reset();
+  REQUIRE(child.wait() == 0);
+}
+
+TEST_CASE("shared: a child sees a reset with poll and SO_ERROR, and what came before it", "[shared]") {
+  Pair pair = connected_pair();
+  const Gate gate;
+  Child child([&] {
+    pair.client.reset();
+    if (receive_exactly(pair.server, 1) != "1") return 1;
+    if (!send_all(pair.server, "2")) return 2;
+    if (!becomes(pair.server, POLLHUP)) return 3;
+    const int events = poll_events(pair.server, POLLIN | POLLOUT | POLLRDHUP);
+    if ((events & (POLLIN | POLLERR | POLLHUP | POLLRDHUP)) != (POLLIN | POLLERR | POLLHUP | POLLRDHUP)) return 4;
+    if (option<int>(pair.server, SOL_SOCKET, SO_ERROR) != ECONNRESET) return 5;
+    return option<int>(pair.server, SOL_SOCKET, SO_ERROR) == 0 ? 0 : 6;
+  });
+  pair.server.reset();
+  REQUIRE(send_all(pair.client, "1"));
+  REQUIRE(receive_exactly(pair.client, 1) == "2");
+  set_option(pair.client, SOL_SOCKET, SO_LINGER, linger{.l_onoff = 1, .l_linger = 0});
+  pair.client.reset();
+  REQUIRE(child.wait() == 0);
+}
+
+TEST_CASE("shared: SO_LINGER of the child makes its close a reset", "[shared]") {
+  Pair pair = connected_pair();
+  Child child([&] {
+    pair.client.reset();
+    set_option(pair.server, SOL_SOCKET, SO_LINGER, linger{.l_onoff = 1, .l_linger = 0});
+    if (receive_exactly(pair.server, 1) != "x") return 1;
+    return ::close(pair.server.release());
+  });
+  pair.server.reset();
+  REQUIRE(send_all(pair.client, "x"));
+  char c = 0;
+  REQUIRE(error_of(::read(pair.client, &c, 1)) == ECONNRESET);
+  REQUIRE(child.wait() == 0);
+}
+
+TEST_CASE("shared: TCP_CORK of the child holds back what it writes", "[shared]") {
+  Pair pair = connected_pair();
+  int way[2];
+  REQUIRE(::pipe2(way, O_CLOEXEC) == 0);
+  Child child([&] {
+    pair.client.reset();
+    if (!send_all(pair.server, "free")) return 1;
+    set_option(pair.server, IPPROTO_TCP, TCP_CORK, 1);
+    const auto sent_at = std::chrono::steady_clock::now();
+    if (!send_all(pair.server, "held")) return 2;
+    if (::write(way[1], &sent_at, sizeof sent_at) != sizeof sent_at) return 3;
+    return receive_until_end(pair.server).empty() ? 0 : 4;
+  });
+  pair.server.reset();
+  REQUIRE(receive_exactly(pair.client, 4) == "free");
+  REQUIRE(receive_exactly(pair.client, 4) == "held");
+  const auto now = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point sent_at;
+  REQUIRE(::read(way[0], &sent_at, sizeof sent_at) == sizeof sent_at);
+  REQUIRE(now - sent_at >= milliseconds(150));  // 200 ms, in Linux
+  pair.client.reset();
+  REQUIRE(child.wait() == 0);
+  ::close(way[0]);
+  ::close(way[1]);
+}
+
 TEST_CASE("shared: a client's connection is used by the child", "[shared]") {
   Pair pair = connected_pair();
   Child child([&] {

@@ -152,6 +152,17 @@ class FakeEngine final : public Engine {
   void after_fork(bool child) override { record("after_fork child=%d", child ? 1 : 0); }
   void before_exec() override { record("before_exec"); }
   void after_failed_exec() override { record("after_failed_exec"); }
+  intercept::Start* before_spawn(const intercept::SpawnAction* actions, std::size_t n, bool for_long) override {
+    std::string text;
+    for (std::size_t i = 0; i < n; ++i) {
+      const char* kinds[] = {"dup2", "close", "close_from"};
+      text += std::string(" ") + kinds[static_cast<int>(actions[i].kind)] + "=" + std::to_string(actions[i].fd);
+      if (actions[i].to >= 0) text += "," + std::to_string(actions[i].to);
+    }
+    record("before_spawn%s%s", for_long ? " for_long" : "", text.c_str());
+    return nullptr;
+  }
+  void after_spawn(intercept::Start*, bool made) override { record("after_spawn made=%d", made ? 1 : 0); }
   void before_privileges() override { record("before_privileges"); }
   void at_exit() override {
     record("at_exit");

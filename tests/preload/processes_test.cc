@@ -111,12 +111,60 @@ TEST_CASE("posix_spawn tells the engine around it and makes the child") {
   pid_t pid = 0;
   int status = -1;
   REQUIRE(posix_spawn(&pid, "/bin/true", nullptr, nullptr, argv, environ) == 0);
-  CHECK(recorded() == Calls{"before_exec", "after_failed_exec"});
+  CHECK(recorded() == Calls{"before_spawn", "after_spawn made=1"});
   CHECK(waitpid(pid, &status, 0) == pid);
   CHECK(status == 0);
   REQUIRE(posix_spawnp(&pid, "true", nullptr, nullptr, argv, environ) == 0);
   CHECK(waitpid(pid, &status, 0) == pid);
   CHECK(posix_spawn(&pid, "/nonexistent", nullptr, nullptr, argv, environ) == ENOENT);
+}
+
+TEST_CASE("posix_spawn tells the engine what the child does with its descriptors") {
+  control();
+  char name[] = "true";
+  char* const argv[] = {name, nullptr};
+  posix_spawn_file_actions_t actions;
+  REQUIRE(posix_spawn_file_actions_init(&actions) == 0);
+  REQUIRE(posix_spawn_file_actions_addclose(&actions, 77) == 0);
+  REQUIRE(posix_spawn_file_actions_init(&actions) == 0);  // begins anew
+  REQUIRE(posix_spawn_file_actions_adddup2(&actions, 1, 8) == 0);
+  REQUIRE(posix_spawn_file_actions_addclose(&actions, 8) == 0);
+  REQUIRE(posix_spawn_file_actions_addopen(&actions, 9, "/dev/null", O_RDONLY, 0) == 0);
+  REQUIRE(posix_spawn_file_actions_addclosefrom_np(&actions, 20) == 0);
+  for (int i = 0; i < 6; ++i) REQUIRE(posix_spawn_file_actions_adddup2(&actions, 2, 30 + i) == 0);
+  CHECK(posix_spawn_file_actions_addclose(&actions, -1) == EBADF);
+  pid_t pid = 0;
+  int status = -1;
+  REQUIRE(posix_spawn(&pid, "/bin/true", &actions, nullptr, argv, environ) == 0);
+  CHECK(recorded() == Calls{"before_spawn dup2=1,8 close=8 close=9 close_from=20 dup2=2,30 dup2=2,31 dup2=2,32 dup2=2,33 "
+                            "dup2=2,34 dup2=2,35",
+                            "after_spawn made=1"});
+  CHECK(waitpid(pid, &status, 0) == pid);
+  CHECK(status == 0);
+  CHECK(posix_spawn(&pid, "/nonexistent", &actions, nullptr, argv, environ) == ENOENT);
+  CHECK(recorded().back() == "after_spawn made=0");
+  REQUIRE(posix_spawn_file_actions_destroy(&actions) == 0);
+  REQUIRE(posix_spawn(&pid, "/bin/true", nullptr, nullptr, argv, environ) == 0);
+  CHECK(waitpid(pid, &status, 0) == pid);
+  CHECK(recorded() == Calls{"before_spawn", "after_spawn made=1"});
+}
+
+TEST_CASE("system and popen tell the engine around them") {
+  control();
+  CHECK(system("exit 3") == 3 << 8);
+  CHECK(recorded() == Calls{"before_spawn for_long", "after_spawn made=1"});
+  control();
+  FILE* f = popen("echo hello", "re");
+  REQUIRE(f != nullptr);
+  CHECK(recorded() == Calls{"before_spawn close=1", "after_spawn made=1"});
+  char line[32] = {};
+  CHECK(fgets(line, sizeof line, f) != nullptr);
+  CHECK(std::string(line) == "hello\n");
+  CHECK(pclose(f) == 0);
+  control();
+  CHECK(popen("true", "nonsense") == nullptr);
+  CHECK(errno == EINVAL);
+  CHECK(recorded().back() == "after_spawn made=0");
 }
 
 TEST_CASE("ignored signals stay ignored and blocked ones blocked across exec, handlers do not") {

@@ -1,0 +1,67 @@
+"""Programs that get a connection by posix_spawn, from interpreters that start their children so."""
+
+import hashlib
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from harness import cpu_seconds, expect, expect_equal, wait_until
+from registry import test
+from suite_fork import PYTHON, expect_relayed
+
+HERE = Path(__file__).resolve().parent
+
+
+def serve_by(context, way):
+    server, client = context.veth()
+    program = server.start(PYTHON, "-u", HERE / "spawning_server.py", server.address, "7010", way)
+    program.says("ready")
+    block = random.Random(way).randbytes(300_007)
+    path = context.new_file("block")
+    path.write_bytes(block)
+    at_a_time = 1 if way == "system" else 2
+    open_now = 0
+    for turn in range(4):
+        outs = [context.new_file("out") for _ in range(at_a_time)]
+        clients = [client.start("sh", "-c", f"socat -t 20 - TCP:{server.address}:7010 < {path} > {out}") for out in outs]
+        for one, out in zip(clients, outs):
+            expect_equal("socat's status", one.wait(30), 0)
+            expect_equal("what came back", hashlib.sha256(out.read_bytes()).hexdigest(), hashlib.sha256(block).hexdigest())
+        if turn == 0:
+            time.sleep(1)  # with the first connection come the stack and its spare sockets
+            open_now = len(os.listdir(f"/proc/{program.pid}/fd"))
+    wait_until(lambda: len(os.listdir(f"/proc/{program.pid}/fd")) <= open_now, 5, "closing what the relays had open")
+    before = cpu_seconds([program.pid])
+    time.sleep(1)
+    used = cpu_seconds([program.pid]) - before
+    expect(used < 0.05, f"the server uses {used:.1%} of a core while idle")
+    expect_relayed(server, program.pid, 4 * at_a_time)
+    program.signal(signal.SIGTERM)
+    program.wait()
+
+
+@test("spawn-python-file-actions")
+def file_actions(context):
+    serve_by(context, "file-actions")
+
+
+@test("spawn-python-inheritance")
+def inheritance(context):
+    serve_by(context, "inheritance")
+
+
+@test("spawn-python-subprocess")
+def python_subprocess(context):
+    serve_by(context, "subprocess")
+
+
+@test("spawn-glib")
+def glib(context):
+    serve_by(context, "glib")
+
+
+@test("spawn-system")
+def system(context):
+    serve_by(context, "system")

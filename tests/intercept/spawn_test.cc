@@ -1,0 +1,166 @@
+// posix_spawn with connections: what is behind their numbers meanwhile, and what becomes of them.
+#include <fcntl.h>
+
+#include <catch2/catch.hpp>
+#include <vector>
+
+#include "tests/intercept/bench.hh"
+
+using namespace mtcp::intercept;
+using namespace mtcp::intercept::testing;
+
+namespace {
+
+using Kind = SpawnAction::Kind;
+
+void serve(Bench& b) {
+  for (int i = 0; i < 4; ++i) {
+    {
+      std::unique_lock guard(b->lock);
+      b->relay.serve();
+    }
+    b.settle();
+  }
+}
+
+// The kernel's view of a number: AF_INET is the unconnected socket behind a connection of ours.
+int family(int fd) {
+  int value = -1;
+  socklen_t n = sizeof value;
+  return ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &n) == 0 ? value : -1;
+}
+
+Start* begin(Bench& b, const std::vector<SpawnAction>& actions) {
+  return b->before_spawn(actions.data(), actions.size(), false);
+}
+
+std::uint64_t relayed(Bench& b) {
+  return b->instance->stats().get(mtcp::stack::Counter::relayed_connections);
+}
+
+// Whether both ends of a connection hear each other.
+bool talks(Bench& b, const Bench::Pair& p) {
+  if (b.send(p.client, "ping") != 4) return false;
+  serve(b);
+  if (b.recv(p.server) != "ping" || b.send(p.server, "pong") != 4) return false;
+  serve(b);
+  return b.recv(p.client) == "pong";
+}
+
+}  // namespace
+
+TEST_CASE("while a program is started the kernel has a pair's end under the number, and the connection goes on") {
+  Bench b;
+  const auto p = b.pair(SOCK_CLOEXEC);
+  Start* start = begin(b, {{Kind::dup2, p.server, 0}});
+  CHECK(family(p.server) == AF_UNIX);
+  CHECK(family(p.client) == AF_INET);
+  CHECK((::fcntl(p.server, F_GETFD) & FD_CLOEXEC) != 0);  // as the application has it: the copy is what is passed
+  CHECK(talks(b, p));
+  b->after_spawn(start, false);
+  CHECK(family(p.server) == AF_INET);
+  CHECK((::fcntl(p.server, F_GETFD) & FD_CLOEXEC) != 0);
+  CHECK(talks(b, p));
+  CHECK(relayed(b) == 0);
+}
+
+TEST_CASE("a program that came to life and its parent have the connection through a relay") {
+  Bench b;
+  const auto p = b.pair();
+  REQUIRE(b->fcntl(p.server, F_SETFD, 0) == 0);
+  Start* start = begin(b, {});
+  CHECK((::fcntl(p.server, F_GETFD) & FD_CLOEXEC) == 0);
+  const int childs = ::dup(p.server);
+  REQUIRE(::send(childs, "early", 5, 0) == 5);
+  b->after_spawn(start, true);
+  serve(b);
+  CHECK(relayed(b) == 1);
+  CHECK(b.recv(p.client) == "early");
+  CHECK((::fcntl(p.server, F_GETFD) & FD_CLOEXEC) != 0);
+  CHECK(talks(b, p));
+  REQUIRE(b->close(p.server) == 0);
+  serve(b);
+  REQUIRE(::send(childs, "more", 4, 0) == 4);
+  ::close(childs);
+  serve(b);
+  CHECK(b.recv(p.client) == "more");
+  CHECK(b.recv(p.client).empty());
+}
+
+TEST_CASE("a program that does not get the connection in the end has nothing put under its number") {
+  Bench b;
+  const auto p = b.pair();
+  REQUIRE(b->fcntl(p.server, F_SETFD, 0) == 0);
+  const std::vector<std::vector<SpawnAction>> closing = {
+      {{Kind::close, p.server, -1}},
+      {{Kind::close_from, 3, -1}},
+      {{Kind::dup2, p.server, 900}, {Kind::close_from, 3, -1}},
+      {{Kind::dup2, 1, p.server}},
+      {{Kind::dup2, p.server, 900}, {Kind::close, p.server, -1}, {Kind::dup2, p.server, 900}},
+  };
+  for (const auto& actions : closing) {
+    Start* start = begin(b, actions);
+    CHECK(family(p.server) == AF_INET);
+    CHECK((::fcntl(p.server, F_GETFD) & FD_CLOEXEC) != 0);
+    b->after_spawn(start, true);
+  }
+  CHECK(relayed(b) == 0);
+}
+
+TEST_CASE("FD_CLOEXEC that merely was never set passes no connection on") {
+  Bench b;
+  const auto p = b.pair();
+  Start* start = begin(b, {});
+  CHECK(family(p.server) == AF_INET);
+  CHECK((::fcntl(p.server, F_GETFD) & FD_CLOEXEC) != 0);
+  b->after_spawn(start, true);
+  CHECK(relayed(b) == 0);
+}
+
+TEST_CASE("two programs that are started at a time share one pair") {
+  Bench b;
+  const auto p = b.pair();
+  Start* one = begin(b, {{Kind::dup2, p.server, 0}});
+  Start* two = begin(b, {{Kind::dup2, p.server, 1}});
+  b->after_spawn(one, false);
+  CHECK(family(p.server) == AF_UNIX);
+  const int childs = ::dup(p.server);
+  b->after_spawn(two, true);
+  CHECK(relayed(b) == 1);
+  REQUIRE(::send(childs, "hello", 5, 0) == 5);
+  serve(b);
+  CHECK(b.recv(p.client) == "hello");
+  ::close(childs);
+}
+
+TEST_CASE("a connection that is closed while the program is started is the program's, or ends") {
+  Bench b;
+  for (const bool made : {true, false}) {
+    const auto p = b.pair();
+    Start* start = begin(b, {{Kind::dup2, p.server, 0}});
+    const int childs = ::dup(p.server);
+    REQUIRE(b->close(p.server) == 0);
+    serve(b);
+    CHECK(b.recv(p.client, 1, MSG_DONTWAIT) == "error " + std::to_string(EAGAIN));
+    if (!made) ::close(childs);
+    b->after_spawn(start, made);
+    if (made) {
+      REQUIRE(::send(childs, "mine", 4, 0) == 4);
+      ::close(childs);
+    }
+    serve(b);
+    CHECK(b.recv(p.client) == (made ? "mine" : ""));
+    CHECK(b.recv(p.client).empty());
+  }
+}
+
+TEST_CASE("without descriptors for a pair a program is started without the connection") {
+  Bench b;
+  const auto p = b.pair();
+  b.kernel.fail_next["socketpair"] = EMFILE;
+  Start* start = begin(b, {{Kind::dup2, p.server, 0}});
+  CHECK(family(p.server) == AF_INET);
+  b->after_spawn(start, true);
+  CHECK(talks(b, p));
+  CHECK(relayed(b) == 0);
+}
