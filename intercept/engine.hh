@@ -147,6 +147,10 @@ class Engine {
   // what before_spawn() has returned and whether there is a child now. `for_long`: the call goes on while the program runs.
   virtual Start* before_spawn(const SpawnAction* actions, std::size_t n, bool for_long) = 0;
   virtual void after_spawn(Start* start, bool made) = 0;
+  // The listeners of the stack that a program gets by exec, as text: "descriptor:backlog," each. Its length.
+  virtual std::size_t describe_listeners(char* text, std::size_t room) = 0;
+  // Such a listener in that program: a descriptor of the kernel becomes ours. 0, or -errno if it is none.
+  virtual int take_up_listener(int fd, int backlog) = 0;
   virtual void before_privileges() = 0;  // setuid and kin are about to happen
   // exit and _exit: sends what is queued (FIN, RST as the kernel would). After the application's atexit
   // functions and after all static destructors, which may still use sockets: so the engine has none of its

@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <span>
 #include <vector>
 
 #include "intercept/call.hh"
+#include "intercept/log.hh"
 #include "intercept/relayed.hh"
 
 namespace mtcp::intercept {
@@ -129,6 +131,23 @@ void Process::after_failed_exec() {
   std::unique_lock guard(lock);
   if (::getpid() == pid && --starts > 0) return;  // another thread is about to start a program
   set_close_on_exec(*this, false);
+}
+
+std::size_t Process::describe_listeners(char* text, std::size_t room) {
+  std::unique_lock guard(lock);
+  std::size_t length = 0;
+  for (int fd = 0; fd < files.end(); ++fd) {
+    const Socket* s = files.socket(fd);
+    if (s == nullptr || s->state != Socket::State::listening || files[fd].close_on_exec) continue;
+    const int n = std::snprintf(text + length, room - length, "%d:%u,", fd, s->listen_options.backlog);
+    if (n < 0 || static_cast<std::size_t>(n) >= room - length) {
+      log(LogLevel::warning, "descriptor %d and those above will not be known as listeners of the stack after exec", fd);
+      text[length] = 0;
+      break;
+    }
+    length += static_cast<std::size_t>(n);
+  }
+  return length;
 }
 
 Start* Process::before_spawn(const SpawnAction* actions, std::size_t n, bool for_long) {

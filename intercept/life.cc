@@ -183,6 +183,7 @@ void Process::after_fork(bool child) {
   forget_waits();
   pool.clear();
   starts = 0;
+  successor = false;  // only one waits for the device
 }
 
 void Process::before_privileges() {

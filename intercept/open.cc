@@ -128,6 +128,42 @@ int Process::listen(int fd, int backlog) {
   return 0;
 }
 
+int Process::take_up_listener(int fd, int backlog) {
+  std::unique_lock guard(lock);
+  const auto option = [&](int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    return kernel.getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : 0;
+  };
+  const int domain = option(SO_DOMAIN);
+  if (fd < 0 || fd >= files.size() || files.kind(fd) != FdKind::kernel) return -EBADF;
+  if ((domain != AF_INET && domain != AF_INET6) || option(SO_PROTOCOL) != IPPROTO_TCP || option(SO_ACCEPTCONN) == 0)
+    return -ENOTSOCK;
+  if (!router.may_use_stack()) return -ENOTSUP;
+  Socket& s = *sockets.make();
+  s.v6 = domain == AF_INET6;
+  s.fd = fd;
+  s.reuse_port = option(SO_REUSEPORT) != 0;
+  s.kernel_dirty = true;
+  s.local.address = s.remote.address = s.v6 ? stack::IpAddress::any_v6() : stack::IpAddress::any_v4();
+  const int flags = kernel.fcntl(fd, F_GETFL, 0);
+  s.nonblocking = (flags & O_NONBLOCK) != 0;
+  if (const int error = record_local(*this, s); error != 0) {
+    sockets.free(s);
+    return error;
+  }
+  const bool close_on_exec = (kernel.fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) != 0;
+  (void)kernel.fcntl(fd, F_SETFD, FD_CLOEXEC);
+  files.put_socket(fd, s, close_on_exec);
+  guard.unlock();
+  const int error = listen(fd, backlog);
+  guard.lock();
+  // The kernel's, after all, if the configuration says so here.
+  if (error == 0 && files.socket(fd) == nullptr) return -ENOTSUP;
+  successor = true;
+  return error;
+}
+
 int Process::getsockname(int fd, sockaddr* a, socklen_t* n) {
   std::unique_lock guard(lock);
   const Socket* s = files.socket(fd);

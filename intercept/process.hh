@@ -41,6 +41,7 @@ class Process final : public Engine {
   int socket(int domain, int type, int protocol) override;
   int bind(int fd, const sockaddr* a, socklen_t n) override;
   int listen(int fd, int backlog) override;
+  int take_up_listener(int fd, int backlog) override;
   int accept4(int fd, sockaddr* a, socklen_t* n, int flags) override;
   int connect(int fd, const sockaddr* a, socklen_t n) override;
   int shutdown(int fd, int how) override;
@@ -72,6 +73,7 @@ class Process final : public Engine {
   // --- exec.cc
   void before_exec() override;
   void after_failed_exec() override;
+  std::size_t describe_listeners(char* text, std::size_t room) override;
   Start* before_spawn(const SpawnAction* actions, std::size_t n, bool for_long) override;
   void after_spawn(Start* start, bool made) override;
   // --- life.cc
@@ -183,6 +185,8 @@ class Process final : public Engine {
   std::unique_ptr<Steward> steward;
   OpenDevice open_device;
   std::string start_error;     // why ensure_started() failed last time; told once
+  bool in_use = false;         // why the device could not be opened: another program has it
+  bool successor = false;      // listeners came from a program that may still have the device
   bool exiting = false;        // there will be no stack any more
   stack::Time next_attempt{};  // a start that failed because the queue is taken is not tried before this
 
@@ -190,6 +194,7 @@ class Process final : public Engine {
   void finish(Socket& s);  // closes the connection or listener and frees the socket
   void finish(EpollSet& set);
   int open_device_now();
+  void await_device();
   int number_device(stack::DeviceConfig& config, std::string& message);
   int wait_for_place(stack::Time now);
   int set_of(int ep, int fd, EpollSet*& set);

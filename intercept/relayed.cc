@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
+#include <memory>
 #include <vector>
 
 #include "intercept/process.hh"
@@ -85,13 +85,14 @@ int take_relayed_error(Process& process, const Socket& s) {
 }
 
 ssize_t send_file_relayed(Process& process, const Socket& s, int in, off_t* offset, std::size_t n) {
-  std::array<std::byte, 16384> buffer;
-  const iovec v{buffer.data(), std::min(n, buffer.size())};
+  constexpr std::size_t kAtOnce = 65536;  // what the pump takes in one step
+  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(std::min(n, kAtOnce));
+  const iovec v{buffer.get(), std::min(n, kAtOnce)};
   const off_t start = offset != nullptr ? *offset : ::lseek(in, 0, SEEK_CUR);
   if (start < 0) return -ESPIPE;
   const ssize_t got = process.kernel.preadv(in, &v, 1, start);
   if (got <= 0) return got;
-  const iovec part{buffer.data(), static_cast<std::size_t>(got)};
+  const iovec part{buffer.get(), static_cast<std::size_t>(got)};
   const ssize_t sent = send_relayed(process, s, {&part, 1});
   if (sent <= 0) return sent;
   if (offset != nullptr) {

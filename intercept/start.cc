@@ -2,6 +2,7 @@
 // it.
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
@@ -47,6 +48,16 @@ bool fill_secrets(stack::Secrets& secrets) {
     left -= static_cast<std::size_t>(n);
   }
   return true;
+}
+
+// A signal waits, blocked, that may ask this process to do something else.
+bool asked_to_end() {
+  sigset_t pending;
+  if (sigpending(&pending) != 0) return false;
+  for (const int number : {SIGTERM, SIGQUIT, SIGINT, SIGHUP}) {
+    if (sigismember(&pending, number) == 1) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -118,7 +129,9 @@ int Process::open_device_now() {
                              .tx_ring = options.device.tx_ring,
                              .mtu = options.stack.interface.mtu,
                              .packets = packets_of(options),
-                             .hugepages = hugepages_of(options.device.hugepages)};
+                             .hugepages = hugepages_of(options.device.hugepages),
+                             .in_use = &in_use};
+  in_use = false;
   std::string message;
   const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;
   if (numbered == -EBUSY) return numbered;
@@ -143,7 +156,22 @@ void Process::open_device_early(bool will_listen) {
     const Socket* s = files.socket(fd);
     listens = s != nullptr && s->state == Socket::State::listening;
   }
-  if (listens && open_device_now() != 0) ::_exit(kExitUnavailable);
+  if (!listens || open_device_now() == 0) return;
+  if (successor && in_use) return await_device();
+  ::_exit(kExitUnavailable);
+}
+
+// The program that has left its listeners to this one (nginx changes its binary so) serves on until it leaves. A signal,
+// which may tell this one to leave instead, ends the waiting; what is forked then has no device.
+void Process::await_device() {
+  log(LogLevel::warning, "%s: waiting until the program before this one has left it", options.device.port.c_str());
+  const std::uint32_t signals = *services.signal_count();
+  while (in_use && *services.signal_count() == signals && !asked_to_end()) {
+    const timespec pause{.tv_sec = 0, .tv_nsec = kRetryInterval.count()};
+    (void)kernel.ppoll(nullptr, 0, &pause, nullptr);
+    if (open_device_now() == 0) return log(LogLevel::warning, "%s is free", options.device.port.c_str());
+  }
+  if (!in_use) ::_exit(kExitUnavailable);
 }
 
 // An old worker that is on its way out has it: its place will be free.
@@ -166,7 +194,7 @@ int Process::ensure_started() {
     heap = std::make_unique<stack::HeapPool>(packets_of(options));
   } else {
     const int opened = open_device_now();
-    if (opened == -EBUSY) return wait_for_place(t);
+    if (opened == -EBUSY || (opened != 0 && successor && in_use)) return wait_for_place(t);
     if (opened != 0) {
       for (int fd = 0; fd < files.end(); ++fd) {
         const Socket* s = files.socket(fd);

@@ -8,6 +8,7 @@
 
 #include "preload/calls.hh"
 #include "preload/edge.hh"
+#include "preload/inherited.hh"
 
 namespace mtcp::preload {
 namespace {
@@ -34,15 +35,16 @@ pid_t fork_by(F real) {
   return pid;
 }
 
-// exec by `real`, which comes back only if it fails.
+// exec by `real` with this environment, which comes back only if it fails.
 template <class F>
-int exec_by(F real) {
-  if (engine() == nullptr || thread.inside()) return real();
+int exec_by(char* const* envp, F real) {
+  if (engine() == nullptr || thread.inside()) return real(envp);
   {
     Inside inside;
     engine()->before_exec();
   }
-  real();
+  const Environment environment(envp);
+  real(environment.get());
   const int why = errno;
   {
     Inside inside;
@@ -100,22 +102,22 @@ int daemon(int keep_directory, int keep_streams) {
 }
 
 int execve(const char* path, char* const* argv, char* const* envp) {
-  return exec_by([=] { return next.execve(path, argv, envp); });
+  return exec_by(envp, [=](char* const* e) { return next.execve(path, argv, e); });
 }
 int execv(const char* path, char* const* argv) {
-  return exec_by([=] { return next.execv(path, argv); });
+  return exec_by(environ, [=](char* const* e) { return next.execve(path, argv, e); });
 }
 int execvp(const char* file, char* const* argv) {
-  return exec_by([=] { return next.execvp(file, argv); });
+  return exec_by(environ, [=](char* const* e) { return next.execvpe(file, argv, e); });
 }
 int execvpe(const char* file, char* const* argv, char* const* envp) {
-  return exec_by([=] { return next.execvpe(file, argv, envp); });
+  return exec_by(envp, [=](char* const* e) { return next.execvpe(file, argv, e); });
 }
 int fexecve(int fd, char* const* argv, char* const* envp) {
-  return exec_by([=] { return next.fexecve(fd, argv, envp); });
+  return exec_by(envp, [=](char* const* e) { return next.fexecve(fd, argv, e); });
 }
 int execveat(int dir, const char* path, char* const* argv, char* const* envp, int flags) {
-  return exec_by([=] { return next.execveat(dir, path, argv, envp, flags); });
+  return exec_by(envp, [=](char* const* e) { return next.execveat(dir, path, argv, e, flags); });
 }
 
 }  // namespace always

@@ -26,9 +26,6 @@ namespace ours {
 int bind(int fd, const sockaddr* a, socklen_t n) {
   return enter([=](Engine& e) { return e.bind(fd, a, n); });
 }
-int listen(int fd, int backlog) {
-  return enter([=](Engine& e) { return e.listen(fd, backlog); });
-}
 int accept(int fd, sockaddr* a, socklen_t* n) {
   return enter([=](Engine& e) { return e.accept4(fd, a, n, 0); });
 }
@@ -40,9 +37,6 @@ int connect(int fd, const sockaddr* a, socklen_t n) {
 }
 int shutdown(int fd, int how) {
   return enter([=](Engine& e) { return e.shutdown(fd, how); });
-}
-int getsockname(int fd, sockaddr* a, socklen_t* n) {
-  return enter([=](Engine& e) { return e.getsockname(fd, a, n); });
 }
 int getpeername(int fd, sockaddr* a, socklen_t* n) {
   return enter([=](Engine& e) { return e.getpeername(fd, a, n); });

@@ -6,6 +6,7 @@
 
 #include "preload/calls.hh"
 #include "preload/edge.hh"
+#include "preload/inherited.hh"
 
 namespace mtcp::preload {
 namespace {
@@ -96,11 +97,12 @@ auto spawn_by(const SpawnAction* actions, size_t count, bool for_long, F real, M
 }
 
 template <class F>
-int posix_spawn_by(const posix_spawn_file_actions_t* fa, F real) {
-  if (engine() == nullptr || thread.inside()) return real();
+int posix_spawn_by(const posix_spawn_file_actions_t* fa, char* const* envp, F real) {
+  if (engine() == nullptr || thread.inside()) return real(envp);
+  const Environment environment(envp);
   size_t count = 0;
   SpawnAction* actions = copy_of(fa, count);
-  const int result = spawn_by(actions, count, false, real, [](int error) { return error == 0; });
+  const int result = spawn_by(actions, count, false, [&] { return real(environment.get()); }, [](int error) { return error == 0; });
   free(actions);
   return result;
 }
@@ -136,11 +138,11 @@ int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t* fa, int
 
 int posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* fa,
                 const posix_spawnattr_t* at, char* const* argv, char* const* envp) {
-  return posix_spawn_by(fa, [=] { return next.posix_spawn(pid, path, fa, at, argv, envp); });
+  return posix_spawn_by(fa, envp, [=](char* const* e) { return next.posix_spawn(pid, path, fa, at, argv, e); });
 }
 int posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file_actions_t* fa,
                  const posix_spawnattr_t* at, char* const* argv, char* const* envp) {
-  return posix_spawn_by(fa, [=] { return next.posix_spawnp(pid, file, fa, at, argv, envp); });
+  return posix_spawn_by(fa, envp, [=](char* const* e) { return next.posix_spawnp(pid, file, fa, at, argv, e); });
 }
 
 int system(const char* command) {

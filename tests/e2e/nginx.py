@@ -38,7 +38,7 @@ http {{
 """
 
 DEFAULTS = {"daemon": "off", "master": "on", "workers": 1, "multi_accept": "off", "accept_mutex": "off", "sendfile": "on", "tcp_nopush": "on", "tcp_nodelay": "on",
-            "keepalive": "65", "listen_options": "", "greeting": "hello", "http": "", "server": "", "load": "", "port": 8080}
+            "keepalive": "65", "listen_options": "", "greeting": "hello", "http": "", "server": "", "load": "", "port": 8080, "program": "nginx"}
 
 
 class Nginx:
@@ -69,7 +69,7 @@ class Nginx:
         (self.prefix / "nginx.conf").write_text(text)
 
     def words(self, *more):
-        return ["nginx", "-p", self.prefix, "-c", self.prefix / "nginx.conf", "-e", self.prefix / "error.log", *more]
+        return [self.options["program"], "-p", self.prefix, "-c", self.prefix / "nginx.conf", "-e", self.prefix / "error.log", *more]
 
     def start(self):
         log = self.prefix / "stdio.log"

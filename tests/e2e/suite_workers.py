@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from harness import command, cpu_seconds, expect, expect_equal, kill, wait_until
+from harness import children, command, cpu_seconds, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_wire import stat
@@ -318,3 +318,57 @@ def refuse_second_program(context, queues, driver):
     third = Nginx(nginx.side, port=8090).start()  # free again
     expect_equal("the answer", get(client, f"{third.url}/hello"), "hello\n")
     third.stop()
+
+
+def change_binary(context):
+    """(nginx, client side, the old master, the new one), which waits for the device of the old."""
+    nginx, client = serve(context, 2, 2, load="env LD_PRELOAD;\nenv MTCP_CONF;\n", daemon="on", program="/usr/sbin/nginx")
+    wait_until(lambda: get(client, f"{nginx.url}/hello") == "hello\n", 10, "an answer")
+    old = nginx.pid()
+    kill(old, signal.SIGUSR2)
+    new = wait_until(lambda: nginx.pid() not in (None, old) and nginx.pid(), 10, "a second master")
+    if nginx.side.on_stack:
+        wait_until(lambda: "waiting until the program before this one has left it" in nginx.log(), 10, "what the second master says")
+    return nginx, client, old, new
+
+
+@test("workers-binary-upgrade")
+def binary_upgrade(context):
+    """SIGUSR2, then SIGWINCH and SIGQUIT to the first master: the second has the listeners, and the device as soon as the
+    first is gone. Who connects in between is answered when his SYN comes again; only connections that the last old worker
+    has in its queue when it stops listening are reset, which the kernel would leave there for the second's."""
+    nginx, client, old, new = change_binary(context)
+    expect_no_failure(flows(client, "load", nginx, "/k8", 2, 8, 8), 50)  # by the first
+    load = start_flows(client, "load", nginx, "/k8", 6, 8, 8)
+    time.sleep(1)
+    old_workers = children(old)
+    kill(old, signal.SIGWINCH)
+    time.sleep(0.2)
+    kill(old, signal.SIGQUIT)
+    nginx.wait_gone([pid for pid in [old, *old_workers] if pid != new])
+    wait_until(lambda: len(nginx.workers()) == 2, 10, "workers of the second master")
+    expect_equal("the master's pid", nginx.pid(), new)
+    result = result_of(load)
+    if nginx.side.on_stack:
+        expect(result["failed"] <= 16 and all(f["kind"] == "ECONNRESET" and f["fresh"] for f in result["failures"]),
+               f"{result['failed']} of {result['requests']} requests failed: {result['failures'][:3]}")
+        expect(result["requests"] >= 100, f"{result['requests']} requests")
+    else:
+        expect_no_failure(result, 100)
+    expect_no_failure(flows(client, "spread", nginx, "/k8", 200, 20), 200)
+    nginx.stop()
+
+
+@test("workers-binary-upgrade-and-back")
+def binary_upgrade_and_back(context):
+    """SIGUSR2, and then the second master is told to leave: the first has served all the time, and goes on."""
+    nginx, client, old, new = change_binary(context)
+    load = start_flows(client, "load", nginx, "/k8", 4, 8, 8)
+    time.sleep(1)
+    kill(new, signal.SIGQUIT)
+    nginx.wait_gone([new])
+    wait_until(lambda: nginx.pid() == old, 10, "the first master's pid in its file")
+    expect_no_failure(result_of(load), 100)
+    expect_equal("its workers", len(nginx.workers()), 2)
+    nginx.command("quit")
+    nginx.wait_gone([old])

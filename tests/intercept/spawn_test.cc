@@ -164,3 +164,30 @@ TEST_CASE("without descriptors for a pair a program is started without the conne
   CHECK(talks(b, p));
   CHECK(relayed(b) == 0);
 }
+
+TEST_CASE("a listener is left to the next program, and taken up there") {
+  Bench b;
+  const int l = b.listener();
+  REQUIRE(l >= 0);
+  char text[64] = {};
+  REQUIRE(b->fcntl(l, F_SETFD, FD_CLOEXEC) == 0);
+  CHECK(b->describe_listeners(text, sizeof text) == 0);
+  REQUIRE(b->fcntl(l, F_SETFD, 0) == 0);
+  const std::size_t length = b->describe_listeners(text, sizeof text);
+  CHECK(std::string(text, length).starts_with(std::to_string(l) + ":"));
+  CHECK(b->describe_listeners(text, 3) == 0);  // no room: none rather than half a number
+  const std::uint16_t port = b.port_of(l);
+  const int left = ::dup(l);
+  REQUIRE(b->close(l) == 0);
+
+  CHECK(b->take_up_listener(left, 7) == 0);
+  CHECK(b.port_of(left) == port);
+  CHECK(b->fcntl(left, F_GETFD, 0) == 0);
+  CHECK((::fcntl(left, F_GETFD) & FD_CLOEXEC) != 0);
+  CHECK(b->take_up_listener(left, 7) == -EBADF);  // it is ours
+  CHECK(std::string(text, b->describe_listeners(text, sizeof text)) == std::to_string(left) + ":7,");
+  const int other = ::socket(AF_INET, SOCK_STREAM, 0);
+  CHECK(b->take_up_listener(other, 7) == -ENOTSOCK);  // does not listen
+  CHECK(b->take_up_listener(-1, 7) == -EBADF);
+  ::close(other);
+}

@@ -163,6 +163,23 @@ TEST_CASE("exec: sees a socket without FD_CLOEXEC", "[process]") {
   REQUIRE(seen_by_exec(l));
 }
 
+TEST_CASE("exec: a listener is served by the program that it was left to", "[process]") {
+  const Fd l = listener();
+  REQUIRE(::fcntl(l, F_SETFD, 0) == 0);
+  const std::string program =
+      "import socket\n"
+      "l = socket.socket(fileno=" + std::to_string(l) + ")\n"
+      "c = socket.create_connection(l.getsockname())\n"
+      "s, _ = l.accept()\n"
+      "s.sendall(b'answer')\n"
+      "assert c.recv(100) == b'answer'\n"
+      "l.listen(3)\n";
+  REQUIRE(in_child([&] {
+            ::execlp("python3", "python3", "-c", program.c_str(), nullptr);
+            return 98;
+          }) == 0);
+}
+
 TEST_CASE("exec: posix_spawn of a program does not disturb a connection", "[process]") {
   const Pair pair = connected_pair();
   char* const arguments[] = {const_cast<char*>("true"), nullptr};

@@ -163,6 +163,13 @@ class FakeEngine final : public Engine {
     return nullptr;
   }
   void after_spawn(intercept::Start*, bool made) override { record("after_spawn made=%d", made ? 1 : 0); }
+  std::size_t describe_listeners(char* text, std::size_t room) override {
+    const int n = snprintf(text, room, "%s", control.listeners.c_str());
+    return static_cast<std::size_t>(n);
+  }
+  int take_up_listener(int fd, int backlog) override {
+    return enter<int>([&] { return mark(fd, FdKind::socket) >= 0 ? 0 : -1; }, "take_up_listener fd=%d backlog=%d", fd, backlog);
+  }
   void before_privileges() override { record("before_privileges"); }
   void at_exit() override {
     record("at_exit");

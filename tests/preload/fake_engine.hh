@@ -18,6 +18,7 @@ struct FakeControl {
   std::vector<std::string> calls;  // "recv fd=5 n=10 flags=0"
   std::deque<long> results;        // what the next calls return instead of doing anything
   std::function<void()> during;    // runs inside the next call, once
+  std::string listeners;           // what a program gets by exec
   int exit_fd = -1;                // at_exit() writes an "x" there, dying() a "d"
   const intercept::Services* services = nullptr;
 };

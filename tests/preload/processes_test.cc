@@ -6,6 +6,7 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "tests/preload/under_shim.hh"
@@ -102,6 +103,52 @@ TEST_CASE("the execl functions pass their arguments and environment on") {
   CHECK(in([&] { execle("/bin/sh", "sh", "-c", "echo $1-$GIVEN", "x", "one", nullptr, envp); }) ==
         "one-yes\n");
   unsetenv("GIVEN");
+}
+
+TEST_CASE("a program that gets listeners is told which by its environment, whatever that is otherwise") {
+  control().listeners = "7:511,9:64,";
+  char name[] = "sh", flag[] = "-c", text[] = "echo $MTCP_LISTENERS $KEPT", kept[] = "KEPT=yes", stale[] = "MTCP_LISTENERS=1:1,";
+  char* const argv[] = {name, flag, text, nullptr};
+  char* const envp[] = {stale, kept, nullptr};
+  const auto in = [](const std::function<void()>& run) {
+    return output_of([&](int fd) {
+      dup2(fd, 1);
+      run();
+    });
+  };
+  setenv("KEPT", "inherited", 1);
+  CHECK(in([&] { execve("/bin/sh", argv, envp); }) == "7:511,9:64, yes\n");
+  CHECK(in([&] { execvp("sh", argv); }) == "7:511,9:64, inherited\n");
+  CHECK(in([&] { execl("/bin/sh", "sh", "-c", text, nullptr); }) == "7:511,9:64, inherited\n");
+  CHECK(in([&] {
+          pid_t pid = 0;
+          if (posix_spawn(&pid, "/bin/sh", nullptr, nullptr, argv, envp) == 0) waitpid(pid, nullptr, 0);
+        }) == "7:511,9:64, yes\n");
+  control().listeners.clear();
+  unsetenv("KEPT");
+}
+
+TEST_CASE("a listener that was left to this program is taken up when its name is asked for, and when it listens") {
+  REQUIRE(std::string(getenv("MTCP_LISTENERS")) == "900:100,901:200,");  // this program's: tests/preload/meson.build
+  const int made = static_cast<int>(syscall(41 /* socket */, AF_INET, SOCK_DGRAM, 0));
+  const int unknown = fcntl(made, F_DUPFD, 902);
+  REQUIRE(dup2(made, 900) == 900);
+  REQUIRE(dup2(made, 901) == 901);
+  control();
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  for (const int fd : {unknown, 901, 901}) {
+    size = sizeof address;
+    CHECK(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+  }
+  CHECK(recorded() == Calls{"take_up_listener fd=901 backlog=200", "getsockname fd=901", "getsockname fd=901"});
+  CHECK(listen(900, 5) == -1);
+  CHECK(recorded() == Calls{"take_up_listener fd=900 backlog=100", "listen fd=900 backlog=5"});
+  close(901);
+  REQUIRE(dup2(unknown, 901) == 901);
+  CHECK(getsockname(901, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+  CHECK(recorded() == Calls{"close fd=901"});  // once
+  for (const int fd : {900, 901, unknown, made}) close(fd);
 }
 
 TEST_CASE("posix_spawn tells the engine around it and makes the child") {

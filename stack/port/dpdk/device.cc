@@ -116,9 +116,13 @@ bool DpdkDevice::start_environment(std::string& message) {
   eal.memory =
       pools + config_.queues * 64 * std::size_t{config_.rx_ring + config_.tx_ring} + (std::size_t{16} << 20);
   const std::string interface = interface_of(config_.port);
-  if (!interface.empty() && !interface_.take(interface, message)) return false;
+  const auto refused = [this](bool in_use) {
+    if (config_.in_use != nullptr) *config_.in_use = in_use;
+    return false;
+  };
+  if (!interface.empty() && !interface_.take(interface, message)) return refused(interface_.in_use());
   if (kind_ == Kind::pci) {
-    if (!card_.take(config_.port, message)) return false;  // the environment resets the card
+    if (!card_.take(config_.port, message)) return refused(true);  // the environment resets the card
     eal.pci = config_.port;
   }
   return start_eal(eal, message);

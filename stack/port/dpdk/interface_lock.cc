@@ -74,7 +74,8 @@ bool InterfaceLock::take(const std::string& interface, std::string& message) {
     fd_ = move_high(fd_);
     return true;
   }
-  message = error == EADDRINUSE ? interface + " is in use by another program on mtcp (" + holder(name) +
+  in_use_ = error == EADDRINUSE;
+  message = in_use_ ? interface + " is in use by another program on mtcp (" + holder(name) +
                                       "); one at a time can have it, with all that it forks"
                                 : "cannot tell whether " + interface + " is in use: " + strerror(error);
   return false;

@@ -17,9 +17,12 @@ class InterfaceLock {
   // False and `message` (who has it) if another program still has the interface after a second: so long a server that
   // is stopped and started again may take to go.
   bool take(const std::string& interface, std::string& message);
+  // Why take() has failed: another program has it.
+  [[nodiscard]] bool in_use() const { return in_use_; }
   void release();
 
  private:
+  bool in_use_ = false;
   int fd_ = -1;
 };
 
