@@ -36,13 +36,15 @@ bool is_connection(const Socket* s) {
   return s != nullptr && (s->state == Socket::State::stream || s->state == Socket::State::foreign);
 }
 
-// A connection of a parent that this process means the next program to have gets its relay now.
+// A connection of a parent that this process means the next program to have gets its relay now. One of its own ends.
 void claim_for_exec(Process& process) {
-  if (process.heritage.empty()) return;
   for (int fd = 0; fd < process.files.end(); ++fd) {
     Socket* s = process.files.socket(fd);
-    if (s == nullptr || s->state != Socket::State::foreign) continue;
-    if (is_meant_for_exec(process.files[fd], fd)) claim_if_foreign(process, *s);
+    if (!is_connection(s) || !is_meant_for_exec(process.files[fd], fd)) continue;
+    claim_if_foreign(process, *s);
+    if (s->state != Socket::State::stream || process.told_of_exec) continue;
+    log(LogLevel::warning, "descriptor %d: exec can't take a connection of this process's own stack along", fd);
+    process.told_of_exec = true;
   }
 }
 

@@ -187,6 +187,7 @@ class Process final : public Engine {
   std::string start_error;     // why ensure_started() failed last time; told once
   bool in_use = false;         // why the device could not be opened: another program has it
   bool successor = false;      // listeners came from a program that may still have the device
+  bool told_of_exec = false;   // that a connection ends with it
   bool exiting = false;        // there will be no stack any more
   stack::Time next_attempt{};  // a start that failed because the queue is taken is not tried before this
 

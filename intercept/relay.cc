@@ -247,7 +247,11 @@ int Relay::relay(Socket& s) {
 int Relay::make_pair(const Socket& s, int (&ends)[2]) {
   if (const int error = internal_pair(process_, SOCK_STREAM, ends); error != 0) return error;
   const char first_left = 0;  // see relay_pump.cc
-  (void)process_.kernel.write(ends[1], &first_left, 1);
+  if (const ssize_t error = process_.kernel.write(ends[1], &first_left, 1); error != 1) {
+    close_internal(process_, ends[0]);
+    close_internal(process_, ends[1]);
+    return error < 0 ? static_cast<int>(error) : -ENOBUFS;
+  }
   // The pump's own end stays non-blocking; theirs is as the application had it.
   (void)process_.kernel.fcntl(ends[1], F_SETFL, O_RDWR | (s.nonblocking ? O_NONBLOCK : 0));
   if (s.write_shut) (void)process_.kernel.shutdown(ends[0], SHUT_RD);  // already before it was shared

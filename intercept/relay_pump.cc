@@ -2,9 +2,9 @@
 //
 // One byte from the users that has been dealt with is left in the pump's end. If that is closed so, they get
 // ECONNRESET, which is what they are to see of a reset by the peer, and of a sudden end of this process (unix(7)
-// does not say it; Linux does so since 2.6). The first is put there when the pair is made. It must be of a short
-// message, because the whole message counts against the users' SO_SNDBUF for so long; after a long one there is none
-// until the next short one.
+// does not say it, but Linux has always done so). The first is put there when the pair is made. It must be of a short
+// message, because the whole message counts against the users' SO_SNDBUF for so long, and they must be able to write
+// even with the smallest; after a long one there is none until the next short one.
 #include <errno.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -23,7 +23,7 @@ namespace {
 constexpr std::size_t kAtOnce = 65536;  // bytes in one step
 constexpr int kSteps = 16;              // of one connection before others have their turn
 constexpr std::size_t kPieces = 64;     // packets that one step fills
-constexpr std::size_t kShort = 512;     // bytes that have come together of which the last is left
+constexpr std::size_t kShort = 128;     // bytes that have come together of which the last is left
 
 }  // namespace
 
@@ -112,7 +112,7 @@ bool Relay::from_users(Relayed& r) {
     }
     int queued = 0;
     (void)process_.kernel.ioctl(r.pump, FIONREAD, &queued);
-    const std::size_t fresh = static_cast<std::size_t>(queued) - (r.byte_left ? 1 : 0);
+    const auto fresh = static_cast<std::size_t>(std::max(queued - (r.byte_left ? 1 : 0), 0));
     if (fresh == 0) {
       if (r.users_ending) return end_of_users(r);
       r.readable = false;

@@ -174,9 +174,9 @@ TEST_CASE("a reset of the connection ends the relay for its users") {
   ::close(other);
 }
 
-TEST_CASE("a reset is told to users who have written before, short messages and long ones") {
+TEST_CASE("a reset is told to users who have written before, whether long messages or short ones, if the last is short") {
   Bench b;
-  for (const std::size_t last : {1UL, 2UL, 512UL}) {
+  for (const std::size_t last : {1UL, 2UL, 128UL}) {
     const auto p = b.pair();
     const int other = pass(b, p.server);
     std::string sent;
@@ -201,6 +201,23 @@ TEST_CASE("a reset is told to users who have written before, short messages and 
     ::close(other);
     REQUIRE(b->close(p.server) == 0);
   }
+}
+
+TEST_CASE("with the smallest SO_SNDBUF a user can write after the byte that is left of each short message") {
+  Bench b;
+  const auto p = b.pair();
+  const int other = pass(b, p.server);
+  const int smallest = 1;
+  REQUIRE(::setsockopt(other, SOL_SOCKET, SO_SNDBUF, &smallest, sizeof smallest) == 0);
+  for (const std::size_t n : {1UL, 64UL, 127UL, 128UL, 129UL, 500UL, 2000UL}) {
+    const std::string part(n, 'x');
+    REQUIRE(::send(other, part.data(), n, MSG_NOSIGNAL) == static_cast<ssize_t>(n));
+    serve(b);
+    CHECK(b.recv(p.client, 10'000) == part);
+    pollfd look{other, POLLOUT, 0};
+    CHECK(::poll(&look, 1, 0) == 1);
+  }
+  ::close(other);
 }
 
 TEST_CASE("the process that has the connection tells of a reset, and that nothing is queued") {
