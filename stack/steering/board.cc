@@ -89,8 +89,9 @@ std::uint8_t Board::join(const SharedDevice& device) {
     Place& p = place(i);
     if (p.owner.load(std::memory_order_acquire) != 0) continue;
     // What came for a former stack of this place is received like any other's; its own mailbox is not for mail.
-    StackSet senders(~std::uint64_t{0} >> (64 - places()));
-    senders.remove(i);
+    StackSet senders;
+    for (std::uint32_t from = 0; from < places(); ++from)
+      if (from != i && !Mailbox(mail(from, i), frame(), kMailSlots).empty()) senders.add(from);
     p.mail.store(senders.bits(), std::memory_order_relaxed);
     p.sleeping.store(0, std::memory_order_relaxed);
     p.owner.store(device.self(), std::memory_order_release);
