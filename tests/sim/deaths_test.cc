@@ -70,7 +70,10 @@ TEST_CASE("all stacks die at once: the next one tells all their peers", "[deaths
   Host& a = w.process();
   Host& b = w.process();
   std::vector<Socket*> sockets;
-  for (int i = 0; i < 200; ++i) sockets.push_back(&w.connect(1000));
+  for (int i = 0; i < 200; ++i) {
+    sockets.push_back(&w.connect(1000));
+    w.sim.run_for(microseconds(20));  // few packets may wait for ARP
+  }
   w.sim.run_for(milliseconds(100));
   a.kill();
   b.kill();
