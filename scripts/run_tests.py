@@ -15,10 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD, SANITIZED, THREADS, FUZZ = ROOT / "build", ROOT / "build-san", ROOT / "build-tsan", ROOT / "build-fuzz"
 # The test programs that must be there: one that is gone from the build is a failure, not one less to run.
 REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "packet", "port af_packet", "port af_xdp", "port card_lock",
-                 "port claims", "port device", "port memif", "port split", "port umem", "ports", "preload", "preload-names",
+                 "port claims", "port device", "port memif", "port merge", "port offload", "port packet_sender", "port pool",
+                 "port sharing", "port split", "port spreading", "port umem", "ports", "preload", "preload-names",
                  "preload-programs", "steering", "tcp_data", "thread_stress", "wheel", "wire"}
-REQUIRED_SIM = {"sim_churn", "sim_loopback", "sim_passive", "sim_recovery", "sim_sharing", "sim_shortage", "sim_smoke", "sim_stacks",
-                "sim_stacks_churn", "sim_states", "sim_transfer"}
+REQUIRED_SIM = {"sim_churn", "sim_deaths", "sim_exit", "sim_listeners", "sim_loopback", "sim_passive", "sim_recovery", "sim_sharing",
+                "sim_shortage", "sim_smoke", "sim_stacks", "sim_stacks_card", "sim_stacks_churn", "sim_states", "sim_transfer"}
 # Those of them that need no DPDK, no shim and no device: what runs under the sanitizers.
 REQUIRED_SANITIZED = REQUIRED_SIM | {"base", "flow_table", "ip", "packet", "ports", "steering", "tcp_data", "wheel", "wire"}
 
