@@ -18,8 +18,9 @@ REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "packet", "por
                  "port claims", "port device", "port memif", "port merge", "port offload", "port packet_sender", "port pool",
                  "port sharing", "port split", "port spreading", "port umem", "ports", "preload", "preload-names",
                  "preload-programs", "steering", "tcp_data", "thread_stress", "wheel", "wire"}
-REQUIRED_SIM = {"sim_churn", "sim_deaths", "sim_exit", "sim_listeners", "sim_loopback", "sim_passive", "sim_recovery", "sim_sharing",
-                "sim_shortage", "sim_smoke", "sim_stacks", "sim_stacks_card", "sim_stacks_churn", "sim_states", "sim_transfer"}
+REQUIRED_SIM = {"sim_churn", "sim_deaths", "sim_exit", "sim_listeners", "sim_loopback", "sim_opening", "sim_passive", "sim_recovery", "sim_sharing",
+                "sim_shortage", "sim_smoke", "sim_stacks", "sim_stacks_card", "sim_stacks_churn", "sim_states", "sim_time_wait",
+                "sim_transfer"}
 # Those of them that need no DPDK, no shim and no device: what runs under the sanitizers.
 REQUIRED_SANITIZED = REQUIRED_SIM | {"base", "flow_table", "ip", "packet", "ports", "steering", "tcp_data", "wheel", "wire"}
 

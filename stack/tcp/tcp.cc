@@ -327,40 +327,6 @@ Connection* Tcp::new_connection(const FlowKey& key, std::uint32_t hash, const Pa
   return &c;
 }
 
-void Tcp::free_unsent(Connection& c) {
-  while (Packet* p = c.tx.queue.pop_front()) release(p);
-  while (Packet* p = c.tx.lent.pop_front()) cache.free(p);
-  c.tx.unsent = c.tx.lost = nullptr;
-  c.tx.memory = c.hot.snd_queued = 0;
-}
-
-void Tcp::free_packets(Connection& c) {
-  free_unsent(c);
-  while (Packet* p = c.rx.queue.pop_front()) cache.free(p);
-  while (Packet* p = c.rx.out_of_order.pop_front()) cache.free(p);
-}
-
-void Tcp::leave_table(Connection& c) {
-  if (!c.in_table) return;
-  flows.erase(c.hash, FlowRef(FlowRef::Kind::connection, c.index));
-  c.in_table = false;
-  forget_flow(c);
-  if (c.holds_port) {
-    priv->ports.release(c.key.local_port);
-    c.holds_port = false;
-  }
-  if (c.reserved) port->release_flow(c.key);
-  c.reserved = false;
-}
-
-void Tcp::destroy(Connection& c) {
-  leave_table(c);
-  if (!priv->adopting.empty()) forget_adoption(c);
-  if (c.detached) --priv->orphans;
-  free_packets(c);
-  connections.destroy(c.index);
-}
-
 void Tcp::raise(SocketBase& s, std::uint8_t edges) {
   if (s.kind == SocketBase::Kind::connection) {
     const auto& c = static_cast<Connection&>(s);
@@ -369,29 +335,6 @@ void Tcp::raise(SocketBase& s, std::uint8_t edges) {
   }
   s.edges = static_cast<std::uint8_t>(s.edges | edges);
   if (!s.event_hook.linked()) events.push_back(s);
-}
-
-void Tcp::finish(Connection& c, Errc error) {
-  leave_table(c);
-  if (!priv->adopting.empty()) forget_adoption(c);
-  wheel.cancel(c.retransmit_timer);
-  wheel.cancel(c.delayed_ack_timer);
-  wheel.cancel(c.life_timer);
-  c.ack_hook.unlink();
-  c.push_hook.unlink();
-  c.hot.ack_queued = c.hot.ack_now = c.hot.tx_blocked = false;
-  if (c.hot.state == State::syn_sent) {
-    c.accept_hook.unlink();
-    if (error != Errc::ok) stats.add(Counter::connect_failures);
-  }
-  c.hot.state = State::closed;
-  if (c.detached) return destroy(c);
-  free_unsent(c);
-  while (Packet* p = c.rx.out_of_order.pop_front()) cache.free(p);
-  if (error != Errc::ok) c.error = error;
-  std::uint8_t edges = SocketBase::kReadEdge | SocketBase::kWriteEdge | SocketBase::kCloseEdge;
-  if (error != Errc::ok) edges |= SocketBase::kErrorEdge;
-  raise(c, edges);
 }
 
 void Tcp::request_ack(Connection& c) {
