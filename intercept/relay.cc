@@ -6,11 +6,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 
+#include "intercept/address.hh"
 #include "intercept/call.hh"
 #include "intercept/log.hh"
 #include "intercept/process.hh"
+#include "intercept/relay_name.hh"
 #include "intercept/relayed.hh"
 #include "intercept/steward.hh"
 
@@ -244,8 +247,24 @@ int Relay::relay(Socket& s) {
   return error;
 }
 
+// Without its name a relay works; who has only the other end learns no addresses then.
+void Relay::name_pump(int pump, const Socket& s) {
+  RelayName name;
+  std::memcpy(name.tag, RelayName::kTag, sizeof name.tag);
+  socklen_t size = sizeof name.local;
+  const stack::FlowKey& key = s.connection->key;
+  (void)write_address({key.local, key.local_port}, s.v6, reinterpret_cast<sockaddr*>(&name.local), &size);
+  size = sizeof name.remote;
+  (void)write_address({key.remote, key.remote_port}, s.v6, reinterpret_cast<sockaddr*>(&name.remote), &size);
+  name.unique[0] = static_cast<std::uint32_t>(process_.pid);
+  name.unique[1] = static_cast<std::uint32_t>(s.serial);
+  name.unique[2] = static_cast<std::uint32_t>(s.serial >> 32);
+  (void)process_.kernel.bind(pump, reinterpret_cast<const sockaddr*>(&name), sizeof name);
+}
+
 int Relay::make_pair(const Socket& s, int (&ends)[2]) {
   if (const int error = internal_pair(process_, SOCK_STREAM, ends); error != 0) return error;
+  name_pump(ends[0], s);
   const char first_left = 0;  // see relay_pump.cc
   if (const ssize_t error = process_.kernel.write(ends[1], &first_left, 1); error != 1) {
     close_internal(process_, ends[0]);

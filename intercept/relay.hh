@@ -119,6 +119,7 @@ class Relay {
   Socket* find(const Request& request);
   Relayed& take(Socket& s);
   int make_pair(const Socket& s, int (&ends)[2]);
+  void name_pump(int pump, const Socket& s);
   int open_pair(Relayed& r);
   void drop_if_unheld(Relayed& r);
   void drop(Relayed& r);

@@ -5,6 +5,7 @@
 
 #include "preload/calls.hh"
 #include "preload/edge.hh"
+#include "preload/relayed_names.hh"
 
 namespace mtcp::preload {
 namespace {
@@ -82,7 +83,7 @@ namespace always {
 int getsockname(int fd, sockaddr* a, socklen_t* n) {
   const int owner = whose(fd);
   if (owner > 0) return enter([=](intercept::Engine& e) { return e.getsockname(fd, a, n); });
-  return owner < 0 ? translate(-EBADF) : next.getsockname(fd, a, n);
+  return owner < 0 ? translate(-EBADF) : kernel_getsockname(fd, a, n);
 }
 
 int listen(int fd, int backlog) {

@@ -4,6 +4,7 @@
 
 #include "preload/calls.hh"
 #include "preload/edge.hh"
+#include "preload/relayed_names.hh"
 
 namespace mtcp::preload {
 
@@ -19,6 +20,15 @@ int always::socket(int domain, int type, int protocol) {
   if (fd >= 0 || errno != ENOTSUP) return fd;
   errno = before;
   return next.socket(domain, type, protocol);
+}
+
+int always::getpeername(int fd, sockaddr* a, socklen_t* n) {
+  const intercept::FdKind kind = kind_of(fd);
+  const bool kernels = kind == intercept::FdKind::kernel || kind == intercept::FdKind::epoll || thread.inside();
+  if (kernels) [[likely]]
+    return kernel_getpeername(fd, a, n);
+  if (kind == intercept::FdKind::reserved) return translate(-EBADF);
+  return enter([=](Engine& e) { return e.getpeername(fd, a, n); });
 }
 
 namespace ours {
@@ -37,9 +47,6 @@ int connect(int fd, const sockaddr* a, socklen_t n) {
 }
 int shutdown(int fd, int how) {
   return enter([=](Engine& e) { return e.shutdown(fd, how); });
-}
-int getpeername(int fd, sockaddr* a, socklen_t* n) {
-  return enter([=](Engine& e) { return e.getpeername(fd, a, n); });
 }
 int getsockopt(int fd, int level, int name, void* v, socklen_t* n) {
   return enter([=](Engine& e) { return e.getsockopt(fd, level, name, v, n); });

@@ -46,6 +46,22 @@ TEST_CASE("shared: exec gives a program the connection as its standard streams",
   REQUIRE(child.wait() == 0);
 }
 
+TEST_CASE("shared: a program started by exec learns both addresses of the connection it was given", "[shared]") {
+  Pair pair = connected_pair();
+  const auto text = [](const Address& a) { return a.host() + " " + std::to_string(a.port()); };
+  const std::string expected = text(local_of(pair.client)) + " " + text(peer_of(pair.client));
+  Child child([&] {
+    ::dup2(pair.server, 0);
+    ::execl("/usr/bin/python3", "python3", "-c",
+            "import socket\ns = socket.socket(fileno=0)\n"
+            "s.sendall(('%s %d %s %d' % (s.getpeername()[:2] + s.getsockname()[:2])).encode())", nullptr);
+    return 98;
+  });
+  pair.server.reset();
+  REQUIRE(receive_until_end(pair.client) == expected);
+  REQUIRE(child.wait() == 0);
+}
+
 TEST_CASE("shared: exec gives a program the connection under another number", "[shared]") {
   Pair pair = connected_pair();
   Child child([&] {
