@@ -48,10 +48,10 @@ const Key kKeys[] = {
      "one\n"
      "  0000:00:04.0                        a NIC bound to vfio-pci or uio_pci_generic"},
     {"device", "queues", Count{AT(device.queues), 1, 127, true}, "",
-     "Queues of the device, which the stacks of all processes that share it divide among them: at most 16, and not\n"
-     "necessarily as many as the processes. \"auto\": one per CPU, and no more than the device has. With {worker} "
-     "in\n"
-     "`port`: how many processes have a device at a time; must be set, and the same on the other end."},
+     "Queues of the device, which the stacks of all processes that share it divide among them: at most 64, and not\n"
+     "necessarily as many as the processes. \"auto\": one per CPU, no more than the device has, and of a network card,\n"
+     "where each takes `packets` buffers, 16 at most. With {worker} in `port`: how many processes have a device at a\n"
+     "time; must be set, and the same on the other end."},
     {"device", "hugepages",
      Choice{kToggles, [](const Options& o) { return static_cast<std::size_t>(o.device.hugepages); },
             [](Options& o, std::size_t i) { o.device.hugepages = static_cast<Toggle>(i); }},

@@ -87,8 +87,10 @@ bool DpdkDevice::check(std::string& message) {
   automatic_queues_ = config_.queues == 0;
   if (automatic_queues_ && kind_ != Kind::af_xdp) {
     // As many as processes can run at a time. Fewer stacks poll several, more send each other what they need.
-    const bool many = kind_ == Kind::af_packet || kind_ == Kind::pci;
-    config_.queues = many ? std::min(allowed_cpus(), kMaxStacks) : 1;
+    // A card's have a pool each: who wants more than some 3 GB of packets says so.
+    constexpr std::uint32_t kMostOfCard = 16;
+    const std::uint32_t most = kind_ == Kind::af_packet ? kMaxStacks : kind_ == Kind::pci ? kMostOfCard : 1;
+    config_.queues = std::min(allowed_cpus(), most);
   }
   if (config_.queues > kMaxStacks || config_.packets < 512 || config_.mtu < 68 || config_.mtu > 9600) {
     message = "port " + config_.port + ": 1 to " + std::to_string(kMaxStacks) +
