@@ -195,9 +195,13 @@ void Process::before_privileges() {
 void Process::at_exit() {
   if (::getpid() != pid) return;  // the child of a vfork: nothing here is its own
   std::unique_lock guard(lock);
-  for_each_socket(*this, [this](Socket& s) {
-    if (is_for_parked(s)) take_parked(s);
-  });
+  last_of_device = device != nullptr && device->end_of_family();
+  if (last_of_device && device->any_parked() && ensure_started() == 0) {
+    // Nobody will serve these any more: their peers are told.
+    instance->worker().part();
+    instance->port()->take_all_parked();
+    (void)instance->turn(now());
+  }
   end_connections(stack::seconds(10), true);
   if (!started() || options.device.port.empty() || options.device.is_private()) return;
   // The stack leaves its device, so that the others have its queues at once. There is none any more in this process.

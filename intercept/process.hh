@@ -189,6 +189,7 @@ class Process final : public Engine {
   bool successor = false;      // listeners came from a program that may still have the device
   bool told_of_exec = false;   // that a connection ends with it
   bool exiting = false;        // there will be no stack any more
+  bool last_of_device = false; // and no other process that shares the device: a listener that is passed on is another program's
   stack::Time next_attempt{};  // a start that failed because the queue is taken is not tried before this
 
  private:

@@ -215,7 +215,8 @@ int Process::ensure_started() {
   instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets);
   instance->relay = &relay;
   if (!options.device.port.empty() && !options.device.is_private())
-    instance->worker().set_still_held([this](const stack::Endpoint& e) { return listens_in_kernel(kernel, e); });
+    instance->worker().set_still_held(
+        [this](const stack::Endpoint& e) { return !last_of_device && listens_in_kernel(kernel, e); });
   start_error.clear();
   start_listeners();
   if (options.steward) steward = std::make_unique<Steward>(*this);

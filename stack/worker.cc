@@ -24,6 +24,7 @@ Result<Listener*> Worker::listen(const Endpoint& local, const ListenOptions& opt
 Connection* Worker::accept(Listener& l) { return tcp_->accept(l); }
 void Worker::set_still_held(std::function<bool(const Endpoint&)> held) { tcp_->priv->still_held = std::move(held); }
 void Worker::set_watched(Listener& l, bool watched) { tcp_->set_watched(l, watched); }
+void Worker::part() { tcp_->priv->parting = true; }
 void Worker::close(Listener& l, Time now) { tcp_->close_listener(l, now); }
 void Worker::leave(Listener& l, Time now) { tcp_->leave_listener(l, now); }
 Readiness Worker::readiness(const Listener& l) const { return tcp_->readiness(l); }

@@ -94,6 +94,9 @@ class Worker {
   // stack that has it, and until there is one it goes on taking them, for 5 s or as long as it is held. Else they are reset, and from
   // now on a SYN is not refused but left unanswered, so that its sender tries again and meets the other process.
   void leave(Listener& l, Time now);
+  // The process is at its end, and the last that has the device: what this stack does not know is not refused, because
+  // another program may serve it as soon as this one is gone.
+  void part();
   // Whether a process that has no stack has the listener of an endpoint, so that another stack will have it some time:
   // asked rarely. Without it: none has.
   void set_still_held(std::function<bool(const Endpoint&)> held);

@@ -38,12 +38,15 @@ class Device {
   [[nodiscard]] virtual std::optional<std::array<std::uint64_t, 4>> secrets() const = 0;
   // Connections wait for a stack that will have this listener (Port::hand_over).
   [[nodiscard]] virtual bool parked(const Endpoint& /*local*/) const { return false; }
+  [[nodiscard]] virtual bool any_parked() const { return false; }  // for whatever endpoint
   // One queue without the other stacks: for tests and tools. Null if a living process has it; the claim of a
   // process that died is taken over. `stack` is distinct among all that do so.
   virtual std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) = 0;
   // All that it has open, which the application must not close: fixed once it is open, but for a private
   // device's (memif).
   [[nodiscard]] virtual std::span<const int> descriptors() const { return {}; }
+  // The calling process is about to end: true if no other one has this device any more, be it with a stack or without.
+  virtual bool end_of_family() { return true; }
   // For the child of a fork that will not use its parent's device: closes the inherited descriptors, so that
   // the peer notices when the parent dies. After this, and without it in any process but the opener, the
   // object and its ports are to be leaked or destroyed only; destroying a port does not release the parent's

@@ -88,6 +88,8 @@ class Port {
                          Listening /*least*/) {
     return false;
   }
+  // What waits on the device for a stack that has the listener becomes this one's, which may lack it.
+  virtual void take_all_parked() {}
   // Bookkeeping of the flows in hand by slab index, so that their peers learn of this process's death.
   virtual void note_flow(std::uint32_t /*index*/, const FlowKey& /*key*/) {}
   virtual void forget_flow(std::uint32_t /*index*/) {}

@@ -117,7 +117,7 @@ class Board {
   // Whether such wait for `local`; if it is any, for its port.
   [[nodiscard]] bool parked(const Endpoint& local) const;
   [[nodiscard]] bool any_parked() const;  // as of the last change of members
-  // Shows the letters of all places where some wait that `stack` has the listener for, and forgets them.
+  // Shows the letters of all places where some wait that `stack` has the listener for (kNobody: all), and forgets them.
   void take_parked(std::uint8_t stack, const SharedDevice& device, const std::function<void(const Letter&)>& visit);
   // By index in the stack's slab; only the stack itself writes.
   [[nodiscard]] std::span<LedgerEntry> ledger(std::uint32_t stack);

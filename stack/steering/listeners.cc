@@ -61,7 +61,7 @@ bool Board::park(std::uint8_t stack, const Endpoint& local, std::span<const std:
 bool Board::parked_for(std::uint32_t stack, std::uint32_t at) const {
   return std::ranges::any_of(place(at).parked, [&](const auto& w) {
     const std::uint64_t word = w.load(std::memory_order_acquire);
-    return word != 0 && listening(stack, endpoint_of(word)) >= Listening::yes;
+    return word != 0 && (stack == kNobody || listening(stack, endpoint_of(word)) >= Listening::yes);
   });
 }
 
@@ -88,13 +88,13 @@ void SteeringPort::note_listener(std::uint32_t index, const Endpoint& local, Lis
     unlisted_[index] = how;
     board_.place(me_).unlisted.store(*std::max_element(unlisted_.begin(), unlisted_.end()), std::memory_order_release);
   }
-  if (how >= Listening::yes) take_parked();
+  if (how >= Listening::yes) take_parked(me_);
 }
 
 // Before anything that is received: a segment for one of them must find it.
-void SteeringPort::take_parked() {
+void SteeringPort::take_parked(std::uint8_t stack) {
   std::vector<Packet*> none;
-  board_.take_parked(me_, device_, [&](const Letter& letter) { inherit(letter, none); });
+  board_.take_parked(stack, device_, [&](const Letter& letter) { inherit(letter, none); });
 }
 
 // The other stacks that have it so, or more so.

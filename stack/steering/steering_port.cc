@@ -122,7 +122,7 @@ void SteeringPort::service(Time now) {
   refresh();
   if (now < next_round_) return;
   look_for_the_dead();
-  take_parked();
+  take_parked(me_);
   // Somebody is about to give one back to us.
   next_round_ = now + (balance_queues() ? kRound : kTick);
   point_card(now);

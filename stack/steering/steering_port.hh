@@ -53,6 +53,7 @@ class SteeringPort final : public Port {
   void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override;
   [[nodiscard]] bool others_listen(const Endpoint& local) const override;
   bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least) override;
+  void take_all_parked() override { take_parked(Board::kNobody); }
   void note_flow(std::uint32_t index, const FlowKey& key) override;
   void forget_flow(std::uint32_t index) override;
   bool next_orphan(FlowKey& key, std::uint32_t& number) override;
@@ -102,7 +103,7 @@ class SteeringPort final : public Port {
   bool bury_if_dead(std::uint32_t stack);
   void bury(std::uint8_t stack);
   void inherit(const Letter& letter, std::vector<Packet*>& to_send);
-  void take_parked();
+  void take_parked(std::uint8_t stack);
   std::size_t receive_inherited(Packet** out, std::size_t max);
   void rebuild_pollable();
 

@@ -70,6 +70,7 @@ struct Tcp::Private {
   bool handover_now = false;    // something has become ready to be handed over
   Time handover_due = kNever;   // and what nobody took, or is to end, is looked at again
   bool link_was_up = false;
+  bool parting = false;          // what nobody here knows is left to whoever comes next
   bool serving = false;          // what the port was told
   struct Orphan {
     FlowKey key;

@@ -270,12 +270,13 @@ class Context:
         path.write_text(f"{device}{interface}{more}")
         return path
 
-    def veth(self, stack="server", more="", device="", driver="af_packet", offloads=()):
+    def veth(self, stack="server", more="", device="", driver="af_packet", offloads=(), prefix=""):
         """(server, client): two namespaces and a veth pair; the `stack` end runs under the shim over af_packet or af_xdp,
         unless this is a run on the kernel, where both ends have kernel addresses. `offloads`: the ends whose interface has all
-        that it has by itself; without, frames on the wire are whole and at most an MTU long."""
+        that it has by itself; without, frames on the wire are whole and at most an MTU long. `prefix`: of the namespaces' names,
+        for a second pair."""
         sides = {}
-        spaces = {end: self.namespace(end[0]) for end in ("server", "client")}
+        spaces = {end: self.namespace(prefix + end[0]) for end in ("server", "client")}
         # Never in this machine's own namespace, so that nothing of it can stay behind there.
         command("ip", "-n", spaces["server"].name, "link", "add", "wire", "type", "veth", "peer", "name", "wire",
                 "netns", spaces["client"].name)

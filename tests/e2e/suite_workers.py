@@ -272,14 +272,21 @@ def proxy(context):
 
 @test("workers-quick-answers-whoever-has-the-queue")
 def wake_ups(context):
-    """Half of the flows come in on the queue of the worker that does not own them, which sleeps."""
+    """Half of the flows come in on the queue of the worker that does not own them, which sleeps: the way through another
+    process must cost no more than 2 ms. What the machine itself takes show the kernel's workers, asked at the same time; on
+    a busy one two processes wait for a processor where the kernel needs one."""
     nginx, client = serve(context, 2, 2)
+    control_server, control_client = context.veth(stack="none", prefix="k")
+    control = Nginx(control_server, workers=2, server=PID).start()
     flows(client, "spread", nginx, "/pid", 50, 10)
-    result = flows(client, "watch", nginx, "/pid", 3, 12)
-    expect_no_failure(result, 500)
-    expect(result["median"] < 0.002, f"the median answer took {result['median'] * 1e3:.2f} ms")
-    expect(result["p99"] < 0.03, f"one answer in a hundred took {result['p99'] * 1e3:.1f} ms or more")
+    runs = [start_flows(c, "watch", n, "/pid", 3, 12) for c, n in ((client, nginx), (control_client, control))]
+    result, usual = (result_of(run) for run in runs)
+    for r in (result, usual):
+        expect_no_failure(r, 500)
+    for part, most in (("median", 0.0005), ("p99", 0.002)):
+        expect(result[part] < 2 * usual[part] + most, f"{part}: {result[part] * 1e3:.2f} ms, the kernel's {usual[part] * 1e3:.2f} ms")
     nginx.stop()
+    control.stop()
 
 
 @test("workers-idle")

@@ -207,6 +207,31 @@ TEST_CASE("whoever ends while only a process without a stack has the listener: c
   for (Socket* s : last) CHECK(s->error == Errc::connection_reset);
 }
 
+TEST_CASE("the last process resets what waits for the next one, and refuses nobody else: another program may come", "[listeners]") {
+  World w;
+  INFO(w.sim.label());
+  Host& a = w.process();
+  a.accepting = false;
+  const auto waiting = w.connect_to(a, 10, 3000);
+  w.sim.run_for(milliseconds(100));
+  w.sim.held.insert(80);
+  a.leave(*a.listeners.front());
+  a.exit();
+  REQUIRE(w.device.board().any_parked());
+  Host& last = w.process(0);
+  last.worker->part();
+  Socket& late = w.connect();
+  last.steering->take_all_parked();
+  w.sim.run_for(milliseconds(100));
+  for (Socket* s : waiting) CHECK(s->error == Errc::connection_reset);
+  CHECK_FALSE(w.device.board().any_parked());
+  CHECK((late.error == Errc::ok && !late.connected));
+  last.exit();
+  w.process();
+  w.sim.run_for(seconds(4));
+  CHECK(late.connected);
+}
+
 TEST_CASE("a listener that was left goes on for as long as another process may still come for it", "[listeners]") {
   World w;
   INFO(w.sim.label());

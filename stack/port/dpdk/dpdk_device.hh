@@ -43,8 +43,10 @@ class DpdkDevice final : public Device, public SharedDevice {
   std::unique_ptr<Port> join() override;
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override;
   [[nodiscard]] bool parked(const Endpoint& local) const override;
+  [[nodiscard]] bool any_parked() const override;
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
   [[nodiscard]] std::span<const int> descriptors() const override { return open_descriptors(); }
+  bool end_of_family() override { return shared_ == nullptr || shared_->end_of_family(); }
   void abandon() override;
 
   // --- SharedDevice

@@ -28,6 +28,8 @@ std::optional<std::array<std::uint64_t, 4>> DpdkDevice::secrets() const {
 
 bool DpdkDevice::parked(const Endpoint& local) const { return shared_ != nullptr && shared_->board().parked(local); }
 
+bool DpdkDevice::any_parked() const { return shared_ != nullptr && shared_->board().any_parked(); }
+
 // Destroys the pool if this process made it and nobody has packets of it in hand; otherwise it is left as it
 // is.
 DpdkDevice::Stack::~Stack() {

@@ -1,5 +1,7 @@
 #include "stack/port/dpdk/shared.hh"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -7,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "stack/port/dpdk/libc_calls.hh"
 
@@ -34,13 +37,24 @@ std::unique_ptr<SharedState> SharedState::create(const Board::Shape& shape) {
     if (fd < 0) return nullptr;
     state->wake_.push_back(fd);
   }
+  if (system_call(SYS_pipe2, reinterpret_cast<long>(state->family_), O_CLOEXEC | O_NONBLOCK) != 0) return nullptr;
+  for (int& fd : state->family_)
+    if ((fd = move_high(fd)) < 0) return nullptr;
   state->board_ = std::make_unique<Board>(state->memory_, shape, secrets);
   return state;
 }
 
 SharedState::~SharedState() {
   for (const int fd : wake_) mtcp_dpdk_close(fd);
+  for (const int fd : family_)
+    if (fd >= 0) mtcp_dpdk_close(fd);
   if (memory_ != nullptr) munmap(memory_, bytes_);
+}
+
+bool SharedState::end_of_family() {
+  if (family_[1] >= 0) mtcp_dpdk_close(std::exchange(family_[1], -1));
+  pollfd reader{family_[0], POLLIN, 0};
+  return system_call(SYS_poll, reinterpret_cast<long>(&reader), 1, 0) == 1 && (reader.revents & POLLHUP) != 0;
 }
 
 void SharedState::wake(std::uint32_t stack) const {

@@ -26,13 +26,16 @@ class SharedState {
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const { return wake_[stack]; }
   void wake(std::uint32_t stack) const;
   void clear_wake(std::uint32_t stack) const;
+  // The calling process is about to end: whether no other one is left that was forked from those who share this.
+  bool end_of_family();
 
  private:
   SharedState() = default;
   std::byte* memory_ = nullptr;
   std::size_t bytes_ = 0;
   std::unique_ptr<Board> board_;
-  std::vector<int> wake_;  // by stack
+  std::vector<int> wake_;        // by stack
+  int family_[2] = {-1, -1};     // a pipe: hung up when the last process of the family has closed its writing end
 };
 
 }  // namespace mtcp::stack::dpdk
