@@ -87,6 +87,13 @@ class Board {
   // telling it.
   void spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device);
   [[nodiscard]] const Secrets& secrets() const { return head().secrets; }
+  // A connection goes from one stack to another; `when` in milliseconds of the clock that all have. Within a second a
+  // segment of it that nobody knows is on its heels, and not to be refused.
+  void note_move(std::uint32_t hash, std::uint32_t when) { moved(hash).store(std::uint64_t{hash} << 32 | when, std::memory_order_relaxed); }
+  [[nodiscard]] bool moved_lately(std::uint32_t hash, std::uint32_t now) {
+    const std::uint64_t m = moved(hash).load(std::memory_order_relaxed);
+    return m != 0 && m >> 32 == hash && now - static_cast<std::uint32_t>(m) < 1000;
+  }
   // Of the flows that stacks have opened.
   [[nodiscard]] Reservations reservations() { return Reservations(head().reserved.data()); }
 
@@ -143,8 +150,10 @@ class Board {
     alignas(64) std::atomic<std::uint64_t> changer;                  // who changes the table just now
     std::array<Place, kMaxStacks> places;
     Card card;
+    std::array<std::atomic<std::uint64_t>, 1024> moved;  // by hash: hash << 32 | when
     alignas(64) std::array<std::byte, Reservations::kMemory> reserved;
   };
+  [[nodiscard]] std::atomic<std::uint64_t>& moved(std::uint32_t hash) { return head().moved[(hash * 0x9e37'79b1U) >> 22]; }
   class Change;
   [[nodiscard]] Head& head() { return *reinterpret_cast<Head*>(memory_); }
   [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }

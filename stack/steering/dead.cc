@@ -35,7 +35,9 @@ void SteeringPort::look_for_the_dead() {
 // What others had put into its mailboxes is received here, as if from one of our queues: the table has changed.
 void SteeringPort::bury(std::uint8_t stack) {
   std::vector<Packet*> to_send;
-  (void)board_.bury(stack, me_, device_, [&](const Letter& letter) { inherit(letter, to_send); });
+  (void)board_.bury(stack, me_, device_, [&](const Letter& letter) {
+    if (!pass_on(letter, stack)) inherit(letter, to_send);
+  });
   refresh();
   transmit_for_others(to_send.data(), to_send.size());
 }

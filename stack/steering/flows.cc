@@ -50,8 +50,11 @@ bool SteeringPort::forward_unknown(Packet* p) {
     to = next_to_try(kind.hash, where, tried);
   }
   if (to == kMaxStacks) {
-    // Connections wait for a stack that will have the listener: this may be one of theirs, and it will be sent again.
-    if (!board_.parked(where.local) || board_.listening(me_, where.local) >= Listening::yes) return false;
+    // Connections wait for a stack that will have the listener, or this one has gone on while its segment went round:
+    // then it will be sent again.
+    const bool waits = board_.parked(where.local) && board_.listening(me_, where.local) < Listening::yes;
+    const bool missed = !where.opens && board_.moved_lately(kind.hash, now_ms_);
+    if (!waits && !missed) return false;
     pool_.free(&p, 1);
     return true;
   }

@@ -52,7 +52,7 @@ bool Board::park(std::uint8_t stack, const Endpoint& local, std::span<const std:
   Mailbox box(mail(stack, stack), frame(), kMailSlots);
   if (at == p.parked.end() || box.room() < messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MailKind::handover, kHandover, {}, messages[i]})) return false;
+    if (!box.write(i, {MailKind::handover, kHandover, StackSet(word), messages[i]})) return false;
   at->store(word, std::memory_order_release);
   box.announce(messages.size());
   return true;
@@ -113,16 +113,31 @@ bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const
   StackSet takers = who_listens(local, Listening::accepting);
   if (takers.empty() && least < Listening::accepting) takers = who_listens(local, Listening::yes);
   if (takers.empty()) return least == Listening::no && board_.park(me_, local, messages);
-  std::uint32_t to = owner_of(hash_.of(key));
+  const std::uint32_t hash = hash_.of(key);
+  std::uint32_t to = owner_of(hash);
   // Not the owner: then each of the others in turn.
   if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
   Mailbox box = mailbox(me_, to);
   if (box.room() < messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MailKind::handover, kHandover, {}, messages[i]})) return false;
+    if (!box.write(i, {MailKind::handover, kHandover, StackSet(word_of(local, Listening::yes)), messages[i]})) return false;
+  board_.note_move(hash, now_ms_);
   box.announce(messages.size());
   traffic_.sent += messages.size();
   ring(StackSet::of(to));
+  return true;
+}
+
+// What was on its way to `gone`, for a listener that this one lacks: to one that has it, or it waits for one.
+// All letters of a connection go the same way.
+bool SteeringPort::pass_on(const Letter& letter, std::uint8_t gone) {
+  if (letter.kind != MailKind::handover) return false;
+  const Endpoint local = endpoint_of(letter.tried.bits());
+  if (board_.listening(me_, local) != Listening::no) return false;
+  const StackSet takers = who_listens(local, Listening::yes) - StackSet::of(gone);
+  if (takers.empty()) return board_.park(me_, local, {&letter.bytes, 1});
+  if (!post(takers.first(), letter)) return false;
+  ring(StackSet::of(takers.first()));
   return true;
 }
 

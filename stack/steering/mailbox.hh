@@ -22,7 +22,7 @@ enum class MailKind : std::uint16_t {
 struct Letter {
   MailKind kind = MailKind::frame;
   std::uint16_t flags = 0;  // PacketFlag
-  StackSet tried;           // those that did not know the flow
+  StackSet tried;           // those that did not know the flow; handover: whose listener it is for (listeners.cc)
   std::span<const std::byte> bytes;
 };
 

@@ -102,6 +102,7 @@ class SteeringPort final : public Port {
   void look_for_the_dead();
   bool bury_if_dead(std::uint32_t stack);
   void bury(std::uint8_t stack);
+  bool pass_on(const Letter& letter, std::uint8_t gone);
   void inherit(const Letter& letter, std::vector<Packet*>& to_send);
   void take_parked(std::uint8_t stack);
   std::size_t receive_inherited(Packet** out, std::size_t max);
@@ -132,6 +133,7 @@ class SteeringPort final : public Port {
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
   std::vector<Listening> unlisted_;   // listeners beyond Board::kListeners
   Time next_round_{};
+  std::uint32_t now_ms_ = 0;          // when service() was called last
   Time next_card_{};
   std::uint32_t looked_at_ = 0;       // whether it lives; last
   std::uint32_t next_orphan_ = 0;     // in our part of the board

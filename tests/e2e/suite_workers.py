@@ -137,6 +137,39 @@ reload_test("workers-reload-under-load")
 reload_test("workers-reload-under-load-reuseport", listen_options="reuseport")
 
 
+def reload_under_load(nginx, client, path, rounds):
+    """No request fails while it is reloaded every second."""
+    load = start_flows(client, "load", nginx, path, rounds + 2, 8, 8)
+    for _ in range(rounds):
+        time.sleep(1)
+        old = set(nginx.workers())
+        nginx.command("reload")
+        wait_until(lambda old=old: len(set(nginx.workers()) - old) == 2, 10, "new workers")
+    expect_no_failure(result_of(load), 100 * rounds)
+
+
+@test("workers-reload-under-load-accept-mutex")
+def reload_with_mutex(context):
+    """Connections wander between the workers with the mutex, and none of their segments is refused on the way."""
+    nginx, client = serve(context, 2, 2, accept_mutex="on")
+    reload_under_load(nginx, client, "/k8", 30 if context.long else 5)
+    nginx.stop()
+
+
+@test("workers-reload-of-a-proxy-under-load")
+def reload_of_proxy(context):
+    """Old and new workers connect to one upstream at the same time, and keep those connections: none chooses what another has."""
+    server, client = context.veth(device="queues = 2\n")
+    upstream = Nginx(client, port=9000, workers=2).start()
+    pool = f"upstream pool {{ server {client.address}:9000; keepalive 16; }}"
+    location = 'location /up/ { proxy_pass http://pool/; proxy_http_version 1.1; proxy_set_header Connection ""; }'
+    nginx = Nginx(server, workers=2, http=pool, server=location + PID).start()
+    wait_until(lambda: len(nginx.workers()) == 2, 10, "2 workers")
+    reload_under_load(nginx, client, "/up/k8", 30 if context.long else 4)
+    nginx.stop()
+    upstream.stop()
+
+
 @test("workers-leave-before-their-successors-come")
 def gap(context):
     """While only the master has the listener, connections wait: those that were being opened as well as new ones."""

@@ -207,6 +207,33 @@ TEST_CASE("whoever ends while only a process without a stack has the listener: c
   for (Socket* s : last) CHECK(s->error == Errc::connection_reset);
 }
 
+TEST_CASE("what was on its way to a stack that has gone, and whose heir lacks the listener, waits for one that has it", "[listeners]") {
+  World w;
+  INFO(w.sim.label());
+  Host& a = w.process();
+  Host& b = w.process();
+  Host& other = w.process(81);
+  a.accepting = false;
+  const std::uint64_t bytes = GENERATE(0, 3000, 20'000);
+  CAPTURE(bytes);
+  const bool half_open = GENERATE(false, true);
+  w.sim.wire.drop_if = [&](const FrameInfo& f) { return half_open && f.from == 0 && f.tcp && !f.has(kSyn); };
+  const auto sockets = w.connect_to(a, 4, bytes);
+  w.sim.run_for(milliseconds(50));
+  w.sim.wire.drop_if = {};
+  w.sim.held.insert(80);
+  a.leave(*a.listeners.front());
+  a.exit();
+  b.kill();  // with all of it in its mailbox
+  w.sim.run_for(seconds(3));
+  for (Socket* s : sockets) CHECK(s->error == Errc::ok);
+  CHECK(other.count(Counter::adoptions_refused) == 0);
+  Host& next = w.process();
+  w.sim.run_for(seconds(4));
+  for (Socket* s : sockets) CHECK(World::good(*s, bytes));
+  CHECK(next.accepted.size() == 4);
+}
+
 TEST_CASE("the last process resets what waits for the next one, and refuses nobody else: another program may come", "[listeners]") {
   World w;
   INFO(w.sim.label());

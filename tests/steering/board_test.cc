@@ -207,3 +207,13 @@ TEST_CASE("no bit of the hash decides alone whose a flow is: not even the consec
     }
   }
 }
+
+TEST_CASE("the board remembers for a second which connection has gone to another stack", "[board]") {
+  World w;
+  CHECK_FALSE(w.board.moved_lately(0x1234, 5000));
+  w.board.note_move(0x1234, 5000);
+  CHECK(w.board.moved_lately(0x1234, 5000));
+  CHECK(w.board.moved_lately(0x1234, 5999));
+  CHECK_FALSE(w.board.moved_lately(0x1234, 6000));
+  CHECK_FALSE(w.board.moved_lately(0x1235, 5000));
+}
