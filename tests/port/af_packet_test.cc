@@ -3,8 +3,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "tests/port/device.hh"
-#include "tests/port/wire.hh"
+#include "tests/port/exchange.hh"
 
 using namespace mtcp::stack;
 using namespace mtcp::test;
@@ -12,30 +11,7 @@ using namespace mtcp::test;
 TEST_CASE("frames go from the kernel to an af_packet port and back") {
   Process p([](Process&) {
     make_wire();
-    const int fd = packet_socket("peer");
-    const auto before = descriptors();
-    const auto device = open_or_die(config(kPort));
-    const auto port = device->claim(0, 1);
-    EXPECT(port->link_up() && port->mtu() == 1500);
-    EXPECT((port->mac() == MacAddress{{2, 0, 0, 0, 0, 2}}));
-    EXPECT(threads() == 1 && only_hidden_descriptors_since(before));
-    // More than the ring holds, so that it wraps.
-    for (int i = 0; i < 3000; ++i) {
-      const std::string text = "number " + std::to_string(i);
-      const std::string f = raw_frame(text);
-      EXPECT(::send(fd, f.data(), f.size(), 0) == static_cast<ssize_t>(f.size()));
-      EXPECT(within(seconds(1), [&] { return receive(*port, text); }));
-      EXPECT(mtcp::test::send(*port, text));
-      EXPECT(within(seconds(1), [&] { return kernel_receives(fd, text); }));
-    }
-    EXPECT(port->pool().available() == port->pool().capacity());
-    // A full frame both ways.
-    const std::string full(1500, 'f');
-    EXPECT(mtcp::test::send(*port, full) && within(seconds(1), [&] { return kernel_receives(fd, full); }));
-    const std::string f = raw_frame(full);
-    EXPECT(::send(fd, f.data(), f.size(), 0) == 1514 &&
-           within(seconds(1), [&] { return receive(*port, full); }));
-    EXPECT(port->rx_dropped() == 0);
+    exchange_frames(config(kPort), 3000);
   });
   CHECK(p.join() == 0);
 }

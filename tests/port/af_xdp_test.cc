@@ -2,7 +2,7 @@
 // processes have in turn: umem_test.cc; several stacks on a device: sharing_test.cc.
 #include <catch2/catch.hpp>
 
-#include "tests/port/tiny_tcp.hh"
+#include "tests/port/exchange.hh"
 
 using namespace mtcp::stack;
 using namespace mtcp::test;
@@ -36,31 +36,7 @@ bool refused(const DeviceConfig& c, const char* text) {
 TEST_CASE("frames go from the kernel to an af_xdp port and back") {
   Process p([](Process&) {
     make_wire();
-    const int fd = packet_socket("peer");
-    const auto before = descriptors();
-    const auto device = open_or_die(config(kXdpPort));
-    EXPECT(device->queues() == 1);
-    const auto port = device->claim(0, 1);
-    EXPECT(port->link_up() && port->mtu() == 1500);
-    EXPECT((port->mac() == MacAddress{{2, 0, 0, 0, 0, 2}}));
-    EXPECT(threads() == 1 && only_hidden_descriptors_since(before));
-    // More than the rings hold, so that they wrap.
-    for (int i = 0; i < 6000; ++i) {
-      const std::string text = "number " + std::to_string(i);
-      const std::string f = raw_frame(text);
-      EXPECT(::send(fd, f.data(), f.size(), 0) == static_cast<ssize_t>(f.size()));
-      EXPECT(within(seconds(1), [&] { return receive(*port, text); }));
-      EXPECT(mtcp::test::send(*port, text));
-      EXPECT(within(seconds(1), [&] { return kernel_receives(fd, text); }));
-    }
-    EXPECT(port->pool().available() == port->pool().capacity());
-    // A full frame both ways.
-    const std::string full(1500, 'f');
-    EXPECT(mtcp::test::send(*port, full) && within(seconds(1), [&] { return kernel_receives(fd, full); }));
-    const std::string f = raw_frame(full);
-    EXPECT(::send(fd, f.data(), f.size(), 0) == 1514 &&
-           within(seconds(1), [&] { return receive(*port, full); }));
-    EXPECT(port->rx_dropped() == 0);
+    exchange_frames(config(kXdpPort), 6000);
   });
   CHECK(p.join() == 0);
 }
@@ -92,25 +68,7 @@ TEST_CASE("af_xdp: a checksum that the kernel left to the hardware counts as goo
   Process p([](Process&) {
     make_wire();
     const auto device = open_or_die(config(kXdpPort));
-    const auto port = device->claim(0, 1);
-    TinyTcp tcp(*port);
-    const int fd = start_connect();
-    Packet* syn = tcp.receive();
-    EXPECT(syn != nullptr && (syn->flags & kRxL4Good) != 0);
-    EXPECT(!has_checksum(*syn));
-    tcp.drop(syn);
-    close(fd);
-    const int raw = packet_socket("peer");
-    std::string f = raw_frame("");
-    f.replace(12, 2, std::string("\x08\0", 2));
-    f[14] = 0x45, f[17] = 40, f[22] = 64, f[23] = 6;
-    EXPECT(::send(raw, f.data(), f.size(), 0) == 60);
-    Packet* bad = nullptr;
-    EXPECT(within(seconds(1), [&] {
-      bad = tcp.receive();
-      return bad == nullptr || bad->len == 60;
-    }));
-    EXPECT(bad != nullptr && (bad->flags & kRxL4Good) == 0);
+    expect_checksums_vouched_for(*device->claim(0, 1));
   });
   CHECK(p.join() == 0);
 }

@@ -24,13 +24,6 @@ namespace mtcp::stack::dpdk {
 
 namespace {
 
-std::uint32_t load(std::uint32_t* counter) {
-  return std::atomic_ref(*counter).load(std::memory_order_acquire);
-}
-void store(std::uint32_t* counter, std::uint32_t value) {
-  std::atomic_ref(*counter).store(value, std::memory_order_release);
-}
-
 // A frame, with its mbuf's header and the kernel's part, is no larger than a page: so the largest data room
 // that leaves space for those is 3 KiB.
 bool fits(std::uint32_t mtu) { return MbufPool::data_room(mtu + 18 + kXdpHeadroom) <= 3072 + kHeadroom; }

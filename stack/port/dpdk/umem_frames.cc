@@ -10,17 +10,6 @@
 
 namespace mtcp::stack::dpdk {
 
-namespace {
-
-std::uint32_t load(std::uint32_t* counter) {
-  return std::atomic_ref(*counter).load(std::memory_order_acquire);
-}
-void store(std::uint32_t* counter, std::uint32_t value) {
-  std::atomic_ref(*counter).store(value, std::memory_order_release);
-}
-
-}  // namespace
-
 std::unique_ptr<UmemFrames> UmemFrames::create(Xsk& socket, MbufPool& pool, std::uint32_t send) {
   std::vector<void*> objects(send);
   set_thread_number(0);

@@ -27,6 +27,11 @@ struct Xsk {
   xsk_ring_prod fill{}, tx{};
   xsk_ring_cons completion{}, rx{};
 };
+// A ring's counter, which the kernel moves or looks at, too.
+inline std::uint32_t load(std::uint32_t* counter) { return std::atomic_ref(*counter).load(std::memory_order_acquire); }
+inline void store(std::uint32_t* counter, std::uint32_t value) {
+  std::atomic_ref(*counter).store(value, std::memory_order_release);
+}
 // In the order in which they were made: queue 0 first.
 [[nodiscard]] std::span<Xsk* const> xsks();
 
