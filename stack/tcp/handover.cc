@@ -15,7 +15,10 @@ namespace {
 constexpr Duration kPatience = seconds(5);
 constexpr int kLastBursts = 8;
 constexpr std::size_t kMostData = 100;  // messages with data, for one connection
-constexpr std::uint8_t kMostHops = 4;   // of a connection between stacks of which none watches its listener
+// A connection goes after one that watches its listener at once so many times, and then only now and then: where the
+// watch changes all the time (nginx's accept_mutex) it must neither run in circles nor wait for this stack's turn.
+constexpr std::uint8_t kHastyHops = 4;
+constexpr Duration kBetweenHops = milliseconds(32);
 // Head and data fit into a frame: the head is shorter than the headers that the data came with.
 static_assert(sizeof(HandoverHead) <= 54);
 
@@ -48,7 +51,7 @@ HandoverConnection describe(const Connection& c, Time now) {
   m.path_mtu = c.path_mtu;
   m.mss = h.mss;
   m.fin_received = h.fin_received;
-  m.hops = static_cast<std::uint8_t>(c.hops + 1);
+  m.hops = static_cast<std::uint8_t>(std::min(c.hops + 1, 255));
   m.srtt = c.tx.srtt.count();
   m.rttvar = c.tx.rttvar.count();
   m.rto = c.tx.rto.count();
@@ -127,10 +130,12 @@ void Tcp::vanish(Connection& c) {
 }
 
 void Tcp::hand_over_queue(Listener& l, Listening least, Time now) {
+  const bool all = l.left || now - l.wandered >= kBetweenHops;
+  if (all) l.wandered = now;
   for (Connection* c = l.accept_queue.front(); c != nullptr;) {
     Connection* next = l.accept_queue.next(*c);
-    const bool wanders = !l.left && c->hops >= kMostHops;
-    const Handover outcome = wanders ? Handover::impossible : try_hand_over(*c, least, now);
+    const bool stays = !all && c->hops >= kHastyHops;
+    const Handover outcome = stays ? Handover::impossible : try_hand_over(*c, least, now);
     if (outcome == Handover::done) vanish(*c);
     if (outcome == Handover::refused) return;  // and so would be the others
     c = next;
