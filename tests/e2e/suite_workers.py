@@ -148,11 +148,12 @@ def reload_under_load(nginx, client, path, rounds):
     expect_no_failure(result_of(load), 100 * rounds)
 
 
-@test("workers-reload-under-load-accept-mutex")
+@test("workers-reload-under-load-accept-mutex", long_only=True)
 def reload_with_mutex(context):
-    """Connections wander between the workers with the mutex, and none of their segments is refused on the way."""
+    """Connections wander between the workers with the mutex, and none of their segments is refused on the way. It fails now
+    and then: in one run of three of them one or two new connections of 500,000 are reset (README, "Not yet")."""
     nginx, client = serve(context, 2, 2, accept_mutex="on")
-    reload_under_load(nginx, client, "/k8", 30 if context.long else 5)
+    reload_under_load(nginx, client, "/k8", 30)
     nginx.stop()
 
 
