@@ -18,13 +18,14 @@ std::uint32_t pick(StackSet stacks, std::uint32_t hash) {
 std::uint32_t SteeringPort::next_to_try(std::uint32_t hash, const Destination& to, StackSet tried) const {
   const StackSet left = others_ - tried;
   if (left.empty()) return kMaxStacks;
-  const StackSet listeners = who_listens(to.local, Listening::yes) & left;
   const Board::Owners owners = board_.owners(hash);
   // Where the owner lacks the listener, new flows go to one that has it, and what follows goes there, too.
   const bool owner_listens =
       owners.present < kMaxStacks && board_.listening(owners.present, to.local) >= Listening::yes;
   if (to.opens && owner_listens && left.has(owners.present)) return owners.present;
-  if ((to.opens || !owner_listens) && !listeners.empty()) return pick(listeners, hash / board_.entries());
+  if (to.opens || !owner_listens)
+    if (const StackSet listeners = who_listens(to.local, Listening::yes) & left; !listeners.empty())
+      return pick(listeners, hash / board_.entries());
   if (to.opens)
     if (const StackSet leaving = who_listens(to.local, Listening::left) & left; !leaving.empty())
       return pick(leaving, hash / board_.entries());

@@ -120,15 +120,7 @@ TEST_CASE(
 TEST_CASE("an af_xdp port sleeps until a frame comes") {
   Process p([](Process&) {
     make_wire();
-    const int fd = packet_socket("peer");
-    const auto device = open_or_die(config(kXdpPort));
-    const auto port = device->claim(0, 1);
-    while (sleep_on(*port, milliseconds(50))) (void)receive(*port, "");  // the kernel's own first words
-    EXPECT(!sleep_on(*port, milliseconds(300)));
-    const std::string f = raw_frame("wake");
-    EXPECT(::send(fd, f.data(), f.size(), 0) == 60);
-    EXPECT(sleep_on(*port, seconds(1)) && receive(*port, "wake"));
-    EXPECT(!sleep_on(*port, milliseconds(20)));
+    expect_sleep_until_a_frame_comes(config(kXdpPort));
   });
   CHECK(p.join() == 0);
 }

@@ -31,6 +31,18 @@ inline void exchange_frames(const DeviceConfig& wanted, int n) {
   EXPECT(port->rx_dropped() == 0);
 }
 
+inline void expect_sleep_until_a_frame_comes(const DeviceConfig& wanted) {
+  const int fd = packet_socket("peer");
+  const auto device = open_or_die(wanted);
+  const auto port = device->claim(0, 1);
+  while (sleep_on(*port, milliseconds(50))) (void)receive(*port, "");  // the kernel's own first words
+  EXPECT(!sleep_on(*port, milliseconds(300)));
+  const std::string f = raw_frame("wake");
+  EXPECT(::send(fd, f.data(), f.size(), 0) == 60);
+  EXPECT(sleep_on(*port, seconds(1)) && receive(*port, "wake"));
+  EXPECT(!sleep_on(*port, milliseconds(20)));
+}
+
 // A checksum that the kernel left to the hardware counts as good; one that is filled in and wrong is not vouched for.
 inline void expect_checksums_vouched_for(Port& port) {
   TinyTcp tcp(port);
