@@ -55,8 +55,4 @@ void Mailbox::release() {
   ends().read.store(ends().read.load(std::memory_order_relaxed) + 1, std::memory_order_release);
 }
 
-void Mailbox::discard() {
-  ends().read.store(ends().written.load(std::memory_order_acquire), std::memory_order_release);
-}
-
 }  // namespace mtcp::stack

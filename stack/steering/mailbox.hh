@@ -44,8 +44,6 @@ class Mailbox {
   // The oldest letter; the mailbox is not empty. Lengths are as the writer said, but not more than fits.
   [[nodiscard]] Letter read() const;
   void release();
-  // Forgets what is there.
-  void discard();
 
  private:
   struct Ends {
