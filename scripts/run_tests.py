@@ -231,7 +231,8 @@ class Suite:
 
         if not self.build(FUZZ, ["-Dfuzz=true", "-Ddpdk=false"], {"CC": "clang", "CXX": "clang++"}, targets):
             return Count(0, 1)
-        return self.script("tests/fuzz/run", FUZZ, self.fuzz_seconds, timeout=self.fuzz_seconds * 4 + 120)
+        seconds = [self.fuzz_seconds] if self.fuzz_seconds else []
+        return self.script("tests/fuzz/run", FUZZ, *seconds, timeout=(self.fuzz_seconds or 200) * 4 + 120)
 
 
 def is_simulation(name):
@@ -254,7 +255,8 @@ def parse_arguments():
                                      epilog="parts:\n" + "\n".join(f"  {name:8}{text}" for name, (_, text) in PARTS.items()))
     parser.add_argument("parts", nargs="*", metavar="PART", help="what to run (default: all)")
     parser.add_argument("-v", "--verbose", action="store_true", help="show all output")
-    parser.add_argument("--fuzz-seconds", type=int, default=30, help="length of each fuzz run (default: %(default)s)")
+    parser.add_argument("--fuzz-seconds", type=int, metavar="N",
+                        help="let each fuzz target look for N seconds where chance leads it (default: a few thousand inputs, the same each time)")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))} (there are: {', '.join(PARTS)})")

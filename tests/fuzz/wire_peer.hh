@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <vector>
 
 #include "tests/fuzz/frames.hh"
 
@@ -21,6 +22,8 @@ class WirePeer {
     Seq seq_end;         // one past the last sequence number that the stack has used
     Seq ack;             // what the stack expects next
     std::uint32_t ts_val = 0;
+    std::vector<Seq>
+        earlier;  // the stack's first sequence numbers in earlier connections between these ports
   };
 
   // What both sides write: a byte is a function of its place, so that both can be checked at any time.
@@ -52,7 +55,7 @@ class WirePeer {
  private:
   Flow* find(std::uint16_t our_port, std::uint16_t peer_port, bool syn);
   void observe_tcp(std::span<const std::byte> segment);
-  void check_payload(const Flow& f, Seq seq, std::span<const std::byte> payload);
+  static bool is_late(const Flow& f, Seq seq, std::span<const std::byte> payload);
   std::array<Flow, kFlows> flows_{};
 };
 
