@@ -83,7 +83,8 @@ class Port {
   // Sends a connection that nobody here accepts to a stack that is accepting from the same listener, or if there is
   // none and `least` is Listening::yes, to one that has it: its description and then its received data, copied. All or
   // nothing; false if there is no such stack, or no room. It arrives as packets with kHandover, in this order.
-  // Listening::no: if none has it, it is left on the board for the next that will; its peer hears nothing meanwhile.
+  // Listening::no: if none has it, or there is no room, it is left on the board for the next that has it; its peer hears
+  // nothing meanwhile.
   virtual bool hand_over(const FlowKey& /*key*/, std::span<const std::span<const std::byte>> /*messages*/,
                          Listening /*least*/) {
     return false;

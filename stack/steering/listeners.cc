@@ -112,13 +112,18 @@ bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const
   const Endpoint local{key.local, key.local_port};
   StackSet takers = who_listens(local, Listening::accepting);
   if (takers.empty() && least < Listening::accepting) takers = who_listens(local, Listening::yes);
-  if (takers.empty()) return least == Listening::no && board_.park(me_, local, messages);
   const std::uint32_t hash = hash_.of(key);
+  const auto leave_on_board = [&] {
+    if (least != Listening::no || !board_.park(me_, local, messages)) return false;
+    board_.note_move(hash, now_ms_);
+    return true;
+  };
+  if (takers.empty()) return leave_on_board();
   std::uint32_t to = owner_of(hash);
   // Not the owner: then each of the others in turn.
   if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
   Mailbox box = mailbox(me_, to);
-  if (box.room() < messages.size()) return false;
+  if (box.room() < messages.size()) return leave_on_board();
   for (std::size_t i = 0; i < messages.size(); ++i)
     if (!box.write(i, {MailKind::handover, kHandover, StackSet(word_of(local, Listening::yes)), messages[i]})) return false;
   board_.note_move(hash, now_ms_);

@@ -141,6 +141,11 @@ void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
 
 // --- data
 
+// Its data is still in the mailbox behind it.
+bool Tcp::is_arriving(const Connection& c) const {
+  return std::ranges::any_of(priv->adopting, [&](const Private::Adopting& a) { return a.index == c.index; });
+}
+
 void Tcp::adopt_data(const HandoverHead& head, Packet*& p, Time now) {
   const auto is_it = [&](const Private::Adopting& a) { return a.key == head.key; };
   const auto at = std::find_if(priv->adopting.begin(), priv->adopting.end(), is_it);

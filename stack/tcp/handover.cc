@@ -13,7 +13,7 @@ namespace {
 
 // How long a connection waits for another stack, and a left listener for another process to have it.
 constexpr Duration kPatience = seconds(5);
-constexpr int kLastBursts = 8;
+constexpr int kLastBursts = 8, kMostBursts = 256;
 constexpr std::size_t kMostData = 100;  // messages with data, for one connection
 // A connection goes after one that watches its listener at once so many times, and then only now and then: where the
 // watch changes all the time (nginx's accept_mutex) it must neither run in circles nor wait for this stack's turn.
@@ -105,13 +105,14 @@ class Messages {
 
 // --- sending
 
-// What can't be described stays: it has sent something, or is over, or lives in this process only.
+// What can't be described stays: it has sent something, or is over, or lives in this process only, or has itself not yet
+// arrived as a whole.
 Tcp::Handover Tcp::try_hand_over(Connection& c, Listening least, Time now) {
   const auto& h = c.hot;
   const bool simple = (h.state == State::established || h.state == State::close_wait) && c.tx.queue.empty() &&
                       h.snd_una == h.snd_nxt && h.snd_nxt == c.iss + 1;
   const std::size_t piece = port->mtu() - 40;
-  if (!simple || c.path->local || c.rx.queued > piece * kMostData) return Handover::impossible;
+  if (!simple || c.path->local || is_arriving(c) || c.rx.queued > piece * kMostData) return Handover::impossible;
   Messages messages;
   messages.add(describe(c, now));
   messages.add_data(c, piece);
@@ -206,10 +207,12 @@ bool Tcp::still_held(const Listener& l) const { return priv->still_held && priv-
 // The process ends: whoever has not been accepted by now will not be here.
 void Tcp::end_listeners(Time now) {
   if (port == nullptr || !port->shared()) return;
-  for (int i = 0; i < kLastBursts && receive_burst(now) != 0; ++i) {
+  // What has begun to arrive is there as a whole, unless a part of it was lost for want of a packet.
+  const auto wanted = [this](int i) { return i < kLastBursts || (i < kMostBursts && !priv->adopting.empty()); };
+  for (int i = 0; wanted(i) && receive_burst(now) != 0; ++i) {
   }
   priv->listeners.for_each([&](Listener& l, std::uint32_t) {
-    const bool waits = (l.accept_count != 0 || l.syn_count != 0) && still_held(l);
+    const bool waits = (l.accept_count != 0 || l.syn_count != 0) && (port->others_listen(l.local) || still_held(l));
     const Listening least = waits ? Listening::no : Listening::yes;
     hand_over_queue(l, least, now);
     hand_over_half_open(l, least, now);

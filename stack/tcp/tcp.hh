@@ -100,6 +100,7 @@ class Tcp {
   void adopt_data(const HandoverHead& head, Packet*& p, Time now);
   void restore(Connection& c, const HandoverConnection& m, Time now);
   void complete_adoption(Connection& c, Time now);
+  [[nodiscard]] bool is_arriving(const Connection& c) const;
   void forget_adoption(const Connection& c);
   void abandon_adoptions(Time now);
   void refuse_adoption(const HandoverConnection& m, Time now);

@@ -131,6 +131,31 @@ TEST_CASE("who ends while nobody accepts leaves its connections to a process tha
   CHECK(other.count(Counter::adoptions_refused) == 0);
 }
 
+TEST_CASE("connections that go on to the next stack while their data is still arriving take all of it along", "[listeners]") {
+  World w(2);
+  INFO(w.sim.label());
+  Host& a = w.process();
+  Host& b = w.process();
+  Host& between = w.process();
+  Host& last = w.process();
+  const bool between_ends = GENERATE(false, true);
+  CAPTURE(between_ends);
+  last.watch(*last.listeners.front(), false);
+  a.accepting = b.accepting = false;
+  // A head and two pieces of data each, so that what the next one reads at a time does not end with a connection.
+  auto sockets = w.connect_to(a, 35, 2000);
+  for (Socket* s : w.connect_to(b, 35, 2000)) sockets.push_back(s);
+  w.sim.run_for(milliseconds(100));
+  for (Host* h : {&a, &b}) h->leave(*h->listeners.front());
+  CHECK(a.count(Counter::connections_handed_over) + b.count(Counter::connections_handed_over) == 70);
+  between.watch(*between.listeners.front(), false);
+  last.watch(*last.listeners.front(), true);
+  if (between_ends) between.exit();
+  w.sim.run_for(milliseconds(100));
+  CHECK(last.accepted.size() == 70);
+  for (Socket* s : sockets) CHECK(World::good(*s, 2000));
+}
+
 TEST_CASE("a process that is busy for long keeps what a leaving one gives it", "[listeners]") {
   World w;
   INFO(w.sim.label());
