@@ -231,7 +231,7 @@ class Suite:
 
         if not self.build(FUZZ, ["-Dfuzz=true", "-Ddpdk=false"], {"CC": "clang", "CXX": "clang++"}, targets):
             return Count(0, 1)
-        seconds = [self.fuzz_seconds] if self.fuzz_seconds else []
+        seconds = [] if self.fuzz_seconds is None else [self.fuzz_seconds]
         return self.script("tests/fuzz/run", FUZZ, *seconds, timeout=(self.fuzz_seconds or 200) * 4 + 120)
 
 
