@@ -37,15 +37,15 @@ Result<Connection*> Worker::connect(const Endpoint& local, const Endpoint& remot
 }
 
 Result<std::size_t> Worker::send(Connection& c, std::span<const iovec> data, bool more, Time now) {
-  auto n = tcp_->send(c, data, more, now);
+  auto n = tcp_->sender.send(c, data, more, now);
   tcp_->transmit_bursts(now);
   return n;
 }
 Result<std::size_t> Worker::reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now) {
-  return tcp_->reserve(c, bytes, out, now);
+  return tcp_->sender.reserve(c, bytes, out, now);
 }
 void Worker::commit(Connection& c, std::size_t bytes, bool more, Time now) {
-  tcp_->commit(c, bytes, more, now);
+  tcp_->sender.commit(c, bytes, more, now);
   tcp_->transmit_bursts(now);
 }
 Result<std::size_t> Worker::receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags,

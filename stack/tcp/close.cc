@@ -36,7 +36,7 @@ void Tcp::queue_fin(Connection& c, Time now) {
   // In SYN-RECEIVED the FIN waits until the SYN is acknowledged (RFC 9293 3.10.4).
   h.fin_queued = true;
   h.more = false;
-  push(c, now);
+  sender.push(c, now);
 }
 
 void Tcp::shutdown(Connection& c, bool read, bool write, Time now) {
@@ -187,7 +187,7 @@ void Tcp::on_icmp(FlowRef ref, const IcmpError& e, Time now) {
     return stats.add(Counter::icmp_out_of_window);
   stats.add(Counter::icmp_errors_received);
   if (e.type == 4) return;  // RFC 6633: source quench is ignored
-  if (e.type == 3 && e.code == 4) return on_path_mtu(c, e.mtu, now);
+  if (e.type == 3 && e.code == 4) return sender.on_path_mtu(c, e.mtu, now);
   if (c.hot.state == State::syn_sent || c.hot.state == State::syn_received) return finish(c, errc_of(e));
   c.soft_error = errc_of(e);  // RFC 5927 section 5.2, RFC 9293 3.9.2.2: a synchronized connection survives
 }

@@ -136,7 +136,7 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
   priv->opening.push_back(c);
   stats.add(Counter::active_opens);
   send_syn(c, now);
-  arm_retransmit(c, now);
+  sender.arm_retransmit(c, now);
   return made;
 }
 
@@ -158,7 +158,7 @@ void Tcp::on_syn_ack(Connection& c, Segment& s, Time now) {
   h.snd_wl2 = s.ack;
   // RFC 6298 section 3 (Karn): no sample from a SYN that was sent again; timestamps tell (RFC 7323 section
   // 4).
-  if (!h.retransmitting_syn) take_rtt_sample(c, now - c.created);
+  if (!h.retransmitting_syn) sender.take_rtt_sample(c, now - c.created);
   c.tx.backoff = 0;
   h.retransmitting_syn = false;
   request_ack(c);
@@ -175,7 +175,7 @@ void Tcp::on_crossed_syn(Connection& c, Segment& s, Time now) {
   h.state = State::syn_received;
   c.tx.backoff = 0;
   send_syn(c, now);
-  arm_retransmit(c, now);
+  sender.arm_retransmit(c, now);
 }
 
 void Tcp::on_syn_sent(Connection& c, Segment& s, Time now) {

@@ -4,15 +4,8 @@
 
 namespace mtcp::stack {
 
-void Tcp::free_unsent(Connection& c) {
-  while (Packet* p = c.tx.queue.pop_front()) release(p);
-  while (Packet* p = c.tx.lent.pop_front()) cache.free(p);
-  c.tx.unsent = c.tx.lost = nullptr;
-  c.tx.memory = c.hot.snd_queued = 0;
-}
-
 void Tcp::free_packets(Connection& c) {
-  free_unsent(c);
+  sender.free_queue(c);
   while (Packet* p = c.rx.queue.pop_front()) cache.free(p);
   while (Packet* p = c.rx.out_of_order.pop_front()) cache.free(p);
 }
@@ -53,7 +46,7 @@ void Tcp::finish(Connection& c, Errc error) {
   }
   c.hot.state = State::closed;
   if (c.detached) return destroy(c);
-  free_unsent(c);
+  sender.free_queue(c);
   while (Packet* p = c.rx.out_of_order.pop_front()) cache.free(p);
   if (error != Errc::ok) c.error = error;
   std::uint8_t edges = SocketBase::kReadEdge | SocketBase::kWriteEdge | SocketBase::kCloseEdge;

@@ -1,6 +1,6 @@
 // What the socket layer asks of a connection, and the options that it changes.
 #include "stack/tcp/buffers.hh"
-#include "stack/tcp/rto.hh"
+#include "stack/tcp/sender/rto.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
@@ -14,7 +14,7 @@ Readiness Tcp::readiness(const Connection& c) const {
   const bool no_more = h.fin_received || c.read_shut || closed;
   r.readable = r.error || no_more ||
                (c.rx.queued != 0 && (c.rx.queued >= c.options.rcvlowat || c.rx.queued >= largest_window(c)));
-  r.writable = r.error || closed || h.fin_queued || is_writable(c);
+  r.writable = r.error || closed || h.fin_queued || sender.is_writable(c);
   r.peer_closed = no_more;
   r.hung_up = closed || (no_more && h.fin_queued);
   return r;
@@ -29,7 +29,7 @@ Readiness Tcp::readiness(const Listener& l) const {
 std::size_t Tcp::readable_bytes(const Connection& c) const { return c.rx.queued; }
 
 std::size_t Tcp::writable_bytes(const Connection& c) const {
-  return can_send(c.hot.state) && !c.hot.fin_queued ? send_room(c) : 0;
+  return can_send(c.hot.state) && !c.hot.fin_queued ? sender.send_room(c) : 0;
 }
 
 bool Tcp::drained(const Connection& c) const {
@@ -57,17 +57,11 @@ void Tcp::set_options(Connection& c, const SocketOptions& o, Time now) {
     arm_keepalive(c, now);
   }
   if (old.cork && !o.cork) h.more = false;
-  push(c, now);
+  sender.push(c, now);
   // What a smaller low-water mark or a larger buffer makes ready.
   if (c.rx.queued >= o.rcvlowat && c.rx.queued != 0 && o.rcvlowat < old.rcvlowat)
     raise(c, SocketBase::kReadEdge);
-  wake_writer(c);
-}
-
-void Tcp::wake_writer(Connection& c) {
-  if (!c.hot.wake_writer || !is_writable(c)) return;
-  c.hot.wake_writer = false;
-  raise(c, SocketBase::kWriteEdge);
+  sender.wake_writer(c);
 }
 
 ConnectionInfo Tcp::info(const Connection& c) const {

@@ -90,10 +90,10 @@ void Tcp::on_segment(Connection& c, Segment& s, Time now) {
     if (h.ts_recent != s.options.ts_val) c.rx.ts_recent_age = clock / 1000;
     h.ts_recent = s.options.ts_val;
   }
-  if (!on_ack(c, s, now)) return;
+  if (!sender.on_ack(c, s, now)) return;
   if ((s.len != 0 || s.has(kFin)) && !on_payload(c, s, now)) return;
-  push(c, now);
-  wake_writer(c);
+  sender.push(c, now);
+  sender.wake_writer(c);
 }
 
 }  // namespace mtcp::stack

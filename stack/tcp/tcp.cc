@@ -55,6 +55,7 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       wheel(now),
       flows(derive_key(s, Purpose::flow_key)),
       connections(std::min(o.tcp.max_connections, FlowRef::kMaxIndex), 1024),
+      sender(*this),
       priv(std::make_unique<Private>(o, s, now)) {}
 
 Tcp::~Tcp() {
@@ -264,10 +265,10 @@ void Tcp::flush(Time now) {
 
 void Tcp::transmit(Time now) {
   if (port == nullptr) return;
-  device_full = !tx.flush(*port);
-  if (blocked.empty() || device_full) return;
-  push_blocked(now);
-  if (!device_full) device_full = !tx.flush(*port);
+  sender.device_full = !tx.flush(*port);
+  if (sender.blocked.empty() || sender.device_full) return;
+  sender.push_blocked(now);
+  if (!sender.device_full) sender.device_full = !tx.flush(*port);
 }
 
 bool Tcp::pending() const {
@@ -300,7 +301,7 @@ void Tcp::run_timer(TimerNode& node, Time now) {
   };
   switch (static_cast<TimerKind>(node.kind())) {
     case TimerKind::retransmit:
-      return on_retransmit_timer(owner(&Connection::retransmit_timer), now);
+      return sender.on_retransmit_timer(owner(&Connection::retransmit_timer), now);
     case TimerKind::delayed_ack:
       return on_delayed_ack_timer(owner(&Connection::delayed_ack_timer), now);
     case TimerKind::life:

@@ -10,6 +10,7 @@
 #include "stack/ip/network.hh"
 #include "stack/packet/tx_queue.hh"
 #include "stack/tcp/flow_table.hh"
+#include "stack/tcp/sender/sender.hh"
 #include "stack/timer/wheel.hh"
 #include "stack/worker.hh"
 
@@ -33,11 +34,9 @@ class Tcp {
   void demultiplex(Segment& s, std::uint32_t hash, Time now);  // flow table, then listeners, then RST
   void on_new_flow(Segment& s, std::uint32_t hash, Time now);
   [[nodiscard]] FlowRef find_flow(const FlowKey& key, std::uint32_t hash) const;
-  // Packets: as many full ones as a device that takes several as one frame (64 KB) can have in one.
-  static constexpr std::size_t kTxBurst = 44;
   // Data waits in `tx` for its companions: sends them once there is a burst of them.
   void transmit_bursts(Time now) {
-    if (tx.size() >= kTxBurst) transmit(now);
+    if (tx.size() >= Sender::kTxBurst) transmit(now);
   }
   void transmit(Time now);  // what is queued for the device
   [[nodiscard]] bool pending() const;
@@ -55,7 +54,6 @@ class Tcp {
   void destroy(Connection& c);      // leaves the flow table, frees packets, timers, slot
   void leave_table(Connection& c);  // and gives the port back
   void free_packets(Connection& c);
-  void free_unsent(Connection& c);                // what is queued for sending
   void raise(SocketBase& s, std::uint8_t edges);  // puts it in the event list
   // The connection is over: error for the application (ok: none), state CLOSED; destroyed if detached.
   void finish(Connection& c, Errc error);
@@ -212,40 +210,14 @@ class Tcp {
   bool accept_fin(Connection& c, Time now);  // false: the connection is gone
   void schedule_ack(Connection& c, Time now);
   void resize_buffers(Connection& c);
-  // What `share` leaves of the limits in buffers.hh.
-  [[nodiscard]] std::uint32_t send_room(const Connection& c) const;  // bytes
-  [[nodiscard]] bool is_writable(const Connection& c) const;
-  [[nodiscard]] std::uint32_t receive_limit(const Connection& c) const;  // bytes of packets
+  // What `share` leaves of the limits in buffers.hh: bytes of packets.
+  [[nodiscard]] std::uint32_t receive_limit(const Connection& c) const;
   void after_read(Connection& c, std::uint32_t copied, Time now);
   Result<std::size_t> receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);
 
-  // --- ack.cc, recovery.cc: fifth step: RTT, windows, congestion control, fast retransmit and recovery.
-  bool on_ack(Connection& c, Segment& s,
-              Time now);  // false: the segment is dropped, or the connection is gone
-  bool on_odd_ack(Connection& c, Segment& s, Time now);
-  void on_window_opened(Connection& c);
-  void take_rtt_sample(Connection& c, Duration rtt);
-  void on_duplicate_ack(Connection& c, Time now);
-  // Returns the payload bytes that `ack` covers; `rtt` negative: no sample.
-  std::uint32_t remove_acked(Connection& c, Seq ack, Duration& rtt, Time now);
-  void on_new_ack(Connection& c, std::uint32_t acked, std::uint32_t flight_before, Time now);
-
-  // --- output.cc, send.cc: what may be sent now (Nagle, cork, SWS), segments with their options
-  Result<std::size_t> send(Connection& c, std::span<const iovec> data, bool more, Time now);
-  Result<std::size_t> reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now);
-  void commit(Connection& c, std::size_t bytes, bool more, Time now);
-  // Sends what windows and Nagle allow, FIN included. `override`: neither Nagle nor cork holds anything back.
-  void push(Connection& c, Time now, bool override = false);
-  bool must_stop(Connection& c);  // the device does not keep up: push_blocked() comes back to it
-  void wake_writer(Connection& c);  // if a write found too little room and there is enough now
-  void push_blocked(Time now);    // those that found the transmit queue full; after it was flushed
-  void on_path_mtu(Connection& c, std::uint32_t mtu,
-                   Time now);  // "fragmentation needed" (RFC 1191): bytes, IP packet
-  bool transmit(Connection& c, Packet* p,
-                Time now);  // first time or again; false: it is still with the device
-  bool split(Connection& c, Packet* p, std::uint32_t at);
-  void send_fin(Connection& c, Time now);    // a FIN without data
-  void release(Packet* p);                   // frees, also what the device still reads
+  // --- headers.cc: the headers of what is sent
+  // Of an ordinary segment. It carries an ACK and a window, so nothing is owed afterwards.
+  void write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Time now);
   void send_ack(Connection& c, Time now);    // a pure ACK, now
   void send_probe(Connection& c, Time now);  // one that the peer must answer: an old sequence number
   void send_syn(Connection& c, Time now);    // SYN, or SYN-ACK in SYN-RECEIVED of a simultaneous open
@@ -265,20 +237,9 @@ class Tcp {
   bool send_bare(const Header& h, const Path& path, TxPriority priority, Time now);  // false: no packet
   [[nodiscard]] static std::uint32_t ts_clock(Time now);                             // RFC 7323: milliseconds
 
-  // --- retransmit.cc, rto.hh: RFC 6298, zero-window probes, keep-alive, giving up
-  void on_retransmit_timer(Connection& c, Time now);
+  // --- timers.cc: delayed ACK, keep-alive, FIN-WAIT-2
   void on_delayed_ack_timer(Connection& c, Time now);
   void on_life_timer(Connection& c, Time now);
-  void arm_retransmit(Connection& c, Time now);
-  bool retransmit_head(Connection& c, Time now);  // the oldest unacknowledged segment; false: not sent
-  void retransmit_lost(Connection& c, Time now);  // after a timeout: as much as cwnd allows
-  void arm_probe(Connection& c, Time now);        // nothing in flight and something to send: persist timer
-  void on_probe_timer(Connection& c, Time now);
-  void on_timeout(Connection& c, Time now);  // RFC 6298 section 5
-  void on_syn_timer(Connection& c, Time now);
-  void mark_all_lost(Connection& c);
-  [[nodiscard]] bool user_timeout_expired(const Connection& c, Time now) const;
-  bool give_up(Connection& c, std::uint32_t tries, Time now);  // true: the connection is over
   void on_keepalive(Connection& c, Time now);
   void arm_keepalive(Connection& c, Time now);
 
@@ -304,12 +265,11 @@ class Tcp {
   Slab<Connection> connections;
   IntrusiveList<SocketBase, &SocketBase::event_hook> events;
   IntrusiveList<Connection, &Connection::ack_hook> acks;
-  IntrusiveList<Connection, &Connection::push_hook> blocked;
   // Bytes of packets that a connection may hold in each direction, beside the limits of its buffers: neither
   // peers that do not read nor applications may starve the others, or the device, of packets.
   std::uint32_t share = UINT32_MAX;
   bool refusing = false;  // payload is not taken: packets are nearly used up
-  bool device_full = false;  // it took less than it was offered in this turn: no use in asking again
+  Sender sender;
   // The rest (SYN entries, TIME-WAIT entries, listeners, ports, challenge-ACK budget) belongs to the files
   // that use it.
   struct Private;

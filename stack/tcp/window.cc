@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "stack/tcp/buffers.hh"
-#include "stack/tcp/congestion.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
@@ -38,52 +37,24 @@ void Tcp::resize_buffers(Connection& c) {
   const auto& o = c.options;
   const auto& d = options.tcp;
   if (o.rcvbuf != 0 || c.rx.buffer == 0) c.rx.buffer = receive_buffer(o, d);
-  // Unless it was asked for, room for what the path will take soon: the buffer must not be what limits slow
-  // start.
-  const std::uint32_t start = std::max(2 * c.hot.cwnd, 4 * d.initial_window * c.hot.mss);
-  const std::uint32_t automatic = std::min(std::max(d.wmem.initial, start), d.wmem.max);
-  if (o.sndbuf != 0) {
-    c.tx.buffer = std::max(o.sndbuf, kSmallestBuffer);
-  } else {
-    c.tx.buffer = std::max(c.tx.buffer, automatic);
-  }
+  sender.resize_buffer(c);
 }
 
 void Tcp::init_transfer(Connection& c, Time now) {
   auto& h = c.hot;
-  const auto& d = options.tcp;
-  // RFC 6928; RFC 5681 section 3.1: one segment if the SYN was lost.
-  h.cwnd = h.retransmitting_syn ? h.mss : d.initial_window * h.mss;
   h.rcv_adv = h.rcv_nxt + initial_window(c.options);
   h.last_ack_sent = h.rcv_nxt;
   h.last_received = ts_clock(now);
-  auto& t = c.tx;
-  t.cc = find_congestion_control(d.congestion_control);
-  if (t.cc == nullptr) t.cc = find_congestion_control("newreno");
-  t.recover = c.iss;
-  t.small_end = h.snd_una;
-  t.max_window = std::max(t.max_window, h.snd_wnd);
-  t.last_sent = now;
-  t.backoff = t.retries = 0;
-  t.first_unanswered = Time{};
   auto& rx = c.rx;
   rx.mss_estimate = std::min<std::uint32_t>(h.mss, 536);
   rx.drs_start = now;
   rx.drs_space = std::min(initial_window(c.options), 10U * h.mss);
   rx.quickack_left = kQuickAcks;
   rx.ts_recent_age = ts_clock(now) / 1000;
+  sender.start(c, now);
   resize_buffers(c);
   arm_keepalive(c, now);
 }
-
-std::uint32_t Tcp::send_room(const Connection& c) const {
-  const std::uint32_t used = send_used(c);
-  if (refusing && used != 0)
-    return 0;  // its ACKs will wake it; who has nothing in flight would sleep for ever
-  return used < share ? std::min(send_space(c), share - used) : 0;
-}
-
-bool Tcp::is_writable(const Connection& c) const { return send_room(c) != 0 && has_send_space(c); }
 
 std::uint32_t Tcp::receive_limit(const Connection& c) const {
   return refusing ? 0 : std::min(receive_memory_limit(c), share);

@@ -1,12 +1,12 @@
 // RFC 6298 section 5: what the timer does, and giving up.
 #include "stack/port/port.hh"
-#include "stack/tcp/congestion.hh"
-#include "stack/tcp/rto.hh"
+#include "stack/tcp/sender/congestion.hh"
+#include "stack/tcp/sender/rto.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
 
-void Tcp::arm_retransmit(Connection& c, Time now) {
+void Sender::arm_retransmit(Connection& c, Time now) {
   c.tx.probing = false;
   Time due = now + backed_off(c.tx.rto, c.tx.backoff, options.tcp);
   if (c.options.user_timeout > Duration::zero() && c.tx.retries > 0) {
@@ -16,7 +16,7 @@ void Tcp::arm_retransmit(Connection& c, Time now) {
   wheel.arm(c.retransmit_timer, due);
 }
 
-void Tcp::on_retransmit_timer(Connection& c, Time now) {
+void Sender::on_retransmit_timer(Connection& c, Time now) {
   switch (c.hot.state) {
     case State::syn_sent:
     case State::syn_received:
@@ -32,12 +32,12 @@ void Tcp::on_retransmit_timer(Connection& c, Time now) {
   on_timeout(c, now);
 }
 
-void Tcp::on_syn_timer(Connection& c, Time now) {
+void Sender::on_syn_timer(Connection& c, Time now) {
   if (c.tx.retries == 0) c.tx.first_unanswered = c.created;
   const std::uint32_t limit = c.options.syn_retries != 0 ? c.options.syn_retries : options.tcp.syn_retries;
   if (c.tx.retries >= limit || user_timeout_expired(c, now)) {
     stats.add(Counter::connections_timed_out);
-    return finish(c, c.soft_error != Errc::ok ? c.soft_error : Errc::timed_out);
+    return tcp_.finish(c, c.soft_error != Errc::ok ? c.soft_error : Errc::timed_out);
   }
   ++c.tx.retries;
   ++c.tx.backoff;
@@ -45,27 +45,27 @@ void Tcp::on_syn_timer(Connection& c, Time now) {
   ++c.retransmits;
   stats.add(Counter::retransmitted_segments);
   stats.add(Counter::rto_fired);
-  send_syn(c, now);
+  tcp_.send_syn(c, now);
   arm_retransmit(c, now);
 }
 
-bool Tcp::user_timeout_expired(const Connection& c, Time now) const {
+bool Sender::user_timeout_expired(const Connection& c, Time now) const {
   return c.options.user_timeout > Duration::zero() && c.tx.first_unanswered != Time{} &&
          now - c.tx.first_unanswered >= c.options.user_timeout;
 }
 
-bool Tcp::give_up(Connection& c, std::uint32_t tries, Time now) {
+bool Sender::give_up(Connection& c, std::uint32_t tries, Time now) {
   const std::uint32_t limit = c.detached ? options.tcp.orphan_retries : options.tcp.retries2;
   // A user timeout takes the place of the count (RFC 5482).
   const bool over = c.options.user_timeout > Duration::zero() && !c.detached ? user_timeout_expired(c, now)
                                                                              : tries >= limit;
   if (!over) return false;
   stats.add(Counter::connections_timed_out);
-  finish(c, c.soft_error != Errc::ok ? c.soft_error : Errc::timed_out);
+  tcp_.finish(c, c.soft_error != Errc::ok ? c.soft_error : Errc::timed_out);
   return true;
 }
 
-void Tcp::on_timeout(Connection& c, Time now) {
+void Sender::on_timeout(Connection& c, Time now) {
   auto& h = c.hot;
   auto& t = c.tx;
   if (t.retries == 0) t.first_unanswered = now - backed_off(t.rto, 0, options.tcp);
@@ -93,7 +93,7 @@ void Tcp::on_timeout(Connection& c, Time now) {
   arm_retransmit(c, now);
 }
 
-void Tcp::retransmit_lost(Connection& c, Time now) {
+void Sender::retransmit_lost(Connection& c, Time now) {
   auto& h = c.hot;
   auto& t = c.tx;
   while (Packet* p = t.lost) {
@@ -109,7 +109,7 @@ void Tcp::retransmit_lost(Connection& c, Time now) {
   }
 }
 
-bool Tcp::retransmit_head(Connection& c, Time now) {
+bool Sender::retransmit_head(Connection& c, Time now) {
   Packet* p = c.tx.queue.front();
   if (p == nullptr || p == c.tx.unsent) {
     if (!c.hot.fin_sent) return false;

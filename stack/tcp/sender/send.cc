@@ -84,11 +84,11 @@ std::size_t total(std::span<const iovec> v) {
 
 }  // namespace
 
-Result<std::size_t> Tcp::send(Connection& c, std::span<const iovec> data, bool more, Time now) {
+Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, bool more, Time now) {
   if (const Errc e = cannot_send(c); e != Errc::ok) return e;
   const std::size_t wanted = total(data);
   if (wanted == 0) return std::size_t{0};
-  update_share();
+  tcp_.update_share();
   const std::size_t space = send_room(c);
   if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
   const auto n = static_cast<std::uint32_t>(std::min(wanted, space));
@@ -117,7 +117,7 @@ Result<std::size_t> Tcp::send(Connection& c, std::span<const iovec> data, bool m
     if (++unpushed == kTxBurst && left > segment) {
       unpushed = 0;
       push(c, now);
-      transmit_bursts(now);
+      tcp_.transmit_bursts(now);
     }
   }
   const std::uint32_t taken = n - left;
@@ -128,14 +128,14 @@ Result<std::size_t> Tcp::send(Connection& c, std::span<const iovec> data, bool m
   }
   c.hot.more = more && taken == wanted;
   push(c, now);
-  transmit_bursts(now);
+  tcp_.transmit_bursts(now);
   if (!is_writable(c)) c.hot.wake_writer = true;
   return std::size_t{taken};
 }
 
-Result<std::size_t> Tcp::reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time) {
+Result<std::size_t> Sender::reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time) {
   if (const Errc e = cannot_send(c); e != Errc::ok) return e;
-  update_share();
+  tcp_.update_share();
   const std::size_t space = send_room(c);
   if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
   std::size_t left = std::min(bytes, space), pieces = 0;
@@ -163,7 +163,7 @@ Result<std::size_t> Tcp::reserve(Connection& c, std::size_t bytes, std::span<iov
   return pieces;
 }
 
-void Tcp::commit(Connection& c, std::size_t bytes, bool more, Time now) {
+void Sender::commit(Connection& c, std::size_t bytes, bool more, Time now) {
   auto left = static_cast<std::uint32_t>(bytes);
   if (const std::uint32_t part = std::min<std::uint32_t>(left, c.tx.lent_in_last); part != 0) {
     Packet* p = c.tx.queue.back();
@@ -191,12 +191,12 @@ void Tcp::commit(Connection& c, std::size_t bytes, bool more, Time now) {
   c.hot.snd_queued += static_cast<std::uint32_t>(bytes);
   c.hot.more = more;
   push(c, now);
-  transmit_bursts(now);
+  tcp_.transmit_bursts(now);
   if (!is_writable(c)) c.hot.wake_writer = true;
 }
 
 // Cuts `p` after `at` bytes; the rest goes into a packet of its own behind it. False: not possible now.
-bool Tcp::split(Connection& c, Packet* p, std::uint32_t at) {
+bool Sender::split(Connection& c, Packet* p, std::uint32_t at) {
   if (at == 0 || at >= p->payload_len) return true;
   if ((p->flags & kQueued) != 0) return false;
   Packet* rest = cache.alloc();
@@ -215,7 +215,7 @@ bool Tcp::split(Connection& c, Packet* p, std::uint32_t at) {
   return true;
 }
 
-void Tcp::on_path_mtu(Connection& c, std::uint32_t mtu, Time now) {
+void Sender::on_path_mtu(Connection& c, std::uint32_t mtu, Time now) {
   auto& h = c.hot;
   if (!is_synchronized(h.state)) return;
   // RFC 1191 section 3, RFC 5927 section 7.2: never below 576 - what a forger could do is to make us slow.

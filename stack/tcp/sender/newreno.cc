@@ -1,7 +1,7 @@
 // RFC 5681: slow start and congestion avoidance, counting bytes (RFC 3465).
 #include <algorithm>
 
-#include "stack/tcp/congestion.hh"
+#include "stack/tcp/sender/congestion.hh"
 #include "stack/tcp/connection.hh"
 
 namespace mtcp::stack {

@@ -3,8 +3,8 @@
 
 #include "stack/port/port.hh"
 #include "stack/tcp/buffers.hh"
-#include "stack/tcp/congestion.hh"
-#include "stack/tcp/rto.hh"
+#include "stack/tcp/sender/congestion.hh"
+#include "stack/tcp/sender/rto.hh"
 #include "stack/tcp/tcp.hh"
 #include "stack/wire/tcp_header.hh"
 
@@ -12,37 +12,7 @@ namespace mtcp::stack {
 namespace {
 
 // Packets that may wait for the device before connections do.
-constexpr std::size_t kTxBacklog = 6 * Tcp::kTxBurst;
-
-std::size_t header_length(const Connection& c) {
-  return c.hot.timestamps ? kTcpHeader + kTimestampsLength : kTcpHeader;
-}
-
-// Writes the header of an ordinary segment. Every segment carries an ACK and a window, so nothing is owed
-// afterwards.
-void write_header(Tcp& tcp, Connection& c, Packet& p, Seq seq, std::uint8_t flags, Time now) {
-  auto& h = c.hot;
-  std::byte* at = p.push(header_length(c));
-  p.tos = c.options.tos;
-  p.ttl = c.options.ttl;
-  const std::uint32_t window = tcp.receive_window(c);
-  h.rcv_adv = later(h.rcv_adv, h.rcv_nxt + window);
-  h.last_ack_sent = h.rcv_nxt;
-  h.ack_now = false;
-  c.rx.pushed = 0;
-  tcp.wheel.cancel(c.delayed_ack_timer);
-  if (c.rx.quickack_left > 0) --c.rx.quickack_left;
-  write_tcp_plain(at, c.key.local_port, c.key.remote_port, seq, h.rcv_nxt, flags,
-                  static_cast<std::uint16_t>(window >> h.rcv_wscale), h.timestamps,
-                  Tcp::ts_clock(now) + c.ts_offset, h.ts_recent);
-}
-
-// RFC 9293 3.10.7.4: the sequence number of a segment without data; never beyond the peer's window, or it is
-// dropped.
-Seq acceptable_seq(const Connection& c) {
-  const Seq edge = c.hot.snd_una + c.hot.snd_wnd;
-  return after(c.hot.snd_nxt, edge) ? later(edge, c.hot.snd_una) : c.hot.snd_nxt;
-}
+constexpr std::size_t kTxBacklog = 6 * Sender::kTxBurst;
 
 // True if the FIN follows directly on this packet and may or must go with it.
 bool carries_fin(const Connection& c, const Packet* p) {
@@ -83,11 +53,7 @@ void restart_after_idle(Connection& c, const TcpTuning& tuning, Time now) {
 
 }  // namespace
 
-std::uint32_t Tcp::ts_clock(Time now) {
-  return static_cast<std::uint32_t>(now.time_since_epoch().count() / 1'000'000);
-}
-
-void Tcp::release(Packet* p) {
+void Sender::release(Packet* p) {
   // A packet that the device still reads goes back to its pool, which waits for the device; only then is it
   // used again.
   if (port != nullptr && (p->flags & (kKeep | kQueued)) == kKeep && port->busy(*p)) {
@@ -97,7 +63,7 @@ void Tcp::release(Packet* p) {
   cache.free(p);
 }
 
-bool Tcp::transmit(Connection& c, Packet* p, Time now) {
+bool Sender::transmit(Connection& c, Packet* p, Time now) {
   if ((p->flags & kQueued) != 0) return false;
   auto& h = c.hot;
   // Built before the path's MTU was known: on_path_mtu() could not cut it then. Without a packet it goes as
@@ -122,7 +88,7 @@ bool Tcp::transmit(Connection& c, Packet* p, Time now) {
   std::uint8_t flags = kAck;
   if (p->next == nullptr) flags |= kPsh;
   if (carries_fin(c, p)) flags |= kFin;
-  write_header(*this, c, *out, p->seq, flags, now);
+  tcp_.write_header(c, *out, p->seq, flags, now);
   p->sent_at = now;
   if (p->transmissions != UINT8_MAX) ++p->transmissions;
   stats.add(Counter::segments_sent);
@@ -141,10 +107,10 @@ bool Tcp::transmit(Connection& c, Packet* p, Time now) {
   return true;
 }
 
-bool Tcp::must_stop(Connection& c) {
+bool Sender::must_stop(Connection& c) {
   if (c.hot.tx_blocked) return true;
-  if (port == nullptr || c.path->local || tx.size() < Tcp::kTxBurst) return false;
-  if (tx.size() % Tcp::kTxBurst != 0 && tx.size() < kTxBacklog) return false;
+  if (port == nullptr || c.path->local || tx.size() < kTxBurst) return false;
+  if (tx.size() % kTxBurst != 0 && tx.size() < kTxBacklog) return false;
   // In bursts, while the data is still in the cache; and no more waits here than keeps the device busy, so
   // that the window measures the path and not this queue.
   if (!device_full) device_full = !tx.flush(*port);
@@ -155,7 +121,7 @@ bool Tcp::must_stop(Connection& c) {
   return true;
 }
 
-void Tcp::push(Connection& c, Time now, bool override) {
+void Sender::push(Connection& c, Time now, bool override) {
   auto& h = c.hot;
   auto& t = c.tx;
   if (t.lost != nullptr) retransmit_lost(c, now);
@@ -192,7 +158,7 @@ void Tcp::push(Connection& c, Time now, bool override) {
   }
 }
 
-void Tcp::push_blocked(Time now) {
+void Sender::push_blocked(Time now) {
   // Until one of them finds the device full again. That one goes to the end of the list, so each has its
   // turn, and thousands that wait do not keep this stack from receiving, which is what the peer waits for.
   while (Connection* c = blocked.pop_front()) {
@@ -203,7 +169,7 @@ void Tcp::push_blocked(Time now) {
   }
 }
 
-void Tcp::send_fin(Connection& c, Time now) {
+void Sender::send_fin(Connection& c, Time now) {
   auto& h = c.hot;
   Packet* p = cache.alloc();
   if (p == nullptr) return stats.add(Counter::no_packets);
@@ -215,75 +181,13 @@ void Tcp::send_fin(Connection& c, Time now) {
     ++c.retransmits;
     stats.add(Counter::retransmitted_segments);
   }
-  write_header(*this, c, *p, h.snd_nxt - 1, kAck | kFin, now);
+  tcp_.write_header(c, *p, h.snd_nxt - 1, kAck | kFin, now);
   stats.add(Counter::segments_sent);
   c.tx.last_sent = now;
   // It must not overtake our own data in the transmit queue.
   const bool alone = h.snd_una + 1 == h.snd_nxt;
   network.output_tcp(p, c.key.local, c.key.remote, *c.path, alone ? TxPriority::control : TxPriority::data,
                      now);
-}
-
-void Tcp::send_ack(Connection& c, Time now) {
-  Packet* p = cache.alloc();
-  if (p == nullptr) return stats.add(Counter::no_packets);
-  write_header(*this, c, *p, acceptable_seq(c), kAck, now);
-  stats.add(Counter::segments_sent);
-  network.output_tcp(p, c.key.local, c.key.remote, *c.path, TxPriority::ack, now);
-}
-
-void Tcp::send_probe(Connection& c, Time now) {
-  Packet* p = cache.alloc();
-  if (p == nullptr) return stats.add(Counter::no_packets);
-  write_header(*this, c, *p, c.hot.snd_una - 1, kAck, now);
-  stats.add(Counter::segments_sent);
-  network.output_tcp(p, c.key.local, c.key.remote, *c.path, TxPriority::ack, now);
-}
-
-bool Tcp::send_bare(const Header& hd, const Path& path, TxPriority priority, Time now) {
-  Packet* p = cache.alloc();
-  if (p == nullptr) return stats.add(Counter::no_packets), false;
-  TcpHeader w;
-  w.source_port = hd.key.local_port;
-  w.destination_port = hd.key.remote_port;
-  w.seq = hd.seq;
-  w.ack = hd.ack;
-  w.flags = hd.flags;
-  w.window = static_cast<std::uint16_t>(std::min(hd.window, 65535U));
-  w.timestamps = hd.timestamps;
-  w.ts_val = hd.ts_val;
-  w.ts_ecr = hd.ts_ecr;
-  w.mss = hd.mss;
-  w.window_scale = hd.window_scale;
-  w.sack_permitted = hd.sack_permitted;
-  write_tcp(p->push(tcp_header_length(w)), w);
-  p->tos = hd.tos;
-  p->ttl = hd.ttl;
-  stats.add(Counter::segments_sent);
-  network.output_tcp(p, hd.key.local, hd.key.remote, path, priority, now);
-  return true;
-}
-
-void Tcp::send_syn(Connection& c, Time now) {
-  auto& h = c.hot;
-  const bool answer = h.state == State::syn_received;
-  Header hd;
-  hd.key = c.key;
-  hd.tos = c.options.tos;
-  hd.ttl = c.options.ttl;
-  hd.seq = c.iss;
-  hd.flags = answer ? kSyn | kAck : kSyn;
-  if (answer) hd.ack = h.rcv_nxt;
-  hd.window = initial_window(c.options);
-  // In a SYN the flags say what we offer; in the answer to one, what was agreed (RFC 7323 sections 2.2
-  // and 3.2).
-  hd.timestamps = answer ? h.timestamps : options.tcp.timestamps;
-  hd.ts_val = ts_clock(now) + c.ts_offset;
-  hd.ts_ecr = answer ? h.ts_recent : 0;
-  hd.mss = local_mss(*c.path, c.key, c.options);
-  if (answer ? h.wscale : options.tcp.window_scaling) hd.window_scale = choose_window_scale(c.options);
-  c.tx.last_sent = now;
-  send_bare(hd, *c.path, TxPriority::control, now);
 }
 
 }  // namespace mtcp::stack

@@ -1,6 +1,6 @@
 // RFC 9293 3.10.7.4, fifth step: the ACK field. What it removes from the queue, RTT samples, the send window.
 #include "stack/tcp/buffers.hh"
-#include "stack/tcp/rto.hh"
+#include "stack/tcp/sender/rto.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
@@ -21,12 +21,12 @@ void update_window(Connection& c, const Segment& s, std::uint32_t window) {
 
 }  // namespace
 
-void Tcp::take_rtt_sample(Connection& c, Duration rtt) {
+void Sender::take_rtt_sample(Connection& c, Duration rtt) {
   update_rto(c.tx, rtt, options.tcp);
   c.tx.backoff = 0;  // RFC 6298 section 5.7: the doubled RTO lasts until there is a sample
 }
 
-std::uint32_t Tcp::remove_acked(Connection& c, Seq ack, Duration& rtt, Time now) {
+std::uint32_t Sender::remove_acked(Connection& c, Seq ack, Duration& rtt, Time now) {
   auto& h = c.hot;
   auto& t = c.tx;
   std::uint32_t acked = 0;
@@ -61,7 +61,7 @@ std::uint32_t Tcp::remove_acked(Connection& c, Seq ack, Duration& rtt, Time now)
   return acked;
 }
 
-bool Tcp::on_ack(Connection& c, Segment& s, Time now) {
+bool Sender::on_ack(Connection& c, Segment& s, Time now) {
   auto& h = c.hot;
   auto& t = c.tx;
   if (after(s.ack, h.snd_nxt) || before(s.ack, h.snd_una)) return on_odd_ack(c, s, now);
@@ -86,7 +86,7 @@ bool Tcp::on_ack(Connection& c, Segment& s, Time now) {
   t.first_unanswered = Time{};
   h.left_network = std::min(h.left_network, h.snd_nxt - h.snd_una);
   if (rtt == kNoSample && h.timestamps && s.options.has_timestamps && s.options.ts_ecr != 0) {
-    const std::uint32_t elapsed = ts_clock(now) + c.ts_offset - s.options.ts_ecr;
+    const std::uint32_t elapsed = Tcp::ts_clock(now) + c.ts_offset - s.options.ts_ecr;
     if (elapsed < 1U << 30) rtt = milliseconds(elapsed);
   }
   if (rtt != kNoSample) take_rtt_sample(c, rtt);
@@ -103,22 +103,22 @@ bool Tcp::on_ack(Connection& c, Segment& s, Time now) {
   // more.
   const bool goes_on =
       h.state == State::fin_wait_1 && !(c.detached && c.options.fin_timeout < Duration::zero());
-  on_fin_acked(c, now);
+  tcp_.on_fin_acked(c, now);
   return goes_on;
 }
 
 // RFC 5961 section 5: an ACK of something never sent, or older than a window, draws an ACK and is dropped; an
 // old one within the window is merely not news.
-bool Tcp::on_odd_ack(Connection& c, Segment& s, Time now) {
+bool Sender::on_odd_ack(Connection& c, Segment& s, Time now) {
   const auto& h = c.hot;
   if (before(s.ack, h.snd_una) && at_or_after(s.ack, h.snd_una - std::max(c.tx.max_window, 65535U)))
     return true;
   stats.add(Counter::bad_ack);
-  send_challenge_ack(c, now);
+  tcp_.send_challenge_ack(c, now);
   return false;
 }
 
-void Tcp::on_window_opened(Connection& c) {
+void Sender::on_window_opened(Connection& c) {
   wheel.cancel(c.retransmit_timer);
   c.tx.probing = false;
   c.tx.backoff = 0;

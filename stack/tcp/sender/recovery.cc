@@ -3,7 +3,7 @@
 // keeps its meaning.
 #include <algorithm>
 
-#include "stack/tcp/congestion.hh"
+#include "stack/tcp/sender/congestion.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
@@ -29,7 +29,7 @@ void grow(Connection& c, std::uint32_t acked, const TcpTuning& tuning, Time now)
 
 }  // namespace
 
-void Tcp::on_new_ack(Connection& c, std::uint32_t acked, std::uint32_t flight_before, Time now) {
+void Sender::on_new_ack(Connection& c, std::uint32_t acked, std::uint32_t flight_before, Time now) {
   auto& h = c.hot;
   auto& t = c.tx;
   if (h.in_recovery) {
@@ -61,7 +61,7 @@ void Tcp::on_new_ack(Connection& c, std::uint32_t acked, std::uint32_t flight_be
   if (window_was_used(c, flight_before)) grow(c, acked, options.tcp, now);
 }
 
-void Tcp::on_duplicate_ack(Connection& c, Time now) {
+void Sender::on_duplicate_ack(Connection& c, Time now) {
   auto& h = c.hot;
   auto& t = c.tx;
   stats.add(Counter::duplicate_acks_received);
@@ -85,7 +85,7 @@ void Tcp::on_duplicate_ack(Connection& c, Time now) {
   arm_retransmit(c, now);
 }
 
-void Tcp::mark_all_lost(Connection& c) {
+void Sender::mark_all_lost(Connection& c) {
   auto& h = c.hot;
   h.after_rto = true;
   h.in_recovery = false;

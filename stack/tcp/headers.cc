@@ -1,0 +1,106 @@
+// The headers of the segments that we send, and the segments without data.
+#include <algorithm>
+
+#include "stack/tcp/tcp.hh"
+#include "stack/wire/tcp_header.hh"
+
+namespace mtcp::stack {
+namespace {
+
+std::size_t header_length(const Connection& c) {
+  return c.hot.timestamps ? kTcpHeader + kTimestampsLength : kTcpHeader;
+}
+
+// RFC 9293 3.10.7.4: the sequence number of a segment without data; never beyond the peer's window, or it is
+// dropped.
+Seq acceptable_seq(const Connection& c) {
+  const Seq edge = c.hot.snd_una + c.hot.snd_wnd;
+  return after(c.hot.snd_nxt, edge) ? later(edge, c.hot.snd_una) : c.hot.snd_nxt;
+}
+
+}  // namespace
+
+std::uint32_t Tcp::ts_clock(Time now) {
+  return static_cast<std::uint32_t>(now.time_since_epoch().count() / 1'000'000);
+}
+
+void Tcp::write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Time now) {
+  auto& h = c.hot;
+  std::byte* at = p.push(header_length(c));
+  p.tos = c.options.tos;
+  p.ttl = c.options.ttl;
+  const std::uint32_t window = receive_window(c);
+  h.rcv_adv = later(h.rcv_adv, h.rcv_nxt + window);
+  h.last_ack_sent = h.rcv_nxt;
+  h.ack_now = false;
+  c.rx.pushed = 0;
+  wheel.cancel(c.delayed_ack_timer);
+  if (c.rx.quickack_left > 0) --c.rx.quickack_left;
+  write_tcp_plain(at, c.key.local_port, c.key.remote_port, seq, h.rcv_nxt, flags,
+                  static_cast<std::uint16_t>(window >> h.rcv_wscale), h.timestamps,
+                  ts_clock(now) + c.ts_offset, h.ts_recent);
+}
+
+void Tcp::send_ack(Connection& c, Time now) {
+  Packet* p = cache.alloc();
+  if (p == nullptr) return stats.add(Counter::no_packets);
+  write_header(c, *p, acceptable_seq(c), kAck, now);
+  stats.add(Counter::segments_sent);
+  network.output_tcp(p, c.key.local, c.key.remote, *c.path, TxPriority::ack, now);
+}
+
+void Tcp::send_probe(Connection& c, Time now) {
+  Packet* p = cache.alloc();
+  if (p == nullptr) return stats.add(Counter::no_packets);
+  write_header(c, *p, c.hot.snd_una - 1, kAck, now);
+  stats.add(Counter::segments_sent);
+  network.output_tcp(p, c.key.local, c.key.remote, *c.path, TxPriority::ack, now);
+}
+
+bool Tcp::send_bare(const Header& hd, const Path& path, TxPriority priority, Time now) {
+  Packet* p = cache.alloc();
+  if (p == nullptr) return stats.add(Counter::no_packets), false;
+  TcpHeader w;
+  w.source_port = hd.key.local_port;
+  w.destination_port = hd.key.remote_port;
+  w.seq = hd.seq;
+  w.ack = hd.ack;
+  w.flags = hd.flags;
+  w.window = static_cast<std::uint16_t>(std::min(hd.window, 65535U));
+  w.timestamps = hd.timestamps;
+  w.ts_val = hd.ts_val;
+  w.ts_ecr = hd.ts_ecr;
+  w.mss = hd.mss;
+  w.window_scale = hd.window_scale;
+  w.sack_permitted = hd.sack_permitted;
+  write_tcp(p->push(tcp_header_length(w)), w);
+  p->tos = hd.tos;
+  p->ttl = hd.ttl;
+  stats.add(Counter::segments_sent);
+  network.output_tcp(p, hd.key.local, hd.key.remote, path, priority, now);
+  return true;
+}
+
+void Tcp::send_syn(Connection& c, Time now) {
+  auto& h = c.hot;
+  const bool answer = h.state == State::syn_received;
+  Header hd;
+  hd.key = c.key;
+  hd.tos = c.options.tos;
+  hd.ttl = c.options.ttl;
+  hd.seq = c.iss;
+  hd.flags = answer ? kSyn | kAck : kSyn;
+  if (answer) hd.ack = h.rcv_nxt;
+  hd.window = initial_window(c.options);
+  // In a SYN the flags say what we offer; in the answer to one, what was agreed (RFC 7323 sections 2.2
+  // and 3.2).
+  hd.timestamps = answer ? h.timestamps : options.tcp.timestamps;
+  hd.ts_val = ts_clock(now) + c.ts_offset;
+  hd.ts_ecr = answer ? h.ts_recent : 0;
+  hd.mss = local_mss(*c.path, c.key, c.options);
+  if (answer ? h.wscale : options.tcp.window_scaling) hd.window_scale = choose_window_scale(c.options);
+  c.tx.last_sent = now;
+  send_bare(hd, *c.path, TxPriority::control, now);
+}
+
+}  // namespace mtcp::stack

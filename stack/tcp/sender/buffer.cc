@@ -1,0 +1,77 @@
+// The send buffer: how large it is, what is free of it, who waits for that; and how a connection's sending begins.
+#include <algorithm>
+
+#include "stack/tcp/buffers.hh"
+#include "stack/tcp/sender/congestion.hh"
+#include "stack/tcp/tcp.hh"
+
+namespace mtcp::stack {
+namespace {
+
+constexpr std::uint32_t kSmallestBuffer = 2304;  // Linux's SOCK_MIN_SNDBUF is of this order
+
+}  // namespace
+
+Sender::Sender(Tcp& tcp)
+    : tcp_(tcp),
+      options(tcp.options),
+      stats(tcp.stats),
+      cache(tcp.cache),
+      tx(tcp.tx),
+      network(tcp.network),
+      wheel(tcp.wheel),
+      port(tcp.port),
+      sums_payload(tcp.sums_payload) {}
+
+void Sender::start(Connection& c, Time now) {
+  auto& h = c.hot;
+  const auto& d = options.tcp;
+  // RFC 6928; RFC 5681 section 3.1: one segment if the SYN was lost.
+  h.cwnd = h.retransmitting_syn ? h.mss : d.initial_window * h.mss;
+  auto& t = c.tx;
+  t.cc = find_congestion_control(d.congestion_control);
+  if (t.cc == nullptr) t.cc = find_congestion_control("newreno");
+  t.recover = c.iss;
+  t.small_end = h.snd_una;
+  t.max_window = std::max(t.max_window, h.snd_wnd);
+  t.last_sent = now;
+  t.backoff = t.retries = 0;
+  t.first_unanswered = Time{};
+}
+
+void Sender::resize_buffer(Connection& c) {
+  const auto& o = c.options;
+  const auto& d = options.tcp;
+  if (o.sndbuf != 0) {
+    c.tx.buffer = std::max(o.sndbuf, kSmallestBuffer);
+    return;
+  }
+  // Unless it was asked for, room for what the path will take soon: the buffer must not be what limits slow
+  // start.
+  const std::uint32_t start = std::max(2 * c.hot.cwnd, 4 * d.initial_window * c.hot.mss);
+  c.tx.buffer = std::max(c.tx.buffer, std::min(std::max(d.wmem.initial, start), d.wmem.max));
+}
+
+std::uint32_t Sender::send_room(const Connection& c) const {
+  const std::uint32_t used = send_used(c);
+  if (tcp_.refusing && used != 0)
+    return 0;  // its ACKs will wake it; who has nothing in flight would sleep for ever
+  return used < tcp_.share ? std::min(send_space(c), tcp_.share - used) : 0;
+}
+
+bool Sender::is_writable(const Connection& c) const { return send_room(c) != 0 && has_send_space(c); }
+
+void Sender::wake_writer(Connection& c) {
+  if (!c.hot.wake_writer || !is_writable(c)) return;
+  c.hot.wake_writer = false;
+  tcp_.raise(c, SocketBase::kWriteEdge);
+}
+
+void Sender::free_queue(Connection& c) {
+  while (Packet* p = c.tx.queue.pop_front()) release(p);
+  while (Packet* p = c.tx.lent.pop_front()) cache.free(p);
+  c.tx.unsent = c.tx.lost = nullptr;
+  c.tx.memory = c.hot.snd_queued = 0;
+}
+
+}  // namespace mtcp::stack
