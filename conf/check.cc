@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string_view>
 
+#include "conf/check_rules.hh"
+#include "conf/rules.hh"
 #include "conf/text.hh"
 
 namespace mtcp::conf {
@@ -21,6 +23,7 @@ class Checker {
     placeholders();
     gateways();
     timeouts();
+    rules();
   }
 
  private:
@@ -134,6 +137,13 @@ class Checker {
       say("tcp.delayed_ack", "delayed_ack (" + to_text(tcp.delayed_ack) + ") must be less than rto_min (" +
                                  to_text(tcp.rto_min) +
                                  "), or a peer like this one retransmits what has arrived");
+    }
+  }
+
+  void rules() {
+    for (std::size_t i = 0; i < options_.rules.size(); ++i) {
+      if (const std::string why = why_impossible(options_.rules[i], options_); !why.empty())
+        say(rule_key(i).c_str(), "this rule can't be honoured: " + why);
     }
   }
 

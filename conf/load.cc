@@ -86,7 +86,7 @@ class Loader {
     for (const auto& [key, node] : file) {
       const std::string_view name = key.str();
       if (name == kRule) {
-        read_rules(node, options_.rules, problems_);
+        read_rules(node, options_.rules, places_, problems_);
       } else if (!is_section(name)) {
         const std::string what =
             node.is_table() ? "unknown section [" + std::string(name) + "]" + near_section(name)

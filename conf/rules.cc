@@ -114,10 +114,11 @@ void read_rule(const toml::table& table, Rule& rule, Problems& problems) {
 
 }  // namespace
 
-void read_rules(const toml::node& node, std::vector<Rule>& rules, Problems& problems) {
+void read_rules(const toml::node& node, std::vector<Rule>& rules, Places& places, Problems& problems) {
   const auto* list = node.as_array();
   for (std::size_t i = 0; list != nullptr && i < list->size(); ++i) {
     if (const auto* table = list->get(i)->as_table()) {
+      if (const toml::node* to = table->get("to"); to != nullptr) places.emplace(rule_key(i), place_of(*to));
       read_rule(*table, rules.emplace_back(), problems);
     } else {
       list = nullptr;
@@ -126,6 +127,8 @@ void read_rules(const toml::node& node, std::vector<Rule>& rules, Problems& prob
   if (list == nullptr)
     problems.add(place_of(node), "rules are written as [[rule]], each in brackets of its own");
 }
+
+std::string rule_key(std::size_t index) { return "rule." + std::to_string(index) + ".to"; }
 
 std::string_view rules_reference() {
   return R"(# Rules: the first that matches decides. Without a match, a socket is the stack's if it listens on the stack's address

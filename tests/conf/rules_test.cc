@@ -8,6 +8,8 @@ using intercept::Rule;
 
 TEST_CASE("rules keep their order and hold what they match") {
   const Loaded l = load_with(R"(
+[interface]
+address = ["10.9.0.2/24"]
 [[rule]]
 match = { role = "listen", address = "10.9.0.0/24", port = "8000-8999", program = "nginx" }
 to = "stack"
@@ -78,4 +80,38 @@ TEST_CASE("a wrong rule is reported with its place and what would be right") {
   }));
   INFO(w.text);
   CHECK(load_with(w.text).error == w.error);
+}
+
+TEST_CASE("a rule to the stack that can never take effect is an error") {
+  const std::string interface = "[interface]\naddress = [\"10.9.0.2/24\"]\n";
+  const auto rule = [](const char* match) { return std::string("[[rule]]\nmatch = { ") + match + " }\nto = \"stack\"\n"; };
+  const Wrong w = GENERATE(values<Wrong>({
+      {"role = \"connect\", address = \"127.0.0.1\"",
+       "5:6: this rule can't be honoured: 127.0.0.1 is the kernel's: expected loopback = true in [stack]"},
+      {"address = \"127.0.0.0/8\"",
+       "5:6: this rule can't be honoured: 127.0.0.0/8 is the kernel's: expected loopback = true in [stack]"},
+      {"address = \"::1\"", "5:6: this rule can't be honoured: ::1 is the kernel's: expected loopback = true in [stack]"},
+      {"role = \"listen\", address = \"10.9.0.3\"",
+       "5:6: this rule can't be honoured: 10.9.0.3 is no address of the stack: nothing can listen there but on an address of "
+       "[interface]"},
+      {"role = \"connect\", address = \"239.1.0.0/16\"",
+       "5:6: this rule can't be honoured: 239.1.0.0/16: nobody connects to multicast or broadcast by TCP"},
+      {"role = \"connect\", address = \"fd00::/8\"",
+       "5:6: this rule can't be honoured: fd00::/8 is out of reach: no address of that family in [interface]"},
+  }));
+  INFO(w.text);
+  CHECK(load_text(interface + rule(w.text)).error == w.error);
+}
+
+TEST_CASE("a rule to the stack that may take effect is taken") {
+  const std::string interface = "[interface]\naddress = [\"10.9.0.2/24\"]\n";
+  const char* match = GENERATE("role = \"listen\", address = \"10.9.0.0/24\"", "role = \"listen\", address = \"0.0.0.0\"",
+                               "role = \"listen\", address = \"::\"", "address = \"10.0.0.0/8\"",
+                               "role = \"connect\", address = \"192.0.2.1\"", "role = \"connect\", address = \"0.0.0.0/0\"");
+  INFO(match);
+  const std::string rule = std::string("[[rule]]\nmatch = { ") + match + " }\nto = \"stack\"\n";
+  CHECK(load_text(interface + rule).error == "");
+  const std::string loopback = "[[rule]]\nmatch = { address = \"127.0.0.1\" }\nto = \"stack\"\n[stack]\nloopback = true\n";
+  CHECK(load_text(interface + loopback).error == "");
+  CHECK(load_text(interface + "[[rule]]\nmatch = { address = \"127.0.0.1\" }\nto = \"kernel\"\n").error == "");
 }
