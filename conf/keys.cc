@@ -164,7 +164,7 @@ const Key kKeys[] = {
      Choice{kLevels, [](const Options& o) { return static_cast<std::size_t>(o.log_level); },
             [](Options& o, std::size_t i) { o.log_level = static_cast<LogLevel>(i); }},
      "", "What is logged; nothing is ever logged per packet."},
-    {"log", "file", Text{AT(log_file)}, "/var/log/mtcp.log", "Where to; without it, to stderr."},
+    {"log", "file", Text{AT(log_file)}, "/var/log/mtcp.log", "Where to; without it, to the standard error that the program was started with."},
 };
 
 #undef AT

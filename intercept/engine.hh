@@ -22,7 +22,7 @@
 
 namespace mtcp::intercept {
 
-inline constexpr std::uint32_t kEngineAbi = 4;
+inline constexpr std::uint32_t kEngineAbi = 5;
 
 // Whose a descriptor is. One byte per descriptor, in the shim; read relaxed on every call, written by the
 // engine.
@@ -74,6 +74,9 @@ struct Services {
   // The calling thread is the engine's own (the steward): whatever it calls by a libc name is libc's. It
   // should have its signals blocked.
   void (*internal_thread)() = nullptr;
+  // Where lines for the operator go that have no file: the standard error that the program was started with. -1: that
+  // is gone, and descriptor 2 is something else. To be asked for each line.
+  int (*notice_descriptor)() = nullptr;
 };
 
 // A file action of posix_spawn(3), as far as it matters to descriptors.

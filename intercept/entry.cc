@@ -40,7 +40,7 @@ Engine* start(const Services& services, EngineFailure& failure) {
     return nullptr;
   }
   const bool known = take_log_level(options);
-  log_start(*services.kernel, options.log_level, options.log_file.c_str());
+  log_start(services, options.log_level, options.log_file.c_str());
   if (!known) log(LogLevel::warning, "MTCP_LOG is none of none, error, warning, info, debug: ignored");
   // Lives as long as the process: threads may be inside it until the very end.
   auto* process = new Process(services, std::move(options), &stack::open_device);

@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "intercept/kernel.hh"
+#include "intercept/engine.hh"
 
 namespace mtcp::intercept {
 namespace {
@@ -19,9 +19,15 @@ namespace {
 struct LogState {
   Kernel* kernel = nullptr;
   LogLevel level = LogLevel::warning;
-  int fd = STDERR_FILENO;
+  int file = -1;
+  int (*standard)() = nullptr;  // Services::notice_descriptor
 };
 LogState state;
+
+int destination() {
+  if (state.file >= 0) return state.file;
+  return state.standard != nullptr ? state.standard() : STDERR_FILENO;
+}
 
 const char* name_of(LogLevel level) {
   switch (level) {
@@ -43,9 +49,11 @@ constexpr int kHighNumber = 900;  // out of the way of numbers that an applicati
 
 }  // namespace
 
-void log_start(Kernel& kernel, LogLevel level, const char* file) {
+void log_start(const Services& services, LogLevel level, const char* file) {
+  Kernel& kernel = *services.kernel;
   state.kernel = &kernel;
   state.level = level;
+  state.standard = services.notice_descriptor;
   if (file == nullptr || *file == '\0') return;
   const int fd = ::open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
   if (fd < 0) {
@@ -54,11 +62,14 @@ void log_start(Kernel& kernel, LogLevel level, const char* file) {
     return;
   }
   const int high = kernel.fcntl(fd, F_DUPFD_CLOEXEC, kHighNumber);
-  state.fd = high >= 0 ? high : fd;
+  state.file = high >= 0 ? high : fd;
   if (high >= 0) (void)kernel.close(fd);
 }
 
-int log_descriptor() { return state.fd == STDERR_FILENO ? -1 : state.fd; }
+int log_descriptor() {
+  const int fd = destination();
+  return fd == STDERR_FILENO ? -1 : fd;
+}
 
 bool log_enabled(LogLevel level) { return level <= state.level; }
 
@@ -76,10 +87,9 @@ void log(LogLevel level, const char* format, ...) {
   length = std::min(length + static_cast<std::size_t>(std::max(body, 0)), line.size() - 1);
   line[length++] = '\n';
   // A log that can't be written has nowhere to say so.
-  if (state.kernel != nullptr) {
-    (void)state.kernel->write(state.fd, line.data(), length);
-  } else {
-    [[maybe_unused]] const ssize_t written = ::write(state.fd, line.data(), length);
+  if (const int fd = destination(); fd >= 0) {
+    [[maybe_unused]] const ssize_t written = state.kernel != nullptr ? state.kernel->write(fd, line.data(), length)
+                                                                     : ::write(fd, line.data(), length);
   }
   errno = saved;
 }

@@ -1,15 +1,15 @@
-// The engine's log: a line to stderr or a file. Nothing is logged per packet.
+// The engine's log: a line to the standard error that the program was started with, or to a file. Nothing is logged per packet.
 #pragma once
 
 #include "intercept/options.hh"
 
 namespace mtcp::intercept {
 
-class Kernel;
+struct Services;
 
 // Opens the file (append, O_CLOEXEC) if there is one. Messages below `level` cost one comparison.
-void log_start(Kernel& kernel, LogLevel level, const char* file);
-// The log file's descriptor, to be reserved; -1 when the log is stderr.
+void log_start(const Services& services, LogLevel level, const char* file);
+// The descriptor of the log file, or of the copy of standard error, to be reserved; -1: descriptor 2, or none.
 [[nodiscard]] int log_descriptor();
 [[nodiscard]] bool log_enabled(LogLevel level);
 // One line "mtcp[pid] level: text". Async-signal-safe after formatting; keeps errno.

@@ -1,8 +1,11 @@
 // Descriptors: closing, copying, flags.
 #include <limits.h>
+#include <unistd.h>
 
 #include "preload/calls.hh"
 #include "preload/edge.hh"
+#include "preload/notice.hh"
+#include "preload/process.hh"
 
 namespace mtcp::preload {
 
@@ -33,17 +36,25 @@ int dup_ours(int from, int to, int flags, bool dup2_semantics) {
   return enter([=](Engine& e) { return e.dup3(from, to, flags, dup2_semantics); });
 }
 
+// A daemon gives up its standard error.
+void before_replacing(int to) {
+  if (to == STDERR_FILENO && has_configuration()) [[unlikely]]
+    keep_stderr();
+}
+
 }  // namespace
 
 namespace always {
 
 int dup2(int from, int to) {
+  before_replacing(to);
   if ((is_kernel(from) && is_kernel(to)) || thread.inside()) [[likely]]
     return next.dup2(from, to);
   return dup_ours(from, to, 0, true);
 }
 
 int dup3(int from, int to, int flags) {
+  before_replacing(to);
   if ((is_kernel(from) && is_kernel(to)) || thread.inside()) [[likely]]
     return next.dup3(from, to, flags);
   return dup_ours(from, to, flags, false);

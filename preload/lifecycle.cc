@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +13,9 @@
 
 #include "preload/calls.hh"
 #include "preload/edge.hh"
+#include "preload/go_runtime.hh"
 #include "preload/kernel_next.hh"
+#include "preload/notice.hh"
 
 namespace mtcp::preload {
 
@@ -27,15 +28,6 @@ using intercept::EngineEntry;
 using intercept::EngineFailure;
 
 constexpr const char* kSystemConfiguration = "/etc/mtcp/mtcp.toml";
-
-__attribute__((format(printf, 1, 2))) void say(const char* format, ...) {
-  char line[1200];
-  va_list args;
-  va_start(args, format);
-  const int n = vsnprintf(line, sizeof line, format, args);
-  va_end(args);
-  if (n > 0) raw_syscall(SYS_write, STDERR_FILENO, reinterpret_cast<long>(line), n < 1200 ? n : 1199);
-}
 
 // Entries for every descriptor that this process could ever have: fs.nr_open, because a process with
 // privileges may still raise its hard limit. Pages come into being when they are written.
@@ -99,11 +91,13 @@ const intercept::Services* services() {
            .last_signal_restarts = last_signal_restarts,
            .begin_sleep = begin_sleep,
            .end_sleep = end_sleep,
-           .internal_thread = internal_thread};
+           .internal_thread = internal_thread,
+           .notice_descriptor = notice_descriptor};
   return &given;
 }
 
 Engine* load() {
+  keep_stderr();
   char path[PATH_MAX];
   if (!engine_path(path)) {
     say("mtcp: cannot tell where %s is: everything goes to the kernel\n", intercept::kEngineFileName);
@@ -136,8 +130,10 @@ void exit_quickly() { tell_exit(); }
 void decide() {
   const int before = errno;
   if (!has_configuration()) {
-    say("mtcp: no configuration (MTCP_CONF or %s): everything goes to the kernel\n", kSystemConfiguration);
+    if (secure_getenv("MTCP_LOG") != nullptr && warnings_are_wanted())
+      say("mtcp: no configuration (MTCP_CONF or %s): everything goes to the kernel\n", kSystemConfiguration);
   } else {
+    warn_of_go();
     Engine* e = nullptr;
     process.loading.store(true, std::memory_order_release);
     {
@@ -192,6 +188,8 @@ bool make_table() {
 
 void repair_child() {
   ++process.forks;
+  if (const int fd = drop_stderr_in_child(); fd >= 0 && kind_of(fd) == intercept::FdKind::reserved)
+    process.fds.set(fd, intercept::FdKind::kernel);
   // The threads that waited are not here. Dropped pages of private memory are zero again.
   if (process.fds.size != 0) {
     madvise(process.fds.kernel_waits, static_cast<size_t>(process.fds.size) * sizeof(std::uint16_t),

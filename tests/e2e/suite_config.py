@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import time
+from pathlib import Path
 
 from harness import expect, expect_equal
 from nginx import Nginx
@@ -11,6 +13,7 @@ from web import expect_files, get
 
 EX_CONFIG = 78
 PYTHON = "/usr/bin/python3"
+MTCP_RUN = Path(__file__).resolve().parent.parent.parent / "scripts/mtcp-run"
 # A program that makes a TCP socket and listens, waits a little, and says how it went.
 LISTENS = ("import socket,sys\n"
            "s=socket.socket(); s.bind((sys.argv[1],7001)); s.listen(); s.settimeout(0.3)\n"
@@ -128,17 +131,83 @@ def huge_pages(context):
     expect("nr_hugepages" in text, f"the command that mends it is not named: {text[-500:]}")
 
 
-@test("config-none-is-the-kernel-and-one-line", shim_only=True)
+@test("config-none-is-the-kernel-in-silence", shim_only=True)
 def none(context):
     if os.path.exists("/etc/mtcp/mtcp.toml"):
         return
     server, client = context.veth()
     kernel = client.kernel_side()
-    done = kernel.run("env", f"LD_PRELOAD={context.shim}", PYTHON, "-c", LISTENS, client.address)
-    expect_equal("the output", done.stdout, "listened\n")
-    expect_equal("lines on stderr", len(done.stderr.splitlines()), 1)
-    expect("MTCP_CONF" in done.stderr, f"the line does not say what to do: {done.stderr}")
+    for level, lines in ((None, 0), ("info", 1), ("none", 0)):
+        words = ["env", f"LD_PRELOAD={context.shim}", *([f"MTCP_LOG={level}"] if level else [])]
+        done = kernel.run(*words, PYTHON, "-c", LISTENS, client.address)
+        expect_equal("the output", done.stdout, "listened\n")
+        expect_equal(f"lines on stderr with MTCP_LOG={level}", len(done.stderr.splitlines()), lines)
+        expect(lines == 0 or "MTCP_CONF" in done.stderr, f"the line does not say what to do: {done.stderr}")
+    done = kernel.run(MTCP_RUN, PYTHON, "-c", LISTENS, client.address, env={"MTCP_SHIM": context.shim})
+    expect_equal("lines of mtcp-run", (done.stdout, len(done.stderr.splitlines())), ("listened\n", 1))
     expect(server.on_stack, "no stack in this run")
+
+
+# A daemon whose descriptor 2 is a data file by the time that there is something to say.
+DATA_ON_2 = """
+import os, socket, sys
+how, path = sys.argv[1:]
+if how == "close":
+    os.close(2)
+    f = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+else:
+    f = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.dup2(f, 2)
+os.write(2, b"data")
+s = socket.socket()
+s.setblocking(False)
+try: s.connect(("10.99.0.1", 1))
+except OSError: pass
+"""
+
+
+@test("config-no-line-goes-to-what-descriptor-2-has-become", shim_only=True)
+def data_on_2(context):
+    server, _ = context.veth(more='[log]\nlevel = "debug"\n')
+    broken = context.write_config("net_af_packet0,iface=nosuch0", "10.99.0.2")
+    for config, how, said in ((server.config, "close", None), (broken, "close", False), (broken, "dup2", True)):
+        data = context.new_file("data")
+        log = context.new_file(f"{how}.log")
+        env = {"MTCP_CONF": config, "LD_PRELOAD": context.shim}
+        program = server.kernel_side().start(PYTHON, "-c", DATA_ON_2, how, data, env=env, log=log)
+        expect_equal("the exit status", program.wait(20), 0)
+        expect_equal(f"what is in the file ({how})", data.read_text(), "data")
+        if said is not None:
+            expect_equal(f"nosuch0 is named on the first standard error ({how})", "nosuch0" in program.output(), said)
+
+
+@test("config-a-pipe-on-2-is-not-kept-open", shim_only=True)
+def pipe_on_2(context):
+    server, _ = context.veth()
+    daemon = "import os,socket,time\ns = socket.socket()\nif os.fork(): os._exit(0)\n" \
+             "n = os.open('/dev/null', 2)\nfor i in range(3): os.dup2(n, i)\ntime.sleep(20)"
+    before = time.monotonic()
+    done = server.run("sh", "-c", f'echo "[$({PYTHON} -c "$0" 2>&1)]"', daemon, timeout=15)
+    expect_equal("the output", done.stdout, "[]\n")
+    expect(time.monotonic() - before < 10, "the pipe was open as long as the daemon")
+
+
+@test("config-programs-that-slip-past-are-named", shim_only=True)
+def slip_past(context):
+    server, _ = context.veth()
+    env = {"MTCP_SHIM": context.shim}
+    for name, word in (("go_like", "Go"), ("static_program", "statically linked")):
+        done = server.kernel_side().run(MTCP_RUN, "-n", "-c", server.config, context.build / "tests/e2e" / name, check=False, env=env)
+        expect(done.returncode != 0 and word in done.stderr, f"mtcp-run takes {name}: {done.returncode} {done.stderr}")
+    done = server.run(context.build / "tests/e2e/go_like")
+    expect(done.stderr.count("Go") == 1 and len(done.stderr.splitlines()) == 1, f"the shim says {done.stderr!r} of a Go program")
+    expect_equal("what it says if warnings are off", server.run(context.build / "tests/e2e/go_like", env={"MTCP_LOG": "error"}).stderr, "")
+    expect_equal("what mtcp-run says of any other", server.kernel_side().run(MTCP_RUN, "-n", "-c", server.config, PYTHON, env=env).stderr, "")
+
+
+@test("config-rule-that-can-not-be-honoured", shim_only=True)
+def impossible_rule(context):
+    expect_error(run_with(context, GOOD + '[[rule]]\nmatch = { address = "127.0.0.1" }\nto = "stack"\n'), 7, "127.0.0.1", "loopback = true")
 
 
 @test("config-bad-does-not-touch-programs-without-sockets", shim_only=True)

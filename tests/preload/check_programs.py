@@ -154,7 +154,8 @@ def main():
     isolate()
     plain = Setting("plain", {}, [])
     settings = [
-        Setting("no configuration", {"LD_PRELOAD": shim}, [NO_CONFIGURATION]),
+        Setting("no configuration", {"LD_PRELOAD": shim}, []),
+        Setting("no configuration, and told", {"LD_PRELOAD": shim, "MTCP_LOG": "info"}, [NO_CONFIGURATION]),
         Setting("engine refuses", {"LD_PRELOAD": beside_fake, "MTCP_CONF": "/dev/null", "FAKE_ENGINE": "refuse"}, []),
         Setting("engine passes on", {"LD_PRELOAD": beside_fake, "MTCP_CONF": "/dev/null"}, []),
     ]
@@ -175,9 +176,10 @@ def main():
         expected = run(plain, argv)
         for setting in settings:
             compare(setting, " ".join(argv)[:60], expected[:3], run(setting, argv)[:3])
-    says = [argv for argv in (["/bin/true"], ["bash", "-c", BASH]) if run(settings[0], argv)[3] != 0]
-    compare(settings[0], "programs without TCP say nothing", [], says)
-    compare(settings[0], "a program with TCP says one line", 1, run(settings[0], ["/usr/bin/python3", "-c", PYTHON])[3])
+    says = [argv for argv in (["/bin/true"], ["bash", "-c", BASH]) if run(settings[1], argv)[3] != 0]
+    compare(settings[1], "programs without TCP say nothing", [], says)
+    for setting, lines in ((settings[0], 0), (settings[1], 1)):
+        compare(setting, "lines of a program with TCP", lines, run(setting, ["/usr/bin/python3", "-c", PYTHON])[3])
 
     failing = Setting("engine fails", {"LD_PRELOAD": beside_fake, "MTCP_CONF": "/dev/null", "FAKE_ENGINE": "fail"}, [])
     status, _, stderr, _ = run(failing, ["curl", "-s", "http://127.0.0.1:1/"])
@@ -201,8 +203,8 @@ def main():
                 for setting in settings:
                     compare(setting, f"nginx master {master} sendfile {sendfile}", expected, nginx_served(setting, directory, master, sendfile))
 
-    status, stdout, _, _ = run(settings[2], [parity])
-    compare(settings[2], "the parity cases\n" + textwrap.indent(stdout[-2000:], "    ") if status else "", 0, status)
+    status, stdout, _, _ = run(settings[-1], [parity])
+    compare(settings[-1], "the parity cases\n" + textwrap.indent(stdout[-2000:], "    ") if status else "", 0, status)
     print(f"{len(programs)} programs and nginx in {len(settings)} settings, {failures} differences")
     sys.exit(1 if failures else 0)
 
