@@ -68,7 +68,7 @@ class Port {
   [[nodiscard]] virtual bool shared() const { return false; }
   // A received packet of a flow that this stack does not know, its data anywhere within the frame: takes it
   // (true) if another stack may know it.
-  virtual bool forward_unknown(Packet* /*p*/) { return false; }
+  virtual bool forward_unknown(Packet* /*p*/, Time /*now*/) { return false; }
   // Whether this stack may open `key`: its packets come here, and no other stack may have chosen the same.
   [[nodiscard]] virtual bool comes_home(const FlowKey& /*key*/) const { return true; }
   // Keeps other stacks from opening `key`, until release_flow(); false if one has it already.
@@ -86,7 +86,7 @@ class Port {
   // Listening::no: if none has it, or there is no room, it is left on the board for the next that has it; its peer hears
   // nothing meanwhile.
   virtual bool hand_over(const FlowKey& /*key*/, std::span<const std::span<const std::byte>> /*messages*/,
-                         Listening /*least*/) {
+                         Listening /*least*/, Time /*now*/) {
     return false;
   }
   // What waits on the device for a stack that has the listener becomes this one's, which may lack it.

@@ -87,12 +87,16 @@ class Board {
   // telling it.
   void spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device);
   [[nodiscard]] const Secrets& secrets() const { return head().secrets; }
-  // A connection goes from one stack to another; `when` in milliseconds of the clock that all have. Within a second a
-  // segment of it that nobody knows is on its heels, and not to be refused.
-  void note_move(std::uint32_t hash, std::uint32_t when) { moved(hash).store(std::uint64_t{hash} << 32 | when, std::memory_order_relaxed); }
-  [[nodiscard]] bool moved_lately(std::uint32_t hash, std::uint32_t now) {
+  // A connection goes from one stack to another. Within a second a segment of it that nobody knows is on its heels, and not
+  // to be refused. Each stack says what time it takes it for: a reader may have read the clock before the writer did.
+  void note_move(std::uint32_t hash, Time now) {
+    moved(hash).store(std::uint64_t{hash} << 32 | milliseconds_of(now), std::memory_order_relaxed);
+  }
+  [[nodiscard]] bool moved_lately(std::uint32_t hash, Time now) {
     const std::uint64_t m = moved(hash).load(std::memory_order_relaxed);
-    return m != 0 && m >> 32 == hash && now - static_cast<std::uint32_t>(m) < 1000;
+    if (m == 0 || m >> 32 != hash) return false;
+    const auto since = static_cast<std::int32_t>(milliseconds_of(now) - static_cast<std::uint32_t>(m));
+    return since > -1000 && since < 1000;
   }
   // Of the flows that stacks have opened.
   [[nodiscard]] Reservations reservations() { return Reservations(head().reserved.data()); }
@@ -137,6 +141,9 @@ class Board {
   [[nodiscard]] std::size_t frame() const { return head().frame; }
 
  private:
+  [[nodiscard]] static std::uint32_t milliseconds_of(Time t) {  // and wraps around
+    return static_cast<std::uint32_t>(t.time_since_epoch() / milliseconds(1));
+  }
   struct Card {
     std::atomic<std::uint64_t> changer;  // who talks to it just now
     std::atomic<bool> fixed;             // its table can't be changed (any more)
@@ -150,10 +157,10 @@ class Board {
     alignas(64) std::atomic<std::uint64_t> changer;                  // who changes the table just now
     std::array<Place, kMaxStacks> places;
     Card card;
-    std::array<std::atomic<std::uint64_t>, 1024> moved;  // by hash: hash << 32 | when
+    std::array<std::atomic<std::uint64_t>, 65536> moved;  // by hash: hash << 32 | when; those of a second at 17,000 moves/s
     alignas(64) std::array<std::byte, Reservations::kMemory> reserved;
   };
-  [[nodiscard]] std::atomic<std::uint64_t>& moved(std::uint32_t hash) { return head().moved[(hash * 0x9e37'79b1U) >> 22]; }
+  [[nodiscard]] std::atomic<std::uint64_t>& moved(std::uint32_t hash) { return head().moved[(hash * 0x9e37'79b1U) >> 16]; }
   class Change;
   [[nodiscard]] Head& head() { return *reinterpret_cast<Head*>(memory_); }
   [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }

@@ -34,7 +34,7 @@ std::uint32_t SteeringPort::next_to_try(std::uint32_t hash, const Destination& t
   return left.first();
 }
 
-bool SteeringPort::forward_unknown(Packet* p) {
+bool SteeringPort::forward_unknown(Packet* p, Time now) {
   refresh();
   if ((p->flags & kSteered) == 0) return false;
   const std::byte* begin = p->buf + p->payload_offset;
@@ -54,7 +54,7 @@ bool SteeringPort::forward_unknown(Packet* p) {
     // Connections wait for a stack that will have the listener, or this one has gone on while its segment went round:
     // then it will be sent again.
     const bool waits = board_.parked(where.local) && board_.listening(me_, where.local) < Listening::yes;
-    const bool missed = !where.opens && board_.moved_lately(kind.hash, now_ms_);
+    const bool missed = !where.opens && board_.moved_lately(kind.hash, now);
     if (!waits && !missed) return false;
     pool_.free(&p, 1);
     return true;

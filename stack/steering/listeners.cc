@@ -107,7 +107,7 @@ StackSet SteeringPort::who_listens(const Endpoint& local, Listening least) const
 
 bool SteeringPort::others_listen(const Endpoint& local) const { return !who_listens(local, Listening::yes).empty(); }
 
-bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least) {
+bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least, Time now) {
   refresh();
   const Endpoint local{key.local, key.local_port};
   StackSet takers = who_listens(local, Listening::accepting);
@@ -115,7 +115,7 @@ bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const
   const std::uint32_t hash = hash_.of(key);
   const auto leave_on_board = [&] {
     if (least != Listening::no || !board_.park(me_, local, messages)) return false;
-    board_.note_move(hash, now_ms_);
+    board_.note_move(hash, now);
     return true;
   };
   if (takers.empty()) return leave_on_board();
@@ -126,7 +126,7 @@ bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const
   if (box.room() < messages.size()) return leave_on_board();
   for (std::size_t i = 0; i < messages.size(); ++i)
     if (!box.write(i, {MailKind::handover, kHandover, StackSet(word_of(local, Listening::yes)), messages[i]})) return false;
-  board_.note_move(hash, now_ms_);
+  board_.note_move(hash, now);
   box.announce(messages.size());
   traffic_.sent += messages.size();
   ring(StackSet::of(to));

@@ -118,7 +118,6 @@ bool SteeringPort::balance_queues() {
 }
 
 void SteeringPort::service(Time now) {
-  now_ms_ = static_cast<std::uint32_t>(now.time_since_epoch() / milliseconds(1));
   for (auto& q : queues_) q->service(now);
   refresh();
   if (now < next_round_) return;

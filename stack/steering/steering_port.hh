@@ -45,14 +45,14 @@ class SteeringPort final : public Port {
   [[nodiscard]] std::uint64_t tx_merged() const override;
 
   [[nodiscard]] bool shared() const override { return true; }
-  bool forward_unknown(Packet* p) override;
+  bool forward_unknown(Packet* p, Time now) override;
   [[nodiscard]] bool comes_home(const FlowKey& key) const override;
   bool reserve_flow(const FlowKey& key) override;
   void release_flow(const FlowKey& key) override;
   void set_serving(bool on) override;
   void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override;
   [[nodiscard]] bool others_listen(const Endpoint& local) const override;
-  bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least) override;
+  bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least, Time now) override;
   void take_all_parked() override { take_parked(Board::kNobody); }
   void note_flow(std::uint32_t index, const FlowKey& key) override;
   void forget_flow(std::uint32_t index) override;
@@ -133,7 +133,6 @@ class SteeringPort final : public Port {
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
   std::vector<Listening> unlisted_;   // listeners beyond Board::kListeners
   Time next_round_{};
-  std::uint32_t now_ms_ = 0;          // when service() was called last
   Time next_card_{};
   std::uint32_t looked_at_ = 0;       // whether it lives; last
   std::uint32_t next_orphan_ = 0;     // in our part of the board

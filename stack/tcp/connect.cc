@@ -184,7 +184,7 @@ void Tcp::on_syn_sent(Connection& c, Segment& s, Time now) {
   // sent.
   if (s.has(kAck) && !ack_good) {
     // The peer has a connection for this flow: another stack's, or one that is long gone.
-    if (forward_unknown(s)) return;
+    if (forward_unknown(s, now)) return;
     stats.add(Counter::bad_ack);
     if (!s.has(kRst)) send_reset_for(s, now);
   } else if (s.has(kRst)) {

@@ -116,7 +116,7 @@ Tcp::Handover Tcp::try_hand_over(Connection& c, Listening least, Time now) {
   Messages messages;
   messages.add(describe(c, now));
   messages.add_data(c, piece);
-  if (!port->hand_over(c.key, messages.spans(), least)) return Handover::refused;
+  if (!port->hand_over(c.key, messages.spans(), least, now)) return Handover::refused;
   stats.add(Counter::connections_handed_over);
   return Handover::done;
 }
@@ -195,7 +195,7 @@ void Tcp::hand_over_half_open(Listener& l, Listening least, Time now) {
     m.retries = e.retries;
     m.acked = e.acked;
     const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&m), sizeof m);
-    if (!port->hand_over(e.key, {&bytes, 1}, least)) return;
+    if (!port->hand_over(e.key, {&bytes, 1}, least, now)) return;
     stats.add(Counter::connections_handed_over);
     drop_syn_entry(e);
   });

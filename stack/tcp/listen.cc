@@ -122,10 +122,10 @@ Listener* Tcp::find_listener(const Endpoint& local, std::uint32_t hash, bool lef
 // --- LISTEN
 
 void Tcp::on_listen(Listener& l, Segment& s, std::uint32_t hash, Time now) {
-  if (s.has(kRst)) return forward_unknown(s) ? void() : stats.add(Counter::no_socket);
+  if (s.has(kRst)) return forward_unknown(s, now) ? void() : stats.add(Counter::no_socket);
   if (s.has(kAck)) {
     if (!s.has(kSyn) && on_cookie_ack(l, s, hash, now)) return;
-    if (forward_unknown(s)) return;
+    if (forward_unknown(s, now)) return;
     stats.add(Counter::bad_ack);
     return send_reset_for(s, now);
   }
@@ -244,7 +244,7 @@ static bool is_of_another(const SynEntry& e, const Segment& s) {
 // Everything in RFC 9293 3.10.7.4 that comes before the ACK is looked at. True: it may be the end of the
 // handshake.
 bool Tcp::check_syn_entry(SynEntry& e, Segment& s, Time now) {
-  if (is_of_another(e, s) && forward_unknown(s)) return false;
+  if (is_of_another(e, s) && forward_unknown(s, now)) return false;
   if (s.has(kRst)) {  // RFC 5961 section 3.2
     if (s.seq == e.irs + 1) {
       stats.add(Counter::resets_received);

@@ -11,15 +11,15 @@ constexpr Duration kTellAgain = seconds(1);  // longer than peers limit their an
 }  // namespace
 
 // The packet has been cut to its payload, but no byte of it has been changed: the port finds the frame again.
-bool Tcp::offer(Packet*& p, const FlowKey& key) {
+bool Tcp::offer(Packet*& p, const FlowKey& key, Time now) {
   // From our own address it came by the loopback wire, which nobody shares.
-  if (port == nullptr || network.is_local(key.remote) || !port->forward_unknown(p)) return false;
+  if (port == nullptr || network.is_local(key.remote) || !port->forward_unknown(p, now)) return false;
   p = nullptr;
   stats.add(Counter::forwarded_unknown);
   return true;
 }
 
-bool Tcp::forward_unknown(Segment& s) { return offer(s.packet, s.key); }
+bool Tcp::forward_unknown(Segment& s, Time now) { return offer(s.packet, s.key, now); }
 
 void Tcp::enter_table(Connection& c) {
   c.in_table = true;

@@ -183,7 +183,7 @@ void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
     if (Listener* l = find_listener(local, hash, true); l != nullptr && (!opens || takes_new(*l, local, now)))
       return on_listen(*l, s, hash, now);
   }
-  if (forward_unknown(s)) return;
+  if (forward_unknown(s, now)) return;
   if (priv->parting || left_to_another(s)) return stats.add(Counter::left_to_another);
   stats.add(Counter::no_socket);
   send_reset_for(s, now);

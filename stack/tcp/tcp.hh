@@ -63,8 +63,8 @@ class Tcp {
   [[nodiscard]] Listener* find_listener(const Endpoint& local, std::uint32_t hash, bool left = false);
 
   // --- sharing.cc: other stacks on the same device (stack/steering, Port)
-  bool forward_unknown(Segment& s);  // another stack may know the flow: takes the packet (true)
-  bool offer(Packet*& p, const FlowKey& key);
+  bool forward_unknown(Segment& s, Time now);  // another stack may know the flow: takes the packet (true)
+  bool offer(Packet*& p, const FlowKey& key, Time now);
   void enter_table(Connection& c);   // it stands in the flow table: its peer is told if this process dies
   void forget_flow(const Connection& c);
   void update_serving();  // the listeners have changed: what the others should send here

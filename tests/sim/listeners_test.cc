@@ -301,3 +301,31 @@ TEST_CASE("a listener that was left goes on for as long as another process may s
   for (Socket* s : sockets) CHECK(World::good(*s, 500));
   CHECK(next.accepted.size() == 20);
 }
+
+TEST_CASE("a mutex of accepting that goes round among stalled processes whose clocks are read late resets nobody", "[listeners]") {
+  World w(2);
+  INFO(w.sim.label());
+  std::vector<Host*> hosts;
+  for (int i = 0; i < 3; ++i) hosts.push_back(&w.process());
+  const auto chance = [&](std::uint32_t n) { return static_cast<std::uint32_t>(w.sim.random() % n); };
+  const auto pass_mutex_to = [&](std::size_t who) {
+    for (std::size_t i = 0; i < hosts.size(); ++i) hosts[i]->watch(*hosts[i]->listeners.front(), i == who);
+  };
+  std::vector<Socket*> sockets;
+  for (int i = 0; i < 20000; ++i) {
+    if (chance(3) == 0) pass_mutex_to(chance(3));
+    for (Host* h : hosts) {
+      h->clock_delay = chance(4) == 0 ? milliseconds(chance(12)) : Duration::zero();
+      if (chance(10) == 0) h->stalled_until = w.sim.now + microseconds(chance(400));
+    }
+    sockets.push_back(&w.connect(100 + chance(3000)));
+    sockets.back()->shutdown_when_sent = true;
+    w.sim.run_for(microseconds(chance(60)));
+  }
+  for (Host* h : hosts) h->clock_delay = Duration::zero();
+  w.sim.run_for(seconds(10));
+  std::uint64_t failed = 0;
+  for (Socket* s : sockets) failed += s->error != Errc::ok || s->wrong != 0 || !s->eof ? 1U : 0U;
+  CHECK(failed == 0);
+  CHECK(hosts[0]->count(Counter::connections_handed_over) > 100);
+}

@@ -35,7 +35,7 @@ void Socket::read_some() {
   const std::uint64_t k = pattern_key(key.remote_port, key.local_port);
   for (std::size_t done = 0; done < read_limit;) {
     const iovec v{buffer.data(), std::min(buffer.size(), read_limit - done)};
-    const auto n = host.worker->receive(*connection, {&v, 1}, {}, host.sim.now);
+    const auto n = host.worker->receive(*connection, {&v, 1}, {}, host.clock());
     if (!n) {
       if (n.error() != Errc::would_block) error = n.error();
       return;
@@ -57,7 +57,7 @@ void Socket::write_some() {
     const std::size_t wanted = std::min<std::uint64_t>(buffer.size(), to_send - sent);
     for (std::size_t i = 0; i < wanted; ++i) buffer[i] = pattern(k, sent + i);
     const iovec v{buffer.data(), wanted};
-    const auto n = host.worker->send(*connection, {&v, 1}, false, host.sim.now);
+    const auto n = host.worker->send(*connection, {&v, 1}, false, host.clock());
     if (!n) {
       if (n.error() != Errc::would_block && n.error() != Errc::no_buffers) error = n.error();
       return;
@@ -82,16 +82,16 @@ void Socket::kick() {
 
 void Socket::shutdown_write() {
   write_shut_ = true;
-  host.worker->shutdown(*connection, false, true, host.sim.now);
+  host.worker->shutdown(*connection, false, true, host.clock());
 }
 
 void Socket::close() {
-  if (connection != nullptr) host.worker->close(*connection, host.sim.now);
+  if (connection != nullptr) host.worker->close(*connection, host.clock());
   connection = nullptr;
 }
 
 void Socket::abort() {
-  if (connection != nullptr) host.worker->abort(*connection, host.sim.now);
+  if (connection != nullptr) host.worker->abort(*connection, host.clock());
   connection = nullptr;
 }
 
@@ -145,14 +145,20 @@ void Host::kill() {
 }
 
 void Host::exit() {
-  worker->abort_orphans(sim.now);
-  worker->flush(sim.now);
+  worker->abort_orphans(clock());
+  worker->flush(clock());
   device->process = process;
   end();
 }
 
+Time Host::clock() {
+  clock_ = std::max(clock_, sim.now - clock_delay);
+  return clock_;
+}
+
 Time Host::next_deadline() const {
-  const Time t = worker->next_deadline();
+  if (sim.now < stalled_until) return stalled_until;
+  const Time t = worker->next_deadline() + clock_delay;
   if (steering == nullptr) return t;
   const Duration most = steering->max_sleep();
   return most == Duration::max() ? t : std::min(t, sim.now + most);
@@ -169,16 +175,16 @@ Listener& Host::listen(std::uint16_t p, Worker::ListenOptions o) {
 
 void Host::close(Listener& l) {
   forget(l);
-  worker->close(l, sim.now);
+  worker->close(l, clock());
 }
 
 void Host::leave(Listener& l) {
   forget(l);
-  worker->leave(l, sim.now);
+  worker->leave(l, clock());
 }
 
 Socket* Host::try_connect(const Endpoint& to, const SocketOptions& o, std::uint16_t local_port) {
-  const auto c = worker->connect({IpAddress::any_v4(), local_port}, to, o, sim.now);
+  const auto c = worker->connect({IpAddress::any_v4(), local_port}, to, o, clock());
   connect_error = c.error();
   if (!c) return nullptr;
   return sockets.emplace_back(std::make_unique<Socket>(*this, **c)).get();
@@ -200,7 +206,8 @@ void Host::accept_all(Listener& l) {
 }
 
 std::size_t Host::turn() {
-  const std::size_t work = worker->poll(sim.now);
+  if (sim.now < stalled_until) return 0;
+  const std::size_t work = worker->poll(clock());
   while (SocketBase* s = worker->next_event()) {
     s->edges = 0;
     if (s->kind == SocketBase::Kind::listener) continue;
@@ -209,7 +216,7 @@ std::size_t Host::turn() {
   if (accepting)
     for (Listener* l : listeners)
       if (!l->unwatched) accept_all(*l);
-  worker->flush(sim.now);
+  worker->flush(clock());
   return work;
 }
 
@@ -239,7 +246,10 @@ Host& Sim::add_process(SimSharedDevice& device) {
 
 void Sim::step(Time limit) {
   bool busy = false;
-  for (auto& h : hosts) busy = (h->worker != nullptr && (h->turn() > 0 || h->worker->pending())) || busy;
+  for (auto& h : hosts) {
+    if (h->worker == nullptr) continue;
+    busy = h->turn() > 0 || (h->worker->pending() && now >= h->stalled_until) || busy;
+  }
   for (auto& act : actors) act();
   for (auto& d : devices) busy = d->busy() || busy;
   Time next = wire.next_arrival();

@@ -94,6 +94,12 @@ class Host {
   void exit();
   // The application stops taking connections from its listeners.
   bool accepting = true;
+  // It does not run before then: it computes, or waits for its turn on the CPU.
+  Time stalled_until{};
+  // What it takes for the time is so much older than the others' (a process that is stopped between reading the clock
+  // and its next step), but never runs backwards.
+  Duration clock_delay{};
+  Time clock();
   // Called for each accepted socket.
   std::function<void(Socket&)> on_accept;
   // One turn of the application: poll, events, flush. Returns what poll() did.
@@ -122,6 +128,7 @@ class Host {
   void accept_all(Listener& l);
   void forget(const Listener& l) { std::erase(listeners, &l); }
   void end();
+  Time clock_{};
 };
 
 class Sim {

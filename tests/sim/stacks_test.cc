@@ -301,7 +301,7 @@ TEST_CASE("whatever a message of another stack says, nothing outside it is read 
     std::memcpy(second.data(), &data, sizeof data);
     if (random() % 8 == 0) second.resize(random() % sizeof data);
     const std::array<std::span<const std::byte>, 2> messages{first, second};
-    (void)a.steering->hand_over(c.head.key, messages, Listening::accepting);
+    (void)a.steering->hand_over(c.head.key, messages, Listening::accepting, w.sim.now);
     w.sim.run_for(milliseconds(1));
   }
   CHECK(b.count(Counter::connections_adopted) > 1000);

@@ -210,10 +210,15 @@ TEST_CASE("no bit of the hash decides alone whose a flow is: not even the consec
 
 TEST_CASE("the board remembers for a second which connection has gone to another stack", "[board]") {
   World w;
-  CHECK_FALSE(w.board.moved_lately(0x1234, 5000));
-  w.board.note_move(0x1234, 5000);
-  CHECK(w.board.moved_lately(0x1234, 5000));
-  CHECK(w.board.moved_lately(0x1234, 5999));
-  CHECK_FALSE(w.board.moved_lately(0x1234, 6000));
-  CHECK_FALSE(w.board.moved_lately(0x1235, 5000));
+  for (const Time when : {Time(seconds(5)), Time(milliseconds((1LL << 32) + 3)), Time(milliseconds((1LL << 32) - 3))}) {
+    CHECK_FALSE(w.board.moved_lately(0x1234, when));
+    w.board.note_move(0x1234, when);
+    CHECK(w.board.moved_lately(0x1234, when));
+    CHECK(w.board.moved_lately(0x1234, when + milliseconds(999)));
+    CHECK_FALSE(w.board.moved_lately(0x1234, when + seconds(1)));
+    CHECK_FALSE(w.board.moved_lately(0x1235, when));
+    // A reader that has read the clock before the writer.
+    CHECK(w.board.moved_lately(0x1234, when - milliseconds(8)));
+    w.board.note_move(0x1234, when - seconds(2));
+  }
 }

@@ -148,7 +148,7 @@ class Crowd {
         if (m.port->rx(&p, 1) == 0) continue;
         ++seen[number];
         idle = 0;
-        if (m.port->forward_unknown(p)) continue;
+        if (m.port->forward_unknown(p, now)) continue;
         ++told;
         m.port->pool().free(&p, 1);
       }

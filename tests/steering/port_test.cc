@@ -154,7 +154,7 @@ TEST_CASE("an unknown flow is offered to every other stack, twice, before one sa
       ++seen[i];
       p->pull(34);  // as TCP has it
       moved = true;
-      if (w.ports[i]->forward_unknown(p)) continue;
+      if (w.ports[i]->forward_unknown(p, Time{})) continue;
       ++last;
       w.ports[i]->pool().free(&p, 1);
     }
@@ -211,14 +211,14 @@ TEST_CASE("hand-over: to a stack that accepts, all messages or none", "[steering
   w.device.process = 1;
   const FlowKey key = flow(7, 1);
   const Endpoint there{key.local, key.local_port}, elsewhere{key.local, 81};
-  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::yes));
+  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::yes, Time{}));
   w.ports[1]->note_listener(0, elsewhere, Listening::accepting);
   w.ports[2]->note_listener(0, there, Listening::left);
-  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::yes));
+  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::yes, Time{}));
   CHECK_FALSE(w.ports[0]->others_listen(there));
   w.ports[2]->note_listener(0, there, Listening::yes);
-  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::accepting));
-  CHECK(w.ports[0]->hand_over(key, messages, Listening::yes));
+  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::accepting, Time{}));
+  CHECK(w.ports[0]->hand_over(key, messages, Listening::yes, Time{}));
   w.device.process = 3;
   std::array<Packet*, 4> got;
   REQUIRE(w.ports[2]->rx(got.data(), 4) == 2);
@@ -227,7 +227,7 @@ TEST_CASE("hand-over: to a stack that accepts, all messages or none", "[steering
   CHECK(got[1]->len == 7);
   w.ports[2]->pool().free(got.data(), 2);
   const std::vector<std::span<const std::byte>> too_many(Board::kMailSlots + 1, std::span(bytes));
-  CHECK_FALSE(w.ports[0]->hand_over(key, too_many, Listening::yes));
+  CHECK_FALSE(w.ports[0]->hand_over(key, too_many, Listening::yes, Time{}));
   CHECK(w.receive(1) == 0);
   CHECK(w.receive(2) == 0);
 }
