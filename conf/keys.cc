@@ -112,6 +112,8 @@ const Key kKeys[] = {
      "Congestion window at the start, in segments (RFC 6928; the initcwnd of a kernel route)."},
     {"tcp", "timestamps", Flag{AT(stack.tcp.timestamps)}, "", "Timestamps and PAWS (RFC 7323)."},
     {"tcp", "window_scaling", Flag{AT(stack.tcp.window_scaling)}, "", "Window scaling (RFC 7323)."},
+    {"tcp", "sack", Flag{AT(stack.tcp.sack)}, "", "Selective acknowledgments (RFC 2018)."},
+    {"tcp", "dsack", Flag{AT(stack.tcp.dsack)}, "", "Tell the peer of data that came twice (RFC 2883)."},
     {"tcp", "syncookies", Flag{AT(stack.tcp.syncookies)}, "",
      "When max_syn_backlog is reached, answer with SYN cookies instead of dropping."},
     {"tcp", "max_syn_backlog", Count{AT(stack.tcp.max_syn_backlog), 1, 16777216}, "",

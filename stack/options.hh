@@ -23,6 +23,8 @@ struct TcpTuning {  // names and meaning of net.ipv4.tcp_*
   bool slow_start_after_idle = true;
   bool timestamps = true;
   bool window_scaling = true;
+  bool sack = true;                              // RFC 2018
+  bool dsack = true;                             // RFC 2883
   bool syncookies = true;
   bool tw_reuse = true;                          // a local port in TIME_WAIT may be used again for a connect ...
   Duration tw_reuse_delay = milliseconds(2);     // ... this long after it was entered (needs timestamps; RFC 6191)

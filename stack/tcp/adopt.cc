@@ -23,6 +23,7 @@ SynTerms terms_of(const HandoverTerms& t) {
   terms.snd_wscale = std::min(t.snd_wscale, kMostScale);
   terms.wscale = t.wscale != 0;
   terms.timestamps = t.timestamps != 0;
+  terms.sack = t.sack != 0;
   return terms;
 }
 

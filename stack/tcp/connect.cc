@@ -27,6 +27,7 @@ void Tcp::apply_terms(Connection& c, const SynTerms& terms, std::uint32_t peer_w
   auto& h = c.hot;
   h.timestamps = terms.timestamps;
   h.wscale = terms.wscale;
+  h.sack_ok = terms.sack;
   h.snd_wscale = terms.wscale ? terms.snd_wscale : std::uint8_t{0};
   if (!terms.wscale) h.rcv_wscale = 0;
   c.peer_mss = static_cast<std::uint16_t>(std::max<std::uint32_t>(terms.peer_mss, kMinPeerMss));
@@ -50,6 +51,7 @@ void Tcp::apply_syn_options(Connection& c, const TcpOptions& peer, std::uint32_t
   terms.timestamps = options.tcp.timestamps && peer.has_timestamps;
   terms.wscale = options.tcp.window_scaling && peer.has_window_scale;
   terms.snd_wscale = peer.window_scale;
+  terms.sack = options.tcp.sack && peer.sack_permitted;
   if (terms.timestamps) c.hot.ts_recent = peer.ts_val;
   apply_terms(c, terms, peer_window, window_is_scaled, now);
 }

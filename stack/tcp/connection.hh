@@ -11,6 +11,7 @@
 #include "stack/ip/network.hh"
 #include "stack/packet/packet.hh"
 #include "stack/socket_base.hh"
+#include "stack/tcp/receiver/sack.hh"
 #include "stack/tcp/state.hh"
 #include "stack/timer/wheel.hh"
 #include "stack/wire/address.hh"
@@ -64,7 +65,7 @@ struct Connection : SocketBase {
     std::uint16_t mss = 536;      // payload of the segments we send, options already taken off
     bool timestamps : 1 = false;  // RFC 7323 in use
     bool wscale : 1 = false;
-    bool sack_ok : 1 = false;       // negotiated (unused until SACK is)
+    bool sack_ok : 1 = false;       // RFC 2018 in use
     bool in_recovery : 1 = false;   // RFC 6582 fast recovery
     bool after_rto : 1 = false;     // retransmitting up to `recover` after a timeout
     bool ack_now : 1 = false;       // an ACK must leave with the next flush
@@ -114,6 +115,7 @@ struct Connection : SocketBase {
     bool fin_pending = false;          // it came before what precedes it
     std::uint8_t quickack_left = 0;    // ACKs that are not to be delayed
     std::uint8_t pushed = 0;           // short segments since the last ACK, two at most
+    SackState sack;                    // what our ACKs say beside RCV.NXT
   } rx;
 
   struct Tx {
@@ -173,6 +175,6 @@ struct Connection : SocketBase {
   SocketOptions options;
 };
 static_assert(sizeof(Connection::Hot) == 64, "the hot part is one cache line");
-static_assert(sizeof(Connection) <= 768, "an idle connection stays small");
+static_assert(sizeof(Connection) <= 832, "an idle connection stays small");
 
 }  // namespace mtcp::stack

@@ -38,7 +38,7 @@ HandoverConnection describe(const Connection& c, Time now) {
   m.head.kind = HandoverHead::connection;
   m.head.key = c.key;
   m.terms = {c.iss.value(), c.irs.value(), c.ts_offset,  h.ts_recent,     ms_since(c.created, now), c.peer_mss,
-             h.snd_wscale,  h.rcv_wscale,  h.timestamps, h.wscale, 0};
+             h.snd_wscale,  h.rcv_wscale,  h.timestamps, h.wscale, h.sack_ok, 0};
   m.snd_nxt = h.snd_nxt.value();
   m.snd_wl1 = h.snd_wl1.value();
   m.snd_wl2 = h.snd_wl2.value();
@@ -190,7 +190,7 @@ void Tcp::hand_over_half_open(Listener& l, Listening least, Time now) {
     m.head.kind = HandoverHead::half_open;
     m.head.key = e.key;
     m.terms = {e.iss.value(), e.irs.value(), e.ts_offset, e.ts_recent, ms_since(e.created, now), e.terms.peer_mss,
-               e.terms.snd_wscale, e.rcv_wscale, e.terms.timestamps, e.terms.wscale, 0};
+               e.terms.snd_wscale, e.rcv_wscale, e.terms.timestamps, e.terms.wscale, e.terms.sack, 0};
     m.window = e.window;
     m.retries = e.retries;
     m.acked = e.acked;

@@ -10,7 +10,7 @@
 namespace mtcp::stack {
 
 // Changes with every change of what follows.
-inline constexpr std::uint32_t kHandoverVersion = 0x6d740001;
+inline constexpr std::uint32_t kHandoverVersion = 0x6d740002;
 
 // Each message begins with one.
 struct HandoverHead {
@@ -29,8 +29,8 @@ struct HandoverTerms {
   std::uint32_t age_ms = 0;                    // since the connection or the half-open one was made
   std::uint16_t peer_mss = 536;                // as announced
   std::uint8_t snd_wscale = 0, rcv_wscale = 0;
-  std::uint8_t timestamps = 0, wscale = 0;  // in use
-  std::uint16_t reserved = 0;
+  std::uint8_t timestamps = 0, wscale = 0, sack = 0;  // in use
+  std::uint8_t reserved = 0;
 };
 
 // A SynEntry.

@@ -11,6 +11,14 @@ std::size_t header_length(const Connection& c) {
   return c.hot.timestamps ? kTcpHeader + kTimestampsLength : kTcpHeader;
 }
 
+// The SACK blocks that go with a segment: as many as fit beside its payload and the timestamps.
+std::size_t take_sack_blocks(Connection& c, std::uint32_t payload, std::array<SackBlock, 4>& blocks) {
+  const std::size_t beside = payload < c.hot.mss ? c.hot.mss - payload : 0;
+  const std::size_t room = std::min(beside, kTcpHeader + kMaxTcpOptions - header_length(c));
+  if (room < sack_option_length(1)) return 0;
+  return c.rx.sack.take(std::span(blocks).first(std::min(blocks.size(), (room - sack_option_length(0)) / 8)));
+}
+
 // RFC 9293 3.10.7.4: the sequence number of a segment without data; never beyond the peer's window, or it is
 // dropped.
 Seq acceptable_seq(const Connection& c) {
@@ -26,7 +34,9 @@ std::uint32_t Tcp::ts_clock(Time now) {
 
 void Tcp::write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Time now) {
   auto& h = c.hot;
-  std::byte* at = p.push(header_length(c));
+  std::array<SackBlock, 4> blocks;
+  const std::size_t sacks = c.rx.sack.empty() ? 0 : take_sack_blocks(c, p.len, blocks);
+  std::byte* at = p.push(header_length(c) + (sacks != 0 ? sack_option_length(sacks) : 0));
   p.tos = c.options.tos;
   p.ttl = c.options.ttl;
   const std::uint32_t window = receive_window(c);
@@ -39,6 +49,7 @@ void Tcp::write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Ti
   write_tcp_plain(at, c.key.local_port, c.key.remote_port, seq, h.rcv_nxt, flags,
                   static_cast<std::uint16_t>(window >> h.rcv_wscale), h.timestamps,
                   ts_clock(now) + c.ts_offset, h.ts_recent);
+  if (sacks != 0) add_sack_option(at, header_length(c), std::span(blocks).first(sacks));
 }
 
 void Tcp::send_ack(Connection& c, Time now) {
@@ -98,6 +109,7 @@ void Tcp::send_syn(Connection& c, Time now) {
   hd.ts_val = ts_clock(now) + c.ts_offset;
   hd.ts_ecr = answer ? h.ts_recent : 0;
   hd.mss = local_mss(*c.path, c.key, c.options);
+  hd.sack_permitted = answer ? h.sack_ok : options.tcp.sack;
   if (answer ? h.wscale : options.tcp.window_scaling) hd.window_scale = choose_window_scale(c.options);
   c.tx.last_sent = now;
   send_bare(hd, *c.path, TxPriority::control, now);

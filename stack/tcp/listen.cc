@@ -178,6 +178,7 @@ void Tcp::on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Ti
   e.terms.timestamps = options.tcp.timestamps && s.options.has_timestamps;
   e.terms.wscale = options.tcp.window_scaling && s.options.has_window_scale;
   e.terms.snd_wscale = s.options.window_scale;
+  e.terms.sack = options.tcp.sack && s.options.sack_permitted;
   e.rcv_wscale = choose_window_scale(l.options);
   if (admission == Admission::cookie) return send_cookie(e, now);
 
@@ -203,6 +204,7 @@ void Tcp::send_syn_ack(const SynEntry& e, Seq iss, std::uint32_t ts_val, Time no
   h.ts_ecr = e.ts_recent;
   h.mss = local_mss(*e.path, e.key, e.listener->options);
   h.window_scale = e.terms.wscale ? e.rcv_wscale : -1;
+  h.sack_permitted = e.terms.sack;
   send_bare(h, *e.path, TxPriority::control, now);
 }
 

@@ -28,14 +28,19 @@ void Tcp::insert_out_of_order(Connection& c, Segment& s) {
   Packet* p = s.packet;
   Packet* prev = find_before(rx.out_of_order, p->seq);
   if (prev != nullptr && after(end_of(prev), p->seq)) {
-    const std::uint32_t known = end_of(prev) - p->seq;
-    if (known >= p->len) return stats.add(Counter::duplicate_data);
+    const std::uint32_t known = std::min(end_of(prev) - p->seq, p->len);
+    note_duplicate(c, p->seq, p->seq + known);
+    if (known == p->len) {
+      if (c.hot.sack_ok) rx.sack.add(p->seq, end_of(p));  // the block that it is in comes first
+      return stats.add(Counter::duplicate_data);
+    }
     p->pull(known);
     p->seq += known;
   }
   // Whatever the new one covers goes; at the first that reaches beyond it the new one ends.
   for (Packet* next = prev != nullptr ? prev->next : rx.out_of_order.front(); next != nullptr;) {
     if (at_or_after(next->seq, end_of(p))) break;
+    note_duplicate(c, next->seq, earlier(end_of(next), end_of(p)));
     if (after(end_of(next), end_of(p))) {
       p->trim(next->seq - p->seq);
       break;
@@ -52,6 +57,7 @@ void Tcp::insert_out_of_order(Connection& c, Segment& s) {
   if (prev != nullptr && end_of(prev) == p->seq && p->len <= kTiny && p->len <= prev->tailroom()) {
     std::memcpy(prev->end(), p->data, p->len);
     prev->len += p->len;
+    if (c.hot.sack_ok) rx.sack.add(p->seq, end_of(p));
     return;
   }
   if (rx.memory + p->capacity > receive_limit(c)) {
@@ -59,6 +65,7 @@ void Tcp::insert_out_of_order(Connection& c, Segment& s) {
     return stats.add(Counter::out_of_order_pruned);
   }
   rx.memory += p->capacity;
+  if (c.hot.sack_ok) rx.sack.add(p->seq, end_of(p));
   rx.out_of_order.insert_after(prev, p);
   s.packet = nullptr;
 }
@@ -67,7 +74,7 @@ void Tcp::drain_out_of_order(Connection& c) {
   auto& rx = c.rx;
   auto& h = c.hot;
   while (Packet* p = rx.out_of_order.front()) {
-    if (after(p->seq, h.rcv_nxt)) return;
+    if (after(p->seq, h.rcv_nxt)) break;
     rx.out_of_order.pop_front();
     rx.ooo_bytes -= p->len;
     rx.memory -= p->capacity;
@@ -81,11 +88,17 @@ void Tcp::drain_out_of_order(Connection& c) {
     }
     if (p != nullptr) cache.free(p);
   }
+  rx.sack.advance(h.rcv_nxt);
+}
+
+void Tcp::note_duplicate(Connection& c, Seq begin, Seq end) {
+  if (c.hot.sack_ok && options.tcp.dsack && before(begin, end)) c.rx.sack.add_duplicate(begin, end);
 }
 
 // Data in order comes before data out of order: the peer will send it again (RFC 2018 section 8 allows it).
 void Tcp::prune_out_of_order(Connection& c) {
   auto& rx = c.rx;
+  rx.sack.forget_blocks();
   while (Packet* p = rx.out_of_order.pop_front()) {
     rx.ooo_bytes -= p->len;
     rx.memory -= p->capacity;

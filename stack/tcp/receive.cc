@@ -13,11 +13,13 @@ namespace {
 constexpr std::uint32_t kTiny = 256;
 
 // Cuts what lies left of RCV.NXT and right of the window. False: nothing is left.
-bool trim_to_window(Connection& c, Segment& s, Stats& stats) {
+bool trim_to_window(Tcp& tcp, Connection& c, Segment& s) {
   const auto& h = c.hot;
+  Stats& stats = tcp.stats;
   Packet* p = s.packet;
   if (before(s.seq, h.rcv_nxt)) {
     const std::uint32_t old = h.rcv_nxt - s.seq;
+    tcp.note_duplicate(c, s.seq, earlier(s.seq + s.len, h.rcv_nxt));
     if (old > s.len || (old == s.len && !s.has(kFin))) return stats.add(Counter::duplicate_data), false;
     p->pull(old);
     s.seq += old;
@@ -88,7 +90,7 @@ bool Tcp::on_payload(Connection& c, Segment& s, Time now) {
     finish(c, Errc::connection_reset);
     return false;
   }
-  if (!trim_to_window(c, s, stats)) {
+  if (!trim_to_window(*this, c, s)) {
     send_ack(c, now);
     return true;
   }

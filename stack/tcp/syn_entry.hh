@@ -20,6 +20,7 @@ struct SynTerms {
   std::uint8_t snd_wscale = 0;   // shift of the peer's windows
   bool wscale : 1 = false;       // RFC 7323 in use
   bool timestamps : 1 = false;
+  bool sack : 1 = false;  // RFC 2018
 };
 
 struct SynEntry {

@@ -206,6 +206,7 @@ class Tcp {
   void insert_out_of_order(Connection& c, Segment& s);
   void drain_out_of_order(Connection& c);
   void prune_out_of_order(Connection& c);
+  void note_duplicate(Connection& c, Seq begin, Seq end);  // RFC 2883
   bool accept_in_order(Connection& c, Segment& s, Time now);
   bool accept_fin(Connection& c, Time now);  // false: the connection is gone
   void schedule_ack(Connection& c, Time now);

@@ -23,42 +23,39 @@ std::byte* put_nop(std::byte* at) {
   return at + 1;
 }
 
-// The options of a SYN. SACK-permitted takes the place of the NOPs in front of timestamps.
-std::byte* put_syn_options(std::byte* at, const TcpHeader& h) {
+std::byte* put_sack(std::byte* at, std::span<const SackBlock> blocks) {
+  at = put_option(put_nop(put_nop(at)), kOptionSack, static_cast<std::uint8_t>(2 + 8 * blocks.size()));
+  for (const SackBlock& b : blocks) {
+    store_be(at, b.begin.value());
+    store_be(at + 4, b.end.value());
+    at += 8;
+  }
+  return at;
+}
+
+// In the order of Linux, which middleboxes and those who look at fingerprints know: MSS, SACK-permitted in place of the
+// NOPs in front of timestamps (or behind two of its own), timestamps, window scale.
+std::byte* put_options(std::byte* at, const TcpHeader& h) {
   if (h.mss != 0) {
     at = put_option(at, kOptionMss, 4);
     store_be(at, h.mss);
     at += 2;
   }
-  if (h.window_scale >= 0) {
-    at = put_option(put_nop(at), kOptionWindowScale, 3);
-    *at++ = static_cast<std::byte>(h.window_scale);
+  if (h.timestamps || h.sack_permitted) {
+    if (!h.timestamps || !h.sack_permitted) at = put_nop(put_nop(at));
+    if (h.sack_permitted) at = put_option(at, kOptionSackPermitted, 2);
   }
-  if (h.sack_permitted) {
-    at = put_option(at, kOptionSackPermitted, 2);
-    if (!h.timestamps) at = put_nop(put_nop(at));
-  } else if (h.timestamps) {
-    at = put_nop(put_nop(at));
-  }
-  return at;
-}
-
-std::byte* put_options(std::byte* at, const TcpHeader& h) {
-  at = put_syn_options(at, h);
   if (h.timestamps) {
     at = put_option(at, kOptionTimestamps, 10);
     store_be(at, h.ts_val);
     store_be(at + 4, h.ts_ecr);
     at += 8;
   }
-  if (h.sack_count != 0) {
-    at = put_option(put_nop(put_nop(at)), kOptionSack, static_cast<std::uint8_t>(2 + 8 * h.sack_count));
-    for (std::size_t i = 0; i < h.sack_count; ++i, at += 8) {
-      store_be(at, h.sack[i].begin.value());
-      store_be(at + 4, h.sack[i].end.value());
-    }
+  if (h.window_scale >= 0) {
+    at = put_option(put_nop(at), kOptionWindowScale, 3);
+    *at++ = static_cast<std::byte>(h.window_scale);
   }
-  return at;
+  return h.sack_count != 0 ? put_sack(at, std::span(h.sack).first(h.sack_count)) : at;
 }
 
 }  // namespace
@@ -104,7 +101,7 @@ std::size_t tcp_header_length(const TcpHeader& h) {
     options += kTimestampsLength;
   else if (h.sack_permitted)
     options += 4;
-  if (h.sack_count != 0) options += 4 + 8 * std::size_t{h.sack_count};
+  if (h.sack_count != 0) options += sack_option_length(h.sack_count);
   assert(options <= kMaxTcpOptions);
   return kTcpHeader + options;
 }
@@ -116,6 +113,12 @@ std::size_t write_tcp(std::byte* at, const TcpHeader& h) {
   assert(length == tcp_header_length(h));
   at[12] = static_cast<std::byte>(length / 4 << 4);
   return length;
+}
+
+void add_sack_option(std::byte* header, std::size_t length, std::span<const SackBlock> blocks) {
+  const auto end = static_cast<std::size_t>(put_sack(header + length, blocks) - header);
+  assert(end <= kTcpHeader + kMaxTcpOptions);
+  header[12] = static_cast<std::byte>(end / 4 << 4);
 }
 
 }  // namespace mtcp::stack

@@ -22,7 +22,7 @@ inline constexpr std::size_t kTimestampsLength = 12;  // with two NOPs in front
 [[nodiscard]] ParseError parse_tcp(Packet* p, const IpAddress& source, const IpAddress& destination,
                                    bool verify_checksum, Segment& out);
 
-// A header to write. Options come out in an order that keeps them aligned.
+// A header to write. Options come out in Linux's order, which keeps them aligned.
 struct TcpHeader {
   std::uint16_t source_port = 0, destination_port = 0;  // host order
   Seq seq, ack;
@@ -32,7 +32,7 @@ struct TcpHeader {
   std::uint32_t ts_val = 0, ts_ecr = 0;
   std::uint16_t mss = 0;        // 0: no option
   int window_scale = -1;        // -1: no option
-  bool sack_permitted = false;  //
+  bool sack_permitted = false;
   std::uint8_t sack_count = 0;  // blocks that follow; at most 4, at most 3 with timestamps
   std::array<SackBlock, 4> sack{};
 };
@@ -41,6 +41,11 @@ struct TcpHeader {
 [[nodiscard]] std::size_t tcp_header_length(const TcpHeader& h);
 // Writes the header with a checksum of zero; returns its length.
 std::size_t write_tcp(std::byte* at, const TcpHeader& h);
+
+// Bytes of a SACK option with that many blocks, NOPs in front included.
+[[nodiscard]] constexpr std::size_t sack_option_length(std::size_t blocks) { return 4 + 8 * blocks; }
+// Adds one (of a block at least) to a header of `length` bytes that has been written; there is room behind it.
+void add_sack_option(std::byte* header, std::size_t length, std::span<const SackBlock> blocks);
 
 // The header of an ordinary segment: no option but timestamps. Writes 20 or 32 bytes with a checksum of zero.
 inline std::size_t write_tcp_plain(std::byte* at, std::uint16_t source_port, std::uint16_t destination_port,

@@ -16,6 +16,7 @@ TEST_CASE("rfc9293 3.10.7.2: a SYN to a listener is answered with our options", 
   CHECK(a.window_scale == 6);  // half of tcp_rmem's maximum fits into 16 bits
   CHECK(a.timestamps);
   CHECK(a.ts_ecr == 12345);
+  CHECK(a.sack_permitted);
   CHECK(w.listener.syn_count == 1);
   CHECK(w.host.worker->connections() == 0);  // no slot before the handshake is complete
 }
@@ -26,6 +27,7 @@ TEST_CASE("rfc7323: options that the peer's SYN does not have are not in our ans
   CHECK(a.is(kSyn | kAck));
   CHECK(a.window_scale == -1);
   CHECK_FALSE(a.timestamps);
+  CHECK_FALSE(a.sack_permitted);
 }
 
 TEST_CASE("rfc9293 3.10.7.1: no listener: RST with the right numbers", "[passive]") {
@@ -294,7 +296,7 @@ TEST_CASE("a SO_REUSEPORT group shares the connections", "[passive]") {
 
 // --- SYN cookies
 
-TEST_CASE("rfc4987 3.6: past the SYN queue cookies carry MSS, window scale and timestamps", "[passive]") {
+TEST_CASE("rfc4987 3.6: past the SYN queue cookies carry MSS, window scale, timestamps and SACK", "[passive]") {
   World w({}, {.backlog = 4});
   for (std::uint16_t port = 5000; port < 5004; ++port) w.knock(port);
   const Seg a = w.knock(6000, 300, true);
@@ -315,6 +317,7 @@ TEST_CASE("rfc4987 3.6: past the SYN queue cookies carry MSS, window scale and t
   CHECK(w.host.accepted[0]->received == 5);
   const ConnectionInfo i = w.host.worker->info(*w.host.accepted[0]->connection);
   CHECK(i.timestamps);
+  CHECK(i.sack);
   CHECK(i.wscale);
   CHECK(i.snd_wscale == 7);
   CHECK(i.peer_mss == 1460);
@@ -325,15 +328,18 @@ TEST_CASE("rfc4987 3.6: past the SYN queue cookies carry MSS, window scale and t
 TEST_CASE("rfc4987 3.6: a cookie without timestamps carries the MSS alone", "[passive]") {
   World w({}, {.backlog = 4});
   for (std::uint16_t port = 5000; port < 5004; ++port) w.knock(port);
-  w.peer.say({.flags = kSyn, .seq = 300, .mss = 1310, .window_scale = 7, .from_port = 6000});
+  w.peer.say(
+      {.flags = kSyn, .seq = 300, .mss = 1310, .window_scale = 7, .sack_permitted = true, .from_port = 6000});
   const Seg a = w.peer.hear();
   REQUIRE(a.is(kSyn | kAck));
   CHECK(a.window_scale == -1);
+  CHECK_FALSE(a.sack_permitted);
   w.sim.run_for(seconds(30));
   w.peer.say({.flags = kAck, .seq = 301, .ack = a.seq + 1, .from_port = 6000});
   REQUIRE(w.host.accepted.size() == 1);
   const ConnectionInfo i = w.host.worker->info(*w.host.accepted[0]->connection);
   CHECK_FALSE(i.wscale);
+  CHECK_FALSE(i.sack);
   CHECK(i.peer_mss == 1300);
 }
 

@@ -18,6 +18,7 @@ struct PassiveWorld {
     Seg syn{.flags = kSyn, .seq = isn, .mss = 1460, .from_port = port};
     if (full) {
       syn.window_scale = 7;
+      syn.sack_permitted = true;
       syn.timestamps = true;
       syn.ts_val = 12345;
     }

@@ -52,6 +52,8 @@ void RawPeer::send(const Seg& s) {
   h.ts_ecr = s.ts_ecr;
   h.mss = s.mss;
   h.window_scale = s.window_scale;
+  h.sack_permitted = s.sack_permitted;
+  for (const auto& [begin, end] : s.sack) h.sack.at(h.sack_count++) = {Seq(begin), Seq(end)};
   const std::size_t header = tcp_header_length(h);
   std::vector<std::byte> bytes(header + s.data.size());
   write_tcp(bytes.data(), h);
@@ -131,6 +133,9 @@ void RawPeer::act() {
       s.timestamps = in.options.has_timestamps;
       s.ts_val = in.options.ts_val;
       s.ts_ecr = in.options.ts_ecr;
+      s.sack_permitted = in.options.sack_permitted;
+      for (std::size_t i = 0; i < in.options.sack_count; ++i)
+        s.sack.emplace_back(in.options.sack[i].begin.value(), in.options.sack[i].end.value());
       s.from_port = in.key.remote_port;
       s.to_port = in.key.local_port;
       heard_.push_back(std::move(s));

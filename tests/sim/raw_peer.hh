@@ -20,6 +20,8 @@ struct Seg {
   int window_scale = -1;
   bool timestamps = false;
   std::uint32_t ts_val = 0, ts_ecr = 0;
+  bool sack_permitted = false;
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> sack = {};  // blocks: first byte, one past the last
   std::uint16_t from_port = 0, to_port = 0;  // 0: those of the RawPeer
 
   [[nodiscard]] bool is(unsigned f) const { return (flags & ~unsigned{kPsh}) == f; }

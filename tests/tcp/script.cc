@@ -103,7 +103,7 @@ Script::Script(Setup s) : setup(std::move(s)) {
     REQUIRE(take(true));
     wait_for_segment(seconds(70));
   }
-  const auto syn = take(true);
+  syn = take(true);
   REQUIRE(syn);
   REQUIRE(syn->flags == kSyn);
   now += setup.rtt;
@@ -135,7 +135,9 @@ void Script::send_frame(const In& in, bool syn) {
   if (syn) {
     h.mss = setup.peer_mss;
     h.window_scale = setup.peer_wscale;
+    h.sack_permitted = setup.sack;
   }
+  for (const auto& [begin, end] : in.sack) h.sack.at(h.sack_count++) = {our_isn_ + 1 + begin, our_isn_ + 1 + end};
   std::vector<std::byte> segment(tcp_header_length(h) + in.data.size());
   const std::size_t n = write_tcp(segment.data(), h);
   std::memcpy(segment.data() + n, in.data.data(), in.data.size());
@@ -246,6 +248,8 @@ std::optional<Out> Script::take(bool syn) {
   out.flags = s.flags;
   out.window = s.window;
   out.options = s.options;
+  for (std::size_t i = 0; i < s.options.sack_count; ++i)
+    out.sack.emplace_back(s.options.sack[i].begin - (peer_isn_ + 1), s.options.sack[i].end - (peer_isn_ + 1));
   if (s.options.has_timestamps) last_ts = s.options.ts_val;
   pool.free(&p, 1);
   return out;

@@ -55,6 +55,7 @@ struct In {
   std::uint8_t flags = kAck;
   std::uint32_t window = 65535;         // as on the wire
   std::optional<std::uint32_t> ts_val;  // default with timestamps: the script's clock
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> sack = {};  // blocks of our data: first byte, one past the last
 };
 
 // What the stack has sent.
@@ -64,6 +65,7 @@ struct Out {
   std::uint8_t flags = 0;
   std::uint32_t window = 0;
   TcpOptions options;
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> sack = {};  // blocks of the peer's data
   [[nodiscard]] bool fin() const { return (flags & kFin) != 0; }
   [[nodiscard]] bool rst() const { return (flags & kRst) != 0; }
 };
@@ -75,6 +77,7 @@ struct Setup {
   int peer_wscale = 7;                // -1: none
   std::uint32_t peer_window = 65535;  // of its SYN-ACK
   bool timestamps = false;
+  bool sack = false;  // the peer's SYN-ACK permits it
   int lost_syns = 0;
   Duration rtt = milliseconds(10);  // of the handshake
 };
@@ -138,6 +141,7 @@ class Script {
   std::uint32_t peer_seq = 0;       // where the peer's next data goes
   std::uint32_t peer_clock = 5000;  // its timestamps
   std::uint32_t last_ts = 0;        // the newest timestamp that we sent
+  std::optional<Out> syn;           // our SYN
 
  private:
   void send_frame(const In& in, bool syn);

@@ -96,6 +96,47 @@ TEST_CASE("rfc9293: a header that was written reads back the same, for all combi
   }
 }
 
+TEST_CASE("The options of a SYN come in Linux's order") {
+  const auto kinds = [](const TcpHeader& h) {
+    const auto bytes = header(h);
+    std::vector<int> out;
+    for (std::size_t at = kTcpHeader; at < bytes.size();) {
+      out.push_back(std::to_integer<int>(bytes[at]));
+      at += out.back() == kOptionNop ? 1 : std::to_integer<std::size_t>(bytes[at + 1]);
+    }
+    return out;
+  };
+  TcpHeader h{.flags = kSyn, .timestamps = true, .mss = 1460, .window_scale = 7, .sack_permitted = true};
+  CHECK(kinds(h) == std::vector{2, 4, 8, 1, 3});
+  h.sack_permitted = false;
+  CHECK(kinds(h) == std::vector{2, 1, 1, 8, 1, 3});
+  h.sack_permitted = true;
+  h.timestamps = false;
+  CHECK(kinds(h) == std::vector{2, 1, 1, 4, 1, 3});
+}
+
+TEST_CASE("rfc2018: a SACK option added to a written header is as one written with it") {
+  for (const bool timestamps : {false, true}) {
+    TcpHeader h{.flags = kAck, .timestamps = timestamps, .ts_val = 5, .sack_count = 3};
+    for (std::uint32_t i = 0; i < 3; ++i) h.sack[i] = {Seq(100 * i), Seq(100 * i + 50)};
+    const auto whole = header(h);
+    h.sack_count = 0;
+    auto added = header(h);
+    const std::size_t length = added.size();
+    added.resize(length + sack_option_length(3));
+    add_sack_option(added.data(), length, std::span(h.sack).first(3));
+    CHECK(added == whole);
+  }
+}
+
+TEST_CASE("rfc2018: a SACK option without whole blocks is ignored, the segment is not") {
+  Bench bench;
+  for (const auto& bytes : {std::vector{5, 2}, std::vector{5, 6, 1, 2, 3, 4}, std::vector{5, 12, 0, 0, 0, 1, 0, 0, 0, 2, 9, 9}}) {
+    REQUIRE(bench.parse(with_options(bytes, kAck)) == ParseError::none);
+    CHECK(bench.segment.options.sack_count == 0);
+  }
+}
+
 TEST_CASE("rfc2018: SACK blocks read back, up to four of them") {
   Bench bench;
   for (std::uint8_t count = 1; count <= 4; ++count) {

@@ -1,0 +1,141 @@
+// What our ACKs say about data out of order and about data that came twice.
+#include "tests/tcp/script.hh"
+
+namespace mtcp::test {
+namespace {
+
+using Blocks = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
+
+Setup with_sack(bool timestamps = false) {
+  Setup s;
+  s.sack = true;
+  s.timestamps = timestamps;
+  return s;
+}
+
+// The peer's data from `from` on, at its place in the stream.
+In at(std::uint32_t from, std::uint32_t n) { return {.seq = from, .ack = 0, .data = pattern(n, from)}; }
+
+}  // namespace
+
+TEST_CASE("rfc2018 2: our SYN permits SACK, and it is in use if the peer's SYN permits it, too") {
+  CHECK(Script(with_sack()).info().sack);
+  Script without;
+  CHECK(without.syn->options.sack_permitted);
+  CHECK_FALSE(without.info().sack);
+  without.peer(at(1000, 100));
+  CHECK(without.sent().sack.empty());
+  Setup off = with_sack();
+  off.options.tcp.sack = false;
+  Script s(off);
+  CHECK_FALSE(s.syn->options.sack_permitted);
+  CHECK_FALSE(s.info().sack);
+}
+
+TEST_CASE("rfc2018 4: the block of the newest segment comes first, the others as they were reported last") {
+  Script s(with_sack());
+  s.peer(at(1000, 100));
+  CHECK(s.sent().sack == Blocks{{1000, 1100}});
+  s.peer(at(3000, 100));
+  CHECK(s.sent().sack == Blocks{{3000, 3100}, {1000, 1100}});
+  s.peer(at(2000, 100));
+  CHECK(s.sent().sack == Blocks{{2000, 2100}, {3000, 3100}, {1000, 1100}});
+  s.peer(at(1100, 100));  // one that grows is the newest again
+  CHECK(s.sent().sack == Blocks{{1000, 1200}, {2000, 2100}, {3000, 3100}});
+  s.peer(at(4000, 100));
+  s.forget();
+  s.peer(at(5000, 100));  // of five the four newest
+  CHECK(s.sent().sack == Blocks{{5000, 5100}, {4000, 4100}, {1000, 1200}, {2000, 2100}});
+  s.peer(at(1200, 800));  // two become one
+  CHECK(s.sent().sack == Blocks{{1000, 2100}, {5000, 5100}, {4000, 4100}});
+}
+
+TEST_CASE("rfc2018 3: three blocks fit beside timestamps") {
+  Script s(with_sack(true));
+  for (std::uint32_t i = 1; i <= 4; ++i) s.peer(at(1000 * i, 100));
+  const Out o = s.last_sent();
+  CHECK(o.sack == Blocks{{4000, 4100}, {3000, 3100}, {2000, 2100}});
+  CHECK(o.options.has_timestamps);
+}
+
+TEST_CASE("rfc2018 4: what is acknowledged is not reported any more, what is still out of order is") {
+  Script s(with_sack());
+  s.peer(at(1000, 100));
+  s.peer(at(2000, 100));
+  s.forget();
+  s.peer(at(0, 1000));
+  const Out o = s.sent();
+  CHECK(o.ack == 1100);
+  CHECK(o.sack == Blocks{{2000, 2100}});
+  s.peer(at(1100, 900));
+  const Out last = s.sent();
+  CHECK(last.ack == 2100);
+  CHECK(last.sack.empty());
+  CHECK(s.read() == pattern(2100));
+}
+
+TEST_CASE("rfc2018 4: data carries the blocks where they fit beside it") {
+  Script s(with_sack());
+  s.peer(at(1000, 100));
+  s.forget();
+  s.write("short");
+  CHECK(s.sent().sack == Blocks{{1000, 1100}});
+  s.write(pattern(1000));  // fills the segment
+  CHECK(s.sent().sack.empty());
+}
+
+TEST_CASE("rfc2883 4.1.1: a segment that is wholly known is reported, once, in front of the others") {
+  Script s(with_sack());
+  s.peer(at(0, 500));
+  s.peer(at(1000, 100));
+  s.peer(at(2000, 100));
+  s.forget();
+  s.peer(at(0, 500));
+  CHECK(s.sent().sack == Blocks{{0, 500}, {2000, 2100}, {1000, 1100}});
+  s.peer(at(3000, 100));
+  CHECK(s.sent().sack == Blocks{{3000, 3100}, {2000, 2100}, {1000, 1100}});
+}
+
+TEST_CASE("rfc2883 4.1: of a segment out of order that is known in part, that part; its block follows") {
+  Script s(with_sack());
+  s.peer(at(1000, 100));
+  s.forget();
+  s.peer(at(1000, 100));  // section 4.2.2: a duplicate above the cumulative ACK
+  CHECK(s.sent().sack == Blocks{{1000, 1100}, {1000, 1100}});
+  s.peer(at(1050, 100));  // at its end
+  CHECK(s.sent().sack == Blocks{{1050, 1100}, {1000, 1150}});
+  s.peer(at(900, 200));  // at its start
+  CHECK(s.sent().sack == Blocks{{1000, 1100}, {900, 1150}});
+  s.peer(at(800, 500));  // around it
+  CHECK(s.sent().sack == Blocks{{900, 1150}, {800, 1300}});
+  s.peer(at(0, 800));
+  CHECK(s.read() == pattern(1300));
+}
+
+TEST_CASE("rfc2883 4.1: of a segment that reaches beyond RCV.NXT, the part before it") {
+  Script s(with_sack());
+  s.peer(at(0, 500));
+  s.forget();
+  s.peer(at(200, 400));
+  const Out o = s.sent();
+  CHECK(o.ack == 600);
+  CHECK(o.sack == Blocks{{200, 500}});
+  CHECK(s.read() == pattern(600));
+}
+
+TEST_CASE("rfc2883: a duplicate left of the window is reported, too; with dsack = false none is") {
+  for (const bool dsack : {true, false}) {
+    Setup setup = with_sack();
+    setup.options.tcp.dsack = dsack;
+    Script s(setup);
+    for (std::uint32_t i = 0; i < 10; ++i) s.peer(at(1000 * i, 1000));
+    s.wait(milliseconds(50));
+    s.forget();
+    s.peer(at(2000, 500));
+    const Out o = s.sent();
+    CHECK(o.ack == 10000);
+    CHECK(o.sack == (dsack ? Blocks{{2000, 2500}} : Blocks{}));
+  }
+}
+
+}  // namespace mtcp::test
