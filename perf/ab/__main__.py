@@ -1,6 +1,7 @@
 """Compares unmodified nginx, wrk and a message benchmark on the kernel's TCP and on mtcp, in interleaved rounds."""
 
 import argparse
+import fnmatch
 import os
 import shutil
 import signal
@@ -8,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+from bad_wire import BadWire
 from loads import QUICK_ROWS, Bench, all_rows
 from plot import draw
-from report import evaluate, human_time, print_table, write_json
+from report import UNITS, evaluate, human_time, print_table, write_json
 from sides import SIDES, Side, choose_cpus
 from system import BenchmarkError, Cleanup, kernel_tuning, reserve_huge_pages, temporary_directory
 
@@ -23,7 +25,8 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: under two minutes")
     parser.add_argument("--rounds", type=int, help="default: 5 (quick: 2)")
     parser.add_argument("--seconds", type=float, help="of load for each measurement (default: 3; quick: 2)")
-    parser.add_argument("--rows", help=f"some of: {','.join(keys)}")
+    parser.add_argument("--rows", help="some of these, which may be patterns (default: all but loss-*): "
+                        f"{','.join(keys)}".replace("%", "%%"))
     parser.add_argument("--sides", default="kernel,memif,veth", help="some of: %(default)s")
     parser.add_argument("--workers", type=int, default=1,
                         help="nginx workers, and as many clients: several share both processors; no message rows (default: 1)")
@@ -34,9 +37,11 @@ def parse_arguments():
     parser.add_argument("--realtime", action="store_true",
                         help="give server and client real-time priority: for a machine that is not idle")
     arguments = parser.parse_args()
-    wanted = arguments.rows.split(",") if arguments.rows else list(QUICK_ROWS) if arguments.quick else keys
-    if unknown := set(wanted) - set(keys):
+    usual = [row.key for row in all_rows() if not row.on_bad_wire]
+    patterns = arguments.rows.split(",") if arguments.rows else list(QUICK_ROWS) if arguments.quick else usual
+    if unknown := {pattern for pattern in patterns if not fnmatch.filter(keys, pattern)}:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    wanted = {key for pattern in patterns for key in fnmatch.filter(keys, pattern)}
     arguments.rows = [row for row in all_rows() if row.key in wanted and (arguments.workers == 1 or row.kind == "http")]
     if not 1 <= arguments.workers <= 16 or not arguments.rows:
         parser.error("--workers takes 1 to 16, and with more than one there are nginx's rows only")
@@ -65,7 +70,7 @@ def check_environment(arguments):
 
 
 def progress(round_number, rounds, row, side, sample):
-    state = f"VOID: {'; '.join(sample.errors)}" if sample.errors else (
+    state = f"VOID: {'; '.join(sample.errors)}" if sample.errors else f"{sample.rate:>9,.1f}{UNITS[row.kind]}" if row.kind in UNITS else (
         f"{sample.rate:>9,.0f}/s  p50 {human_time(sample.p50_us):>8}  p99 {human_time(sample.p99_us):>8}")
     print(f"[{time.strftime('%H:%M:%S')}] round {round_number}/{rounds}  {row.key:13} {side.name:7} {state}", flush=True)
 
@@ -79,6 +84,8 @@ def run(arguments, cleanup):
     Side.workers = arguments.workers
     sides = [SIDES[name](tag, cpus, cleanup, shim, directory) for name in arguments.sides]
     bench = Bench(directory, arguments.build.resolve(), cleanup)
+    if any(row.on_bad_wire for row in arguments.rows):
+        bench.bad_wire = BadWire(tag, cpus, cleanup, shim, directory, arguments.build.resolve())
     load = os.getloadavg()[0]
     settings = {"rounds": arguments.rounds, "seconds": arguments.seconds, "workers": arguments.workers, "cpus": cpus, "huge_pages_mb": huge, "realtime": arguments.realtime,
                 "kernel_tuning": kernel_tuning(), "load_average_before": load, "time": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -92,7 +99,7 @@ def run(arguments, cleanup):
     try:
         for number in range(1, arguments.rounds + 1):
             for row in arguments.rows:
-                for side in sides:
+                for side in (side for side in sides if row.serves(side.name)):
                     sample = bench.measure(row, side, arguments.seconds)
                     samples.setdefault((row.key, side.name), []).append(sample)
                     progress(number, arguments.rounds, row, side, sample)

@@ -60,10 +60,19 @@ class Row:
 
     key: str
     title: str
-    kind: str                    # http | message
+    kind: str                    # http | message | wire (one download over a bad wire) | share (two at once, share of each)
     concurrency: int
     size: int = 64               # bytes of the file
     close: bool = True           # one connection per request
+    faults: tuple = ()           # of the bad wire: options of tests/bad_wire
+
+    @property
+    def on_bad_wire(self):
+        return self.kind in ("wire", "share")
+
+    def serves(self, side):
+        """Whether there is such a row of this side: a bad wire has the kernel at the client's end."""
+        return not (self.on_bad_wire and side == "memif")
 
 
 def all_rows():
@@ -74,7 +83,18 @@ def all_rows():
         rows.append(Row(f"{short}-close", f"nginx {name}, connection per request", "http", concurrency, size, True))
     for concurrency in (64, 1024, 8000):
         rows.append(Row(f"message-{concurrency}", f"message, {concurrency:,} concurrent", "message", concurrency))
-    return rows
+    return rows + [Row(f"loss-{key}", title, kind, 1, faults=faults) for key, title, kind, faults in BAD_WIRES]
+
+
+# Delays are one way: half of the round trip.
+BAD_WIRES = (
+    ("1-20", "1 % loss, 20 ms", "wire", ("loss=1%", "delay=10ms")),
+    ("3-1", "3 % loss, 1 ms", "wire", ("loss=3%", "delay=500us")),
+    ("reorder", "5 % reordered, 20 ms", "wire", ("reorder=5%", "delay=10ms")),
+    ("queue", "100 Mbit/s, 50 ms, queue of 200", "wire", ("rate=100M", "queue=200", "delay=25ms")),
+    ("200m", "200 Mbit/s, 50 ms, 0.1 % loss", "wire", ("rate=200M", "queue=1000", "delay=25ms", "loss=0.1%")),
+    ("share", "part of 100 Mbit/s beside a kernel flow, 20 ms", "share", ("rate=100M", "queue=200", "delay=10ms")),
+)
 
 
 QUICK_ROWS = ("64b-keep", "64b-close", "1mb-keep", "message-64", "message-1024", "message-8000")
@@ -88,6 +108,7 @@ class Bench:
         self.build = build
         self.cleanup = cleanup
         self.runs = 0
+        self.bad_wire = None  # bad_wire.BadWire, if a row wants it
         (directory / "files").mkdir()
         (directory / "tmp").mkdir(mode=0o777)
         (directory / "report.lua").write_text(WRK_SCRIPT)
@@ -136,6 +157,10 @@ class Bench:
 
     def measure(self, row, side, seconds, wrap_server=(), wrap_client=()):
         """Starts a server, loads it for so many seconds, stops it."""
+        if row.on_bad_wire:
+            sample = Sample()
+            self.bad_wire.measure(self, row, side.name, seconds, sample)
+            return sample
         server = self.start_server(row, side, wrap_server)
         sample = Sample()
         try:

@@ -3,6 +3,7 @@
 import math
 from xml.sax.saxutils import escape
 
+from report import UNITS
 from sides import TITLES
 
 COLOURS = {"memif": "#1f6fb4", "veth": "#8fb9dd"}
@@ -33,6 +34,8 @@ class Scale:
 
 
 def amount(row, result):
+    if row["kind"] in UNITS:
+        return f"{result['rate']:,.1f}{UNITS[row['kind']]}"
     if row["kind"] == "http" and row["size"] > 100000:
         return f"{result['bytes_per_second'] / 1e9:.2f} GB/s"
     return f"{result['rate'] / 1000:,.1f} k/s"
@@ -50,7 +53,7 @@ def legend(sides):
 def bars(row, sides, scale, y):
     """One bar per side, its figures to the right of it."""
     parts = []
-    for side in sides:
+    for side in (side for side in sides if side in row["sides"]):
         result = row["sides"][side]
         if "ratio" in result:
             end, base = scale.x(result["ratio"]), scale.x(1)
@@ -69,7 +72,7 @@ def draw(table, path):
     rows = [row for row in table if not row["sides"].get("kernel", {"void": True})["void"]]
     if not sides or not rows:
         return False
-    scale = Scale([row["sides"][side]["ratio"] for row in rows for side in sides if "ratio" in row["sides"][side]])
+    scale = Scale([row["sides"][side]["ratio"] for row in rows for side in sides if "ratio" in row["sides"].get(side, {})])
     step = BAR * len(sides) + GAP
     height = TOP + step * len(rows) + 26
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',

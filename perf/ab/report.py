@@ -30,6 +30,8 @@ def evaluate(rows, sides, samples):
     for row in rows:
         entry = {"key": row.key, "title": row.title, "concurrency": row.concurrency, "size": row.size, "kind": row.kind, "sides": {}}
         for side in sides:
+            if not row.serves(side):
+                continue
             entry["sides"][side] = summarize(samples.get((row.key, side), []))
         base = entry["sides"].get("kernel")
         for side, result in entry["sides"].items():
@@ -53,11 +55,17 @@ def human_time(microseconds):
     return f"{microseconds:.0f} us" if microseconds < 1000 else f"{microseconds / 1000:.1f} ms"
 
 
+UNITS = {"wire": " Mbit/s", "share": " %"}  # of a row's rate, by its kind
+
+
 def format_line(row, side, result):
     name = f"  {TITLES[side]:33}"
     if result["void"]:
         shown = f"void: {result['errors'][0] if result['errors'] else 'not measured'}"
         return name + shown
+    if row["kind"] in UNITS:
+        ratio = f"{result['ratio']:6.2f}x" if "ratio" in result else ""
+        return f"{name}{result['rate']:>9,.1f}{UNITS[row['kind']]}  {result['rate_min']:,.1f} - {result['rate_max']:,.1f} {ratio}"
     rate = f"{result['rate']:>9,.0f}/s  {result['rate_min']:>9,.0f} -{result['rate_max']:>8,.0f}"
     ratio = f"{result['ratio']:6.2f}x" if "ratio" in result else " " * 7
     volume = f"{result['bytes_per_second'] / 1e9:5.2f} GB/s" if row["kind"] == "http" and row["size"] > 4096 else " " * 10

@@ -86,6 +86,17 @@ def connect_namespaces(server, client):
         namespace.run("ip", "link", "set", "wire", "up")
 
 
+def connect_through(middle, server, client):
+    """A veth pair from each to the namespace in the middle, where its ends are named "to-server" and "to-client": for tests/bad_wire. Without
+    offloads: a frame is what it is on a wire."""
+    for near, namespace in (("to-server", server), ("to-client", client)):
+        command("ip", "-n", middle.name, "link", "add", "name", near, "type", "veth", "peer", "name", "wire", "netns", namespace.name)
+        for place, name in ((middle, near), (namespace, "wire")):
+            place.run("ethtool", "-K", name, "tx", "off", "tso", "off", "gso", "off", "gro", "off")
+            place.run("sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1")
+            place.run("ip", "link", "set", name, "up")
+
+
 def temporary_directory(cleanup):
     """Readable by the user that nginx drops to."""
     path = Path(tempfile.mkdtemp(prefix="mtcp-ab-"))

@@ -294,6 +294,28 @@ class Context:
             sides[end] = Side(self, space, address, config)
         return sides["server"], sides["client"]
 
+    def bad_wire(self, *faults, stack="server", prefix=""):
+        """(server, client, wire): as veth(), but what passes between the two goes through tests/bad_wire with these options."""
+        middle = self.namespace(f"{prefix}w")
+        sides = []
+        for end, near, address in (("server", "to-server", "10.99.0.2"), ("client", "to-client", "10.99.0.1")):
+            space = self.namespace(prefix + end[0])
+            command("ip", "-n", middle.name, "link", "add", "name", near, "type", "veth", "peer", "name", "wire", "netns", space.name)
+            for place, name in ((middle, near), (space, "wire")):
+                # A frame must be what it is on a wire: whole, and no longer than an MTU.
+                place.run("ethtool", "-K", name, "tx", "off", "tso", "off", "gso", "off", "gro", "off", check=False)
+                place.run("sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1", check=False)
+                place.run("ip", "link", "set", name, "up")
+            config = None
+            if end == stack and not self.on_kernel:
+                config = self.write_config("net_af_packet0,iface=wire", address)
+            else:
+                space.run("ip", "address", "add", f"{address}/24", "dev", "wire")
+            sides.append(Side(self, space, address, config))
+        wire = Side(self, middle, None).start(self.build / "tests/bad_wire/bad_wire", "to-server", "to-client", *faults)
+        wire.says("ready")
+        return (*sides, wire)
+
     def memif(self, more="", wires=0):
         """(server, client): both under the shim in one namespace, joined by memif; on the kernel: a veth pair. `wires`: so
         many memifs, one for each process of an end."""
