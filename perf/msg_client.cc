@@ -21,6 +21,7 @@
 
 #include "perf/latency.hh"
 #include "perf/message.hh"
+#include "perf/number.hh"
 
 namespace mtcp::perf {
 namespace {
@@ -248,15 +249,18 @@ void Client::report() const {
 int main(int argc, char** argv) {
   sockaddr_in server{};
   server.sin_family = AF_INET;
-  if (argc != 5 || inet_pton(AF_INET, argv[1], &server.sin_addr) != 1 || std::atoi(argv[3]) < 1 ||
-      std::atof(argv[4]) <= 0) {
+  using mtcp::perf::number;
+  const auto port = argc == 5 ? number<std::uint16_t>(argv[2], 1, 65535) : std::nullopt;
+  const auto concurrency = argc == 5 ? number<unsigned>(argv[3], 1, 1'000'000) : std::nullopt;
+  const auto seconds = argc == 5 ? number<double>(argv[4], 0.001, 86400) : std::nullopt;
+  if (!port || !concurrency || !seconds || inet_pton(AF_INET, argv[1], &server.sin_addr) != 1) {
     std::fprintf(stderr, "usage: msg_client IPV4-ADDRESS PORT CONCURRENCY SECONDS\n");
     return 2;
   }
-  server.sin_port = htons(static_cast<std::uint16_t>(std::atoi(argv[2])));
+  server.sin_port = htons(*port);
   std::signal(SIGPIPE, SIG_IGN);
   mtcp::perf::raise_descriptor_limit();
-  mtcp::perf::Client client(server, static_cast<unsigned>(std::atoi(argv[3])), std::atof(argv[4]));
+  mtcp::perf::Client client(server, *concurrency, *seconds);
   if (!client.run()) return 1;
   client.report();
   return 0;

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "perf/message.hh"
+#include "perf/number.hh"
 
 namespace mtcp::perf {
 namespace {
@@ -30,7 +31,7 @@ struct Partial {  // what has come of a connection's message so far
 
 class Server {
  public:
-  bool listen_on(const char* address, const char* port, int backlog);
+  bool listen_on(const char* address, std::uint16_t port, int backlog);
   void run();
   void report() const;
 
@@ -47,10 +48,10 @@ class Server {
   unsigned long served_ = 0, accepted_ = 0, broken_ = 0, out_of_descriptors_ = 0;
 };
 
-bool Server::listen_on(const char* address, const char* port, int backlog) {
+bool Server::listen_on(const char* address, std::uint16_t port, int backlog) {
   sockaddr_in local{};
   local.sin_family = AF_INET;
-  local.sin_port = htons(static_cast<std::uint16_t>(std::atoi(port)));
+  local.sin_port = htons(port);
   if (inet_pton(AF_INET, address, &local.sin_addr) != 1) {
     std::fprintf(stderr, "msg_server: %s is no IPv4 address\n", address);
     return false;
@@ -156,7 +157,10 @@ void Server::report() const {
 }  // namespace mtcp::perf
 
 int main(int argc, char** argv) {
-  if (argc < 3) {
+  using mtcp::perf::number;
+  const auto port = argc == 3 || argc == 4 ? number<std::uint16_t>(argv[2], 1, 65535) : std::nullopt;
+  const auto backlog = argc == 4 ? number<int>(argv[3], 1, 1 << 20) : 16384;
+  if (!port || !backlog) {
     std::fprintf(stderr, "usage: msg_server ADDRESS PORT [BACKLOG]\n");
     return 2;
   }
@@ -167,7 +171,7 @@ int main(int argc, char** argv) {
   sigaction(SIGINT, &stop, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   mtcp::perf::Server server;
-  if (!server.listen_on(argv[1], argv[2], argc > 3 ? std::atoi(argv[3]) : 16384)) return 1;
+  if (!server.listen_on(argv[1], *port, *backlog)) return 1;
   server.run();
   server.report();
   return 0;

@@ -11,13 +11,16 @@ import sys
 import time
 from pathlib import Path
 
+from arguments import number
+from surroundings import set_surroundings
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD, SANITIZED, THREADS, FUZZ = ROOT / "build", ROOT / "build-san", ROOT / "build-tsan", ROOT / "build-fuzz"
 # The test programs that must be there: one that is gone from the build is a failure, not one less to run.
 REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "packet", "port af_packet", "port af_xdp", "port card_lock",
                  "port claims", "port device", "port memif", "port merge", "port offload", "port packet_sender", "port pool",
-                 "port sharing", "port split", "port spreading", "port umem", "ports", "preload", "preload-names",
-                 "preload-programs", "steering", "tcp_data", "thread_stress", "wheel", "wire"}
+                 "port sharing", "port split", "port spreading", "port umem", "ports", "preload", "preload-names", "preload-nohup",
+                 "preload-programs", "scripts", "steering", "tcp_data", "thread_stress", "wheel", "wire"}
 REQUIRED_SIM = {"sim_churn", "sim_deaths", "sim_exit", "sim_listeners", "sim_loopback", "sim_opening", "sim_passive", "sim_recovery", "sim_sharing",
                 "sim_shortage", "sim_smoke", "sim_stacks", "sim_stacks_card", "sim_stacks_churn", "sim_states", "sim_time_wait",
                 "sim_transfer"}
@@ -27,6 +30,7 @@ REQUIRED_SANITIZED = REQUIRED_SIM | {"base", "flow_table", "ip", "packet", "port
 CATCH_ALL = re.compile(r"^All tests passed \(\d+ assertions? in (\d+) test cases?\)")
 CATCH_SOME = re.compile(r"^test cases:\s*\d+ \|(.*)")
 SKIPPED = 77  # meson's exit status for a test that cannot run here
+E2E_TEST = re.compile(r"^(?:not )?ok (\S+?):?(?: .*)? \((\d+\.\d) s\)$")
 TOTAL = re.compile(r"^(\d+) passed, (\d+) failed$")
 
 
@@ -130,9 +134,11 @@ class Runner:
 class Suite:
     """The parts, in the order in which they run."""
 
-    def __init__(self, runner, fuzz_seconds):
+    def __init__(self, runner, fuzz_seconds, fast):
         self.runner = runner
         self.fuzz_seconds = fuzz_seconds
+        self.fast = ["--fast"] if fast else []
+        self.times = []  # (seconds, test)
         self.built = {}
 
     def build(self, directory, options=(), env=None, targets=()):
@@ -143,12 +149,20 @@ class Suite:
         ok = True
         if not (directory / "build.ninja").exists():
             shutil.rmtree(directory, ignore_errors=True)
-            ok = self.runner.run(["meson", "setup", directory, ROOT, *options], 300, env)[0] == 0
+            # Warnings are errors here and not for whoever packages it, whose compiler may know others.
+            ok = self.runner.run(["meson", "setup", directory, ROOT, "--werror", *options], 300, env)[0] == 0
+        elif not self.has_werror(directory):
+            ok = self.runner.run(["meson", "configure", directory, "-Dwerror=true"], 300, env)[0] == 0
         if ok:
             wanted = targets(directory) if callable(targets) else targets
             ok = self.runner.run(["ninja", "-C", directory, *wanted], 1500, env)[0] == 0
         self.built[directory] = ok
         return ok
+
+    @staticmethod
+    def has_werror(directory):
+        text = subprocess.run(["meson", "introspect", directory, "--buildoptions"], stdout=subprocess.PIPE, check=True).stdout
+        return any(option["name"] == "werror" and option["value"] for option in json.loads(text))
 
     def build_default(self):
         return self.build(BUILD)
@@ -179,7 +193,10 @@ class Suite:
         status, lines = self.runner.run(command, timeout, env, show, cwd)
         count = count_results(lines, status, must_count)
         note = f", skipped: {lines[-1] if lines else 'no reason given'}" if status == SKIPPED else ""
-        print(f"  {name}: {count} ({time.monotonic() - started:.1f} s){note}", flush=True)
+        seconds = time.monotonic() - started
+        print(f"  {name}: {count} ({seconds:.1f} s){note}", flush=True)
+        parts = [(float(match[2]), f"{name} {match[1]}") for match in map(E2E_TEST.match, lines) if match]
+        self.times += parts or [(seconds, name)]
         return count
 
     def script(self, path, *arguments, timeout):
@@ -199,12 +216,12 @@ class Suite:
     def parity(self):
         if not self.build_default():
             return Count(0, 1)
-        return self.script("tests/parity/run", BUILD, timeout=600)
+        return self.script("tests/parity/run", BUILD, *self.fast, timeout=600)
 
     def e2e(self):
         if not self.build_default():
             return Count(0, 1)
-        return self.script("tests/e2e/run", BUILD, timeout=1500)
+        return self.script("tests/e2e/run", BUILD, *self.fast, timeout=1500)
 
     def san(self):
         self.build(SANITIZED, ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Ddpdk=false", "-Doptimization=1",
@@ -248,28 +265,39 @@ PARTS = {
     "tsan": (Suite.tsan, "many threads in one process, under the thread sanitizer"),
     "fuzz": (Suite.fuzz, "the packet input path under libFuzzer, briefly"),
 }
+FAST = ("unit", "sim", "parity", "e2e")
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/test", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
                                      epilog="parts:\n" + "\n".join(f"  {name:8}{text}" for name, (_, text) in PARTS.items()))
     parser.add_argument("parts", nargs="*", metavar="PART", help="what to run (default: all)")
+    parser.add_argument("--fast", action="store_true",
+                        help=f"an answer in two minutes: {', '.join(FAST)}, of which parity on one address and some twenty of e2e")
     parser.add_argument("-v", "--verbose", action="store_true", help="show all output")
-    parser.add_argument("--fuzz-seconds", type=int, metavar="N",
+    parser.add_argument("--fuzz-seconds", type=number(0), metavar="N",
                         help="let each fuzz target look for N seconds where chance leads it (default: a few thousand inputs, the same each time)")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))} (there are: {', '.join(PARTS)})")
+    arguments.parts = arguments.parts or list(FAST if arguments.fast else PARTS)
     return arguments
 
 
+def print_slowest(times, most=15):
+    print("\nthe slowest:")
+    for seconds, name in sorted(times, reverse=True)[:most]:
+        print(f"{seconds:8.1f} s  {name}")
+
+
 def main():
+    set_surroundings()
     arguments = parse_arguments()
-    suite = Suite(Runner(arguments.verbose), arguments.fuzz_seconds)
+    suite = Suite(Runner(arguments.verbose), arguments.fuzz_seconds, arguments.fast)
     total, times = Count(), []
     try:
         for name, (run, text) in PARTS.items():
-            if arguments.parts and name not in arguments.parts:
+            if name not in arguments.parts:
                 continue
             print(f"== {name}: {text}", flush=True)
             started = time.monotonic()
@@ -279,6 +307,7 @@ def main():
     except Interrupted:
         print("interrupted", flush=True)
         return 130
+    print_slowest(suite.times)
     print("\n" + "\n".join(times))
     print(total, flush=True)
     return 0 if total.failed == 0 and total.passed > 0 else 1

@@ -9,28 +9,41 @@ import sys
 import time
 from pathlib import Path
 
-from bad_wire import BadWire
-from loads import QUICK_ROWS, Bench, all_rows
-from plot import draw
-from report import UNITS, evaluate, human_time, print_table, write_json
-from sides import SIDES, Side, choose_cpus
-from system import BenchmarkError, Cleanup, kernel_tuning, reserve_huge_pages, temporary_directory
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
+
+from arguments import number  # noqa: E402
+from bad_wire import BadWire  # noqa: E402
+from loads import QUICK_ROWS, Bench, all_rows  # noqa: E402
+from plot import draw  # noqa: E402
+from report import UNITS, evaluate, human_time, print_table, write_json  # noqa: E402
+from sides import SIDES, Side, choose_cpus  # noqa: E402
+from system import BenchmarkError, Cleanup, kernel_tuning, reserve_huge_pages, temporary_directory  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def two_processors(text):
+    """`--cpus 0,1`: two processors that this process may use, and not the same."""
+    words = text.split(",")
+    cpus = tuple(int(word) for word in words if word.strip().isdecimal())
+    allowed = os.sched_getaffinity(0)
+    if len(words) != 2 or len(set(cpus)) != 2 or not set(cpus) <= allowed:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two of the processors {','.join(map(str, sorted(allowed)))}")
+    return cpus
 
 
 def parse_arguments():
     keys = [row.key for row in all_rows()]
     parser = argparse.ArgumentParser(prog="scripts/ab", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: under two minutes")
-    parser.add_argument("--rounds", type=int, help="default: 5 (quick: 2)")
-    parser.add_argument("--seconds", type=float, help="of load for each measurement (default: 3; quick: 2)")
+    parser.add_argument("--rounds", type=number(1), help="default: 5 (quick: 2)")
+    parser.add_argument("--seconds", type=number(1), help="of load for each measurement, whole ones (default: 3; quick: 2)")
     parser.add_argument("--rows", help="some of these, which may be patterns (default: all but loss-*): "
                         f"{','.join(keys)}".replace("%", "%%"))
     parser.add_argument("--sides", default="kernel,memif,veth", help="some of: %(default)s")
-    parser.add_argument("--workers", type=int, default=1,
+    parser.add_argument("--workers", type=number(1, 16), default=1,
                         help="nginx workers, and as many clients: several share both processors; no message rows (default: 1)")
-    parser.add_argument("--cpus", help="two processors, server's first (default: the first two cores)")
+    parser.add_argument("--cpus", type=two_processors, metavar="SERVER,CLIENT", help="two processors, server's first (default: the first two cores)")
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="build directory (default: build/)")
     parser.add_argument("--out", type=Path, default=ROOT / "perf/out", help="where ab.json and ab.svg go (default: perf/out/)")
     parser.add_argument("--no-huge-pages", action="store_true", help="do not reserve huge pages for the time of the run")
@@ -43,14 +56,13 @@ def parse_arguments():
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     wanted = {key for pattern in patterns for key in fnmatch.filter(keys, pattern)}
     arguments.rows = [row for row in all_rows() if row.key in wanted and (arguments.workers == 1 or row.kind == "http")]
-    if not 1 <= arguments.workers <= 16 or not arguments.rows:
-        parser.error("--workers takes 1 to 16, and with more than one there are nginx's rows only")
+    if not arguments.rows:
+        parser.error("with more than one worker there are nginx's rows only")
     arguments.sides = arguments.sides.split(",")
     if unknown := set(arguments.sides) - set(SIDES):
         parser.error(f"no such side: {', '.join(sorted(unknown))}")
     arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
-    # wrk takes whole seconds only.
-    arguments.seconds = max(1, round(arguments.seconds or (2 if arguments.quick else 3)))
+    arguments.seconds = arguments.seconds or (2 if arguments.quick else 3)
     return arguments
 
 
@@ -60,8 +72,8 @@ def check_environment(arguments):
     for program in ("ip", "nginx", "wrk", "curl", "taskset", "ethtool"):
         if not shutil.which(program):
             raise BenchmarkError(f"{program} is not installed: run scripts/setup")
-    cpus = tuple(int(cpu) for cpu in arguments.cpus.split(",")) if arguments.cpus else choose_cpus()
-    if cpus is None or len(cpus) != 2:
+    cpus = arguments.cpus or choose_cpus()
+    if cpus is None:
         raise BenchmarkError("server and client need a processor each; there is only one")
     shim = arguments.build / "preload/libmtcp_shim.so"
     if set(arguments.sides) != {"kernel"} and not shim.exists():

@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from loads import Bench, all_rows, read_message, read_wrk, Sample
-from sides import SIDES, Side, choose_cpus
-from system import BenchmarkError, Cleanup, Process, command, reserve_huge_pages, temporary_directory
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
+
+from arguments import number  # noqa: E402
+from loads import Bench, all_rows, read_message, read_wrk, Sample  # noqa: E402
+from sides import SIDES, Side, choose_cpus  # noqa: E402
+from system import BenchmarkError, Cleanup, Process, command, reserve_huge_pages, temporary_directory  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -22,8 +25,8 @@ def parse_arguments():
     parser.add_argument("--who", choices=("server", "client"), default="server", help="default: %(default)s")
     parser.add_argument("--tool", choices=("perf", "callgrind"), default="perf",
                         help="perf samples time; callgrind counts instructions, some fifty times slower (default: %(default)s)")
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--lines", type=int, default=50, help="of the report (default: %(default)s)")
+    parser.add_argument("--seconds", type=number(1), default=4)
+    parser.add_argument("--lines", type=number(1), default=50, help="of the report (default: %(default)s)")
     parser.add_argument("--callers", action="store_true", help="perf: record call chains (needs frame pointers) and show callers")
     parser.add_argument("--build", type=Path, default=ROOT / "build")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="leave the raw profile there")

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "perf/micro/memory_wire.hh"
+#include "perf/number.hh"
 #include "stack/packet/heap_pool.hh"
 #include "stack/worker.hh"
 
@@ -304,21 +305,22 @@ void Bulk::run(double length) {
 
 int main(int argc, char** argv) {
   const std::string_view mode = argc > 1 ? argv[1] : "";
-  if (mode != "conn" && mode != "bulk") {
+  using mtcp::perf::number;
+  const auto connections = argc > 2 ? number<unsigned>(argv[2], 1, 1'000'000) : mode == "conn" ? 64U : 4U;
+  const auto seconds = argc > 3 ? number<double>(argv[3], 0.001, 86400) : 2.0;
+  if ((mode != "conn" && mode != "bulk") || argc > 4 || !connections || !seconds) {
     std::fprintf(stderr, "usage: stack_bench conn|bulk [CONNECTIONS [SECONDS]]\n");
     return 2;
   }
-  const auto connections = static_cast<unsigned>(argc > 2 ? std::atoi(argv[2]) : mode == "conn" ? 64 : 4);
-  const double seconds = argc > 3 ? std::atof(argv[3]) : 2;
   auto bench = std::make_unique<mtcp::perf::Bench>();
   if (!bench->listen()) {
     std::fprintf(stderr, "stack_bench: listen failed\n");
     return 1;
   }
   if (mode == "conn") {
-    mtcp::perf::ShortConnections(*bench, connections).run(seconds);
+    mtcp::perf::ShortConnections(*bench, *connections).run(*seconds);
   } else {
-    mtcp::perf::Bulk(*bench, connections, 256 * 1024).run(seconds);
+    mtcp::perf::Bulk(*bench, *connections, 256 * 1024).run(*seconds);
   }
   mtcp::perf::print_counters("server", bench->server.stats);
   mtcp::perf::print_counters("client", bench->client.stats);

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "perf/micro/memory_card.hh"
+#include "perf/number.hh"
 #include "stack/steering/steering_port.hh"
 #include "stack/worker.hh"
 
@@ -160,12 +161,13 @@ int run(std::uint32_t stacks, bool rss, std::uint64_t connections) {
 
 int main(int argc, char** argv) {
   constexpr unsigned long kDefaultConnections = 20000;
-  const unsigned long stacks = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 1;
+  using mtcp::perf::number;
+  const auto stacks = argc > 1 ? number<std::uint32_t>(argv[1], 1, mtcp::stack::kMaxStacks) : 1U;
   const std::string_view mode = argc > 2 ? argv[2] : "rss";
-  const unsigned long connections = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : kDefaultConnections;
-  if (stacks < 1 || stacks > mtcp::stack::kMaxStacks || (mode != "rss" && mode != "spread") || connections == 0) {
+  const auto connections = argc > 3 ? number<unsigned long>(argv[3], 1, 100'000'000) : kDefaultConnections;
+  if (!stacks || (mode != "rss" && mode != "spread") || argc > 4 || !connections) {
     std::fprintf(stderr, "usage: steering_bench STACKS [rss|spread [CONNECTIONS]]\n");
     return EXIT_FAILURE;
   }
-  return mtcp::perf::run(static_cast<std::uint32_t>(stacks), mode == "rss", connections);
+  return mtcp::perf::run(*stacks, mode == "rss", *connections);
 }

@@ -1,10 +1,12 @@
 // How fast the wire is: one process sends, the other receives, a core each; then a round trip by polling.
 // Usage: port_memif_bench [seconds] [huge pages: -1 automatic, 0 off]. Numbers only, nothing is asserted.
 #include <sched.h>
+#include <stdio.h>
 
 #include <algorithm>
 #include <vector>
 
+#include "perf/number.hh"
 #include "tests/port/device.hh"
 
 using namespace mtcp::stack;
@@ -90,8 +92,12 @@ void count(Port& port, std::uint32_t size, const char* what, double limit) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const double limit = argc > 1 ? atof(argv[1]) : 1.0;
-  const int huge = argc > 2 ? atoi(argv[2]) : -1;
+  const auto limit = argc > 1 ? mtcp::perf::number<double>(argv[1], 0.001, 3600) : 1.0;
+  const auto huge = argc > 2 ? mtcp::perf::number<int>(argv[2], -1, 1) : -1;
+  if (!limit || !huge) {
+    fprintf(stderr, "usage: memif_bench [SECONDS [-1|0|1]]\n");
+    return 2;
+  }
   struct Case {
     std::uint32_t size;
     bool keep;
@@ -101,12 +107,12 @@ int main(int argc, char** argv) {
       {64, false, "64 B"}, {1500, false, "1500 B"}, {1500, true, "1500 B, kept by the sender"}};
   Process sender([&](Process& parent) {
     pin(1);
-    const auto device = open_end("client", huge);
+    const auto device = open_end("client", *huge);
     const auto port = device->claim(0, 1);
     wait_for_link(*port);
     for (const Case& c : cases) {
       EXPECT(parent.wait());
-      blast(*port, c.size, c.keep, limit);
+      blast(*port, c.size, c.keep, *limit);
       const Time end = now() + milliseconds(500);
       while (now() < end) port->service(now());
     }
@@ -115,12 +121,12 @@ int main(int argc, char** argv) {
   });
   Process receiver([&](Process& parent) {
     pin(0);
-    const auto device = open_end("server", huge);
+    const auto device = open_end("server", *huge);
     const auto port = device->claim(0, 1);
     wait_for_link(*port);
     for (const Case& c : cases) {
       parent.tell();
-      count(*port, c.size, c.name, limit);
+      count(*port, c.size, c.name, *limit);
     }
     parent.tell();
     std::vector<double> trips;

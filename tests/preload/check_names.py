@@ -7,6 +7,10 @@ import shutil
 import subprocess
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "scripts"))
+sys.dont_write_bytecode = True
+from surroundings import set_surroundings  # noqa: E402
+
 PROGRAMS = ["nginx", "wrk", "curl", "redis-server", "memcached", "haproxy", "/usr/bin/python3", "bash", "iperf3", "lighttpd"]
 
 # What the list has to answer for.
@@ -53,6 +57,7 @@ def imports(program):
 
 
 def main():
+    set_surroundings()
     shim, calls_def = sys.argv[1], pathlib.Path(sys.argv[2])
     exported, left = names_of(calls_def)
     problems = [f"{name} is in calls.def twice" for name in set(exported + left) if (exported + left).count(name) > 1]

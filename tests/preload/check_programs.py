@@ -17,6 +17,10 @@ import tempfile
 import textwrap
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "scripts"))
+sys.dont_write_bytecode = True
+from surroundings import set_surroundings  # noqa: E402
+
 CLONE_NEWNET = 0x40000000
 NO_CONFIGURATION = "mtcp: no configuration (MTCP_CONF or /etc/mtcp/mtcp.toml): everything goes to the kernel\n"
 
@@ -147,6 +151,7 @@ def nginx_served(setting, directory, master, sendfile):
 
 
 def main():
+    set_surroundings()
     shim, beside_fake, parity = (str(pathlib.Path(p).resolve()) for p in sys.argv[1:4])
     if pathlib.Path("/etc/mtcp/mtcp.toml").exists():
         print("this machine has a configuration of mtcp: skipped")
