@@ -136,7 +136,8 @@ std::string_view rules_reference() {
 #   match.role     "listen", "connect" or "any"
 #   match.address  an address or a network: of listen the local one, of connect the remote one
 #   match.port     a port or a range: likewise
-#   match.program  the program's name, or its path if it has a slash; * and ? match
+#   match.program  the program's name, or its path if it has a slash; * and ? match. It may be the name by which it was
+#                  called (also if that is a link), that of the script, or the one that ps -o comm shows
 #   to             "stack" or "kernel"
 #
 # [[rule]]

@@ -41,7 +41,7 @@ struct Rule {
   bool has_address = false;
   stack::Prefix address;  // listen: the local one; connect: the remote one
   std::uint16_t port_first = 0, port_last = 65535;
-  std::string program;  // base name or path with fnmatch wildcards; empty: any
+  std::string program;  // name or path (program.hh) with fnmatch wildcards; empty: any
   bool to_stack = true;
 };
 

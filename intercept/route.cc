@@ -17,17 +17,16 @@ bool covers(Rule::Role rule, Rule::Role role) { return rule == Rule::Role::any |
 
 }  // namespace
 
-Router::Router(const Options& options, std::string program)
+Router::Router(const Options& options, Program program)
     : options_(options), program_(std::move(program)) {}
 
 bool Router::program_matches(const Rule& rule) const {
   if (rule.program.empty()) return true;
-  // A pattern with a slash is about the whole path, one without about the base name.
+  // A pattern with a slash is about whole paths, one without about names.
   const bool whole = rule.program.find('/') != std::string::npos;
-  const auto slash = program_.rfind('/');
-  const char* name = program_.c_str();
-  if (!whole && slash != std::string::npos) name += slash + 1;
-  return ::fnmatch(rule.program.c_str(), name, whole ? FNM_PATHNAME : 0) == 0;
+  return std::ranges::any_of(whole ? program_.paths : program_.names, [&](const std::string& name) {
+    return ::fnmatch(rule.program.c_str(), name.c_str(), whole ? FNM_PATHNAME : 0) == 0;
+  });
 }
 
 const Rule* Router::match(Rule::Role role, const stack::Endpoint& e) const {

@@ -2,15 +2,14 @@
 // addresses.
 #pragma once
 
-#include <string>
-
 #include "intercept/options.hh"
+#include "intercept/program.hh"
 
 namespace mtcp::intercept {
 
 class Router {
  public:
-  Router(const Options& options, std::string program);  // program: path of the executable
+  Router(const Options& options, Program program);
 
   enum class Owner : std::uint8_t { kernel, stack, both };  // both: a wildcard listener
   // listen on `local` (any_*() for a wildcard). Without a rule: stack for an address of [interface] (or of
@@ -26,13 +25,13 @@ class Router {
   [[nodiscard]] bool names_as_listener() const;
   // An address of [interface], or of loopback when that is the stack's.
   [[nodiscard]] bool owns(const stack::IpAddress& a) const;
-  [[nodiscard]] const std::string& program() const { return program_; }
+  [[nodiscard]] const Program& program() const { return program_; }
 
  private:
   [[nodiscard]] const Rule* match(Rule::Role role, const stack::Endpoint& e) const;
   [[nodiscard]] bool program_matches(const Rule& rule) const;
   const Options& options_;
-  std::string program_;
+  Program program_;
 };
 
 }  // namespace mtcp::intercept

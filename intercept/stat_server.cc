@@ -54,8 +54,9 @@ void append_connection(std::string& out, const stack::ConnectionInfo& i) {
 
 std::string report(Process& process) {
   std::string out = "mtcp-stat 1\n";
+  const Program& program = process.router.program();
   append(out, "process pid=%d program=%s device=%s\n", static_cast<int>(getpid()),
-         process.router.program().c_str(),
+         program.names.empty() ? "?" : program.names.front().c_str(),
          process.options.device.port.empty() ? "loopback" : process.options.device.port.c_str());
   std::vector<stack::ConnectionInfo> connections;
   {
