@@ -94,6 +94,7 @@ class Process final : public Engine {
   // Opens an inherited device now if it will be needed (there are listeners, or will be). Errors are logged
   // and told again by ensure_started().
   void open_device_early(bool will_listen = false);
+  [[noreturn]] void exit_without_device() const;  // a server without a device hears nothing
   [[nodiscard]] bool started() const { return instance != nullptr; }
 
   // --- listening.cc, lock held
@@ -185,6 +186,7 @@ class Process final : public Engine {
   std::unique_ptr<Steward> steward;
   OpenDevice open_device;
   std::string start_error;     // why ensure_started() failed last time; told once
+  bool misconfigured = false;  // why the device could not be opened: its values cannot go together ...
   bool in_use = false;         // why the device could not be opened: another program has it
   bool successor = false;      // listeners came from a program that may still have the device
   bool told_of_exec = false;   // that a connection ends with it

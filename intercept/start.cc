@@ -24,13 +24,15 @@ namespace {
 // sysexits.h: a server whose device can't be opened would listen and never hear anything, so it ends, as it
 // would end if bind failed.
 constexpr int kExitUnavailable = 69;
+constexpr int kExitMisconfigured = 78;
 // Internal descriptors go this far below the limit, away from the application's.
 constexpr int kReservedRange = 64;
 constexpr stack::Duration kRetryInterval = stack::milliseconds(10);
 constexpr std::uint32_t kDefaultPackets = 65536;
 
 std::uint32_t packets_of(const Options& o) {
-  return o.device.packets != 0 ? o.device.packets : kDefaultPackets;
+  if (o.device.packets != 0) return o.device.packets;
+  return std::max(kDefaultPackets, 2 * (o.device.rx_ring + o.device.tx_ring));
 }
 
 int hugepages_of(Toggle t) { return t == Toggle::automatic ? -1 : t == Toggle::on ? 1 : 0; }
@@ -130,8 +132,9 @@ int Process::open_device_now() {
                              .mtu = options.stack.interface.mtu,
                              .packets = packets_of(options),
                              .hugepages = hugepages_of(options.device.hugepages),
+                             .misconfigured = &misconfigured,
                              .in_use = &in_use};
-  in_use = false;
+  in_use = misconfigured = false;
   std::string message;
   const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;
   if (numbered == -EBUSY) return numbered;
@@ -149,6 +152,8 @@ int Process::open_device_now() {
   return -ENETDOWN;
 }
 
+void Process::exit_without_device() const { ::_exit(misconfigured ? kExitMisconfigured : kExitUnavailable); }
+
 void Process::open_device_early(bool will_listen) {
   if (options.device.port.empty() || options.device.is_private() || device != nullptr) return;
   bool listens = will_listen;
@@ -158,7 +163,7 @@ void Process::open_device_early(bool will_listen) {
   }
   if (!listens || open_device_now() == 0) return;
   if (successor && in_use) return await_device();
-  ::_exit(kExitUnavailable);
+  exit_without_device();
 }
 
 // The program that has left its listeners to this one (nginx changes its binary so) serves on until it leaves. A signal,
@@ -171,7 +176,7 @@ void Process::await_device() {
     (void)kernel.ppoll(nullptr, 0, &pause, nullptr);
     if (open_device_now() == 0) return log(LogLevel::warning, "%s is free", options.device.port.c_str());
   }
-  if (!in_use) ::_exit(kExitUnavailable);
+  if (!in_use) exit_without_device();
 }
 
 // An old worker that is on its way out has it: its place will be free.
@@ -198,7 +203,7 @@ int Process::ensure_started() {
     if (opened != 0) {
       for (int fd = 0; fd < files.end(); ++fd) {
         const Socket* s = files.socket(fd);
-        if (s != nullptr && s->state == Socket::State::listening) ::_exit(kExitUnavailable);
+        if (s != nullptr && s->state == Socket::State::listening) exit_without_device();
       }
       return -ENETDOWN;
     }

@@ -56,7 +56,11 @@ HeapPool::~HeapPool() {
 bool HeapPool::grow() {
   void* memory = mmap(nullptr, kChunkPackets * stride_, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return false;
+  if (memory == MAP_FAILED) {
+    // Then the pool is as large as it has become, and says so: who counts on more would wait for ever.
+    capacity_ = chunks_.size() * kChunkPackets;
+    return false;
+  }
   chunks_.push_back(static_cast<std::byte*>(memory));
   forbid(memory, kChunkPackets * stride_);
   fresh_ = 0;

@@ -22,13 +22,14 @@ class HeapPool final : public PacketPool {
   void free(Packet* const* packets, std::size_t n) override;
   [[nodiscard]] std::size_t capacity() const override { return capacity_; }
   [[nodiscard]] std::size_t available() const override { return capacity_ - in_use_; }
+  [[nodiscard]] std::size_t buffer_size() const override { return buffer_size_; }
 
  private:
   [[nodiscard]] Packet* take_fresh();
   bool grow();
 
   static constexpr std::size_t kChunkPackets = 256;
-  std::size_t capacity_;
+  std::size_t capacity_;  // less than asked for once the system has no memory for more
   std::size_t buffer_size_;
   std::size_t stride_;                 // from one packet to the next, in bytes
   std::size_t in_use_ = 0;             // handed out

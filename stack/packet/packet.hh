@@ -2,11 +2,13 @@
 // mbufs with the Packet in their private area, or the heap in tests and for the loopback wire).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "stack/base/seq.hh"
 #include "stack/base/time.hh"
@@ -89,19 +91,28 @@ class PacketPool {
   [[nodiscard]] virtual std::size_t capacity() const = 0;
   // Free packets in the pool itself; approximate while others use it.
   [[nodiscard]] virtual std::size_t available() const = 0;
+  // Bytes of a packet's buffer, headroom included.
+  [[nodiscard]] virtual std::size_t buffer_size() const = 0;
 };
 
 // A worker's own stock of packets in front of its pool. One per worker; not thread-safe (the stack's lock covers it).
+// The last packets of the pool are left to the device to receive into: what a full stack waits for, ACKs above all,
+// comes in there.
 class PacketCache {
  public:
-  explicit PacketCache(PacketPool& pool) : pool_(pool) {}
+  explicit PacketCache(PacketPool& pool) : pool_(pool), reserve_(reserve_of(pool.capacity())) {}
   PacketCache(const PacketCache&) = delete;
   PacketCache& operator=(const PacketCache&) = delete;
-  ~PacketCache() { pool_.free(stock_.data(), count_); }
+  ~PacketCache() { give_back(); }
 
-  // An empty packet with kHeadroom in front, or null when the pool is empty.
+  // How many packets of such a pool are for receiving only: some bursts, and a large frame's pieces.
+  [[nodiscard]] static std::size_t reserve_of(std::size_t capacity) {
+    return std::clamp(capacity / 32, std::min<std::size_t>(64, capacity / 8), std::size_t{2048});
+  }
+
+  // An empty packet with kHeadroom in front, or null when the pool is down to its reserve.
   [[nodiscard]] Packet* alloc() {
-    if (count_ == 0 && (count_ = pool_.alloc(stock_.data(), kBatch)) == 0) return nullptr;
+    if (count_ == 0 && !refill()) return nullptr;
     Packet* p = stock_[--count_];
     p->reset();
     return p;
@@ -119,11 +130,22 @@ class PacketCache {
     }
     stock_[count_++] = p;
   }
+  // The stock goes to the pool, where the device can have it.
+  void give_back() { pool_.free(stock_.data(), std::exchange(count_, 0)); }
   [[nodiscard]] PacketPool& pool() { return pool_; }
+  [[nodiscard]] std::size_t stock() const { return count_; }
+  [[nodiscard]] std::size_t reserve() const { return reserve_; }
 
  private:
   static constexpr std::size_t kBatch = 64;
+  bool refill() {
+    const std::size_t free = pool_.available();
+    if (free > reserve_) count_ = pool_.alloc(stock_.data(), std::min(kBatch, free - reserve_));
+    return count_ != 0;
+  }
+
   PacketPool& pool_;
+  const std::size_t reserve_;
   std::size_t count_ = 0;
   std::array<Packet*, 4 * kBatch> stock_{};
 };

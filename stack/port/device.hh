@@ -20,6 +20,7 @@ struct DeviceConfig {
   std::uint32_t mtu = 1500;
   std::uint32_t packets = 65536;  // buffers per stack
   int hugepages = -1;             // -1 automatic (use them when there are enough), 0 off, 1 required
+  bool* misconfigured = nullptr;  // becomes true if the failure is that these values cannot go together
   bool* in_use = nullptr;         // becomes true if the failure is that another program has the device
 };
 

@@ -60,6 +60,9 @@ class Port {
   [[nodiscard]] virtual std::uint64_t tx_dropped() const { return 0; }
   [[nodiscard]] virtual std::uint64_t tx_merged() const { return 0; }
 
+  // Packets of pool() that the device has in its rings, at most: neither free nor in use.
+  [[nodiscard]] virtual std::size_t packets_held() const { return 0; }
+
   // Free ones of the packets that the queue receives into: not pool()'s where what it receives is copied.
   [[nodiscard]] virtual std::size_t packets_free() { return pool().available(); }
 

@@ -338,6 +338,12 @@ bool SteeringPort::link_up() const {
   return queues_.empty() || std::ranges::any_of(queues_, [](const auto& q) { return q->link_up(); });
 }
 
+std::size_t SteeringPort::packets_held() const {
+  std::size_t sum = 0;
+  for (const auto& q : queues_) sum += q->packets_held();
+  return sum;
+}
+
 std::uint64_t SteeringPort::rx_dropped() const {
   std::uint64_t sum = dropped_before_ + traffic_.lost;
   for (const auto& q : queues_) sum += q->rx_dropped();

@@ -112,6 +112,15 @@ def unknown_device(context):
     expect("net_nonsense0" in text, f"the device is not named: {text[-500:]}")
 
 
+@test("config-packets-that-do-not-fill-the-rings", shim_only=True)
+def rings(context):
+    text = GOOD.replace("net_af_packet0,iface=wire", "0000:ff:1f.7").replace("[interface]", "packets = 2048\n[interface]")
+    code, out, text, _ = run_with(context, text)
+    expect_equal("status and output", (code, out), (EX_CONFIG, ""))
+    for word in ("packets = 2048", "rx_ring (1024)", "2560"):
+        expect(word in text, f"{word!r} is not in the message: {text[-500:]}")
+
+
 @test("config-no-permission", shim_only=True)
 def no_permission(context):
     for name in ("libmtcp_shim.so", "libmtcp_engine.so"):  # where that user can read them

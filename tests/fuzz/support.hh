@@ -65,6 +65,7 @@ class FuzzPool final : public PacketPool {
   }
   [[nodiscard]] std::size_t capacity() const override { return heap_.capacity(); }
   [[nodiscard]] std::size_t available() const override { return heap_.available(); }
+  [[nodiscard]] std::size_t buffer_size() const override { return heap_.buffer_size(); }
 
   // The device begins to read a packet that stays the stack's.
   void begin_reading(Packet* p) {

@@ -48,6 +48,14 @@ TEST_CASE("the queue of a killed process goes on where that stopped") {
   CHECK(p.join() == 0);
 }
 
+TEST_CASE("an af_packet port without packets drops what comes") {
+  Process p([](Process&) {
+    make_wire();
+    expect_no_standstill_without_packets(config(kPort, 512));
+  });
+  CHECK(p.join() == 0);
+}
+
 TEST_CASE("an af_packet port sleeps until a frame comes") {
   Process p([](Process&) {
     make_wire();

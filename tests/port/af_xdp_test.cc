@@ -117,6 +117,14 @@ TEST_CASE(
   CHECK(p.join() == 0);
 }
 
+TEST_CASE("an af_xdp port without packets drops what comes") {
+  Process p([](Process&) {
+    make_wire();
+    expect_no_standstill_without_packets(config(kXdpPort, 512));
+  });
+  CHECK(p.join() == 0);
+}
+
 TEST_CASE("an af_xdp port sleeps until a frame comes") {
   Process p([](Process&) {
     make_wire();

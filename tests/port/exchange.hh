@@ -43,6 +43,29 @@ inline void expect_sleep_until_a_frame_comes(const DeviceConfig& wanted) {
   EXPECT(!sleep_on(*port, milliseconds(20)));
 }
 
+// With no packet left, what comes is dropped and counted, and the port can sleep; afterwards it goes on.
+inline void expect_no_standstill_without_packets(const DeviceConfig& wanted) {
+  const int fd = packet_socket("peer");
+  const auto device = open_or_die(wanted);
+  const auto port = device->claim(0, 1);
+  while (sleep_on(*port, milliseconds(50))) (void)receive(*port, "");  // the kernel's own first words
+  std::vector<Packet*> all(port->pool().capacity());
+  all.resize(port->pool().alloc(all.data(), all.size()));
+  const std::uint64_t before = port->rx_dropped();
+  const std::string f = raw_frame("too much");
+  for (int i = 0; i < 300; ++i) EXPECT(::send(fd, f.data(), f.size(), 0) == 60);
+  EXPECT(within(seconds(2), [&] {
+    Packet* in[32];
+    EXPECT(port->rx(in, 32) == 0);
+    return port->rx_dropped() == before + 300;
+  }));
+  EXPECT(!sleep_on(*port, milliseconds(50)));
+  port->pool().free(all.data(), all.size());
+  const std::string g = raw_frame("enough");
+  EXPECT(::send(fd, g.data(), g.size(), 0) == 60);
+  EXPECT(within(seconds(1), [&] { return receive(*port, "enough"); }));
+}
+
 // A checksum that the kernel left to the hardware counts as good; one that is filled in and wrong is not vouched for.
 inline void expect_checksums_vouched_for(Port& port) {
   TinyTcp tcp(port);

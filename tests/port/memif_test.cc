@@ -82,6 +82,38 @@ TEST_CASE("a memif port survives its peer's death and serves the next one") {
   CHECK(p.join() == 0);
 }
 
+TEST_CASE("a memif port without packets drops what comes") {
+  const std::string starved = GENERATE("server", "client");
+  Process peer([&](Process& parent) { answer(parent, other(starved)); });
+  REQUIRE(peer.wait());
+  Process p([&](Process&) {
+    const auto device = open_or_die(config(wire(starved.c_str())));
+    const auto port = device->claim(0, 2);
+    EXPECT(exchange(*port));
+    while (sleep_on(*port, milliseconds(20))) (void)receive(*port, "");
+    Packet* ping = make_frame(port->pool(), "ping");
+    std::vector<Packet*> all(port->pool().capacity());
+    all.resize(port->pool().alloc(all.data(), all.size()));
+    const std::uint64_t before = port->rx_dropped();
+    EXPECT(port->tx(&ping, 1) == 1);
+    // The packet of the question has come back to the pool: it is taken, too, before the answer comes.
+    Packet* last = nullptr;
+    if (port->pool().alloc(&last, 1) == 1) all.push_back(last);
+    EXPECT(within(seconds(5), [&] {
+      Packet* in[32];
+      EXPECT(port->rx(in, 32) == 0);
+      return port->rx_dropped() == before + 1;
+    }));
+    EXPECT(port->arm());
+    port->disarm();
+    port->pool().free(all.data(), all.size());
+    EXPECT(exchange(*port));
+  });
+  CHECK(p.join() == 0);
+  peer.tell();
+  CHECK(peer.join() == 0);
+}
+
 TEST_CASE("a memif port sleeps until a frame comes") {
   const std::string sleeper = GENERATE("server", "client");
   Process p([&](Process& parent) {

@@ -190,8 +190,9 @@ std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
   };
   give_out_cut();
   std::array<Packet*, kBurst> fresh;
-  std::size_t stock = count_ready(std::min(max - taken, kBurst));
-  if (stock > 0) stock = pool_.alloc(fresh.data(), stock);
+  const std::size_t waiting = count_ready(std::min(max - taken, kBurst));
+  std::size_t stock = waiting > 0 ? pool_.alloc(fresh.data(), waiting) : 0;
+  if (waiting > 0 && stock == 0) [[unlikely]] return discard(waiting), taken;
   while (stock > 0 && taken < max && cut_.empty()) {
     const std::uint32_t n = next_.load(std::memory_order_relaxed);
     if (!ready(n)) break;
@@ -208,6 +209,18 @@ std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
   }
   if (stock > 0) pool_.free(fresh.data(), stock);
   return taken;
+}
+
+// Without packets what comes is dropped, as a card does it: nobody may wait for a ring that stands still.
+void AfPacketPort::discard(std::size_t frames) {
+  for (; frames > 0; --frames) {
+    const tpacket2_hdr& header = *frame(next_.load(std::memory_order_relaxed));
+    if ((header.tp_status & TP_STATUS_COPY) != 0)
+      take_large(header);  // counts it
+    else
+      ++dropped_;
+    release_frame();
+  }
 }
 
 bool AfPacketPort::arm() { return cut_.empty() && !ready(next_.load(std::memory_order_relaxed)); }

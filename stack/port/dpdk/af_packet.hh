@@ -76,6 +76,7 @@ class AfPacketPort final : public Port {
   void release_frame();
   bool take(const tpacket2_hdr& header, Packet* p);
   void take_large(const tpacket2_hdr& header);
+  void discard(std::size_t frames);
 
   DeviceState& state_;
   const std::uint16_t index_;

@@ -142,15 +142,19 @@ bool AfXdpPort::take(const xdp_desc& descriptor, Packet* p) const {
 
 std::size_t AfXdpPort::rx(Packet** out, std::size_t max) {
   std::array<Packet*, kBurst> fresh;
-  const std::size_t stock = pool_.alloc(fresh.data(), std::min({max, kBurst, std::size_t{waiting()}}));
-  if (stock == 0) return 0;
+  const std::size_t there = std::min({max, kBurst, std::size_t{waiting()}});
+  if (there == 0) return 0;
+  const std::size_t stock = pool_.alloc(fresh.data(), there);
   const std::uint32_t from = load(socket_.rx.consumer);
   const std::uint32_t to = load(socket_.fill.producer);
-  const auto n = static_cast<std::uint32_t>(stock);
+  // Without packets what comes is dropped, as a card does it: nobody may wait for a ring that stands still.
+  const auto n = static_cast<std::uint32_t>(stock > 0 ? stock : there);
   std::size_t taken = 0;
   for (std::uint32_t i = 0; i < n; ++i) {
     const xdp_desc& descriptor = *xsk_ring_cons__rx_desc(&socket_.rx, from + i);
-    if (take(descriptor, fresh[i])) {
+    if (i >= stock) {
+      ++dropped_;
+    } else if (take(descriptor, fresh[i])) {
       out[taken++] = fresh[i];
     } else {
       pool_.free(&fresh[i], 1);

@@ -102,12 +102,28 @@ bool DpdkDevice::check(std::string& message) {
               "\" is neither a DPDK device string (net_af_packet0,iface=eth0) nor a PCI address";
     return false;
   }
+  if (!check_rings(config_.rx_ring, config_.tx_ring, message)) return false;
   if (kind_ == Kind::af_packet) return af_packet_check(config_, config_.mtu, message);
   if (kind_ == Kind::af_xdp) {
     if (!af_xdp_check(config_, config_.queues, config_.mtu, message)) return false;
     virtual_ = is_virtual(interface_of(config_.port));
   }
   return true;
+}
+
+// A card's rings are full of the queue's packets, and what is to be received next is taken from the pool before it has
+// others back.
+bool DpdkDevice::check_rings(std::uint32_t rx_ring, std::uint32_t tx_ring, std::string& message) {
+  if (kind_ != Kind::pci) return true;  // drivers in software take packets as they come
+  constexpr std::uint32_t kToWorkWith = 512;
+  const std::uint32_t need = rx_ring + tx_ring + kToWorkWith;
+  if (config_.packets >= need) return true;
+  message = "packets = " + std::to_string(config_.packets) + " cannot fill the rings: rx_ring (" +
+            std::to_string(rx_ring) + ") and tx_ring (" + std::to_string(tx_ring) + ") hold that many packets, and " +
+            std::to_string(kToWorkWith) + " are needed to work with; set packets to " + std::to_string(need) +
+            " or more, or to \"auto\"";
+  if (config_.misconfigured != nullptr) *config_.misconfigured = true;
+  return false;
 }
 
 bool DpdkDevice::start_environment(std::string& message) {
@@ -191,6 +207,8 @@ bool DpdkDevice::set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_of
   auto rx_ring = static_cast<std::uint16_t>(std::min(config_.rx_ring, 32768u));
   auto tx_ring = static_cast<std::uint16_t>(std::min(config_.tx_ring, 32768u));
   rte_eth_dev_adjust_nb_rx_tx_desc(state_.port, &rx_ring, &tx_ring);
+  if (!check_rings(rx_ring, tx_ring, message)) return false;
+  if (kind_ == Kind::pci) state_.ring_packets = rx_ring + tx_ring;
   if (kind_ == Kind::af_xdp) rx_ring = tx_ring = static_cast<std::uint16_t>(af_xdp_ring(config_));
   rte_eth_txconf tx = info.default_txconf;
   tx.offloads = tx_offloads;

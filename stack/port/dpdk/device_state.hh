@@ -14,6 +14,7 @@ struct DeviceState {
   std::uint32_t mtu = 1500;
   MacAddress mac;
   bool tx_checksum = false;
+  std::uint32_t ring_packets = 0;  // of a queue's pool, at most, in its rings; 0: they hold copies
   bool started = false;  // otherwise the driver must not be called
   std::unique_ptr<Claims> claims;
 };

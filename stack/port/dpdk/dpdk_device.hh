@@ -67,6 +67,7 @@ class DpdkDevice final : public Device, public SharedDevice {
 
  private:
   bool check(std::string& message);
+  bool check_rings(std::uint32_t rx_ring, std::uint32_t tx_ring, std::string& message);
   bool start_environment(std::string& message);
   bool create_pools(std::string& message);
   bool probe(std::string& message);

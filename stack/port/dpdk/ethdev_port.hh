@@ -37,6 +37,7 @@ class EthdevPort : public Port {
   [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
   [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
+  [[nodiscard]] std::size_t packets_held() const override { return state_.ring_packets; }
   [[nodiscard]] std::uint64_t rx_dropped() const override { return dropped_; }
 
  protected:

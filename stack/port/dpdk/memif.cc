@@ -110,6 +110,11 @@ std::size_t MemifPort::rx(Packet** out, std::size_t max) {
   const std::size_t want = std::min<std::size_t>(max, receiver_.waiting(next));
   if (want == 0) return 0;
   const std::size_t have = pool_.alloc(out, want);
+  // Without packets what comes is dropped, as a card does it: nobody may wait for a ring that stands still.
+  if (have == 0) [[unlikely]] {
+    dropped_ += receiver_.discard(want, next);
+    return 0;
+  }
   const std::size_t n = receiver_.receive(out, have, next, dropped_);
   if (n < have) pool_.free(out + n, have - n);
   return n;

@@ -168,4 +168,13 @@ std::size_t MemifReceiver::receive(Packet* const* packets, std::size_t n, std::u
   return count;
 }
 
+std::size_t MemifReceiver::discard(std::size_t n, std::uint16_t& position) {
+  const auto end = static_cast<std::uint16_t>(position + waiting(position));
+  std::size_t count = 0;
+  for (; position != end && count < n; ++position)
+    if ((peek(descriptor(position).flags) & kNext) == 0) ++count;
+  give_back(position);
+  return count;
+}
+
 }  // namespace mtcp::stack::dpdk

@@ -69,6 +69,8 @@ class MemifReceiver : public MemifDirection {
   // back. Returns how many; `position` is the next slot to look at. Frames that fit no packet are counted in
   // `dropped`.
   std::size_t receive(Packet* const* packets, std::size_t n, std::uint16_t& position, std::uint64_t& dropped);
+  // Passes over up to n frames, returns how many.
+  std::size_t discard(std::size_t n, std::uint16_t& position);
   // All slots before `position` are the sender's again. Once at the start, too: a client's ring is empty
   // then.
   void give_back(std::uint16_t position) const;

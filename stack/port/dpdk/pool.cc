@@ -241,6 +241,8 @@ std::size_t MbufPool::capacity() const { return pool_->size; }
 
 std::size_t MbufPool::available() const { return stack_of(pool_)->count; }
 
+std::size_t MbufPool::buffer_size() const { return rte_pktmbuf_data_room_size(pool_); }
+
 void MbufPool::enter_driver() {
   FreeStack& s = *stack_of(pool_);
   s.lowest = s.count;

@@ -47,6 +47,7 @@ class MbufPool final : public PacketPool {
   void free(Packet* const* packets, std::size_t n) override;
   [[nodiscard]] std::size_t capacity() const override;
   [[nodiscard]] std::size_t available() const override;
+  [[nodiscard]] std::size_t buffer_size() const override;
 
   [[nodiscard]] rte_mempool* mempool() const { return pool_; }
   // A received mbuf is the stack's; one to be sent is the device's, or has a reference of the device's if the stack
