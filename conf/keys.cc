@@ -101,6 +101,15 @@ const Key kKeys[] = {
      "Receive buffer of a socket, in bytes: [min, default, max]."},
     {"tcp", "wmem", Sizes{AT(stack.tcp.wmem), 2048, kMaxBuffer}, "",
      "Send buffer of a socket, in bytes: [min, default, max]."},
+    {"tcp", "mem", Levels{AT(stack.tcp.mem), 65536, std::uint64_t{1} << 40}, "",
+     "Bytes of packet buffers that a stack may have in use, for what is received and not yet read and what is sent "
+     "and not\n"
+     "yet acknowledged (net.ipv4.tcp_mem, which counts pages). Above `pressure`, and until it is below `low` again, "
+     "each\n"
+     "connection is held to a share of what is left; at `high` data out of order is dropped and connections that were\n"
+     "closed with data on the way are reset, the largest first. \"auto\", and at most: nearly all of `packets`, half "
+     "and\n"
+     "three eighths of that."},
     {"tcp", "congestion_control",
      Choice{kCongestionControls,
             [](const Options& o) { return index_of(kCongestionControls, o.stack.tcp.congestion_control); },

@@ -46,6 +46,11 @@ struct Sizes {
   stack::BufferSizes& (*at)(Options&);
   std::uint32_t low, high;
 };
+// [low, pressure, high] in bytes, ascending, or "auto", which is stored as zeros
+struct Levels {
+  stack::MemoryLevels& (*at)(Options&);
+  std::uint64_t low, high;
+};
 // [first, last]
 struct PortRange {
   std::uint16_t& (*first)(Options&);
@@ -62,7 +67,7 @@ struct Gateways {
 
 struct Key {
   std::string_view section, name;
-  std::variant<Flag, Count, Span, Text, Choice, Sizes, PortRange, Addresses, Gateways> type;
+  std::variant<Flag, Count, Span, Text, Choice, Sizes, Levels, PortRange, Addresses, Gateways> type;
   std::string_view example;  // for the reference where the default says little; empty: the default
   std::string_view doc;      // lines of the reference
 };

@@ -22,6 +22,11 @@ std::string default_of(const Sizes& t, Options& o) {
   const auto& s = t.at(o);
   return "[" + std::to_string(s.min) + ", " + std::to_string(s.initial) + ", " + std::to_string(s.max) + "]";
 }
+std::string default_of(const Levels& t, Options& o) {
+  const auto& l = t.at(o);
+  if (l.high == 0) return "\"auto\"";
+  return "[" + std::to_string(l.low) + ", " + std::to_string(l.pressure) + ", " + std::to_string(l.high) + "]";
+}
 std::string default_of(const PortRange& t, Options& o) {
   return "[" + std::to_string(t.first(o)) + ", " + std::to_string(t.last(o)) + "]";
 }

@@ -114,6 +114,22 @@ Verdict store(const Sizes& t, const toml::node& n, Options& o) {
   return {};
 }
 
+Verdict store(const Levels& t, const toml::node& n, Options& o) {
+  if (const auto* s = n.as_string(); s != nullptr && s->get() == "auto") {
+    t.at(o) = {};
+    return {};
+  }
+  const auto v = numbers(n, 3);
+  if (!v) return Wrong{};
+  for (const std::int64_t level : *v) {
+    if (level < static_cast<std::int64_t>(t.low) || level > static_cast<std::int64_t>(t.high)) return Wrong{};
+  }
+  if (!std::ranges::is_sorted(*v)) return Wrong{.why = "low, pressure and high must not descend"};
+  t.at(o) = {static_cast<std::uint64_t>((*v)[0]), static_cast<std::uint64_t>((*v)[1]),
+             static_cast<std::uint64_t>((*v)[2])};
+  return {};
+}
+
 Verdict store(const PortRange& t, const toml::node& n, Options& o) {
   const auto v = numbers(n, 2);
   if (!v || (*v)[0] < 1 || (*v)[1] > 65535 || (*v)[0] > (*v)[1]) return Wrong{};
@@ -184,6 +200,10 @@ std::string words_for(const Text&) { return "a text"; }
 std::string words_for(const Choice& t) { return one_of(t.words); }
 std::string words_for(const Sizes& t) {
   return "[min, default, max] in bytes, ascending, each from " + std::to_string(t.low) + " to " +
+         std::to_string(t.high);
+}
+std::string words_for(const Levels& t) {
+  return "\"auto\" or [low, pressure, high] in bytes, ascending, each from " + std::to_string(t.low) + " to " +
          std::to_string(t.high);
 }
 std::string words_for(const PortRange&) { return "[first, last], ascending, each from 1 to 65535"; }

@@ -52,6 +52,15 @@ void append_connection(std::string& out, const stack::ConnectionInfo& i) {
          static_cast<unsigned long long>(i.bytes_received), static_cast<unsigned long long>(i.bytes_acked));
 }
 
+void append_memory(std::string& out, const stack::MemoryInfo& m) {
+  append(out, "memory used=%llu level=%s low=%llu pressure=%llu high=%llu out_of_order=%llu pressed=%llu orphans=%u",
+         static_cast<unsigned long long>(m.used), m.level, static_cast<unsigned long long>(m.low),
+         static_cast<unsigned long long>(m.pressure), static_cast<unsigned long long>(m.high),
+         static_cast<unsigned long long>(m.out_of_order), static_cast<unsigned long long>(m.times_pressed), m.orphans);
+  if (m.share != UINT32_MAX) append(out, " share=%u", m.share);
+  out += "\n";
+}
+
 std::string report(Process& process) {
   std::string out = "mtcp-stat 1\n";
   const Program& program = process.router.program();
@@ -67,6 +76,7 @@ std::string report(Process& process) {
     append(out, "stack connections=%zu time_waits=%zu packets_free=%zu packets=%zu sleeping=%u turns=%llu\n",
            instance.worker().connections(), instance.worker().time_waits(), pool.available(), pool.capacity(),
            instance.sleeping.load(), static_cast<unsigned long long>(instance.turns.load()));
+    append_memory(out, instance.worker().memory());
     if (stack::Port::Share share; instance.port() != nullptr && instance.port()->share(share))
       append(out,
              "share stack=%u queues=%u packets_free=%zu forwarded=%llu received=%llu lost=%llu hash_agrees=%u "

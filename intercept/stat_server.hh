@@ -3,6 +3,7 @@
 //   mtcp-stat 1
 //   process pid=N program=NAME device=STRING
 //   stack connections=N time_waits=N packets_free=N packets=N sleeping=N turns=N
+//   memory used=BYTES level=low|pressure|high low=BYTES pressure=BYTES high=BYTES ...  (of packet buffers: [tcp] mem)
 //   share stack=N queues=N packets_free=N ...  (if other stacks may use the device, too: Port::Share)
 //   counter NAME VALUE SEVERITY TEXT          (one line each)
 //   connection STATE LOCAL REMOTE rx_queued=N tx_queued=N cwnd=N ... (one line each)

@@ -16,9 +16,15 @@ struct BufferSizes {  // bytes, as net.ipv4.tcp_rmem and tcp_wmem
   std::uint32_t max = 6291456;
 };
 
+// Bytes of packet buffers that a stack has in use, as net.ipv4.tcp_mem (which counts pages). 0: by the number of packets.
+struct MemoryLevels {
+  std::uint64_t low = 0, pressure = 0, high = 0;
+};
+
 struct TcpTuning {  // names and meaning of net.ipv4.tcp_*
   BufferSizes rmem{4096, 131072, 6291456};
   BufferSizes wmem{4096, 16384, 4194304};
+  MemoryLevels mem;
   std::string congestion_control = "newreno";
   bool slow_start_after_idle = true;
   bool timestamps = true;

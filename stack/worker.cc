@@ -18,6 +18,20 @@ SocketBase* Worker::next_event() { return tcp_->events.pop_front(); }
 std::size_t Worker::connections() const { return tcp_->connections.size(); }
 std::size_t Worker::time_waits() const { return tcp_->priv->time_waits.size(); }
 
+MemoryInfo Worker::memory() const {
+  const MemoryBudget& m = tcp_->memory;
+  constexpr const char* kLevels[] = {"low", "pressure", "high"};
+  return {.used = m.used_bytes(),
+          .low = m.low_bytes(),
+          .pressure = m.pressure_bytes(),
+          .high = m.high_bytes(),
+          .out_of_order = m.out_of_order_bytes(),
+          .level = kLevels[static_cast<std::size_t>(m.level())],
+          .times_pressed = m.times_pressed(),
+          .share = m.share(),
+          .orphans = tcp_->priv->orphans};
+}
+
 Result<Listener*> Worker::listen(const Endpoint& local, const ListenOptions& options) {
   return tcp_->listen(local, options);
 }

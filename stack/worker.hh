@@ -52,6 +52,16 @@ struct ConnectionInfo {
   Time last_sent{}, last_received{}, created{};
 };
 
+// Bytes of packet buffers, as MemoryBudget sees them (tcp/memory.hh).
+struct MemoryInfo {
+  std::uint64_t used = 0, low = 0, pressure = 0, high = 0;
+  std::uint64_t out_of_order = 0;  // of `used`
+  const char* level = "";          // "low", "pressure" or "high"
+  std::uint64_t times_pressed = 0;
+  std::uint32_t share = 0;         // of a connection, each direction; UINT32_MAX: no limit
+  std::uint32_t orphans = 0;       // connections that the application has closed
+};
+
 class Worker {
  public:
   // `port` may be null: then only the loopback wire exists. `pool` must be the port's own pool where there is a port.
@@ -75,6 +85,7 @@ class Worker {
   SocketBase* next_event();
   [[nodiscard]] std::size_t connections() const;  // that hold a slot, closed by the application or not
   [[nodiscard]] std::size_t time_waits() const;
+  [[nodiscard]] MemoryInfo memory() const;
 
   // --- listening
   struct ListenOptions {

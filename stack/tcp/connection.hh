@@ -101,6 +101,7 @@ struct Connection : SocketBase {
     std::uint32_t queued = 0;          // bytes in queue
     std::uint32_t ooo_bytes = 0;       // bytes in out_of_order
     std::uint32_t memory = 0;          // buffer bytes that both hold (truesize), what the limit is about
+    std::uint32_t out_of_order_memory = 0;  // of which out_of_order (Tcp::account_out_of_order)
     std::uint32_t buffer = 0;          // limit: SO_RCVBUF or the auto-tuned value
     std::uint32_t mss_estimate = 536;  // of what the peer sends
     std::uint32_t ts_recent_age = 0;   // seconds of ts_clock(); when ts_recent was set
@@ -173,6 +174,8 @@ struct Connection : SocketBase {
   Time created{};
   std::uint64_t bytes_received = 0, bytes_acked = 0;
   SocketOptions options;
+  ListHook memory_hook;           // among those that pay when packets are scarce (memory.hh)
+  std::uint8_t memory_class = 0;  // in which list there
 };
 static_assert(sizeof(Connection::Hot) == 64, "the hot part is one cache line");
 static_assert(sizeof(Connection) <= 832, "an idle connection stays small");

@@ -13,6 +13,7 @@
 #include "stack/tcp/connection.hh"
 #include "stack/tcp/flow_table.hh"
 #include "stack/tcp/listener.hh"
+#include "stack/tcp/memory.hh"
 #include "stack/tcp/ports.hh"
 #include "stack/tcp/syn_entry.hh"
 #include "stack/tcp/tcp.hh"
@@ -48,6 +49,9 @@ struct Tcp::Private {
   FlowTable listener_table;
   IntrusiveList<Connection, &Connection::accept_hook> opening;  // SYN-SENT
   Ports ports;
+  LargestFirst out_of_order;  // those with data out of order ...
+  LargestFirst closed;        // ... and those that the application has let go with data on the way
+  Time next_scan{};           // reclaim_from_living()
   std::uint32_t orphans = 0;  // connections that the application has let go
   std::uint32_t max_orphans;
 

@@ -48,7 +48,7 @@ void Tcp::insert_out_of_order(Connection& c, Segment& s) {
     Packet* covered = rx.out_of_order.remove_after(prev);
     next = prev != nullptr ? prev->next : rx.out_of_order.front();
     rx.ooo_bytes -= covered->len;
-    rx.memory -= covered->capacity;
+    account_out_of_order(c, -std::int64_t{covered->capacity});
     cache.free(covered);
   }
   if (p->len == 0) return stats.add(Counter::duplicate_data);
@@ -60,11 +60,11 @@ void Tcp::insert_out_of_order(Connection& c, Segment& s) {
     if (c.hot.sack_ok) rx.sack.add(p->seq, end_of(p));
     return;
   }
-  if (rx.memory + p->capacity > receive_limit(c)) {
+  if (rx.memory + p->capacity > out_of_order_limit(c)) {
     rx.ooo_bytes -= p->len;
     return stats.add(Counter::out_of_order_pruned);
   }
-  rx.memory += p->capacity;
+  account_out_of_order(c, p->capacity);
   if (c.hot.sack_ok) rx.sack.add(p->seq, end_of(p));
   rx.out_of_order.insert_after(prev, p);
   s.packet = nullptr;
@@ -77,7 +77,7 @@ void Tcp::drain_out_of_order(Connection& c) {
     if (after(p->seq, h.rcv_nxt)) break;
     rx.out_of_order.pop_front();
     rx.ooo_bytes -= p->len;
-    rx.memory -= p->capacity;
+    account_out_of_order(c, -std::int64_t{p->capacity});
     const std::uint32_t known = std::min(h.rcv_nxt - p->seq, p->len);
     p->pull(known);
     const std::uint32_t n = p->len;
@@ -97,14 +97,16 @@ void Tcp::note_duplicate(Connection& c, Seq begin, Seq end) {
 
 // Data in order comes before data out of order: the peer will send it again (RFC 2018 section 8 allows it).
 void Tcp::prune_out_of_order(Connection& c) {
-  auto& rx = c.rx;
-  rx.sack.forget_blocks();
-  while (Packet* p = rx.out_of_order.pop_front()) {
-    rx.ooo_bytes -= p->len;
-    rx.memory -= p->capacity;
-    cache.free(p);
+  for (const Packet* p = c.rx.out_of_order.front(); p != nullptr; p = p->next)
     stats.add(Counter::out_of_order_pruned);
-  }
+  free_out_of_order(c);
+}
+
+void Tcp::free_out_of_order(Connection& c) {
+  c.rx.sack.forget_blocks();
+  while (Packet* p = c.rx.out_of_order.pop_front()) cache.free(p);
+  account_out_of_order(c, -std::int64_t{c.rx.out_of_order_memory});
+  c.rx.ooo_bytes = 0;
 }
 
 }  // namespace mtcp::stack

@@ -65,7 +65,7 @@ void Tcp::enqueue_in_order(Connection& c, Packet*& p) {
   rx.queued += n;
   Packet* last = rx.queue.back();
   // Under pressure any packet that fits is merged, so that two neighbours always fill more than one buffer.
-  if (last != nullptr && n <= last->tailroom() && (n <= kTiny || rx.memory > rx.buffer / 2)) {
+  if (last != nullptr && n <= last->tailroom() && (n <= kTiny || rx.memory > rx.buffer / 2 || memory.level() != MemoryBudget::Level::low)) {
     std::memcpy(last->end(), p->data, n);
     last->len += n;
     return;
@@ -116,7 +116,7 @@ bool Tcp::accept_in_order(Connection& c, Segment& s, Time now) {
     prune_out_of_order(c);
     const Packet* last = rx.queue.back();
     if (rx.memory + s.packet->capacity > receive_limit(c) && (last == nullptr || s.len > last->tailroom())) {
-      stats.add(refusing ? Counter::packets_low : Counter::receive_buffer_full);
+      stats.add(memory.exhausted() ? Counter::packets_low : Counter::receive_buffer_full);
       return false;
     }
   }

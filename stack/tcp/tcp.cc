@@ -50,6 +50,7 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       port(p),
       sums_payload(p != nullptr && !p->tx_checksum_offload()),
       cache(pool),
+      memory(o.tcp.mem, cache),
       tx(kTxBound, st),
       network(o, p, cache, tx, st),
       wheel(now),
@@ -91,7 +92,7 @@ std::size_t Tcp::receive_burst(Time now) {
   auto& b = priv->batch;
   const std::size_t n = port->rx(b.packets.data(), Private::Batch::kSize);
   if (n == 0) return 0;
-  update_share();
+  update_memory(now);
   for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(b.packets[i]->data);
   for (std::size_t i = 0; i < n; ++i) {
     if ((b.packets[i]->flags & kHandover) != 0) [[unlikely]] {
@@ -116,7 +117,7 @@ std::size_t Tcp::receive_burst(Time now) {
 
 std::size_t Tcp::receive_loopback(Time now) {
   auto& b = priv->batch;
-  if (network.loopback_waiting()) update_share();
+  if (network.loopback_waiting()) update_memory(now);
   std::size_t n = 0;
   for (; n < Private::Batch::kSize; ++n) {
     Packet* p = network.next_loopback();
@@ -191,23 +192,6 @@ void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
 
 // --- the loop
 
-// While a quarter of the packets is free there is no limit but the buffers'. Below, a connection may hold a
-// sixteenth of what is left above the reserve: the more there are, the less each gets, and something stays
-// for the next one (Choudhury and Hahne's dynamic thresholds). The reserve is for the device, control
-// segments and ACKs; in its lowest quarter payload is refused, so that ACKs can still come in and free what
-// waits for them.
-void Tcp::update_share() {
-  constexpr std::size_t kPacketBytes = 2048;
-  constexpr std::size_t kLeast = 4608, kVeryLeast = 2560;  // about two packets, and one
-  const PacketPool& pool = cache.pool();
-  const std::size_t free = pool.available(), all = pool.capacity(), reserve = all / 8;
-  refusing = free < reserve / 4;
-  share = UINT32_MAX;
-  if (free >= all / 4) return;
-  const std::size_t fair = free > reserve ? (free - reserve) * kPacketBytes / 16 : 0;
-  share = static_cast<std::uint32_t>(std::max(fair, free > reserve ? kLeast : kVeryLeast));
-}
-
 std::size_t Tcp::run_timers(Time now) {
   const std::uint64_t tick = TimerWheel::tick_of(now);
   if (tick == priv->last_tick) return 0;
@@ -221,6 +205,8 @@ std::size_t Tcp::run_timers(Time now) {
   run_time_wait_timers(now);
   if (!priv->adopting.empty()) abandon_adoptions(now);
   priv->handover_now = priv->handover_now || now >= priv->handover_due;
+  memory.set_device_packets(port != nullptr ? port->packets_held() : 0);
+  update_memory(now);
   if (port != nullptr) {
     port->service(now);
     tell_orphans(now);

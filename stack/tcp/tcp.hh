@@ -10,6 +10,7 @@
 #include "stack/ip/network.hh"
 #include "stack/packet/tx_queue.hh"
 #include "stack/tcp/flow_table.hh"
+#include "stack/tcp/memory.hh"
 #include "stack/tcp/sender/sender.hh"
 #include "stack/timer/wheel.hh"
 #include "stack/worker.hh"
@@ -45,7 +46,6 @@ class Tcp {
   std::size_t receive_burst(Time now);
   std::size_t receive_loopback(Time now);
   void dispatch_batch(Time now);
-  void update_share();  // for each burst and each write: the pool may drain within a millisecond
   std::size_t run_timers(Time now);
   void run_timer(TimerNode& node, Time now);
   // A connection in CLOSED, not in the flow table yet; null without a slot.
@@ -61,6 +61,13 @@ class Tcp {
   // Exact address, then the wildcard of its family, then :: for IPv4; `hash` spreads flows over SO_REUSEPORT
   // groups. `left`: among those that the application has left to another process, else among the others.
   [[nodiscard]] Listener* find_listener(const Endpoint& local, std::uint32_t hash, bool left = false);
+
+  // --- memory.cc: packets are shared by all connections
+  void update_memory(Time now);  // for each burst; for each write MemoryBudget::update() alone
+  void reclaim(Time now);        // those who hold most give back; may end any connection
+  void reclaim_from_living(Time now);
+  // What a connection's data out of order takes of packet buffers has changed.
+  void account_out_of_order(Connection& c, std::int64_t bytes);
 
   // --- sharing.cc: other stacks on the same device (stack/steering, Port)
   bool forward_unknown(Segment& s, Time now);  // another stack may know the flow: takes the packet (true)
@@ -206,13 +213,15 @@ class Tcp {
   void insert_out_of_order(Connection& c, Segment& s);
   void drain_out_of_order(Connection& c);
   void prune_out_of_order(Connection& c);
+  void free_out_of_order(Connection& c);  // the same, but nobody will want it
   void note_duplicate(Connection& c, Seq begin, Seq end);  // RFC 2883
   bool accept_in_order(Connection& c, Segment& s, Time now);
   bool accept_fin(Connection& c, Time now);  // false: the connection is gone
   void schedule_ack(Connection& c, Time now);
   void resize_buffers(Connection& c);
-  // What `share` leaves of the limits in buffers.hh: bytes of packets.
+  // What the memory budget leaves of the limits in buffers.hh: bytes of packets.
   [[nodiscard]] std::uint32_t receive_limit(const Connection& c) const;
+  [[nodiscard]] std::uint32_t out_of_order_limit(const Connection& c) const;
   void after_read(Connection& c, std::uint32_t copied, Time now);
   Result<std::size_t> receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);
 
@@ -259,6 +268,7 @@ class Tcp {
   Port* port;
   const bool sums_payload;  // checksums are filled in here, and begun where the payload is copied
   PacketCache cache;
+  MemoryBudget memory;
   TxQueue tx;
   Network network;
   TimerWheel wheel;
@@ -266,10 +276,6 @@ class Tcp {
   Slab<Connection> connections;
   IntrusiveList<SocketBase, &SocketBase::event_hook> events;
   IntrusiveList<Connection, &Connection::ack_hook> acks;
-  // Bytes of packets that a connection may hold in each direction, beside the limits of its buffers: neither
-  // peers that do not read nor applications may starve the others, or the device, of packets.
-  std::uint32_t share = UINT32_MAX;
-  bool refusing = false;  // payload is not taken: packets are nearly used up
   Sender sender;
   // The rest (SYN entries, TIME-WAIT entries, listeners, ports, challenge-ACK budget) belongs to the files
   // that use it.

@@ -57,17 +57,24 @@ void Tcp::init_transfer(Connection& c, Time now) {
 }
 
 std::uint32_t Tcp::receive_limit(const Connection& c) const {
-  return refusing ? 0 : std::min(receive_memory_limit(c), share);
+  if (memory.exhausted()) return 0;
+  // What the window has promised is kept as long as that can be.
+  const std::uint32_t most = receive_memory_limit(c);
+  return memory.level() == MemoryBudget::Level::high ? std::min(most, memory.share()) : most;
+}
+
+std::uint32_t Tcp::out_of_order_limit(const Connection& c) const {
+  return memory.exhausted() ? 0 : std::min(receive_memory_limit(c), memory.out_of_order_share());
 }
 
 std::uint32_t Tcp::receive_window(Connection& c) {
   const auto& h = c.hot;
   const std::uint32_t unit = 1U << h.rcv_wscale;
   const std::uint32_t most = 65535U << h.rcv_wscale;
-  const std::uint32_t limit = std::min(largest_window(c), most);
+  const std::uint32_t limit = std::min({largest_window(c), most, memory.share() / 2});
   const std::uint32_t current = after(h.rcv_adv, h.rcv_nxt) ? h.rcv_adv - h.rcv_nxt : 0;
   std::uint32_t free = c.rx.queued < limit ? limit - c.rx.queued : 0;
-  if (c.rx.memory > std::min(c.rx.buffer, share / 2)) free = 0;
+  if (c.rx.memory > std::min(c.rx.buffer, memory.share())) free = 0;
   // RFC 9293 3.8.6.2.2: the right edge moves by a segment or half the buffer at least, and never to the left.
   if (const std::uint32_t down = free & ~(unit - 1); down >= current + std::min(limit / 2, c.rx.mss_estimate))
     return down;

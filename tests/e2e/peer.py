@@ -26,6 +26,20 @@ def hold(host, port, how_many):
     time.sleep(60)
 
 
+def stall(host, port, path, how_many):
+    """Asks for something large, with a small window, and never reads."""
+    held = []
+    for _ in range(int(how_many)):
+        s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.settimeout(5)
+        s.connect((host, int(port)))
+        s.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        held.append(s)
+    print("stalled", len(held))
+    time.sleep(60)
+
+
 def acks(host, port):
     """Sends while the server computes: all of it must be acknowledged well before the server looks at its socket again."""
     s = connect(host, port)

@@ -68,3 +68,22 @@ TEST_CASE("When the application reads again after a shortage, everything arrives
   };
   CHECK(sim.run_until(all_there, seconds(200)));
 }
+
+TEST_CASE("A pool of few packets serves on while hundreds of peers do not read") {
+  Sim sim;
+  INFO(sim.label());
+  const std::size_t packets = GENERATE(512, 1024, 2048);
+  Host& server = sim.add_host({}, packets);
+  Host& client = sim.add_host({}, 65536);
+  server.listen(80);
+  server.on_accept = [](Socket& s) { s.send(1'000'000); };
+  for (int i = 0; i < 200; ++i) client.connect(server, 80, {.rcvbuf = 4096}).reading = false;
+  sim.run_for(seconds(20));
+  CHECK(server.accepted.size() == 200);
+  server.on_accept = [](Socket& s) { s.echo = true; };
+  Socket& another = client.connect(server, 80);
+  another.send(100'000);
+  CHECK(sim.run_until([&] { return another.received == 100'000; }, seconds(60)));
+  // Where there are several for each, nobody has to go.
+  if (packets > 1024) CHECK(server.count(Counter::connections_sacrificed) == 0);
+}

@@ -53,10 +53,15 @@ void Sender::resize_buffer(Connection& c) {
 }
 
 std::uint32_t Sender::send_room(const Connection& c) const {
-  const std::uint32_t used = send_used(c);
-  if (tcp_.refusing && used != 0)
-    return 0;  // its ACKs will wake it; who has nothing in flight would sleep for ever
-  return used < tcp_.share ? std::min(send_space(c), tcp_.share - used) : 0;
+  const MemoryBudget& memory = tcp_.memory;
+  const std::uint32_t share = memory.share();
+  if (share == UINT32_MAX) [[likely]] return send_space(c);
+  // Its ACKs will wake it; who has nothing in flight would sleep for ever.
+  if (c.tx.memory != 0 && (memory.exhausted() || share <= c.tx.memory)) return 0;
+  // By packets: small segments take as many of them as large ones.
+  const std::uint64_t packets = std::max<std::size_t>((share - c.tx.memory) / memory.buffer(), 1);
+  const std::uint32_t segment = std::min<std::uint32_t>(c.hot.mss, std::max(c.tx.max_window / 2, 64U));
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(send_space(c), packets * segment));
 }
 
 bool Sender::is_writable(const Connection& c) const { return send_room(c) != 0 && has_send_space(c); }

@@ -88,7 +88,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
   if (const Errc e = cannot_send(c); e != Errc::ok) return e;
   const std::size_t wanted = total(data);
   if (wanted == 0) return std::size_t{0};
-  tcp_.update_share();
+  (void)tcp_.memory.update();
   const std::size_t space = send_room(c);
   if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
   const auto n = static_cast<std::uint32_t>(std::min(wanted, space));
@@ -135,7 +135,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
 
 Result<std::size_t> Sender::reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time) {
   if (const Errc e = cannot_send(c); e != Errc::ok) return e;
-  tcp_.update_share();
+  (void)tcp_.memory.update();
   const std::size_t space = send_room(c);
   if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
   std::size_t left = std::min(bytes, space), pieces = 0;

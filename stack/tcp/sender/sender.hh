@@ -28,7 +28,7 @@ class Sender {
   void start(Connection& c, Time now);
   void resize_buffer(Connection& c);
   void free_queue(Connection& c);
-  // What Tcp::share leaves of the limits in buffers.hh.
+  // What the memory budget leaves of the limits in buffers.hh.
   [[nodiscard]] std::uint32_t send_room(const Connection& c) const;  // bytes
   [[nodiscard]] bool is_writable(const Connection& c) const;
   void wake_writer(Connection& c);  // if a write found too little room and there is enough now

@@ -1,0 +1,51 @@
+"""Few packets, and peers that hold as many as they can: the others are served, and the worker does not spin."""
+
+import time
+from pathlib import Path
+
+from harness import cpu_seconds, expect, expect_equal
+from nginx import Nginx
+from registry import test
+from suite_wire import stat
+from web import expect_files
+
+PEER = Path(__file__).resolve().parent / "peer.py"
+PYTHON = "/usr/bin/python3"
+
+
+def memory(context, pid):
+    """mtcp-stat's line about memory: name -> text."""
+    _, text = stat(context, pid)
+    line = next(line for line in text.splitlines() if line.startswith("memory: "))
+    return dict(word.split("=", 1) for word in line.split()[1:])
+
+
+def serve_beside_stalled(context, packets, driver):
+    server, client = context.veth(device=f"packets = {packets}\n", driver=driver)
+    nginx = Nginx(server).start()
+    stalled = client.start(PYTHON, "-u", PEER, "stall", server.address, "8080", "/m10", "150")
+    stalled.says("stalled 150")
+    expect_files(client, nginx.url, ["k100", "one"], 20)
+    if server.on_stack:
+        worker = nginx.serving_pids()
+        before = cpu_seconds(worker)
+        time.sleep(1)
+        used = cpu_seconds(worker) - before
+        expect(used < 0.5, f"the worker uses {used:.0%} of a core while nobody reads")
+        expect(memory(context, worker[0])["level"] != "low", "150 peers that do not read are no pressure")
+    stalled.kill()
+    expect_files(client, nginx.url, ["m1"], 20)
+    if server.on_stack:
+        time.sleep(0.2)
+        expect_equal("the level when all have gone", memory(context, nginx.serving_pids()[0])["level"], "low")
+    nginx.command("stop")
+
+
+@test("memory-few-packets-and-peers-that-do-not-read")
+def few_packets(context):
+    serve_beside_stalled(context, 1024, "af_packet")
+
+
+@test("memory-few-packets-of-af_xdp")
+def few_packets_xdp(context):
+    serve_beside_stalled(context, 1024, "af_xdp")
