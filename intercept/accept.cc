@@ -5,6 +5,7 @@
 
 #include "intercept/address.hh"
 #include "intercept/call.hh"
+#include "intercept/sockopt_kept.hh"
 #include "intercept/wait.hh"
 
 namespace mtcp::intercept {
@@ -22,6 +23,8 @@ Socket& make_accepted(Process& process, const Socket& listener, stack::Connectio
   s.oob_inline = listener.oob_inline;
   s.nonblocking = (flags & SOCK_NONBLOCK) != 0;
   s.options = listener.options;
+  if (listener.kept != nullptr) [[unlikely]]
+    s.kept = inherited(listener.kept);
   s.receive_timeout = listener.receive_timeout;
   s.send_timeout = listener.send_timeout;
   s.fd = fd;

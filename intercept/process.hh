@@ -178,6 +178,7 @@ class Process final : public Engine {
   Relay relay{*this};           // connections that other processes have, too
   Heritage heritage{*this};     // and those of others that this process has
   std::uint64_t next_serial = 0;   // Socket::serial of the next connection
+  std::uint64_t cookies = 0;       // how many sockets have been asked for one
   int starts = 0;                  // calls of exec and posix_spawn in progress: FD_CLOEXEC is as the application wants it
   std::uint64_t conversions = 0;   // how often a socket has become State::relayed: who waits looks again
   std::unique_ptr<Instance> instance;

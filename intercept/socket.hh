@@ -5,7 +5,9 @@
 #include <sys/socket.h>
 
 #include <cstdint>
+#include <memory>
 
+#include "intercept/sockopt_kinds.hh"
 #include "intercept/watch.hh"
 #include "stack/worker.hh"
 
@@ -57,6 +59,9 @@ struct Socket : Watchable {
   stack::SocketOptions options;
   stack::Worker::ListenOptions listen_options;
   stack::Duration receive_timeout{}, send_timeout{};  // SO_RCVTIMEO, SO_SNDTIMEO; 0: none
+
+  std::shared_ptr<const KeptOptions> kept;  // options that the stack does not look at; null: none has been set
+  std::uint64_t cookie = 0;                 // SO_COOKIE, once somebody has asked
 
   // Rows of the option table (sockopt_table.hh) that have been set and that the kernel socket does not know of yet:
   // replayed before bind, before listen and when the kernel takes the socket over.

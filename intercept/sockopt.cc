@@ -1,6 +1,5 @@
-// getsockopt and setsockopt. Three kinds: what the stack keeps (sockopt_table.cc and the structures below) is
-// recorded, and told the kernel socket when that matters; what decides about bind is the kernel socket's at
-// once; all else is the kernel's own answer while the socket is nobody's, and refused once it is the stack's.
+// getsockopt and setsockopt. What the stack honours has a row in sockopt_table.cc or is a structure here; what becomes of
+// all others is listed in sockopt_kinds.cc.
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -12,9 +11,11 @@
 #include <string_view>
 #include <utility>
 
+#include "intercept/address.hh"
 #include "intercept/call.hh"
 #include "intercept/errors.hh"
 #include "intercept/relayed.hh"
+#include "intercept/sockopt_kept.hh"
 #include "intercept/sockopt_table.hh"
 #include "intercept/tcp_info.hh"
 
@@ -22,6 +23,7 @@ namespace mtcp::intercept {
 namespace {
 
 constexpr std::size_t kCongestionNameMax = 16;                // TCP_CA_NAME_MAX
+constexpr int kMemInfo = 55, kCookie = 57;                     // SO_MEMINFO, SO_COOKIE
 constexpr int kReceiveTimeoutNew = 66, kSendTimeoutNew = 67;  // the 64-bit variants; the same structure here
 
 bool is_receive_timeout(int name) { return name == SO_RCVTIMEO || name == kReceiveTimeoutNew; }
@@ -83,6 +85,41 @@ int get_error(Process& process, Socket& s, void* v, socklen_t* n) {
   return give(to_errno(error), v, n);
 }
 
+// SO_MEMINFO (linux/sock_diag.h), as far as there is anything like it.
+std::array<std::uint32_t, 9> memory_info(Process& process, const Socket& s) {
+  constexpr std::size_t kReceiveUsed = 0, kReceiveLimit = 1, kSendUsed = 2, kSendLimit = 3, kSendQueued = 5;
+  const auto& tcp = process.options.stack.tcp;
+  std::array<std::uint32_t, 9> info{};
+  info[kReceiveLimit] = s.options.rcvbuf != 0 ? s.options.rcvbuf : tcp.rmem.initial;
+  info[kSendLimit] = s.options.sndbuf != 0 ? s.options.sndbuf : tcp.wmem.initial;
+  if (s.connection == nullptr) return info;
+  const stack::Connection& c = *s.connection;
+  info[kReceiveUsed] = c.rx.memory;
+  info[kSendUsed] = info[kSendQueued] = c.tx.memory;
+  if (c.rx.buffer != 0) info[kReceiveLimit] = c.rx.buffer;
+  if (c.tx.buffer != 0) info[kSendLimit] = c.tx.buffer;
+  return info;
+}
+
+// The kernel socket behind it serves one connection after the other, so its cookie would not be unique. The kernel counts
+// from 1 and does not come that far.
+std::uint64_t cookie_of(Process& process, Socket& s) {
+  if (s.cookie == 0) s.cookie = 1ULL << 63 | static_cast<std::uint64_t>(process.pid) << 40 | ++process.cookies;
+  return s.cookie;
+}
+
+int get_peer_name(const Socket& s, void* v, socklen_t* n) {
+  const bool named = s.state == Socket::State::relayed || s.state == Socket::State::foreign ||
+                     (s.state == Socket::State::stream && !is_opening(*s.connection));
+  if (!named) return -ENOTCONN;
+  sockaddr_storage name{};
+  socklen_t size = sizeof name;
+  (void)write_address(s.remote, s.v6, reinterpret_cast<sockaddr*>(&name), &size);
+  if (size < *n) return -EINVAL;
+  std::memcpy(v, &name, *n);
+  return 0;
+}
+
 int get_congestion(void* v, socklen_t* n) {
   std::array<char, kCongestionNameMax> name{"reno"};  // Linux's name of what RFC 6582 calls NewReno
   return give(name, v, n);
@@ -109,6 +146,9 @@ void apply(Process& process, Socket& s) {
 
 int set_row(Process& process, Socket& s, const OptionRow& row, unsigned index, const void* v, socklen_t n) {
   if (row.set == nullptr) return -ENOPROTOOPT;
+  if (row.get == nullptr) {  // SO_RCVBUFFORCE, SO_SNDBUFFORCE: for the privileged
+    if (const int error = try_in_kernel(process, s, row.level, row.name, v, n); error != 0) return error;
+  }
   int value = 0;
   if (row.level == IPPROTO_IP && n >= 1 && n < sizeof value) {
     value = *static_cast<const std::uint8_t*>(v);  // options of IP may come as one byte
@@ -118,8 +158,9 @@ int set_row(Process& process, Socket& s, const OptionRow& row, unsigned index, c
     std::memcpy(&value, v, sizeof value);
   }
   if (const int error = row.set(s, process.options, value); error != 0) return error;
-  s.unreplayed |= std::uint64_t{1} << index;
+  if (row.get != nullptr) s.unreplayed |= std::uint64_t{1} << index;
   apply(process, s);
+  if (s.kernel_listens) (void)replay_options(process, s);  // what the kernel accepts has it, too
   return 0;
 }
 
@@ -136,35 +177,44 @@ int set_structure(Process& process, Socket& s, int level, int name, const void* 
   return -ENOTSUP;
 }
 
-// Only the kernel can do what these ask for: the socket is to be its own.
-bool asks_for_kernel(int level, int name) {
-  if (level == SOL_SOCKET)
-    return name == SO_BINDTODEVICE || name == SO_ATTACH_FILTER || name == SO_ATTACH_BPF;
-  if (level == IPPROTO_IP) return name == IP_TRANSPARENT;
-  if (level == IPPROTO_IPV6) return name == IPV6_TRANSPARENT;
-  return level == IPPROTO_TCP && (name == TCP_MD5SIG || name == TCP_REPAIR);
-}
-
-// Harmless on a socket of the stack: they are about the kernel's scheduling and accounting, or are hints.
-bool is_harmless(int level, int name) {
-  if (level != SOL_SOCKET) return false;
-  return name == SO_DEBUG || name == SO_BROADCAST || name == SO_INCOMING_CPU || name == SO_BUSY_POLL;
-}
-
-// An option without a row, on a socket that may still become the kernel's.
-int set_in_kernel(Process& process, Socket& s, int level, int name, const void* v, socklen_t n) {
-  const bool undecided = s.state == Socket::State::undecided;
-  if (!undecided && !is_harmless(level, name)) return -ENOPROTOOPT;
-  s.kernel_dirty = true;
-  const int error = process.kernel.setsockopt(s.fd, level, name, v, n);
-  if (error != 0) return error;
-  if (asks_for_kernel(level, name)) s.kernel_only = true;
-  if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
-    int value = 0;
-    std::memcpy(&value, v, std::min<std::size_t>(n, sizeof value));
-    s.v6_only = value != 0;
-  }
+int set_v6_only(Process& process, Socket& s, const void* v, socklen_t n) {
+  const int error = try_in_kernel(process, s, IPPROTO_IPV6, IPV6_V6ONLY, v, n);
+  if (error != 0 || s.state != Socket::State::undecided) return error;
+  int value = 0;
+  std::memcpy(&value, v, std::min<std::size_t>(n, sizeof value));
+  s.v6_only = value != 0;
   return 0;
+}
+
+// What says what a socket is, beside the rows.
+bool is_read_only(int level, int name) {
+  if (level == SOL_SOCKET) return name == SO_ERROR || name == kMemInfo || name == kCookie || name == SO_PEERNAME;
+  if (level == IPPROTO_IP) return name == IP_MTU;
+  return level == IPPROTO_TCP && (name == TCP_INFO || name == TCP_CC_INFO);
+}
+
+int get_socket_level(Process& process, Socket& s, int name, void* v, socklen_t* n) {
+  if (name == SO_ERROR) return get_error(process, s, v, n);
+  if (name == SO_LINGER) return get_linger(s, v, n);
+  if (is_receive_timeout(name)) return give(to_timeval(s.receive_timeout), v, n);
+  if (is_send_timeout(name)) return give(to_timeval(s.send_timeout), v, n);
+  if (name == kMemInfo) return give(memory_info(process, s), v, n);
+  if (name == kCookie) return *n < sizeof(std::uint64_t) ? -EINVAL : give(cookie_of(process, s), v, n);
+  if (name == SO_PEERNAME) return get_peer_name(s, v, n);
+  return -ENOTSUP;
+}
+
+// The options that are structures. -ENOTSUP: not one of them.
+int get_structure(Process& process, Socket& s, int level, int name, void* v, socklen_t* n) {
+  if (level == SOL_SOCKET) return get_socket_level(process, s, name, v, n);
+  if (level == IPPROTO_TCP && name == TCP_INFO) return get_tcp_info(process, s, v, n);
+  if (level == IPPROTO_TCP && name == TCP_CONGESTION) return get_congestion(v, n);
+  if (level == IPPROTO_TCP && name == TCP_CC_INFO) return *n = 0, 0;  // nothing to say of NewReno, as in Linux
+  if (level == IPPROTO_IP && name == IP_MTU) {
+    if (s.state != Socket::State::stream) return -ENOTCONN;
+    return give(static_cast<int>(process.instance->worker().info(*s.connection).path_mtu), v, n);
+  }
+  return -ENOTSUP;
 }
 
 int replay_structures(Process& process, const Socket& s) {
@@ -204,7 +254,9 @@ int set_option(Process& process, Socket& s, int level, int name, const void* v, 
   }
   const int error = set_structure(process, s, level, name, v, n);
   if (error != -ENOTSUP) return error;
-  return set_in_kernel(process, s, level, name, v, n);
+  if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) return set_v6_only(process, s, v, n);
+  if (is_read_only(level, name)) return -ENOPROTOOPT;
+  return set_kept_option(process, s, level, name, v, n);
 }
 
 int Process::setsockopt(int fd, int level, int name, const void* v, socklen_t n) {
@@ -231,21 +283,10 @@ int Process::getsockopt(int fd, int level, int name, void* v, socklen_t* n) {
   if (static_cast<int>(*n) < 0) return -EINVAL;
   unsigned index = 0;
   if (const OptionRow* row = find_option(level, name, index); row != nullptr) {
-    return give(row->get(*s, options), v, n);
+    return row->get == nullptr ? -ENOPROTOOPT : give(row->get(*s, options), v, n);
   }
-  if (level == SOL_SOCKET) {
-    if (name == SO_ERROR) return get_error(*this, *s, v, n);
-    if (name == SO_LINGER) return get_linger(*s, v, n);
-    if (is_receive_timeout(name)) return give(to_timeval(s->receive_timeout), v, n);
-    if (is_send_timeout(name)) return give(to_timeval(s->send_timeout), v, n);
-  }
-  if (level == IPPROTO_TCP && name == TCP_INFO) return get_tcp_info(*this, *s, v, n);
-  if (level == IPPROTO_TCP && name == TCP_CONGESTION) return get_congestion(v, n);
-  if (level == IPPROTO_IP && name == IP_MTU) {
-    if (s->state != Socket::State::stream) return -ENOTCONN;
-    return give(static_cast<int>(instance->worker().info(*s->connection).path_mtu), v, n);
-  }
-  return kernel.getsockopt(s->fd, level, name, v, n);
+  const int error = get_structure(*this, *s, level, name, v, n);
+  return error != -ENOTSUP ? error : get_kept_option(*this, *s, level, name, v, n);
 }
 
 }  // namespace mtcp::intercept

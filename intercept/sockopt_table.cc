@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 
+#include "intercept/clock.hh"
 #include "intercept/errors.hh"
 
 namespace mtcp::intercept {
@@ -21,6 +22,8 @@ using stack::seconds;
 constexpr int kMinReceiveBuffer = 2304, kMinSendBuffer = 4608;  // SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF
 constexpr int kDefaultTtl = 64;                                 // net.ipv4.ip_default_ttl
 constexpr int kDefaultMss = 536;                                // TCP_MSS_DEFAULT
+constexpr int kBufLock = 72;                                    // SO_BUF_LOCK
+constexpr int kSendLocked = 1, kReceiveLocked = 2;
 constexpr Duration kNoFinWait{1};                               // TCP_LINGER2 < 0: do not stay in FIN-WAIT-2
 
 int whole_seconds(Duration d) { return static_cast<int>(std::chrono::duration_cast<seconds>(d).count()); }
@@ -95,6 +98,11 @@ int set_defer_accept(Socket& s, const Options&, int v) {
   return 0;
 }
 
+// Of a connection: the largest window that it may have.
+int get_window_clamp(const Socket& s, const Options& o) {
+  if (s.options.window_clamp != 0 || s.connection == nullptr) return static_cast<int>(s.options.window_clamp);
+  return static_cast<int>(std::max(o.stack.tcp.rmem.max, s.options.rcvbuf) / 2);
+}
 int set_window_clamp(Socket& s, const Options&, int v) {
   if (v < 0 || (v == 0 && s.state != Socket::State::undecided)) return -EINVAL;
   s.options.window_clamp = v == 0 ? 0 : static_cast<std::uint32_t>(std::max(v, kMinReceiveBuffer / 2));
@@ -114,8 +122,21 @@ int set_user_timeout(Socket& s, const Options&, int v) {
   return 0;
 }
 
-// Reading it takes it.
-int no_value(const Socket&, const Options&) { return 0; }
+// SO_BUF_LOCK: which of the buffers have a size that was set.
+int get_buffer_lock(const Socket& s, const Options&) {
+  return (s.options.sndbuf != 0 ? kSendLocked : 0) | (s.options.rcvbuf != 0 ? kReceiveLocked : 0);
+}
+int set_buffer_lock(Socket& s, const Options& o, int v) {
+  if ((v & ~(kSendLocked | kReceiveLocked)) != 0) return -EINVAL;
+  s.options.sndbuf = (v & kSendLocked) != 0 ? static_cast<std::uint32_t>(get_send_buffer(s, o)) : 0;
+  s.options.rcvbuf = (v & kReceiveLocked) != 0 ? static_cast<std::uint32_t>(get_receive_buffer(s, o)) : 0;
+  return 0;
+}
+
+int get_timestamp(const Socket& s, const Options&) {
+  const auto clock = std::chrono::duration_cast<milliseconds>(now().time_since_epoch()).count();
+  return static_cast<int>(static_cast<std::uint32_t>(clock) + (s.connection != nullptr ? s.connection->ts_offset : 0));
+}
 
 #define BOOL_OF(field)                                             \
   [](const Socket& s, const Options&) { return s.field ? 1 : 0; }, \
@@ -203,9 +224,8 @@ constexpr std::array kRows = {
     OptionRow{IPPROTO_TCP, TCP_DEFER_ACCEPT,
               [](const Socket& s, const Options&) { return whole_seconds(s.listen_options.defer_accept); },
               set_defer_accept, nullptr},
-    OptionRow{IPPROTO_TCP, TCP_WINDOW_CLAMP,
-              [](const Socket& s, const Options&) { return static_cast<int>(s.options.window_clamp); },
-              set_window_clamp, nullptr},
+    OptionRow{IPPROTO_TCP, TCP_WINDOW_CLAMP, get_window_clamp, set_window_clamp,
+              [](const Socket& s, const Options&) { return static_cast<int>(s.options.window_clamp); }},
     OptionRow{IPPROTO_TCP, TCP_USER_TIMEOUT,
               [](const Socket& s, const Options&) {
                 return static_cast<int>(
@@ -215,13 +235,24 @@ constexpr std::array kRows = {
     OptionRow{IPPROTO_TCP, TCP_NOTSENT_LOWAT,
               [](const Socket& s, const Options&) { return static_cast<int>(s.options.notsent_lowat); },
               [](Socket& s, const Options&, int v) {
-                s.options.notsent_lowat = v == 0 ? UINT32_MAX : static_cast<std::uint32_t>(v);
+                s.options.notsent_lowat = static_cast<std::uint32_t>(v);
                 return 0;
               },
               nullptr},
-    // What this TCP does not do. Refused, so that nobody relies on it.
-    OptionRow{IPPROTO_TCP, TCP_FASTOPEN, no_value, nullptr, nullptr},
-    OptionRow{IPPROTO_TCP, TCP_FASTOPEN_CONNECT, no_value, nullptr, nullptr},
+    OptionRow{SOL_SOCKET, kBufLock, get_buffer_lock, set_buffer_lock, nullptr},
+    OptionRow{SOL_SOCKET, SO_SNDBUFFORCE, nullptr,
+              [](Socket& s, const Options&, int v) {
+                s.options.sndbuf = doubled(v, INT_MAX / 2, kMinSendBuffer);
+                return 0;
+              },
+              [](const Socket& s, const Options&) { return static_cast<int>(s.options.sndbuf / 2); }},
+    OptionRow{SOL_SOCKET, SO_RCVBUFFORCE, nullptr,
+              [](Socket& s, const Options&, int v) {
+                s.options.rcvbuf = doubled(v, INT_MAX / 2, kMinReceiveBuffer);
+                return 0;
+              },
+              [](const Socket& s, const Options&) { return static_cast<int>(s.options.rcvbuf / 2); }},
+    OptionRow{IPPROTO_TCP, TCP_TIMESTAMP, get_timestamp, [](Socket&, const Options&, int) { return -EPERM; }, nullptr},
 };
 static_assert(kRows.size() <= 64, "one bit each in Socket::unreplayed");
 

@@ -1,4 +1,4 @@
-// The socket options that the stack itself keeps, one row each; the README lists the rest. Options whose value is not an
+// The socket options that the stack itself honours, one row each; what becomes of the others is in sockopt_kinds.cc. Options whose value is not an
 // int (SO_LINGER, timeouts, TCP_INFO, ...) are in sockopt.cc.
 #pragma once
 
@@ -12,7 +12,7 @@ namespace mtcp::intercept {
 struct OptionRow {
   int level;
   int name;
-  // The value as getsockopt has it.
+  // The value as getsockopt has it. Null: it can't be read.
   int (*get)(const Socket&, const Options&);
   // Takes a value as setsockopt has it; 0 or -errno. Null: the option can't be set (-ENOPROTOOPT).
   int (*set)(Socket&, const Options&, int value);

@@ -33,7 +33,7 @@ inline constexpr std::uint32_t kBlockedLimit = 131072;
 [[nodiscard]] inline bool has_send_space(const Connection& c) {
   const std::uint32_t used = send_used(c), limit = send_limit(c);
   if (used >= limit || limit - used < used / 2) return false;
-  return c.options.notsent_lowat == UINT32_MAX || unsent_bytes(c) < c.options.notsent_lowat;
+  return c.options.notsent_lowat == 0 || unsent_bytes(c) < c.options.notsent_lowat;
 }
 
 // --- receiving

@@ -37,7 +37,7 @@ struct SocketOptions {
   std::uint32_t sndbuf = 0;                  // SO_SNDBUF likewise
   std::uint32_t window_clamp = 0;            // TCP_WINDOW_CLAMP; 0: none
   std::uint32_t rcvlowat = 1;                // SO_RCVLOWAT, bytes
-  std::uint32_t notsent_lowat = UINT32_MAX;  // TCP_NOTSENT_LOWAT, bytes
+  std::uint32_t notsent_lowat = 0;           // TCP_NOTSENT_LOWAT, bytes; 0: none
   Duration linger_time{};                    // SO_LINGER
   Duration keepalive_time{};   // TCP_KEEPIDLE; 0: from the configuration, and so for those that follow
   Duration keepalive_intvl{};  // TCP_KEEPINTVL

@@ -119,7 +119,6 @@ TEST_CASE("defaults are those of the kernel where they do not depend on the conf
       {IPPROTO_TCP, TCP_MAXSEG},
       {IPPROTO_TCP, TCP_DEFER_ACCEPT},
       {IPPROTO_TCP, TCP_USER_TIMEOUT},
-      {IPPROTO_TCP, TCP_FASTOPEN},
       {IPPROTO_IP, IP_TOS},
       {IPPROTO_IP, IP_TTL},
       {IPPROTO_IP, IP_FREEBIND},
