@@ -1,8 +1,10 @@
 #include "conf/check.hh"
 
 #include <algorithm>
+#include <initializer_list>
 #include <string_view>
 
+#include "conf/check_device.hh"
 #include "conf/check_rules.hh"
 #include "conf/rules.hh"
 #include "conf/text.hh"
@@ -15,18 +17,26 @@ using stack::InterfaceOptions;
 
 class Checker {
  public:
-  Checker(const Options& options, const Places& places, Problems& problems)
-      : options_(options), places_(places), problems_(problems) {}
+  Checker(const Options& options, const Places& places, const WrongKeys& wrong, Problems& problems)
+      : options_(options), places_(places), wrong_(wrong), problems_(problems) {}
 
   void run() {
-    something_to_run_on();
-    placeholders();
-    gateways();
-    timeouts();
-    rules();
+    if (problems_.none()) something_to_run_on();  // else what is missing may be there, in other words
+    if (fine({"device.port", "device.queues"})) {
+      const std::size_t before = problems_.count();
+      placeholders();
+      if (problems_.count() == before) check_device(options_, places_, problems_);
+    }
+    if (fine({"interface.address", "interface.gateway"})) gateways();
+    if (fine({"tcp.rto_min", "tcp.rto_max", "tcp.delayed_ack"})) timeouts();
+    if (fine({"interface.address", "interface.gateway", "stack.loopback"})) rules();
   }
 
  private:
+  [[nodiscard]] bool fine(std::initializer_list<std::string_view> keys) const {
+    return std::ranges::none_of(keys, [this](std::string_view key) { return wrong_.contains(key); });
+  }
+
   void say(const char* key, std::string text) {
     const auto place = places_.find(key);
     problems_.add(place != places_.end() ? place->second : Place{}, std::move(text));
@@ -149,13 +159,14 @@ class Checker {
 
   const Options& options_;
   const Places& places_;
+  const WrongKeys& wrong_;
   Problems& problems_;
 };
 
 }  // namespace
 
-void check(const Options& options, const Places& places, Problems& problems) {
-  Checker(options, places, problems).run();
+void check(const Options& options, const Places& places, const WrongKeys& wrong, Problems& problems) {
+  Checker(options, places, wrong, problems).run();
 }
 
 }  // namespace mtcp::conf

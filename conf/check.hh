@@ -6,6 +6,7 @@
 
 namespace mtcp::conf {
 
-void check(const intercept::Options& options, const Places& places, Problems& problems);
+// `wrong`: keys that have been reported already; what depends on them is not looked at.
+void check(const intercept::Options& options, const Places& places, const WrongKeys& wrong, Problems& problems);
 
 }  // namespace mtcp::conf

@@ -99,7 +99,7 @@ class Loader {
                       std::string(name) + " is a section: expected [" + std::string(name) + "]");
       }
     }
-    if (problems_.none()) check(options_, places_, problems_);
+    check(options_, places_, wrong_, problems_);
   }
 
  private:
@@ -115,31 +115,61 @@ class Loader {
         continue;
       }
       places_.emplace(std::string(section) + "." + std::string(name.str()), place_of(node));
+      const std::size_t before = problems_.count();
       set(*key, node, options_, problems_);
+      if (problems_.count() > before) wrong_.insert(std::string(section) + "." + std::string(name.str()));
     }
   }
 
   Options& options_;
   Problems& problems_;
   Places places_;
+  WrongKeys wrong_;
 };
+
+std::string_view line_of(std::string_view text, std::uint32_t number) {
+  for (; number > 1; --number) text.remove_prefix(std::min(text.find('\n'), text.size() - 1) + 1);
+  return text.substr(0, text.find('\n'));
+}
+
+// port = net_af_packet0,iface=eth1: the commonest mistake, of which the parser says only which character it cannot take.
+std::string unquoted(std::string_view line) {
+  const std::size_t equals = line.find('=');
+  if (equals == line.npos) return {};
+  const auto trimmed = [](std::string_view s) {
+    while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
+    while (!s.empty() && (s.back() == ' ' || s.back() == '\t' || s.back() == '\r')) s.remove_suffix(1);
+    return std::string(s);
+  };
+  const std::string key = trimmed(line.substr(0, equals));
+  const std::string value = trimmed(line.substr(equals + 1, line.find('#', equals) - equals - 1));
+  if (key.empty() || value.empty() || std::string_view("\"'[{").find(value.front()) != std::string_view::npos) return {};
+  return key + " = " + value + ": a text is written in quotes: " + key + " = \"" + value + "\"";
+}
 
 }  // namespace
 
 LoadError load(const std::string& path, intercept::Options& options) {
   const auto text = read_file(path);
-  if (!text) return {.failed = true, .message = path + ": cannot be read: " + strerror(errno)};
+  if (!text) {
+    const std::string message = path + ": cannot be read: " + strerror(errno);
+    return {.failed = true, .message = message, .all = {message}};
+  }
   Problems problems;
   const toml::parse_result file = toml::parse(*text, path);
   if (!file) {
     const auto& at = file.error().source().begin;
-    problems.add({at.line, at.column}, std::string(file.error().description()));
+    const std::string hint = at.line > 0 ? unquoted(line_of(*text, at.line)) : "";
+    problems.add({at.line, at.column}, hint.empty() ? std::string(file.error().description()) : hint);
   } else {
     Loader(options, problems).run(file.table());
   }
   options.source = path;
   if (problems.none()) return {};
-  return {.failed = true, .message = problems.first(path)};
+  std::vector<std::string> all = problems.all(path);
+  std::string message = all.front();
+  if (all.size() > 1) message += " (and " + std::to_string(all.size() - 1) + " more; mtcp-run -n shows all)";
+  return {.failed = true, .message = std::move(message), .all = std::move(all)};
 }
 
 std::string find() {

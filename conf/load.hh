@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "intercept/options.hh"
 
@@ -9,7 +10,8 @@ namespace mtcp::conf {
 
 struct LoadError {
   bool failed = false;
-  std::string message;  // "file:line:column: what is wrong (what would be right)"
+  std::string message;  // "file:line:column: what is wrong (what would be right)": of the first, and how many there are
+  std::vector<std::string> all;
 };
 
 // Fills `options` from the TOML file at `path`. Unknown keys, wrong types and values out of range are errors.

@@ -1,8 +1,10 @@
 // What is wrong with a configuration, and where.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,14 +20,15 @@ class Problems {
  public:
   void add(Place place, std::string text) { found_.push_back({place, std::move(text)}); }
   [[nodiscard]] bool none() const { return found_.empty(); }
-  // "file:line:column: text" of the one that comes first in the file.
-  [[nodiscard]] std::string first(const std::string& file) const {
-    const Problem* best = found_.data();
-    for (const Problem& p : found_) {
-      if (p.place < best->place) best = &p;
-    }
-    return file + ":" + std::to_string(best->place.line) + ":" + std::to_string(best->place.column) + ": " +
-           best->text;
+  [[nodiscard]] std::size_t count() const { return found_.size(); }
+  // "file:line:column: text" of each, in the order of the file.
+  [[nodiscard]] std::vector<std::string> all(const std::string& file) const {
+    std::vector<Problem> sorted = found_;
+    std::ranges::stable_sort(sorted, {}, &Problem::place);
+    std::vector<std::string> texts;
+    for (const Problem& p : sorted)
+      texts.push_back(file + ":" + std::to_string(p.place.line) + ":" + std::to_string(p.place.column) + ": " + p.text);
+    return texts;
   }
 
  private:
@@ -38,5 +41,7 @@ class Problems {
 
 // Where each key that the file sets has its value, as "section.name".
 using Places = std::map<std::string, Place>;
+// Those of them whose value is wrong, so that nothing follows from it.
+using WrongKeys = std::set<std::string, std::less<>>;
 
 }  // namespace mtcp::conf

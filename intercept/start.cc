@@ -12,6 +12,8 @@
 #include <algorithm>
 
 #include "intercept/clock.hh"
+#include "intercept/device_config.hh"
+#include "intercept/engine.hh"
 #include "intercept/holders.hh"
 #include "intercept/log.hh"
 #include "intercept/process.hh"
@@ -21,10 +23,6 @@
 namespace mtcp::intercept {
 namespace {
 
-// sysexits.h: a server whose device can't be opened would listen and never hear anything, so it ends, as it
-// would end if bind failed.
-constexpr int kExitUnavailable = 69;
-constexpr int kExitMisconfigured = 78;
 // Internal descriptors go this far below the limit, away from the application's.
 constexpr int kReservedRange = 64;
 constexpr stack::Duration kRetryInterval = stack::milliseconds(10);
@@ -123,17 +121,21 @@ void Process::release_worker_number() {
   worker_number = {};
 }
 
+stack::DeviceConfig device_config(const Options& options) {
+  return {.port = options.device.port,
+          .queues = options.device.queues,
+          .rx_ring = options.device.rx_ring,
+          .tx_ring = options.device.tx_ring,
+          .mtu = options.stack.interface.mtu,
+          .packets = packets_of(options),
+          .hugepages = hugepages_of(options.device.hugepages)};
+}
+
 int Process::open_device_now() {
   if (device != nullptr) return 0;
-  stack::DeviceConfig config{.port = options.device.port,
-                             .queues = options.device.queues,
-                             .rx_ring = options.device.rx_ring,
-                             .tx_ring = options.device.tx_ring,
-                             .mtu = options.stack.interface.mtu,
-                             .packets = packets_of(options),
-                             .hugepages = hugepages_of(options.device.hugepages),
-                             .misconfigured = &misconfigured,
-                             .in_use = &in_use};
+  stack::DeviceConfig config = device_config(options);
+  config.misconfigured = &misconfigured;
+  config.in_use = &in_use;
   in_use = misconfigured = false;
   std::string message;
   const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;
@@ -152,7 +154,7 @@ int Process::open_device_now() {
   return -ENETDOWN;
 }
 
-void Process::exit_without_device() const { ::_exit(misconfigured ? kExitMisconfigured : kExitUnavailable); }
+void Process::exit_without_device() const { ::_exit(misconfigured ? kExitConfiguration : kExitUnavailable); }
 
 void Process::open_device_early(bool will_listen) {
   if (options.device.port.empty() || options.device.is_private() || device != nullptr) return;
@@ -205,6 +207,7 @@ int Process::ensure_started() {
         const Socket* s = files.socket(fd);
         if (s != nullptr && s->state == Socket::State::listening) exit_without_device();
       }
+      if (misconfigured) exit_without_device();  // as for any other mistake in the configuration
       return -ENETDOWN;
     }
     port = device->join();

@@ -1,6 +1,7 @@
 #include <sys/stat.h>
 
 #include <catch2/catch.hpp>
+#include <utility>
 
 #include "conf/keys.hh"
 #include "tests/conf/loaded.hh"
@@ -193,7 +194,37 @@ TEST_CASE("a wrong line is reported with its place and what would be right") {
 
 TEST_CASE("of several mistakes the one that comes first in the file is reported") {
   const Loaded l = load_with("[tcp]\nfoo = 1\n[device]\nmtu = 1\n");
-  CHECK(l.error == "3:1: unknown key \"foo\" in [tcp]");
+  CHECK(l.error == "3:1: unknown key \"foo\" in [tcp] (and 1 more; mtcp-run -n shows all)");
+}
+
+TEST_CASE("all mistakes are there, in the order of the file, and nothing that only follows from one") {
+  const TemporaryFile file(
+      "[device]\nport = \"net_af_packt0,iface=x\"\nqueues = 65\n[interface]\naddress = \"10.9.0.300/24\"\ngateway = \"10.8.0.1\"\n"
+      "[tcp]\nrto_min = \"2s\"\nrto_max = \"1s\"\nfoo = 1\n");
+  intercept::Options o;
+  std::vector<std::string> all = load(file.path(), o).all;
+  for (std::string& text : all) text = text.substr(file.path().size() + 1, 4);
+  CHECK(all == std::vector<std::string>{"2:8:", "3:10", "5:11", "8:11", "10:1"});
+}
+
+TEST_CASE("a device that cannot be is an error") {
+  const auto [port, message] = GENERATE(values<std::pair<const char*, const char*>>({
+      {"net_af_packt0,iface=x", "there is no driver for net_af_packt0 (did you mean net_af_packet0?)"},
+      {"net_nonsense0", "there is no driver for net_nonsense0 (there are: net_af_packet, net_af_xdp, net_memif, net_null, net_ring, "
+                        "net_virtio_user, net_vdev_netvsc, net_failsafe, eth_af_packet)"},
+      {"eth0", "\"eth0\" is neither a device string nor a PCI address; an interface of the kernel is written "
+               "\"net_af_packet0,iface=eth0\", a card \"0000:00:04.0\""},
+      {"net_af_xdp0,ifce=eth0", "\"net_af_xdp0,ifce=eth0\" names no interface: expected \"net_af_xdp0,iface=NAME\""},
+  }));
+  const Loaded l = load_text("[device]\nport = \"" + std::string(port) + "\"\n[interface]\naddress = \"10.9.0.2/24\"\n");
+  CHECK(l.error == std::string("2:8: ") + message);
+  for (const char* good : {"0000:00:04.0", "04:00.0", "net_af_packet0,iface=x", "eth_af_packet1,iface=x", "net_null0"})
+    CHECK(load_text("[device]\nport = \"" + std::string(good) + "\"\n[interface]\naddress = \"10.9.0.2/24\"\n").error == "");
+}
+
+TEST_CASE("a text without quotes is told so") {
+  CHECK(load_text("[device]\nport = net_af_packet0,iface=eth1   # the uplink\n").error ==
+        "2:9: port = net_af_packet0,iface=eth1: a text is written in quotes: port = \"net_af_packet0,iface=eth1\"");
 }
 
 TEST_CASE("what is not TOML is reported with its place") {

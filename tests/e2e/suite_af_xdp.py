@@ -87,11 +87,12 @@ def started_again(context):
 @test("af_xdp-mistakes-are-named", shim_only=True)
 def mistakes(context):
     server, _ = context.veth(driver="af_xdp")
-    for port, device, words in (("net_af_xdp0,iface=nosuch0", "", "there is no network interface nosuch0"),
-                                ("net_af_xdp0,iface=wire", "queues = 2\n", "set queues to 1")):
+    for port, device, words, status in (("net_af_xdp0,iface=nosuch0", "", "there is no network interface nosuch0", 69),
+                                        ("net_af_xdp0,iface=wire", "queues = 2\n", "set queues to 1", 78),
+                                        ("net_af_xdp0,iface=wire", "mtu = 9000\n", "mtu in [device] to 1500", 78)):
         server.config = context.write_config(port, server.address, device=device)
         nginx = Nginx(server)
         done = server.run(*nginx.words(), check=False, timeout=20)
-        expect_equal("the status", done.returncode, 69)
+        expect_equal("the status", done.returncode, status)
         text = nginx.log() + done.stderr
         expect(words in text, f"it said: {text}")

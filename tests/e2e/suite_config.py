@@ -21,9 +21,9 @@ LISTENS = ("import socket,sys\n"
            "except TimeoutError: print('listened')\n")
 
 
-def run_with(context, text, address="10.99.0.2", user=None):
+def run_with(context, text, address="10.99.0.2", user=None, ends=None):
     """(status, stdout, stderr) of a small server with this configuration. The text may hold {address}."""
-    server, _ = context.veth()
+    server, _ = ends or context.veth()
     path = context.new_file("bad.toml")
     path.write_text(text)
     path.chmod(0o644)

@@ -1,6 +1,7 @@
 #include "stack/port/dpdk/af_packet.hh"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -45,12 +46,18 @@ bool af_packet_check(const DeviceConfig& config, std::uint32_t& mtu, std::string
   const long fd = system_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
   if (fd < 0) {
     message =
-        "no permission to open interface " + interface_of(config.port) + " (" + strerror(errno) +
-        "); run as root, or: sudo setcap cap_net_raw+ep PROGRAM (a preload then needs a system directory)";
+        "no permission to open interface " + interface_of(config.port) + " (" + strerror(errno) + "); " +
+        with_capabilities({"net_raw"});
     return false;
   }
   system_call(SYS_close, fd);
   return true;
+}
+
+// The driver gives the interface the address and the flags that it has: without the privileges for it, nothing is lost.
+extern "C" int mtcp_dpdk_ioctl(int fd, unsigned long request, void* argument) {
+  if (request == SIOCSIFHWADDR || request == SIOCSIFFLAGS) return 0;
+  return static_cast<int>(system_call(SYS_ioctl, fd, static_cast<long>(request), reinterpret_cast<long>(argument)));
 }
 
 void af_packet_prepare(const PacketRing& ring, std::uint32_t tx_ring) {

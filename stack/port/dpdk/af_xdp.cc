@@ -34,6 +34,11 @@ std::uint32_t largest_mtu() {
   return mtu;
 }
 
+bool misconfigured(const DeviceConfig& config) {
+  if (config.misconfigured != nullptr) *config.misconfigured = true;
+  return false;
+}
+
 }  // namespace
 
 std::uint32_t af_xdp_ring(const DeviceConfig& config) {
@@ -59,14 +64,14 @@ bool af_xdp_check(const DeviceConfig& config, std::uint32_t& queues, std::uint32
     if (value_of(config.port, key).empty()) continue;
     message = std::string("leave ") + key + "= out of " + config.port +
               "; mtcp uses all queues of the interface, with its own XDP program";
-    return false;
+    return misconfigured(config);
   }
   if (!check_interface(config.port, mtu, message)) return false;
   const std::string interface = interface_of(config.port);
   if (!fits(mtu)) {
     message = "an MTU of " + std::to_string(mtu) + " is too large for AF_XDP; set mtu in [device] to " +
               std::to_string(largest_mtu()) + " or less";
-    return false;
+    return misconfigured(config);
   }
   // A frame on a queue without a socket goes to the kernel, which answers for a port that it does not know.
   const Channels has = channels_of(interface);
@@ -77,7 +82,7 @@ bool af_xdp_check(const DeviceConfig& config, std::uint32_t& queues, std::uint32
     message += has.combined == has.receive
                    ? "set queues to " + std::to_string(has.receive) + " or \"auto\""
                    : "run: sudo ethtool -L " + interface + " rx 1 tx 1, and set queues to 1 or \"auto\"";
-    return false;
+    return misconfigured(config);
   }
   if (queues > kMaxStacks) {
     message = interface + " has " + std::to_string(queues) + " queues; run: sudo ethtool -L " + interface +

@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "stack/port/check_device.hh"
 #include "stack/port/dpdk/af_packet.hh"
 #include "stack/port/dpdk/af_xdp.hh"
 #include "stack/port/dpdk/card_lock.hh"
@@ -103,9 +104,10 @@ bool DpdkDevice::check(std::string& message) {
     return false;
   }
   if (!check_rings(config_.rx_ring, config_.tx_ring, message)) return false;
-  if (kind_ == Kind::af_packet) return af_packet_check(config_, config_.mtu, message);
+  const std::uint32_t mtu = config_.mtu;
+  if (kind_ == Kind::af_packet) return af_packet_check(config_, config_.mtu, message) && check_mtu(mtu, message);
   if (kind_ == Kind::af_xdp) {
-    if (!af_xdp_check(config_, config_.queues, config_.mtu, message)) return false;
+    if (!af_xdp_check(config_, config_.queues, config_.mtu, message) || !check_mtu(mtu, message)) return false;
     virtual_ = is_virtual(interface_of(config_.port));
   }
   return true;
@@ -122,6 +124,17 @@ bool DpdkDevice::check_rings(std::uint32_t rx_ring, std::uint32_t tx_ring, std::
             std::to_string(rx_ring) + ") and tx_ring (" + std::to_string(tx_ring) + ") hold that many packets, and " +
             std::to_string(kToWorkWith) + " are needed to work with; set packets to " + std::to_string(need) +
             " or more, or to \"auto\"";
+  if (config_.misconfigured != nullptr) *config_.misconfigured = true;
+  return false;
+}
+
+// The default gives way to the interface's, in silence; what somebody has asked for does not.
+bool DpdkDevice::check_mtu(std::uint32_t wanted, std::string& message) {
+  if (config_.mtu >= wanted || wanted == DeviceConfig{}.mtu) return true;
+  const std::string interface = interface_of(config_.port), has = std::to_string(config_.mtu);
+  message = "mtu = " + std::to_string(wanted) + " is more than that of interface " + interface + " (" + has +
+            "); set mtu in [device] to " + has + " or less, or run: sudo ip link set " + interface + " mtu " +
+            std::to_string(wanted);
   if (config_.misconfigured != nullptr) *config_.misconfigured = true;
   return false;
 }
@@ -309,6 +322,10 @@ std::unique_ptr<Device> open_device(const DeviceConfig& config, std::string& mes
   auto device = std::make_unique<dpdk::DpdkDevice>(dpdk::kind_of(config.port), config);
   if (!device->open(message)) return nullptr;
   return device;
+}
+
+bool check_device(const DeviceConfig& config, std::string& message) {
+  return dpdk::DpdkDevice(dpdk::kind_of(config.port), config).check(message);
 }
 
 }  // namespace mtcp::stack

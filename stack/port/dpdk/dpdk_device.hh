@@ -37,6 +37,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   ~DpdkDevice() override;
 
   bool open(std::string& message);
+  bool check(std::string& message);
 
   // --- Device
   [[nodiscard]] std::uint32_t queues() const override { return config_.queues; }
@@ -66,8 +67,8 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }
 
  private:
-  bool check(std::string& message);
   bool check_rings(std::uint32_t rx_ring, std::uint32_t tx_ring, std::string& message);
+  bool check_mtu(std::uint32_t wanted, std::string& message);
   bool start_environment(std::string& message);
   bool create_pools(std::string& message);
   bool probe(std::string& message);

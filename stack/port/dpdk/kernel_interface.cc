@@ -1,5 +1,6 @@
 #include "stack/port/dpdk/kernel_interface.hh"
 
+#include <ctype.h>
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -52,6 +53,19 @@ std::string value_of(std::string_view port, std::string_view key) {
 }
 
 std::string interface_of(const std::string& port) { return value_of(port, "iface"); }
+
+std::string with_capabilities(std::initializer_list<const char*> names) {
+  std::string list, service;
+  for (const char* name : names) {
+    list += (list.empty() ? "+" : ",+") + std::string(name);
+    std::string upper = name;
+    std::ranges::transform(upper, upper.begin(), [](unsigned char c) { return static_cast<char>(toupper(c)); });
+    service += (service.empty() ? "CAP_" : " CAP_") + upper;
+  }
+  return "run as root, or: sudo setpriv --reuid=USER --regid=GROUP --init-groups --inh-caps=" + list +
+         " --ambient-caps=" + list + " mtcp-run ... (a systemd service: AmbientCapabilities=" + service +
+         "; setcap does not go with LD_PRELOAD)";
+}
 
 bool check_interface(const std::string& port, std::uint32_t& mtu, std::string& message) {
   const std::string name = interface_of(port);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -11,6 +12,9 @@ namespace mtcp::stack::dpdk {
 std::string value_of(std::string_view port, std::string_view key);
 // The interface that a device string names; empty if none.
 std::string interface_of(const std::string& port);
+
+// How a process gets them, for a message: file capabilities (setcap) make the dynamic linker ignore LD_PRELOAD.
+std::string with_capabilities(std::initializer_list<const char*> names);
 
 // Looks before DPDK does, because its own words ("ioctl failed") help nobody: false and `message` if the port
 // names no interface, or one that does not exist or is down. Lowers `mtu` to the interface's.

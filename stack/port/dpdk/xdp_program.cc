@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "stack/port/dpdk/kernel_interface.hh"
 #include "stack/port/dpdk/libc_calls.hh"
 #include "stack/port/dpdk/xdp_leftover.hh"
 #include "stack/port/dpdk/xsk.hh"
@@ -145,7 +146,8 @@ bool may_use_xdp(const std::string& interface, std::string& message) {
   if (socket && Descriptor(create_map(1))) return true;
   message =
       "no permission for AF_XDP on interface " + interface + " (" + strerror(errno) +
-      "); run as root, or with the capabilities net_raw, net_admin, bpf and ipc_lock, or use net_af_packet0";
+      "); " +
+      with_capabilities({"net_raw", "net_admin", "bpf", "ipc_lock"}) + "; or use net_af_packet0, which needs net_raw only";
   return false;
 }
 

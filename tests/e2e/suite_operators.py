@@ -1,0 +1,160 @@
+"""What a person meets: mtcp-run -n, mtcp-stat, messages and exit statuses, the README's first example."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from harness import children, command, expect, expect_equal, wait_until
+from nginx import Nginx
+from registry import test
+from suite_config import GOOD, LISTENS, expect_error, run_with
+from web import get
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RUN, STAT = ROOT / "scripts/mtcp-run", ROOT / "scripts/mtcp-stat"
+PYTHON = "/usr/bin/python3"
+EX_UNAVAILABLE, EX_CONFIG = 69, 78
+# Listens and waits until it is told to stop.
+WAITS = ("import select,socket,sys\n"
+         "s=socket.create_server((sys.argv[1],7001))\n"
+         "print('ready', flush=True)\n"
+         "select.select([s],[],[],60)\n")
+
+
+def dry_run(context, path, *words, **options):
+    """mtcp-run -n with this build: (status, stdout, stderr)."""
+    server, _ = options.pop("ends", None) or context.veth()
+    done = server.kernel_side().run(RUN, "-n", "-c", path, *words, env={"MTCP_SHIM": context.shim}, check=False, **options)
+    return done.returncode, done.stdout, done.stderr
+
+
+@test("run-n-says-all-that-is-wrong", shim_only=True)
+def all_wrong(context):
+    ends = context.veth()
+    path = context.new_file("bad.toml")
+    for text, status, lines in (
+            (GOOD, 0, []),
+            # Mistakes of every kind, at once.
+            ('[device]\nport = "net_af_packt0,iface=wire"\nqueues = 100\nmtuu = 3\n[interface]\naddress = ["10.99.0.2/24"]\n'
+             'gateway = ["10.98.0.1"]\n[tcp]\nrmem = 5\n', EX_CONFIG,
+             [(2, "net_af_packt0", "did you mean net_af_packet0?"), (3, "queues = 100", "64"), (4, "mtuu", "mtu"), (7, "10.98.0.1"), (9, "rmem")]),
+            (GOOD.replace('"net_af_packet0,iface=wire"', "net_af_packet0,iface=wire"), EX_CONFIG, [(2, 'port = "net_af_packet0,iface=wire"')]),
+            (GOOD.replace("[interface]", "packets = 16\n[interface]"), EX_CONFIG, [(3, "packets", "512")]),
+            (GOOD.replace("[interface]", "mtu = 9000\n[interface]"), EX_CONFIG, [(None, "9000", "1500", "ip link set wire mtu 9000")]),
+            (GOOD.replace("wire", "nosuch0"), EX_UNAVAILABLE, [(None, "nosuch0", "ip -br link")])):
+        path.write_text(text)
+        code, out, errors = dry_run(context, path, "/bin/true", ends=ends)
+        said = errors.splitlines()
+        expect_equal("the status and how many mistakes are said", (code, len(said)), (status, len(lines)))
+        for line, (number, *words) in zip(said, lines):
+            expect(f"{path}:{number}:" in line if number else str(path) in line, f"line {number} is not named: {line}")
+            expect(all(word in line for word in words), f"{words} are not in {line}")
+        expect("LD_PRELOAD" in out and str(path) in out, f"no summary: {out}")
+    # The program's own mistakes come on top of them.
+    code, _, errors = dry_run(context, path, "/nonexistent/program", ends=ends)
+    expect_equal("both are said", (code, "nosuch0" in errors, "no such program" in errors), (EX_UNAVAILABLE, True, True))
+
+
+@test("config-78-names-offender-and-limit", shim_only=True)
+def named(context):
+    ends = context.veth()
+    expect_error(run_with(context, GOOD.replace("[interface]", "queues = 100\n[interface]"), ends=ends), 3, "queues = 100", "64")
+    expect_error(run_with(context, GOOD.replace("net_af_packet0", "net_af_packt0"), ends=ends), 2, "net_af_packt0", "net_af_packet0")
+    expect_error(run_with(context, GOOD.replace('"net_af_packet0,iface=wire"', "net_af_packet0,iface=wire"), ends=ends), 2, "quotes")
+    expect_error(run_with(context, GOOD.replace("net_af_packet0,iface=wire", "wire"), ends=ends), 2, "net_af_packet0,iface=wire")
+    code, out, text, _ = run_with(context, GOOD.replace("[interface]", "mtu = 9000\n[interface]"), ends=ends)
+    expect_equal("the status", (code, out), (EX_CONFIG, ""))
+    expect("9000" in text and "1500" in text and "ip link set wire mtu 9000" in text, f"it said: {text}")
+
+
+@test("af_packet-takes-net_raw-only", shim_only=True)
+def net_raw(context):
+    """What the message without permission says is enough, and without it it is said."""
+    for name in ("libmtcp_shim.so", "libmtcp_engine.so"):  # where that user can read them
+        (context.directory / name).write_bytes((context.shim.parent / name).read_bytes())
+    server, _ = context.veth()
+    env = {"LD_PRELOAD": context.directory / "libmtcp_shim.so", "MTCP_CONF": server.config}
+    server.config.chmod(0o644)
+    user = ["setpriv", "--reuid=www-data", "--regid=www-data", "--clear-groups"]
+    plain = server.kernel_side()
+    words = ["env", *(f"{key}={value}" for key, value in env.items()), PYTHON, "-c", LISTENS, server.address]
+    done = plain.run(*user, *words, check=False)
+    advice = re.search(r"--inh-caps=(\S+) --ambient-caps=(\S+) mtcp-run", done.stderr)
+    expect(done.returncode == EX_UNAVAILABLE and advice, f"no advice: {done.returncode} {done.stderr}")
+    done = plain.run(*user, f"--inh-caps={advice[1]}", f"--ambient-caps={advice[2]}", *words, check=False)
+    expect_equal("as advised", (done.returncode, done.stdout, done.stderr), (0, "listened\n", ""))
+
+
+@test("rule-names-a-link-or-a-script", shim_only=True)
+def names(context):
+    rule = '[[rule]]\nmatch = {{ program = "{}" }}\nto = "kernel"\n'
+    link, script = context.directory / "my-server", context.directory / "my-script"
+    link.symlink_to(PYTHON)
+    script.write_text(f"#!{PYTHON}\n{WAITS}")
+    script.chmod(0o755)
+    for name, words in (("my-server", [link, "-c", WAITS]), ("my-script", [script]), ("my-script", [PYTHON, script])):
+        # With the rule it is the kernel's, which has no such address.
+        server, _ = context.veth(more=rule.format(name), prefix=f"{len(context.namespaces)}a")
+        done = server.run(*words, server.address, check=False)
+        expect(done.returncode == 1 and "Cannot assign" in done.stderr, f"{words}: not by the rule: {done.stderr}")
+        server, _ = context.veth(more=rule.format("python3x"), prefix=f"{len(context.namespaces)}b")
+        program = server.start(*words, server.address)
+        program.says("ready")
+        shown = wait_until(lambda: re.search(r"program=(\S+)", command(sys.executable, STAT, program.pid, check=False).stdout), what="a stack")
+        expect_equal("mtcp-stat's name", shown[1], name)
+        program.kill()
+
+
+@test("stat-lists-processes-listeners-and-says-who-has-a-stack", shim_only=True)
+def stat_list(context):
+    server, client = context.veth()
+    nginx = Nginx(server, workers=2).start()
+    get(client, f"{nginx.url}/hello")
+    workers = sorted(nginx.workers())
+    stacks = wait_until(lambda: (text := command(sys.executable, STAT).stdout) and
+                        all(re.search(rf"^ *{pid}  nginx +net_af_packet0", text, re.M) for pid in workers) and text, what="a line for each worker")
+    master = next(line for line in stacks.splitlines() if line.split()[:1] == [str(nginx.pid())])
+    expect(all(str(pid) in master for pid in workers), f"the master's line does not name its workers: {master}")
+    done = command(sys.executable, STAT, nginx.pid(), check=False)
+    expect(done.returncode == 1 and all(str(pid) in done.stderr for pid in workers), f"of the master it says: {done.stderr}")
+    text = command(sys.executable, STAT, "-n", workers[0]).stdout
+    expect(re.search(rf"^LISTEN +(\S+):{nginx.port}\b", text, re.M), f"no listener: {text}")
+    expect("cwnd bytes" in text, f"no unit: {text}")
+    nobody = command("setpriv", "--reuid=nobody", "--clear-groups", PYTHON, STAT, workers[0], check=False)
+    expect(nobody.returncode == 1 and "run as root" in nobody.stderr, f"to another user it says: {nobody.stderr}")
+    done = command(sys.executable, STAT, os.getpid(), check=False)
+    expect(done.returncode == 1 and "does not run on mtcp" in done.stderr, f"of any other it says: {done.stderr}")
+    version = command(sys.executable, STAT, "--version", check=False)
+    expect(re.match(r"\d+\.\d+\.\d+ \(.*DPDK", version.stdout) or not (ROOT / "build/preload/mtcp-check").exists(), f"the version: {version.stdout}")
+    nginx.stop()
+
+
+@test("stat-in-another-pid-namespace", shim_only=True)
+def stat_pid_namespace(context):
+    server, _ = context.veth()
+    outer = server.start("unshare", "--pid", "--fork", "--mount-proc", PYTHON, "-c", WAITS, server.address)
+    outer.says("ready")
+    pid = wait_until(lambda: children(outer.pid), what="the child")[0]
+    done = wait_until(lambda: (done := command(sys.executable, STAT, pid, check=False)).returncode == 0 and done, what="an answer")
+    expect("pid=1 " in done.stdout and "LISTEN" in done.stdout, f"it said: {done.stdout}")
+    expect(re.search(rf"^ *{pid}  ", command(sys.executable, STAT).stdout, re.M), "it is not in the list")
+    outer.kill()
+    command("kill", "-9", pid, check=False)
+
+
+@test("readme-first-run", shim_only=True)
+def first_run(context):
+    """The lines as they are, in a network of their own."""
+    text = (ROOT / "README.md").read_text()
+    lines = re.search(r"<!-- first run.*?-->\n```\n(.*?)```", text, re.S)[1]
+    for old, new in (("sudo ", ""), ("mtcp-run ", f"{RUN} "), ("mtcp-stat", str(STAT)), ("/etc/mtcp/samples", str(ROOT / "conf"))):
+        expect(old in lines, f"no {old} in the example")
+        lines = lines.replace(old, new)
+    before = 'set -e\nmkdir -p /run/netns\nmount -t tmpfs tmpfs /run/netns\nip link set lo up\nexec 2>&1\n'
+    script = f"{before}{lines}\nkill $!\nwait || true\nip netns del peer\n"
+    done = command("unshare", "--net", "--mount", "--propagation", "private", "bash", "-c", script, check=False,
+                   env={"MTCP_SHIM": str(context.shim)})
+    expect(done.returncode == 0, f"status {done.returncode}: {done.stdout}")
+    expect("Directory listing" in done.stdout and '"GET / HTTP/1.1" 200' in done.stdout, f"no answer: {done.stdout}")
+    expect(re.search(r"^ *\d+  http\.server +net_af_packet0", done.stdout, re.M), f"it is not on the stack: {done.stdout}")
