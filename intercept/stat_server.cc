@@ -61,6 +61,18 @@ void append_memory(std::string& out, const stack::MemoryInfo& m) {
   out += "\n";
 }
 
+// `kernel`: the kernel serves it, too, on its own addresses.
+void append_listeners(std::string& out, const Process& process) {
+  for (int fd = 0; fd < process.files.end(); ++fd) {
+    const Socket* s = process.files.socket(fd);
+    if (s == nullptr || s->fd != fd || s->listener == nullptr) continue;
+    append(out, "listener");
+    append_endpoint(out, s->listener->local.address, s->listener->local.port);
+    append(out, " fd=%d queued=%u backlog=%u half_open=%u kernel=%d\n", fd, s->listener->accept_count, s->listener->backlog,
+           s->listener->syn_count, s->kernel_listens ? 1 : 0);
+  }
+}
+
 std::string report(Process& process) {
   std::string out = "mtcp-stat 1\n";
   const Program& program = process.router.program();
@@ -94,6 +106,7 @@ std::string report(Process& process) {
           static_cast<std::vector<stack::ConnectionInfo>*>(context)->push_back(info);
         },
         &connections);
+    append_listeners(out, process);
     for (std::size_t i = 0; i < static_cast<std::size_t>(stack::Counter::count_); ++i) {
       const auto c = static_cast<stack::Counter>(i);
       const auto& info = stack::Stats::info(c);
