@@ -59,7 +59,7 @@ void map_table() {
   __atomic_store_n(&process.fds.size, static_cast<int>(wanted), __ATOMIC_RELEASE);
 }
 
-// The engine lies beside the shim. The directory is the one of the time when the shim was loaded, so that a
+// The engine lies beside the shim, or below it in mtcp/ where it is installed. The directory is the one of the time when the shim was loaded, so that a
 // relative LD_PRELOAD survives chdir().
 bool engine_path(char (&path)[PATH_MAX]) {
   Dl_info info{};
@@ -68,8 +68,12 @@ bool engine_path(char (&path)[PATH_MAX]) {
   if (dladdr1(&process, &info, reinterpret_cast<void**>(&self), RTLD_DL_LINKMAP) == 0 || self == nullptr)
     return false;
   if (dlinfo(self, RTLD_DI_ORIGIN, directory) != 0) return false;
-  const int n = snprintf(path, sizeof path, "%s/%s", directory, intercept::kEngineFileName);
-  return n > 0 && n < static_cast<int>(sizeof path);
+  for (const char* below : {"", "mtcp/"}) {
+    const int n = snprintf(path, sizeof path, "%s/%s%s", directory, below, intercept::kEngineFileName);
+    if (n <= 0 || n >= static_cast<int>(sizeof path)) return false;
+    if (raw_syscall(SYS_faccessat, AT_FDCWD, reinterpret_cast<long>(path), F_OK) == 0) return true;
+  }
+  return true;  // dlopen says that it is not there
 }
 
 void report(const EngineFailure& failure) {

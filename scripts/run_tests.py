@@ -15,7 +15,7 @@ from arguments import number
 from surroundings import set_surroundings
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILD, SANITIZED, THREADS, FUZZ = ROOT / "build", ROOT / "build-san", ROOT / "build-tsan", ROOT / "build-fuzz"
+BUILD, SANITIZED, THREADS, FUZZ, PACKAGE = (ROOT / name for name in ("build", "build-san", "build-tsan", "build-fuzz", "build-package"))
 # The test programs that must be there: one that is gone from the build is a failure, not one less to run.
 REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "packet", "port af_packet", "port af_xdp", "port card_lock",
                  "port claims", "port device", "port memif", "port merge", "port offload", "port packet_sender", "port pool",
@@ -223,6 +223,9 @@ class Suite:
             return Count(0, 1)
         return self.script("tests/e2e/run", BUILD, *self.fast, timeout=1500)
 
+    def package(self):
+        return self.report("package", [ROOT / "tests/scripts/check_package.py", ROOT, PACKAGE], 1200, must_count=True)
+
     def san(self):
         self.build(SANITIZED, ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Ddpdk=false", "-Doptimization=1",
                                "-Dcpp_rtti=true"])
@@ -261,6 +264,7 @@ PARTS = {
     "sim": (Suite.sim, "two stacks over a lossy wire on a virtual clock"),
     "parity": (Suite.parity, "socket semantics: on the kernel, then under the shim"),
     "e2e": (Suite.e2e, "nginx, wrk and curl in network namespaces"),
+    "package": (Suite.package, "the Debian package, an optimised build of its own: installed, used and removed"),
     "san": (Suite.san, "unit and simulation tests under the address and undefined-behaviour sanitizers"),
     "tsan": (Suite.tsan, "many threads in one process, under the thread sanitizer"),
     "fuzz": (Suite.fuzz, "the packet input path under libFuzzer, briefly"),

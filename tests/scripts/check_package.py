@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""The Debian package, installed: into a copy of this system (an overlay of its root, in namespaces of its own), used there by
+its bare names, and purged: nothing is left. And `ninja uninstall` leaves nothing either.
+
+usage: check_package.py ROOT BUILD [PACKAGE]      the source tree; a build directory to make or use. Root only, else 77: skipped."""
+import ctypes
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "scripts"))
+sys.dont_write_bytecode = True
+from surroundings import set_surroundings  # noqa: E402
+
+CLONE_NEWNS, CLONE_NEWNET, MS_PRIVATE, MS_REC = 0x20000, 0x40000000, 1 << 18, 1 << 14
+# Talks to itself over an address that only the stack has, and asks mtcp-stat about itself.
+PROGRAM = r"""
+import os, socket, subprocess, threading
+s = socket.create_server(("10.9.2.1", 7000))
+threading.Thread(target=lambda: s.accept()[0].sendall(b"hello"), daemon=True).start()
+print(socket.create_connection(("10.9.2.1", 7000)).recv(5).decode(), flush=True)
+env = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "MTCP_CONF")}
+print(subprocess.run(["mtcp-stat", str(os.getpid())], env=env, stdout=subprocess.PIPE, text=True).stdout)
+"""
+results = []
+
+
+def check(what, right, detail=""):
+    results.append(bool(right))
+    if not right:
+        print(f"not ok: {what}: {str(detail)[-1500:]}", flush=True)
+
+
+def run(*words, env=None, ok=True):
+    done = subprocess.run([str(w) for w in words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=300, check=False, env={**os.environ, **(env or {})})
+    if ok:
+        check(" ".join(map(str, words))[:200], done.returncode == 0, f"status {done.returncode}: {done.stdout} {done.stderr}")
+    return done
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
+
+
+def copy_of_system(folder):
+    """Everything as here, and what is changed lies in `folder`/upper. Leaves this process in it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 or libc.mount(b"none", b"/", None, MS_PRIVATE | MS_REC, None) != 0:
+        print("no namespace of its own is allowed here: skipped")
+        sys.exit(77)
+    run("mount", "-t", "tmpfs", "tmpfs", folder)
+    for name in ("upper", "work", "merged"):
+        (folder / name).mkdir()
+    options = f"lowerdir=/,upperdir={folder}/upper,workdir={folder}/work"
+    if run("mount", "-t", "overlay", "overlay", "-o", options, folder / "merged", ok=False).returncode != 0:
+        print("no overlay can be mounted here: skipped")
+        sys.exit(77)
+    for name in ("proc", "dev", "tmp"):
+        run("mount", "--rbind", f"/{name}", folder / "merged" / name)
+    run("ip", "link", "set", "lo", "up")
+
+
+def use():
+    """Inside, as typed by its user."""
+    samples = pathlib.Path("/etc/mtcp/samples")
+    check("no configuration is active", not pathlib.Path("/etc/mtcp/mtcp.toml").exists())
+    env = {"LD_PRELOAD": "libmtcp_shim.so", "MTCP_CONF": str(samples / "loopback.toml")}
+    done = run("/usr/bin/python3", "-c", PROGRAM, env=env)
+    check("the bare name", "hello" in done.stdout and "segments_sent" in done.stdout and not done.stderr, done.stdout + done.stderr)
+    done = run("mtcp-run", "-c", samples / "loopback.toml", "/usr/bin/python3", "-c", PROGRAM)
+    check("mtcp-run", "hello" in done.stdout and "segments_sent" in done.stdout, done.stdout + done.stderr)
+    for sample in sorted(samples.glob("*.toml")):
+        done = run("mtcp-run", "-n", "-c", sample, "/bin/true", ok=False)
+        check(f"the sample {sample.name}", done.returncode in (0, 69) or sample.name == "mtcp.toml", done.stderr)
+    for words in (("mtcp-run", "-V"), ("mtcp-stat", "--version")):
+        check(words, "DPDK" in run(*words).stdout)
+    for page in ("man1/mtcp-run.1", "man1/mtcp-stat.1", "man5/mtcp.toml.5"):
+        text = run("zcat", f"/usr/share/man/{page}.gz").stdout
+        check(page, text.startswith(".") and len(text) > 1000, text)
+    done = run("bash", "-c", ". /usr/share/bash-completion/completions/mtcp-run; COMP_WORDS=(mtcp-run -); COMP_CWORD=1; _mtcp_run; echo ${COMPREPLY[*]}")
+    check("completion", "-c" in done.stdout.split(), done.stdout)
+    check("only root's files", all(p.stat().st_uid == 0 for p in samples.rglob("*")))
+
+
+def main():
+    set_surroundings()
+    root, build = (pathlib.Path(word).resolve() for word in sys.argv[1:3])
+    if os.geteuid() != 0:
+        print("needs root: skipped")
+        sys.exit(77)
+    with tempfile.TemporaryDirectory() as temporary:
+        temporary = pathlib.Path(temporary)
+        # What meson installs it takes away again.
+        package = sys.argv[3] if len(sys.argv) > 3 else run(root / "scripts/package", "-b", build, "-o", temporary).stdout.split()[-1]
+        there = temporary / "destination"
+        run("meson", "install", "-C", build, "--no-rebuild", env={"DESTDIR": str(there)})
+        check("it installs", len(files(there)) > 15, files(there))
+        run("ninja", "-C", build, "uninstall")
+        check("uninstall leaves nothing", not there.exists() or not list(there.rglob("*")), list(there.rglob("*")) if there.exists() else "")
+
+        world = temporary / "world"
+        world.mkdir()
+        child = os.fork()
+        if child == 0:
+            copy_of_system(world)
+            before = files(world / "upper")
+            inside = world / "merged"
+            run("cp", package, inside / "root/mtcp.deb")
+            run("chroot", inside, "dpkg", "-i", "/root/mtcp.deb")
+            inner = os.fork()
+            if inner == 0:
+                results.clear()
+                os.chroot(inside)
+                os.chdir("/")
+                use()
+                print(f"{sum(results)} right in the installed system", flush=True)
+                os._exit(not all(results))
+            check("used", os.waitpid(inner, 0)[1] == 0)
+            run("chroot", inside, "dpkg", "--purge", "mtcp")
+            (inside / "root/mtcp.deb").unlink()
+            own = ("var/lib/dpkg", "var/log", "var/cache", "etc/ld.so.cache", "usr/lib/python3", "root/")
+            left = [f for f in files(world / "upper") if f not in before and not f.startswith(own)]
+            left += [str(p) for p in (inside / "etc/mtcp", inside / "usr/share/doc/mtcp") if p.exists()]
+            check("purge leaves nothing", not left, left)
+            os._exit(not all(results))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 77:
+            return 77
+        check("installed, used and purged", status == 0, f"status {status}")
+    print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
+    return not all(results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
