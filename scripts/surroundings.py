@@ -21,7 +21,7 @@ def set_surroundings():
     os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     os.environ.setdefault("HOME", "/nonexistent")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 1024 if most == resource.RLIM_INFINITY else min(1024, most)
+    wanted = 8192 if most == resource.RLIM_INFINITY else min(8192, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
