@@ -8,6 +8,7 @@
 #include "intercept/device_config.hh"
 #include "intercept/engine.hh"
 #include "intercept/worker_number.hh"
+#include "stack/port/check_device.hh"
 
 namespace mtcp::intercept {
 namespace {
