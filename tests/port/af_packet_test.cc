@@ -72,12 +72,18 @@ TEST_CASE("an interface that cannot be used says what to do") {
     {
       Process user([&](Process&) {
         EXPECT(setuid(65534) == 0);
-        EXPECT(refusal(c).find("cap_net_raw") != std::string::npos);
+        EXPECT(refusal(c).find("--ambient-caps=+net_raw ") != std::string::npos);
       });
       EXPECT(user.join() == 0);
     }
+    bool misconfigured = false;
+    c.misconfigured = &misconfigured;
+    c.mtu = 1401;
+    EXPECT(refusal(c).find("mtu in [device] to 1400 or less") != std::string::npos && misconfigured);
+    misconfigured = false;
+    c.mtu = 1500;
     run("ip link set ours down");
-    EXPECT(refusal(c).find("sudo ip link set ours up") != std::string::npos);
+    EXPECT(refusal(c).find("sudo ip link set ours up") != std::string::npos && !misconfigured);
     run("ip link set ours up");
     const auto device = open_or_die(c);
     EXPECT(device->claim(0, 0)->mtu() == 1400);  // the smaller of the two
