@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def parse_arguments():
-    rows = {row.key: row for row in all_rows()}
+    rows = {row.key: row for row in all_rows() if not row.on_bad_wire}
     parser = argparse.ArgumentParser(prog="perf/profile", description=__doc__)
     parser.add_argument("--row", choices=rows, default="64b-close", help="default: %(default)s")
     parser.add_argument("--side", choices=SIDES, default="memif", help="default: %(default)s")

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "stack/tcp/private.hh"
 
@@ -86,6 +87,17 @@ void Tcp::account_out_of_order(Connection& c, std::int64_t bytes) {
   c.rx.out_of_order_memory = static_cast<std::uint32_t>(c.rx.out_of_order_memory + bytes);
   memory.change_out_of_order(bytes);
   if (bytes > 0) priv->out_of_order.note(c, c.rx.out_of_order_memory);
+}
+
+Packet* Tcp::shrink(Packet* p) {
+  Packet* little = nullptr;
+  if (p->len > kLittlePacket || little_packets.alloc(&little, 1) == 0) return p;
+  little->data = little->buf;
+  std::memcpy(little->data, p->data, p->len);
+  little->len = p->len;
+  little->seq = p->seq;
+  cache.free(p);
+  return little;
 }
 
 void Tcp::reclaim(Time now) {

@@ -13,6 +13,9 @@
 
 namespace mtcp::stack {
 
+// Bytes of those packets that under pressure hold a few bytes of received data (Tcp::shrink).
+inline constexpr std::size_t kLittlePacket = 256;
+
 class MemoryBudget {
  public:
   enum class Level : std::uint8_t {

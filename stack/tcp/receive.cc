@@ -70,6 +70,7 @@ void Tcp::enqueue_in_order(Connection& c, Packet*& p) {
     last->len += n;
     return;
   }
+  if (memory.level() != MemoryBudget::Level::low) [[unlikely]] p = shrink(p);
   rx.queue.push_back(p);
   rx.memory += p->capacity;
   p = nullptr;

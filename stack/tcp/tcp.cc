@@ -51,6 +51,7 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       sums_payload(p != nullptr && !p->tx_checksum_offload()),
       cache(pool),
       memory(o.tcp.mem, cache),
+      little_packets(pool.capacity() / 2, kLittlePacket),
       tx(kTxBound, st),
       network(o, p, cache, tx, st),
       wheel(now),

@@ -8,6 +8,7 @@
 
 #include "stack/base/slab.hh"
 #include "stack/ip/network.hh"
+#include "stack/packet/heap_pool.hh"
 #include "stack/packet/tx_queue.hh"
 #include "stack/tcp/flow_table.hh"
 #include "stack/tcp/memory.hh"
@@ -66,6 +67,8 @@ class Tcp {
   void update_memory(Time now);  // for each burst; for each write MemoryBudget::update() alone
   void reclaim(Time now);        // those who hold most give back; may end any connection
   void reclaim_from_living(Time now);
+  // The same bytes in a little packet of our own, so that they do not hold a whole one of the pool's; or `p` as it is.
+  Packet* shrink(Packet* p);
   // What a connection's data out of order takes of packet buffers has changed.
   void account_out_of_order(Connection& c, std::int64_t bytes);
 
@@ -269,6 +272,7 @@ class Tcp {
   const bool sums_payload;  // checksums are filled in here, and begun where the payload is copied
   PacketCache cache;
   MemoryBudget memory;
+  HeapPool little_packets;  // shrink()
   TxQueue tx;
   Network network;
   TimerWheel wheel;

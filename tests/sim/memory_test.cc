@@ -165,6 +165,27 @@ TEST_CASE("When the attackers are gone there is no limit any more") {
   CHECK(server.worker->memory().used == 0);
 }
 
+TEST_CASE("Under pressure a few bytes that nobody reads do not hold a whole packet") {
+  Sim sim;
+  INFO(sim.label());
+  Host& server = sim.add_host([](Options& o) { o.tcp.mem = {100'000, 150'000, 4'000'000}; });
+  server.listen(80);
+  server.on_accept = [](Socket& s) { s.reading = false; };
+  Crowd crowd(sim, server);
+  crowd.open(300);
+  for (std::size_t i = 0; i < crowd.size(); ++i) crowd.send(i, 0, "one byte");
+  sim.run_for(milliseconds(5));
+  CHECK(server.worker->memory().level == std::string("pressure"));
+  CHECK(server.worker->memory().used < 160'000);
+  std::size_t there = 0;
+  for (const Socket* s : server.accepted) there += server.worker->readable_bytes(*s->connection);
+  CHECK(there == 300 * 8);
+  for (Socket* s : server.accepted) s->abort();
+  sim.run_for(milliseconds(5));
+  CHECK(server.worker->memory().used == 0);
+  CHECK(server.leaked_packets() == 0);
+}
+
 TEST_CASE("mem: the levels are as they are set, in bytes, and no higher than the packets allow") {
   Sim sim;
   INFO(sim.label());
