@@ -66,7 +66,9 @@ void Arp::wait(Packet* p, Neighbour& n) {
     --waiting_;
     link_.drop(oldest, Counter::neighbour_queue_full);
   }
-  if (waiting_ == kMaxWaitingInAll) return link_.drop(p, Counter::neighbour_queue_full);
+  // Of a small pool no more than a part: others go on sending.
+  const std::size_t most = std::min(kMaxWaitingInAll, link_.cache.pool().capacity() / 8);
+  if (waiting_ >= most) return link_.drop(p, Counter::neighbour_queue_full);
   if ((p->flags & kKeep) != 0) {
     // Its link is in use (the sender's retransmission queue), and it may change before the answer comes.
     p = link_.copy(*p);

@@ -93,6 +93,13 @@ TEST_CASE("A neighbour that does not answer three requests a second apart has fa
   CHECK(b.flush().size() == 1);
 }
 
+TEST_CASE("Of few packets no more than an eighth wait for neighbours, however many there are") {
+  Bench b({.packets = 512});
+  for (std::uint32_t i = 3; i < 243; ++i) b.send((kUs & ~0xffU) + i);
+  (void)b.flush();
+  CHECK(b.count(Counter::neighbour_queue_full) == 240 - 64);
+}
+
 TEST_CASE("No more packets wait for one neighbour than the limit; the oldest goes first") {
   Bench b;
   for (int i = 0; i < 250; ++i) {
