@@ -64,7 +64,7 @@ void Worker::commit(Connection& c, std::size_t bytes, bool more, Time now) {
 }
 Result<std::size_t> Worker::receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags,
                                     Time now) {
-  return tcp_->receive(c, data, flags, now);
+  return tcp_->receiver.receive(c, data, flags, now);
 }
 void Worker::shutdown(Connection& c, bool read, bool write, Time now) { tcp_->shutdown(c, read, write, now); }
 void Worker::close(Connection& c, Time now) {

@@ -173,6 +173,23 @@ class PacketList {
     at->next = p;
     if (tail_ == at) tail_ = p;
   }
+  // Moves all of `other` to the end of this list.
+  void splice_back(PacketList& other) {
+    if (other.empty()) return;
+    (head_ == nullptr ? head_ : tail_->next) = other.head_;
+    tail_ = other.tail_;
+    other.head_ = other.tail_ = nullptr;
+  }
+  // What is behind `at` (which is in the list) becomes a list of its own.
+  [[nodiscard]] PacketList cut_after(Packet* at) {
+    PacketList rest;
+    if (at->next == nullptr) return rest;
+    rest.head_ = at->next;
+    rest.tail_ = tail_;
+    at->next = nullptr;
+    tail_ = at;
+    return rest;
+  }
   // Removes the packet after `at`, or the first when `at` is null; there is one.
   Packet* remove_after(Packet* at) {
     if (at == nullptr) return pop_front();

@@ -165,7 +165,7 @@ void Tcp::adopt_data(const HandoverHead& head, Packet*& p, Time now) {
   p->pull(known);
   p->seq += known;
   if (const std::uint32_t n = p->len; n != 0) {
-    enqueue_in_order(c, p);
+    receiver.enqueue_in_order(c, p);
     h.rcv_nxt += n;
     c.bytes_received += n;
     raise(c, SocketBase::kReadEdge);
@@ -179,14 +179,14 @@ void Tcp::complete_adoption(Connection& c, Time now) {
   const auto at = std::find_if(priv->adopting.begin(), priv->adopting.end(), is_it);
   const Private::Adopting a = *at;
   priv->adopting.erase(at);
-  drain_out_of_order(c);
+  receiver.drain_out_of_order(c);
   request_ack(c);
   if (c.hot.fin_received) return;
   if (a.fin) {
     c.rx.fin_pending = true;
     c.rx.fin_seq = a.end;
   }
-  if (c.rx.fin_pending && at_or_after(c.hot.rcv_nxt, c.rx.fin_seq)) (void)accept_fin(c, now);
+  if (c.rx.fin_pending && at_or_after(c.hot.rcv_nxt, c.rx.fin_seq)) (void)receiver.accept_fin(c, now);
 }
 
 // The application has closed it, or the peer has reset it.

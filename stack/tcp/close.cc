@@ -18,7 +18,7 @@ bool Tcp::detach(Connection& c, Time now) {
     return false;
   }
   // Nobody will read what is missing a piece; what is still to be acknowledged pays early when packets are scarce.
-  if (!c.rx.out_of_order.empty()) free_out_of_order(c);
+  if (!c.rx.out_of_order.empty()) receiver.free_out_of_order(c);
   c.memory_hook.unlink();
   if (c.tx.memory != 0) priv->closed.note(c, c.tx.memory);
   if (priv->orphans <= priv->max_orphans) return true;

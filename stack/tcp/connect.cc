@@ -38,7 +38,7 @@ void Tcp::apply_terms(Connection& c, const SynTerms& terms, std::uint32_t peer_w
   c.tx.max_window = h.snd_wnd;
   h.snd_wl1 = c.irs;
   h.snd_wl2 = c.iss;
-  h.rcv_adv = c.irs + 1 + initial_window(c.options);  // what our SYN said
+  h.rcv_adv = c.irs + 1 + receiver.initial_window(c.options);  // what our SYN said
   h.last_ack_sent = h.rcv_nxt;
   h.state = State::established;
   init_transfer(c, now);
@@ -131,7 +131,7 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
   c.iss = isn;
   c.ts_offset = choose_ts_offset(key);
   auto& h = c.hot;
-  h.rcv_wscale = choose_window_scale(o);
+  h.rcv_wscale = receiver.choose_window_scale(o);
   h.snd_una = c.iss;
   h.snd_nxt = c.iss + 1;
   h.state = State::syn_sent;

@@ -1,6 +1,6 @@
 // One connection: RFC 9293's transmission control block. What every segment touches is in one cache line
-// (Hot), the rest is grouped by direction. Plain data: the functions that work on it are in input, receive,
-// ack, output, retransmit, close, ... beside this file, as members of Tcp (tcp.hh).
+// (Hot), the rest is grouped by direction. Plain data: the functions that work on it are in sender/, receiver/,
+// and in input, close, ... beside this file.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include "stack/ip/network.hh"
 #include "stack/packet/packet.hh"
 #include "stack/socket_base.hh"
+#include "stack/tcp/receiver/islands.hh"
 #include "stack/tcp/receiver/sack.hh"
 #include "stack/tcp/state.hh"
 #include "stack/timer/wheel.hh"
@@ -97,7 +98,7 @@ struct Connection : SocketBase {
 
   struct Rx {
     PacketList queue;                  // in order, not read yet; data/len of each is what is left
-    PacketList out_of_order;           // sorted by seq, no overlap
+    IslandSet out_of_order;            // islands.hh
     std::uint32_t queued = 0;          // bytes in queue
     std::uint32_t ooo_bytes = 0;       // bytes in out_of_order
     std::uint32_t memory = 0;          // buffer bytes that both hold (truesize), what the limit is about
@@ -116,6 +117,8 @@ struct Connection : SocketBase {
     bool fin_pending = false;          // it came before what precedes it
     std::uint8_t quickack_left = 0;    // ACKs that are not to be delayed
     std::uint8_t pushed = 0;           // short segments since the last ACK, two at most
+    std::uint8_t duplicate_acks = 0;   // sent, of those that acknowledge ...
+    Seq duplicate_acks_at;             // ... this
     SackState sack;                    // what our ACKs say beside RCV.NXT
   } rx;
 

@@ -95,8 +95,8 @@ bool Tcp::on_cookie_ack(Listener& l, Segment& s, std::uint32_t hash, Time now) {
   e.listener = &l;
   e.ts_offset = choose_ts_offset(s.key);
   e.ts_recent = s.options.ts_val;
-  e.window = initial_window(l.options);
-  e.rcv_wscale = choose_window_scale(l.options);
+  e.window = receiver.initial_window(l.options);
+  e.rcv_wscale = receiver.choose_window_scale(l.options);
   e.terms.peer_mss = kMss[mss];
   if (options.tcp.timestamps && s.options.has_timestamps) {
     e.terms.timestamps = true;

@@ -7,7 +7,7 @@ namespace mtcp::stack {
 void Tcp::free_packets(Connection& c) {
   sender.free_queue(c);
   while (Packet* p = c.rx.queue.pop_front()) cache.free(p);
-  if (!c.rx.out_of_order.empty()) free_out_of_order(c);
+  receiver.free_out_of_order(c);
 }
 
 void Tcp::leave_table(Connection& c) {
@@ -47,7 +47,7 @@ void Tcp::finish(Connection& c, Errc error) {
   c.hot.state = State::closed;
   if (c.detached) return destroy(c);
   sender.free_queue(c);
-  if (!c.rx.out_of_order.empty()) free_out_of_order(c);
+  receiver.free_out_of_order(c);
   if (error != Errc::ok) c.error = error;
   std::uint8_t edges = SocketBase::kReadEdge | SocketBase::kWriteEdge | SocketBase::kCloseEdge;
   if (error != Errc::ok) edges |= SocketBase::kErrorEdge;

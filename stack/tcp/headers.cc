@@ -39,7 +39,7 @@ void Tcp::write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Ti
   std::byte* at = p.push(header_length(c) + (sacks != 0 ? sack_option_length(sacks) : 0));
   p.tos = c.options.tos;
   p.ttl = c.options.ttl;
-  const std::uint32_t window = receive_window(c);
+  const std::uint32_t window = receiver.receive_window(c);
   h.rcv_adv = later(h.rcv_adv, h.rcv_nxt + window);
   h.last_ack_sent = h.rcv_nxt;
   h.ack_now = false;
@@ -102,7 +102,7 @@ void Tcp::send_syn(Connection& c, Time now) {
   hd.seq = c.iss;
   hd.flags = answer ? kSyn | kAck : kSyn;
   if (answer) hd.ack = h.rcv_nxt;
-  hd.window = initial_window(c.options);
+  hd.window = receiver.initial_window(c.options);
   // In a SYN the flags say what we offer; in the answer to one, what was agreed (RFC 7323 sections 2.2
   // and 3.2).
   hd.timestamps = answer ? h.timestamps : options.tcp.timestamps;
@@ -110,7 +110,7 @@ void Tcp::send_syn(Connection& c, Time now) {
   hd.ts_ecr = answer ? h.ts_recent : 0;
   hd.mss = local_mss(*c.path, c.key, c.options);
   hd.sack_permitted = answer ? h.sack_ok : options.tcp.sack;
-  if (answer ? h.wscale : options.tcp.window_scaling) hd.window_scale = choose_window_scale(c.options);
+  if (answer ? h.wscale : options.tcp.window_scaling) hd.window_scale = receiver.choose_window_scale(c.options);
   c.tx.last_sent = now;
   send_bare(hd, *c.path, TxPriority::control, now);
 }

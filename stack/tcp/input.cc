@@ -30,7 +30,7 @@ bool is_acceptable(const Connection::Hot& h, const Segment& s) {
 void Tcp::answer_unacceptable(Connection& c, const Segment& s, Time now) {
   if (s.has(kRst)) return;
   if (s.seq_len() != 0 && before(s.seq, c.hot.rcv_nxt))
-    note_duplicate(c, s.seq, earlier(s.seq + s.seq_len(), c.hot.rcv_nxt));
+    receiver.note_duplicate(c, s.seq, earlier(s.seq + s.seq_len(), c.hot.rcv_nxt));
   if (s.len == 0) {
     if (c.rx.last_oow_ack != Time{} && now - c.rx.last_oow_ack < kOutOfWindowAckInterval) return;
     c.rx.last_oow_ack = now;
@@ -93,7 +93,7 @@ void Tcp::on_segment(Connection& c, Segment& s, Time now) {
     h.ts_recent = s.options.ts_val;
   }
   if (!sender.on_ack(c, s, now)) return;
-  if ((s.len != 0 || s.has(kFin)) && !on_payload(c, s, now)) return;
+  if ((s.len != 0 || s.has(kFin)) && !receiver.on_payload(c, s, now)) return;
   sender.push(c, now);
   sender.wake_writer(c);
 }

@@ -171,7 +171,7 @@ void Tcp::on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Ti
   e.listener = &l;
   e.path = *path;
   e.created = now;
-  e.window = initial_window(l.options);
+  e.window = receiver.initial_window(l.options);
   e.ts_offset = choose_ts_offset(s.key);
   e.ts_recent = s.options.ts_val;
   if (s.options.mss != 0) e.terms.peer_mss = s.options.mss;
@@ -179,7 +179,7 @@ void Tcp::on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Ti
   e.terms.wscale = options.tcp.window_scaling && s.options.has_window_scale;
   e.terms.snd_wscale = s.options.window_scale;
   e.terms.sack = options.tcp.sack && s.options.sack_permitted;
-  e.rcv_wscale = choose_window_scale(l.options);
+  e.rcv_wscale = receiver.choose_window_scale(l.options);
   if (admission == Admission::cookie) return send_cookie(e, now);
 
   e.iss = isn != nullptr ? *isn : choose_isn(s.key, now);

@@ -106,7 +106,7 @@ void Tcp::reclaim(Time now) {
   while (goes_on()) {
     Connection* c = priv->out_of_order.largest([](const Connection& x) { return x.rx.out_of_order_memory; });
     if (c == nullptr) break;
-    prune_out_of_order(*c);
+    receiver.prune_out_of_order(*c);
   }
   while (goes_on()) {
     Connection* c = priv->closed.largest([](const Connection& x) { return x.tx.memory; });

@@ -20,7 +20,8 @@ enum Purpose : std::uint64_t {
   cookie_key,
   port_key,
   listener_key,
-  challenge_key
+  challenge_key,
+  island_key
 };
 }  // namespace
 
@@ -57,8 +58,21 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       wheel(now),
       flows(derive_key(s, Purpose::flow_key)),
       connections(std::min(o.tcp.max_connections, FlowRef::kMaxIndex), 1024),
+      receiver(*this, siphash_words<2, 4>(derive_key(s, Purpose::island_key), 0U)),
       sender(*this),
       priv(std::make_unique<Private>(o, s, now)) {}
+
+void Tcp::init_transfer(Connection& c, Time now) {
+  receiver.start(c, now);
+  sender.start(c, now);
+  sender.resize_buffer(c);
+  arm_keepalive(c, now);
+}
+
+void Tcp::resize_buffers(Connection& c) {
+  receiver.resize_buffer(c);
+  sender.resize_buffer(c);
+}
 
 Tcp::~Tcp() {
   connections.for_each([this](Connection& c, std::uint32_t) { free_packets(c); });
@@ -290,7 +304,7 @@ void Tcp::run_timer(TimerNode& node, Time now) {
     case TimerKind::retransmit:
       return sender.on_retransmit_timer(owner(&Connection::retransmit_timer), now);
     case TimerKind::delayed_ack:
-      return on_delayed_ack_timer(owner(&Connection::delayed_ack_timer), now);
+      return receiver.on_delayed_ack_timer(owner(&Connection::delayed_ack_timer), now);
     case TimerKind::life:
       return on_life_timer(owner(&Connection::life_timer), now);
   }

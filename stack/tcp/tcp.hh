@@ -12,6 +12,7 @@
 #include "stack/packet/tx_queue.hh"
 #include "stack/tcp/flow_table.hh"
 #include "stack/tcp/memory.hh"
+#include "stack/tcp/receiver/receiver.hh"
 #include "stack/tcp/sender/sender.hh"
 #include "stack/timer/wheel.hh"
 #include "stack/worker.hh"
@@ -199,34 +200,11 @@ class Tcp {
   void answer_unacceptable(Connection& c, const Segment& s, Time now);
   bool complete_simultaneous_open(Connection& c, Segment& s, Time now);
 
-  // --- receive.cc, reassembly.cc, window.cc: payload and FIN (seventh and eighth step), delayed ACKs,
-  // windows to announce Ownership of packets: whoever takes s.packet sets it to null; demultiplex() frees
-  // what is left at the end.
-  bool on_payload(Connection& c, Segment& s, Time now);  // false: the connection is gone
-  std::uint32_t receive_window(
-      Connection& c);  // bytes to announce: SWS avoidance (RFC 9293 3.8.6.2.2), never shrinks
+  // --- receiver/, sender/: what their files have in common
   // The last step of every open, when hot.mss, the windows and scales are known: buffers, cwnd, congestion
   // control.
   void init_transfer(Connection& c, Time now);
-  // Shift that lets the largest receive buffer be announced (RFC 7323 section 2); for SYN and SYN-ACK.
-  [[nodiscard]] std::uint8_t choose_window_scale(const SocketOptions& o) const;
-  // The window of a SYN or SYN-ACK: bytes, not scaled, at most 65535.
-  [[nodiscard]] std::uint32_t initial_window(const SocketOptions& o) const;
-  void enqueue_in_order(Connection& c, Packet*& p);
-  void insert_out_of_order(Connection& c, Segment& s);
-  void drain_out_of_order(Connection& c);
-  void prune_out_of_order(Connection& c);
-  void free_out_of_order(Connection& c);  // the same, but nobody will want it
-  void note_duplicate(Connection& c, Seq begin, Seq end);  // RFC 2883
-  bool accept_in_order(Connection& c, Segment& s, Time now);
-  bool accept_fin(Connection& c, Time now);  // false: the connection is gone
-  void schedule_ack(Connection& c, Time now);
   void resize_buffers(Connection& c);
-  // What the memory budget leaves of the limits in buffers.hh: bytes of packets.
-  [[nodiscard]] std::uint32_t receive_limit(const Connection& c) const;
-  [[nodiscard]] std::uint32_t out_of_order_limit(const Connection& c) const;
-  void after_read(Connection& c, std::uint32_t copied, Time now);
-  Result<std::size_t> receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);
 
   // --- headers.cc: the headers of what is sent
   // Of an ordinary segment. It carries an ACK and a window, so nothing is owed afterwards.
@@ -250,8 +228,7 @@ class Tcp {
   bool send_bare(const Header& h, const Path& path, TxPriority priority, Time now);  // false: no packet
   [[nodiscard]] static std::uint32_t ts_clock(Time now);                             // RFC 7323: milliseconds
 
-  // --- timers.cc: delayed ACK, keep-alive, FIN-WAIT-2
-  void on_delayed_ack_timer(Connection& c, Time now);
+  // --- timers.cc: keep-alive, FIN-WAIT-2
   void on_life_timer(Connection& c, Time now);
   void on_keepalive(Connection& c, Time now);
   void arm_keepalive(Connection& c, Time now);
@@ -280,6 +257,7 @@ class Tcp {
   Slab<Connection> connections;
   IntrusiveList<SocketBase, &SocketBase::event_hook> events;
   IntrusiveList<Connection, &Connection::ack_hook> acks;
+  Receiver receiver;
   Sender sender;
   // The rest (SYN entries, TIME-WAIT entries, listeners, ports, challenge-ACK budget) belongs to the files
   // that use it.

@@ -1,15 +1,7 @@
-// The timers that have nothing to do with sending: delayed ACK, keep-alive (RFC 9293 3.8.4), FIN-WAIT-2.
+// The timers that have nothing to do with data: keep-alive (RFC 9293 3.8.4), FIN-WAIT-2.
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
-
-void Tcp::on_delayed_ack_timer(Connection& c, Time now) {
-  if (c.hot.last_ack_sent == c.hot.rcv_nxt || !is_synchronized(c.hot.state)) return;
-  // The application is slow to answer: it does not play ping-pong.
-  c.hot.pingpong = false;
-  stats.add(Counter::delayed_acks_sent);
-  send_ack(c, now);
-}
 
 void Tcp::arm_keepalive(Connection& c, Time now) {
   if (!c.options.keepalive) {

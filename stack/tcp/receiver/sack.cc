@@ -29,6 +29,13 @@ void SackState::advance(Seq rcv_nxt) {
   count_ = kept;
 }
 
+void SackState::forget_from(Seq seq) {
+  std::uint8_t kept = 0;
+  for (std::size_t i = 0; i < count_; ++i)
+    if (before(blocks_[i].begin, seq)) blocks_[kept++] = {blocks_[i].begin, earlier(blocks_[i].end, seq)};
+  count_ = kept;
+}
+
 void SackState::add_duplicate(Seq begin, Seq end) {
   if (has_duplicate_ && at_or_before(begin, duplicate_.end) && at_or_after(end, duplicate_.begin)) {
     begin = earlier(begin, duplicate_.begin);

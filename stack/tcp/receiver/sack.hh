@@ -18,8 +18,11 @@ class SackState {
   void add(Seq begin, Seq end);
   // What is before RCV.NXT is acknowledged by itself.
   void advance(Seq rcv_nxt);
+  // Nothing from `seq` on is there any more.
+  void forget_from(Seq seq);
   // The queue has been emptied: what was reported does not hold any more.
   void forget_blocks() { count_ = 0; }
+  [[nodiscard]] bool has_duplicate() const { return has_duplicate_; }
   // [begin, end) was known already: the next segment says so, once.
   void add_duplicate(Seq begin, Seq end);
   // The blocks for a segment with room for out.size() of them, the duplicate first; returns how many. A duplicate

@@ -20,61 +20,65 @@ std::uint32_t clamped(std::uint32_t window, const SocketOptions& o) {
 
 }  // namespace
 
-std::uint8_t Tcp::choose_window_scale(const SocketOptions& o) const {
-  if (!options.tcp.window_scaling) return 0;
+Receiver::Receiver(Tcp& tcp, std::uint64_t seed)
+    : tcp_(tcp),
+      options_(tcp.options),
+      stats_(tcp.stats),
+      cache_(tcp.cache),
+      wheel_(tcp.wheel),
+      // As many as there are packets: whoever has an island could as well have had one of those.
+      islands_(static_cast<std::uint32_t>(std::clamp<std::size_t>(tcp.cache.pool().capacity(), 4096, 1U << 24)), seed) {}
+
+std::uint8_t Receiver::choose_window_scale(const SocketOptions& o) const {
+  if (!options_.tcp.window_scaling) return 0;
   std::uint32_t largest =
-      clamped(window_of_buffer(std::max(receive_buffer(o, options.tcp), options.tcp.rmem.max)), o);
+      clamped(window_of_buffer(std::max(receive_buffer(o, options_.tcp), options_.tcp.rmem.max)), o);
   std::uint8_t shift = 0;
   for (; largest > 65535 && shift < 14; largest >>= 1) ++shift;
   return shift;
 }
 
-std::uint32_t Tcp::initial_window(const SocketOptions& o) const {
-  return std::min(clamped(window_of_buffer(receive_buffer(o, options.tcp)), o), 65535U);
+std::uint32_t Receiver::initial_window(const SocketOptions& o) const {
+  return std::min(clamped(window_of_buffer(receive_buffer(o, options_.tcp)), o), 65535U);
 }
 
-void Tcp::resize_buffers(Connection& c) {
-  const auto& o = c.options;
-  const auto& d = options.tcp;
-  if (o.rcvbuf != 0 || c.rx.buffer == 0) c.rx.buffer = receive_buffer(o, d);
-  sender.resize_buffer(c);
+void Receiver::resize_buffer(Connection& c) {
+  if (c.options.rcvbuf != 0 || c.rx.buffer == 0) c.rx.buffer = receive_buffer(c.options, options_.tcp);
 }
 
-void Tcp::init_transfer(Connection& c, Time now) {
+void Receiver::start(Connection& c, Time now) {
   auto& h = c.hot;
   h.rcv_adv = h.rcv_nxt + initial_window(c.options);
   h.last_ack_sent = h.rcv_nxt;
-  h.last_received = ts_clock(now);
+  h.last_received = Tcp::ts_clock(now);
   auto& rx = c.rx;
   rx.mss_estimate = std::min<std::uint32_t>(h.mss, 536);
   rx.drs_start = now;
   rx.drs_space = std::min(initial_window(c.options), 10U * h.mss);
   rx.quickack_left = kQuickAcks;
-  rx.ts_recent_age = ts_clock(now) / 1000;
-  sender.start(c, now);
-  resize_buffers(c);
-  arm_keepalive(c, now);
+  rx.ts_recent_age = Tcp::ts_clock(now) / 1000;
+  resize_buffer(c);
 }
 
-std::uint32_t Tcp::receive_limit(const Connection& c) const {
-  if (memory.exhausted()) return 0;
+std::uint32_t Receiver::receive_limit(const Connection& c) const {
+  if (tcp_.memory.exhausted()) return 0;
   // What the window has promised is kept as long as that can be.
   const std::uint32_t most = receive_memory_limit(c);
-  return memory.level() == MemoryBudget::Level::high ? std::min(most, memory.share()) : most;
+  return tcp_.memory.level() == MemoryBudget::Level::high ? std::min(most, tcp_.memory.share()) : most;
 }
 
-std::uint32_t Tcp::out_of_order_limit(const Connection& c) const {
-  return memory.exhausted() ? 0 : std::min(receive_memory_limit(c), memory.out_of_order_share());
+std::uint32_t Receiver::out_of_order_limit(const Connection& c) const {
+  return tcp_.memory.exhausted() ? 0 : std::min(receive_memory_limit(c), tcp_.memory.out_of_order_share());
 }
 
-std::uint32_t Tcp::receive_window(Connection& c) {
+std::uint32_t Receiver::receive_window(Connection& c) {
   const auto& h = c.hot;
   const std::uint32_t unit = 1U << h.rcv_wscale;
   const std::uint32_t most = 65535U << h.rcv_wscale;
-  const std::uint32_t limit = std::min({largest_window(c), most, memory.share() / 2});
+  const std::uint32_t limit = std::min({largest_window(c), most, tcp_.memory.share() / 2});
   const std::uint32_t current = after(h.rcv_adv, h.rcv_nxt) ? h.rcv_adv - h.rcv_nxt : 0;
   std::uint32_t free = c.rx.queued < limit ? limit - c.rx.queued : 0;
-  if (c.rx.memory > std::min(c.rx.buffer, memory.share())) free = 0;
+  if (c.rx.memory > std::min(c.rx.buffer, tcp_.memory.share())) free = 0;
   // RFC 9293 3.8.6.2.2: the right edge moves by a segment or half the buffer at least, and never to the left.
   if (const std::uint32_t down = free & ~(unit - 1); down >= current + std::min(limit / 2, c.rx.mss_estimate))
     return down;
@@ -85,18 +89,18 @@ std::uint32_t Tcp::receive_window(Connection& c) {
   return c.rx.queued + up <= limit + limit / 8 ? std::min(up, most) : current & ~(unit - 1);
 }
 
-void Tcp::after_read(Connection& c, std::uint32_t copied, Time now) {
-  auto& h = c.hot;
+// After a read of `copied` bytes.
+void Receiver::measure_reader(Connection& c, std::uint32_t copied, Time now) {
   auto& rx = c.rx;
   // Dynamic right-sizing: twice what the application took in one RTT, so that the sender may double.
   rx.drs_copied += copied;
   const Duration rtt = rx.rtt != Duration::zero() ? rx.rtt : c.tx.srtt;
   if (rtt != Duration::zero() && now - rx.drs_start >= rtt) {
     if (rx.drs_copied > rx.drs_space) {
-      if (c.options.rcvbuf == 0 && rx.buffer < options.tcp.rmem.max) {
+      if (c.options.rcvbuf == 0 && rx.buffer < options_.tcp.rmem.max) {
         const std::uint64_t window = 2 * std::uint64_t{rx.drs_copied} + 16 * std::uint64_t{rx.mss_estimate};
         const std::uint64_t growth = window * (rx.drs_copied - rx.drs_space) / std::max(rx.drs_space, 1U);
-        const std::uint64_t buffer = std::min<std::uint64_t>(2 * (window + 2 * growth), options.tcp.rmem.max);
+        const std::uint64_t buffer = std::min<std::uint64_t>(2 * (window + 2 * growth), options_.tcp.rmem.max);
         rx.buffer = std::max(rx.buffer, static_cast<std::uint32_t>(buffer));
       }
       rx.drs_space = rx.drs_copied;
@@ -104,16 +108,6 @@ void Tcp::after_read(Connection& c, std::uint32_t copied, Time now) {
     rx.drs_copied = 0;
     rx.drs_start = now;
   }
-  if (h.fin_received || !is_synchronized(h.state)) return;
-  // As Linux's tcp_cleanup_rbuf: who has read all that there is will not answer for a while, unless he always does; and
-  // by Nagle's algorithm the peer may have more that waits for this ACK.
-  const bool all_read = rx.queued == 0 && h.last_ack_sent != h.rcv_nxt;
-  if (all_read && (rx.pushed > 1 || (rx.pushed == 1 && !h.pingpong))) request_ack(c);
-  // The peer hears at once of a window that has opened by half or more (as Linux's tcp_cleanup_rbuf).
-  const std::uint32_t current = after(h.rcv_adv, h.rcv_nxt) ? h.rcv_adv - h.rcv_nxt : 0;
-  if (h.ack_now || current > largest_window(c) / 2) return;
-  const std::uint32_t window = receive_window(c);
-  if (window != 0 && window >= 2 * current) request_ack(c);
 }
 
 }  // namespace mtcp::stack

@@ -1,0 +1,149 @@
+// RFC 9293 3.10.7.4, seventh and eighth step: payload and FIN.
+#include <algorithm>
+#include <cstring>
+
+#include "stack/tcp/buffers.hh"
+#include "stack/tcp/tcp.hh"
+
+namespace mtcp::stack {
+namespace {
+
+void measure_peer(Connection& c, const Segment& s, Time now) {
+  auto& rx = c.rx;
+  rx.mss_estimate = std::max(rx.mss_estimate, s.len);
+  // The receiver's RTT: from timestamps where a full segment answers what we sent, else the time that a
+  // window takes.
+  if (c.hot.timestamps) {
+    if (s.len < rx.mss_estimate || !s.options.has_timestamps || s.options.ts_ecr == 0) return;
+    const std::uint32_t elapsed = Tcp::ts_clock(now) + c.ts_offset - s.options.ts_ecr;
+    if (elapsed > 1U << 30) return;
+    const Duration sample = std::max<Duration>(milliseconds(elapsed), milliseconds(1));
+    rx.rtt = rx.rtt == Duration::zero() ? sample : rx.rtt + (sample - rx.rtt) / 8;
+  } else if (rx.rtt_start == Time{} || at_or_after(c.hot.rcv_nxt, rx.rtt_seq)) {
+    if (rx.rtt_start != Time{})
+      rx.rtt = rx.rtt == Duration::zero() ? now - rx.rtt_start : std::min(rx.rtt, now - rx.rtt_start);
+    rx.rtt_start = now;
+    rx.rtt_seq = c.hot.rcv_adv;
+  }
+}
+
+}  // namespace
+
+// Cuts what lies left of RCV.NXT and right of the window. False: nothing is left.
+bool Receiver::trim_to_window(Connection& c, Segment& s) {
+  const auto& h = c.hot;
+  Packet* p = s.packet;
+  if (before(s.seq, h.rcv_nxt)) {
+    const std::uint32_t old = h.rcv_nxt - s.seq;
+    note_duplicate(c, s.seq, earlier(s.seq + s.len, h.rcv_nxt));
+    if (old > s.len || (old == s.len && !s.has(kFin))) return stats_.add(Counter::duplicate_data), false;
+    p->pull(old);
+    s.seq += old;
+    s.len -= old;
+  }
+  const Seq end = s.seq + s.len;
+  if (s.len != 0 && after(end, h.rcv_adv)) {
+    const std::uint32_t beyond = std::min(end - h.rcv_adv, s.len);
+    stats_.add(Counter::receive_buffer_full);
+    s.len -= beyond;
+    p->trim(s.len);
+    s.flags &= static_cast<std::uint8_t>(~kFin);
+    if (s.len == 0) return false;
+  }
+  p->seq = s.seq;
+  return true;
+}
+
+// Whether n bytes are copied behind `last` rather than keep their packet: a few always; under pressure all that fit, so
+// that two neighbours always fill more than one buffer.
+bool Receiver::copies(const Connection& c, const Packet& last, std::uint32_t n) const {
+  if (n > last.tailroom()) return false;
+  return n <= kTiny || c.rx.memory > c.rx.buffer / 2 || tcp_.memory.level() != MemoryBudget::Level::low;
+}
+
+void Receiver::enqueue_in_order(Connection& c, Packet*& p) {
+  auto& rx = c.rx;
+  const std::uint32_t n = p->len;
+  rx.queued += n;
+  Packet* last = rx.queue.back();
+  if (last != nullptr && copies(c, *last, n)) {
+    std::memcpy(last->end(), p->data, n);
+    last->len += n;
+    return;
+  }
+  if (tcp_.memory.level() != MemoryBudget::Level::low) [[unlikely]] p = tcp_.shrink(p);
+  rx.queue.push_back(p);
+  rx.memory += p->capacity;
+  p = nullptr;
+}
+
+bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
+  auto& h = c.hot;
+  auto& rx = c.rx;
+  if (!can_receive(h.state)) {
+    tcp_.send_ack(c, now);  // after the peer's FIN: it has not seen our ACK
+    return true;
+  }
+  const bool nobody_reads = c.detached || (c.read_shut && h.state != State::established);
+  if (nobody_reads && s.len != 0 && after(s.seq + s.len, h.rcv_nxt)) {
+    // RFC 9293 3.6.1, RFC 1122 4.2.2.13: data that nobody will ever read.
+    stats_.add(Counter::data_after_close);
+    tcp_.send_reset(c, now);
+    tcp_.finish(c, Errc::connection_reset);
+    return false;
+  }
+  if (!trim_to_window(c, s)) {
+    tcp_.send_ack(c, now);
+    return true;
+  }
+  if (s.has(kFin)) {
+    rx.fin_pending = true;
+    rx.fin_seq = s.seq + s.len;
+  }
+  if (s.seq != h.rcv_nxt) {
+    if (s.len != 0) insert_out_of_order(c, s);
+    acknowledge_out_of_order(c, now);
+    return true;
+  }
+  if (s.len != 0 && !accept_in_order(c, s, now)) return true;
+  if (!rx.fin_pending || before(h.rcv_nxt, rx.fin_seq)) return true;
+  return accept_fin(c, now);
+}
+
+// False: no memory, nothing was taken.
+bool Receiver::accept_in_order(Connection& c, Segment& s, Time now) {
+  auto& h = c.hot;
+  auto& rx = c.rx;
+  if (const std::uint32_t limit = receive_limit(c); rx.memory + s.packet->capacity > limit) {
+    const Packet* last = rx.queue.back();
+    if ((last == nullptr || s.len > last->tailroom()) && !make_room(c, s.packet->capacity, limit, h.rcv_nxt)) {
+      stats_.add(tcp_.memory.exhausted() ? Counter::packets_low : Counter::receive_buffer_full);
+      return false;
+    }
+  }
+  if (s.len < rx.mss_estimate && rx.pushed < 2) ++rx.pushed;
+  measure_peer(c, s, now);
+  enqueue_in_order(c, s.packet);
+  h.rcv_nxt += s.len;
+  c.bytes_received += s.len;
+  if (rx.out_of_order.empty()) {
+    schedule_ack(c, now);
+  } else {
+    drain_out_of_order(c);
+    tcp_.request_ack(c);  // RFC 5681 section 4.2: at once when a gap is filled, in part or whole
+  }
+  if (rx.queued >= c.options.rcvlowat || rx.queued >= largest_window(c)) tcp_.raise(c, SocketBase::kReadEdge);
+  return true;
+}
+
+bool Receiver::accept_fin(Connection& c, Time now) {
+  auto& h = c.hot;
+  c.rx.fin_pending = false;
+  h.rcv_nxt = c.rx.fin_seq + 1;
+  h.fin_received = true;
+  const State before_fin = h.state;
+  tcp_.on_fin_received(c, now);
+  return before_fin != State::fin_wait_2;
+}
+
+}  // namespace mtcp::stack

@@ -1,0 +1,124 @@
+// Segments out of order: what is kept of them, and what that costs.
+#include <map>
+#include <random>
+
+#include "tests/tcp/script.hh"
+
+namespace mtcp::test {
+namespace {
+
+In at(std::uint32_t from, std::uint32_t n) { return {.seq = from, .ack = 0, .data = pattern(n, from)}; }
+
+}  // namespace
+
+TEST_CASE("rfc9293 3.8.6: the window is a promise: what runs on behind a gap is kept, whatever its segments' sizes are") {
+  for (const std::uint32_t n : {1U, 7U, 88U, 89U, 200U, 257U, 536U, 700U, 1000U, 1024U, 1200U, 1400U, 1460U}) {
+    INFO("segments of " << n);
+    Script s;
+    const std::uint32_t window = s.info().rcv_wnd;
+    std::uint32_t end = n;
+    for (; end + n <= window; end += n) {
+      s.peer(at(end, n));
+      s.forget();
+    }
+    CHECK(s.count(Counter::out_of_order_pruned) == 0);
+    s.peer(at(0, n));
+    CHECK(s.last_sent().ack == end);
+    CHECK(s.read() == pattern(end));
+  }
+}
+
+TEST_CASE("Filled from its end, a window is kept as well") {
+  for (const std::uint32_t n : {5U, 60U, 536U, 1400U}) {
+    INFO("segments of " << n);
+    Script s;
+    const std::uint32_t window = s.info().rcv_wnd / n * n;
+    for (std::uint32_t from = window - n; from != 0; from -= n) {
+      s.peer(at(from, n));
+      s.forget();
+    }
+    s.peer(at(0, n));
+    CHECK(s.read() == pattern(s.last_sent().ack));
+    if (n >= 536) CHECK(s.count(Counter::out_of_order_pruned) == 0);
+  }
+}
+
+TEST_CASE("rfc9293 3.10.7.4: pieces of all sizes in any order, again and overlapping, yield the stream") {
+  const unsigned seed = GENERATE(range(1U, 30U));
+  INFO("seed " << seed);
+  std::mt19937 random(seed);
+  Setup setup;
+  setup.sack = seed % 2 == 0;
+  Script s(setup);
+  constexpr std::uint32_t kLength = 60000;
+  const std::string stream = pattern(kLength);
+  const std::uint32_t most = std::array{3U, 30U, 90U, 600U, 1460U}[seed % 5];
+  std::string got;
+  for (int i = 0; i < 100000 && got.size() < kLength; ++i) {
+    const std::uint32_t acked = static_cast<std::uint32_t>(s.info().bytes_received);
+    const std::uint32_t from = std::min<std::uint32_t>(acked + random() % 5000, kLength - 1);
+    const std::uint32_t n = std::min<std::uint32_t>(1 + random() % most, kLength - from);
+    s.peer({.seq = from, .ack = 0, .data = stream.substr(from, n)});
+    if (random() % 20 == 0) s.peer({.seq = acked, .ack = 0, .data = stream.substr(acked, 1 + random() % 400)});
+    for (const Out& o : s.all_sent())
+      for (const auto& [begin, end] : o.sack) REQUIRE((begin < end && end <= kLength));
+    if (random() % 50 == 0) got += s.read(random() % 4000);
+  }
+  got += s.read();
+  REQUIRE(got == stream);
+}
+
+TEST_CASE("A few bytes out of order hold no packet") {
+  Script s;
+  s.peer(at(1, 1));
+  const auto before = s.pool.available();
+  for (std::uint32_t i = 1; i < 200; ++i) {
+    s.peer(at(100 * i, 1 + i % 87));
+    s.forget();
+  }
+  CHECK(before - s.pool.available() <= 256);  // what the stock of the stack takes
+  CHECK(s.count(Counter::out_of_order_pruned) == 0);
+}
+
+TEST_CASE("rfc2018 8: at the limit the last of what is out of order goes, and is not reported any more") {
+  Setup setup;
+  setup.sack = true;
+  Script s(setup);
+  std::uint32_t last = 0;
+  for (std::uint32_t from = 2000; s.count(Counter::out_of_order_pruned) == 0; from += 12) {
+    REQUIRE(from < s.info().rcv_wnd);
+    s.peer(at(from, 10));
+    const Out o = s.last_sent();
+    if (s.count(Counter::out_of_order_pruned) == 0) last = o.sack.front().first;
+  }
+  s.peer(at(1000, 10));  // before all of them
+  const Out o = s.last_sent();
+  REQUIRE(!o.sack.empty());
+  CHECK(o.sack.front() == std::pair{1000U, 1010U});
+  for (const auto& [begin, end] : o.sack) CHECK(begin != last);
+  s.peer(at(0, 1000));
+  CHECK(s.last_sent().ack == 1010);
+}
+
+TEST_CASE("In-order data comes before data out of order, of which no more goes than must") {
+  Setup setup;
+  setup.socket.rcvbuf = 16384;
+  Script s(setup);
+  for (std::uint32_t from = 100; from + 60 <= s.info().rcv_wnd; from += 61) s.peer(at(from, 60));
+  s.forget();
+  for (std::uint32_t from = 0; from < 100; ++from) s.peer(at(from, 1));
+  CHECK(s.last_sent().ack == 160);
+  for (std::uint32_t from = 160; from < 500; ++from) s.peer(at(from, 1));
+  CHECK(s.read() == pattern(s.last_sent().ack));
+}
+
+TEST_CASE("A connection that ends gives back what is out of order") {
+  Script s;
+  s.peer(at(5000, 1000));
+  s.peer(at(7000, 5));
+  s.peer({.seq = 0, .ack = 0, .flags = kRst});
+  CHECK(s.info().state == State::closed);
+  CHECK(s.read().empty());
+}
+
+}  // namespace mtcp::test
