@@ -166,7 +166,7 @@ const Key kKeys[] = {
     {"tcp", "delayed_ack",
      Span{AT(stack.tcp.delayed_ack), milliseconds(1), milliseconds(500), milliseconds(1)}, "",
      "Longest time that an ACK waits for company (RFC 9293 section 3.8.6.3 allows 500 ms; plain numbers are\n"
-     "milliseconds)."},
+     "milliseconds). Within it the delay follows the time between segments, from 40 ms on."},
     {"tcp", "challenge_ack_limit", Count{AT(stack.tcp.challenge_ack_limit), 1, kMost}, "",
      "Challenge ACKs per second and stack (RFC 5961 section 7)."},
 

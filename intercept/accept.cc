@@ -21,6 +21,7 @@ Socket& make_accepted(Process& process, const Socket& listener, stack::Connectio
   s.v6_only = listener.v6_only;
   s.reuse_port = listener.reuse_port;
   s.oob_inline = listener.oob_inline;
+  s.inq = listener.inq;
   s.nonblocking = (flags & SOCK_NONBLOCK) != 0;
   s.options = listener.options;
   if (listener.kept != nullptr) [[unlikely]]

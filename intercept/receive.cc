@@ -1,9 +1,13 @@
 // recv and recvmsg (and with them read, readv, recvfrom), in the order of tcp_recvmsg(): data first, then the
 // pending error, then the end of the stream.
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <climits>
+#include <cstring>
 
 #include "intercept/call.hh"
 #include "intercept/errors.hh"
@@ -29,6 +33,14 @@ class Receive {
         blocking_(!s.nonblocking && (flags & MSG_DONTWAIT) == 0) {}
 
   ssize_t run() {
+    const ssize_t result = run_to_end();
+    // The window that has opened, if the peer waits for it: whoever reads may go on to wait for something of the kernel's.
+    if (s_.state == Socket::State::stream && s_.connection->hot.ack_now) process_.instance->hand_over();
+    return result;
+  }
+
+ private:
+  ssize_t run_to_end() {
     ssize_t result = attempt();
     if (result != -EAGAIN) return result;
     if (retry_after_turn(process_, s_)) {
@@ -38,7 +50,6 @@ class Receive {
     return blocking_ ? wait() : give_up(-EAGAIN);
   }
 
- private:
   // How much makes the call return: MSG_WAITALL everything, else SO_RCVLOWAT.
   [[nodiscard]] std::size_t target() const {
     if ((flags_ & MSG_WAITALL) != 0) return total_;
@@ -132,7 +143,34 @@ class Receive {
   bool blocking_;
 };
 
-ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags) {
+// TCP_CM_INQ: bytes that can be read now; one more if the end of the stream is known, so that nobody waits for it.
+constexpr int kNoHint = -1;
+int inq_hint(const Socket& s) {
+  if (!s.inq || s.state != Socket::State::stream) return kNoHint;
+  const stack::Connection& c = *s.connection;
+  return static_cast<int>(std::min<std::uint32_t>(c.rx.queued, INT_MAX - 1)) + (c.hot.fin_received ? 1 : 0);
+}
+
+// Puts what TCP_INQ asks for, and nothing else, into the space for it.
+void put_hint(msghdr& m, int hint) {
+  constexpr int kInq = TCP_INQ;  // also the message's type, TCP_CM_INQ
+  const std::size_t room = m.msg_control != nullptr ? m.msg_controllen : 0;
+  m.msg_controllen = 0;
+  if (hint == kNoHint) return;
+  if (room < sizeof(cmsghdr)) {
+    m.msg_flags |= MSG_CTRUNC;
+    return;
+  }
+  const std::size_t length = std::min(room, CMSG_LEN(sizeof hint));
+  if (length < CMSG_LEN(sizeof hint)) m.msg_flags |= MSG_CTRUNC;
+  const cmsghdr head{.cmsg_len = length, .cmsg_level = IPPROTO_TCP, .cmsg_type = kInq};
+  auto* at = static_cast<std::byte*>(m.msg_control);
+  std::memcpy(at, &head, sizeof head);
+  std::memcpy(at + CMSG_LEN(0), &hint, length - CMSG_LEN(0));
+  m.msg_controllen = std::min(room, CMSG_SPACE(sizeof hint));
+}
+
+ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags, int* hint = nullptr) {
   std::unique_lock guard(process.lock);
   Socket* s = process.files.socket(fd);
   if (s == nullptr) return -EBADF;
@@ -147,6 +185,7 @@ ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t 
   if (total == 0) return 0;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   const ssize_t got = Receive(process, guard, *s, v, total, flags).run();
+  if (hint != nullptr && got >= 0) *hint = inq_hint(*s);
   if (got > 0 && process.started()) process.instance->moved(static_cast<std::size_t>(got));
   return got;
 }
@@ -166,11 +205,12 @@ ssize_t Process::recvmsg(int fd, msghdr* m, int flags) {
   const std::span<const iovec> v{m->msg_iov, m->msg_iovlen};
   const ssize_t total = total_bytes(v);
   if (total < 0) return total;
-  const ssize_t result = receive(*this, fd, v, static_cast<std::size_t>(total), flags);
+  int hint = kNoHint;
+  const ssize_t result = receive(*this, fd, v, static_cast<std::size_t>(total), flags, &hint);
   if (result < 0) return result;
   if (m->msg_name != nullptr) m->msg_namelen = 0;  // a stream has no addresses
-  m->msg_controllen = 0;
   m->msg_flags = flags & MSG_CMSG_CLOEXEC;
+  put_hint(*m, hint);
   return result;
 }
 

@@ -41,6 +41,7 @@ struct Socket : Watchable {
   bool kernel_only = false;     // an option was set that only the kernel can honour (SO_BINDTODEVICE, ...)
   bool quickack_set = false;    // TCP_QUICKACK has been set: before that it reads as 1
   bool oob_inline = false;      // SO_OOBINLINE as last set
+  bool inq = false;             // TCP_INQ: recvmsg tells how much more there is
   std::uint8_t accepts = 0;     // counts accepts of a listener that also listens in the kernel: see accept.cc
   bool connecting = false;      // connect() has returned EINPROGRESS and its result has not been told yet
   bool write_shut = false, read_shut = false;

@@ -116,6 +116,12 @@ int set_quickack(Socket& s, const Options&, int v) {
   return 0;
 }
 
+int set_inq(Socket& s, const Options&, int v) {
+  if (v < 0 || v > 1) return -EINVAL;
+  s.inq = v == 1;
+  return 0;
+}
+
 int set_user_timeout(Socket& s, const Options&, int v) {
   if (v < 0) return -EINVAL;
   s.options.user_timeout = milliseconds(v);
@@ -193,6 +199,7 @@ constexpr std::array kRows = {
     OptionRow{IPPROTO_TCP, TCP_NODELAY, BOOL_OF(options.nodelay)},
     OptionRow{IPPROTO_TCP, TCP_CORK, BOOL_OF(options.cork)},
     OptionRow{IPPROTO_TCP, TCP_QUICKACK, get_quickack, set_quickack, nullptr},
+    OptionRow{IPPROTO_TCP, TCP_INQ, [](const Socket& s, const Options&) { return s.inq ? 1 : 0; }, set_inq, nullptr},
     OptionRow{IPPROTO_TCP, TCP_MAXSEG, get_mss, set_mss,
               [](const Socket& s, const Options&) { return static_cast<int>(s.options.max_segment); }},
     OptionRow{IPPROTO_TCP, TCP_KEEPIDLE,

@@ -53,7 +53,7 @@ void fill(tcp_info& out, const stack::ConnectionInfo& in) {
   out.tcpi_rto = micros(in.rto);
   out.tcpi_snd_mss = in.mss;
   out.tcpi_rcv_mss = in.rcv_mss;
-  out.tcpi_advmss = in.peer_mss;
+  out.tcpi_advmss = in.advertised_mss;
   out.tcpi_pmtu = in.path_mtu;
   out.tcpi_rtt = micros(in.srtt);
   out.tcpi_rttvar = micros(in.rttvar);
@@ -62,13 +62,16 @@ void fill(tcp_info& out, const stack::ConnectionInfo& in) {
   out.tcpi_unacked = segments(in.tx_queued - std::min(in.tx_queued, in.tx_unsent), in.mss);
   out.tcpi_notsent_bytes = in.tx_unsent;
   out.tcpi_total_retrans = in.retransmits;
-  out.tcpi_rcv_space = in.rcv_wnd;
+  out.tcpi_ato = micros(in.delayed_ack);
+  out.tcpi_rcv_rtt = micros(in.rcv_rtt);
+  out.tcpi_rcv_space = in.rcv_space;
+  out.tcpi_rcv_ooopack = in.out_of_order_received;
   out.tcpi_rcv_ssthresh = in.rcv_wnd;
   out.tcpi_bytes_acked = in.bytes_acked;
   out.tcpi_bytes_received = in.bytes_received;
   out.tcpi_last_data_sent = millis_since(in.last_sent, t);
-  out.tcpi_last_data_recv = millis_since(in.last_received, t);
-  out.tcpi_last_ack_recv = out.tcpi_last_data_recv;
+  out.tcpi_last_data_recv = millis_since(in.last_data_received != stack::Time{} ? in.last_data_received : in.created, t);
+  out.tcpi_last_ack_recv = millis_since(in.last_received, t);
   out.tcpi_snd_wnd = in.snd_wnd;
 }
 

@@ -22,7 +22,7 @@ struct MemoryLevels {
 };
 
 struct TcpTuning {  // names and meaning of net.ipv4.tcp_*
-  BufferSizes rmem{4096, 131072, 6291456};
+  BufferSizes rmem{4096, 131072, 33554432};
   BufferSizes wmem{4096, 16384, 4194304};
   MemoryLevels mem;
   std::string congestion_control = "newreno";
@@ -48,7 +48,7 @@ struct TcpTuning {  // names and meaning of net.ipv4.tcp_*
   std::uint32_t keepalive_probes = 9;
   Duration rto_min = milliseconds(200);
   Duration rto_max = seconds(120);
-  Duration delayed_ack = milliseconds(40);
+  Duration delayed_ack = milliseconds(200);       // at most
   std::uint16_t ip_local_port_first = 32768;     // net.ipv4.ip_local_port_range
   std::uint16_t ip_local_port_last = 60999;
   std::uint32_t initial_window = 10;             // segments (RFC 6928)

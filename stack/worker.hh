@@ -42,14 +42,18 @@ struct ConnectionInfo {
   std::uint32_t cwnd = 0, ssthresh = 0;        // bytes
   std::uint32_t snd_wnd = 0, rcv_wnd = 0;      // bytes
   std::uint32_t mss = 0, rcv_mss = 0, peer_mss = 0, path_mtu = 0;
+  std::uint32_t advertised_mss = 0;            // ours, options taken off
+  std::uint32_t rcv_space = 0;                 // bytes that the application has read in a round trip
+  std::uint32_t out_of_order_received = 0;     // segments
   Duration srtt{}, rttvar{}, rto{};
+  Duration rcv_rtt{}, delayed_ack{};  // as the receiver measures it; how long an ACK waits
   std::uint32_t retransmits = 0, flight = 0;
   std::uint8_t backoff = 0, probes = 0;
   std::uint8_t snd_wscale = 0, rcv_wscale = 0;
   bool timestamps = false, wscale = false, sack = false;
   bool in_recovery = false;
   std::uint64_t bytes_received = 0, bytes_acked = 0;
-  Time last_sent{}, last_received{}, created{};
+  Time last_sent{}, last_received{}, last_data_received{}, created{};
 };
 
 // Bytes of packet buffers, as MemoryBudget sees them (tcp/memory.hh).

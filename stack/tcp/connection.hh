@@ -106,6 +106,7 @@ struct Connection : SocketBase {
     std::uint32_t buffer = 0;          // limit: SO_RCVBUF or the auto-tuned value
     std::uint32_t mss_estimate = 536;  // of what the peer sends
     std::uint32_t ts_recent_age = 0;   // seconds of ts_clock(); when ts_recent was set
+    std::uint32_t out_of_order_received = 0;  // segments
     std::uint32_t drs_copied = 0;      // dynamic right-sizing: bytes the application read in this round
     std::uint32_t drs_space = 0;       //   and in the best round so far
     Time drs_start{};                  //   start of this round
@@ -116,6 +117,8 @@ struct Connection : SocketBase {
     Seq fin_seq;                       // where the peer's FIN is, with fin_pending
     bool fin_pending = false;          // it came before what precedes it
     std::uint8_t quickack_left = 0;    // ACKs that are not to be delayed
+    std::uint16_t ato = 0;             // ms that the others are delayed, before bounds; 0: no data yet
+    std::uint32_t last_data = 0;       // ts_clock() of the last data in order
     std::uint8_t pushed = 0;           // short segments since the last ACK, two at most
     std::uint8_t duplicate_acks = 0;   // sent, of those that acknowledge ...
     Seq duplicate_acks_at;             // ... this

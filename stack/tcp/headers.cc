@@ -41,11 +41,7 @@ void Tcp::write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Ti
   p.ttl = c.options.ttl;
   const std::uint32_t window = receiver.receive_window(c);
   h.rcv_adv = later(h.rcv_adv, h.rcv_nxt + window);
-  h.last_ack_sent = h.rcv_nxt;
-  h.ack_now = false;
-  c.rx.pushed = 0;
-  wheel.cancel(c.delayed_ack_timer);
-  if (c.rx.quickack_left > 0) --c.rx.quickack_left;
+  receiver.note_ack_sent(c);
   write_tcp_plain(at, c.key.local_port, c.key.remote_port, seq, h.rcv_nxt, flags,
                   static_cast<std::uint16_t>(window >> h.rcv_wscale), h.timestamps,
                   ts_clock(now) + c.ts_offset, h.ts_recent);

@@ -96,7 +96,14 @@ ConnectionInfo Tcp::info(const Connection& c) const {
   i.bytes_received = c.bytes_received;
   i.bytes_acked = c.bytes_acked;
   i.last_sent = c.tx.last_sent;
-  i.last_received = c.created + milliseconds(h.last_received - ts_clock(c.created));
+  const auto time_of = [&](std::uint32_t clock) { return c.created + milliseconds(clock - ts_clock(c.created)); };
+  i.last_received = time_of(h.last_received);
+  i.last_data_received = c.rx.ato != 0 ? time_of(c.rx.last_data) : Time{};
+  i.delayed_ack = milliseconds(c.rx.ato);
+  i.rcv_rtt = c.rx.rtt;
+  i.rcv_space = c.rx.drs_space;
+  i.out_of_order_received = c.rx.out_of_order_received;
+  i.advertised_mss = local_mss(*c.path, c.key, c.options) - (h.timestamps ? 12U : 0U);
   i.created = c.created;
   return i;
 }

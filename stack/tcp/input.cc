@@ -29,8 +29,10 @@ bool is_acceptable(const Connection::Hot& h, const Segment& s) {
 
 void Tcp::answer_unacceptable(Connection& c, const Segment& s, Time now) {
   if (s.has(kRst)) return;
-  if (s.seq_len() != 0 && before(s.seq, c.hot.rcv_nxt))
+  if (s.seq_len() != 0 && before(s.seq, c.hot.rcv_nxt)) {
+    receiver.acknowledge_quickly(c);
     receiver.note_duplicate(c, s.seq, earlier(s.seq + s.seq_len(), c.hot.rcv_nxt));
+  }
   if (s.len == 0) {
     if (c.rx.last_oow_ack != Time{} && now - c.rx.last_oow_ack < kOutOfWindowAckInterval) return;
     c.rx.last_oow_ack = now;

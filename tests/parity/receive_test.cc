@@ -1,5 +1,7 @@
 // The reading calls and their flags.
 #include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/uio.h>
 
 #include <cstring>
@@ -61,6 +63,47 @@ TEST_CASE("receive: readv fills its parts one after the other", "[receive]") {
   iovec parts[4] = {{a, 3}, {nullptr, 0}, {b, 1}, {c, 10}};
   REQUIRE(::readv(pair.client, parts, 4) == 8);
   REQUIRE(std::string(a, 3) + std::string(b, 1) + std::string(c, 4) == "abcdefgh");
+}
+
+TEST_CASE("receive: with TCP_INQ recvmsg tells how much more there is, and that the end is known", "[receive]") {
+  const Pair pair = connected_pair();
+  int value = 2;
+  REQUIRE(error_of(::setsockopt(pair.client, IPPROTO_TCP, TCP_INQ, &value, sizeof value)) == EINVAL);
+  REQUIRE(option(pair.client, IPPROTO_TCP, TCP_INQ) == 0);
+  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))];
+  char data[4];
+  msghdr m{};
+  const auto read_more = [&](std::size_t room) {
+    iovec part{data, sizeof data};
+    m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = room};
+    const auto n = ::recvmsg(pair.client, &m, 0);
+    m.msg_iov = nullptr;
+    return n;
+  };
+  const auto hint = [&] {
+    const cmsghdr* c = CMSG_FIRSTHDR(&m);
+    REQUIRE(c != nullptr);
+    REQUIRE(c->cmsg_level == IPPROTO_TCP);
+    REQUIRE(c->cmsg_type == TCP_INQ);
+    REQUIRE(c->cmsg_len == CMSG_LEN(sizeof(int)));
+    int n = 0;
+    std::memcpy(&n, CMSG_DATA(c), sizeof n);
+    return n;
+  };
+  REQUIRE(send_all(pair.server, "0123456789ab"));
+  REQUIRE(becomes(pair.client, POLLIN));
+  REQUIRE(read_more(sizeof space) == 4);
+  REQUIRE(m.msg_controllen == 0);
+  set_option(pair.client, IPPROTO_TCP, TCP_INQ, 1);
+  REQUIRE(read_more(sizeof space) == 4);
+  REQUIRE(hint() == 4);
+  REQUIRE(m.msg_flags == 0);
+  REQUIRE(read_more(0) == 4);
+  REQUIRE((m.msg_flags & MSG_CTRUNC) != 0);
+  REQUIRE(::shutdown(pair.server, SHUT_WR) == 0);
+  REQUIRE(becomes(pair.client, POLLRDHUP));
+  REQUIRE(read_more(sizeof space) == 0);
+  REQUIRE(hint() == 1);
 }
 
 TEST_CASE("receive: recvmsg fills its parts and reports neither name nor flags", "[receive]") {

@@ -179,6 +179,30 @@ TEST_CASE("tcp option: TCP_INFO has plausible figures", "[tcpopt]") {
   REQUIRE(info.tcpi_total_retrans == 0);
 }
 
+TEST_CASE("tcp option: TCP_INFO tells what the receiver knows, and the MSS that is one's own", "[tcpopt]") {
+  const Fd l = listener();
+  const Fd client = stream_socket();
+  set_option(client, IPPROTO_TCP, TCP_MAXSEG, 700);
+  const Address to = local_of(l);
+  REQUIRE(error_of(::connect(client, to.get(), to.size)) == 0);
+  const Fd server = accept_from(l);
+  for (int i = 0; i < 5; ++i) {
+    REQUIRE(send_all(client, "ping"));
+    REQUIRE(receive_exactly(server, 4) == "ping");
+  }
+  std::this_thread::sleep_for(milliseconds(20));
+  const auto ours = option<tcp_info>(client, IPPROTO_TCP, TCP_INFO);
+  const auto theirs = option<tcp_info>(server, IPPROTO_TCP, TCP_INFO);
+  REQUIRE(ours.tcpi_advmss == 688);  // without the timestamps
+  REQUIRE(theirs.tcpi_advmss > 1000);
+  REQUIRE(theirs.tcpi_snd_mss <= 688);
+  REQUIRE(theirs.tcpi_rcv_space > 0);
+  REQUIRE(theirs.tcpi_ato >= 40000);
+  REQUIRE(theirs.tcpi_ato <= 200000);
+  REQUIRE(theirs.tcpi_last_data_recv >= 10);
+  REQUIRE(theirs.tcpi_last_data_recv < 5000);
+}
+
 TEST_CASE("tcp option: TCP_INFO into fewer bytes gives those", "[tcpopt]") {
   const Pair pair = connected_pair();
   unsigned char bytes[8];

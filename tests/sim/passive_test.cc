@@ -13,7 +13,7 @@ TEST_CASE("rfc9293 3.10.7.2: a SYN to a listener is answered with our options", 
   CHECK(a.is(kSyn | kAck));
   CHECK(a.ack == 78);
   CHECK(a.mss == 1460);
-  CHECK(a.window_scale == 6);  // half of tcp_rmem's maximum fits into 16 bits
+  CHECK(a.window_scale == 10);  // tcp_rmem's maximum fits into 16 bits
   CHECK(a.timestamps);
   CHECK(a.ts_ecr == 12345);
   CHECK(a.sack_permitted);
@@ -302,7 +302,7 @@ TEST_CASE("rfc4987 3.6: past the SYN queue cookies carry MSS, window scale, time
   const Seg a = w.knock(6000, 300, true);
   REQUIRE(a.is(kSyn | kAck));
   CHECK(a.timestamps);
-  CHECK(a.window_scale == 6);
+  CHECK(a.window_scale == 10);
   CHECK(w.listener.syn_count == 4);
   CHECK(w.host.count(Counter::syn_cookies_sent) == 1);
   w.peer.say({.flags = kAck,

@@ -4,7 +4,7 @@
 namespace mtcp::test {
 namespace {
 
-// The first sixteen ACKs of a connection are not delayed: uses them up.
+// The first sixteen ACKs of a connection are not delayed, nor are some after a pause: uses them up.
 void use_up_quick_acks(Script& s) {
   for (int i = 0; i < 20; ++i) s.peer_data("q");
   s.wait(milliseconds(50));
@@ -38,6 +38,86 @@ TEST_CASE("rfc9293 3.8.6.3: a lone segment is acknowledged after the delay, the 
   s.peer_data(pattern(1000));
   CHECK(s.all_sent().size() == 1);
   CHECK(s.count(Counter::delayed_acks_sent) >= 1);
+}
+
+// A path of 300 ms: its RTT does not bound the delay to 40 ms, and its timeout is long.
+Setup far() {
+  Setup setup;
+  setup.rtt = milliseconds(300);
+  return setup;
+}
+
+TEST_CASE("rfc9293 3.8.6.3: each delay that nothing came in is followed by a longer one, 200 ms at most") {
+  Script s(far());
+  use_up_quick_acks(s);
+  s.wait(milliseconds(300));
+  s.peer_data("x");
+  s.forget();
+  s.wait(milliseconds(500));
+  s.forget();
+  Duration before{};
+  for (const int most : {165, 205, 205, 205}) {
+    s.peer_data("x");
+    CHECK(s.sent_nothing());
+    const Duration waited = s.wait_for_segment(seconds(1));
+    CHECK(waited >= before);
+    CHECK(waited >= milliseconds(40));
+    CHECK(waited <= milliseconds(most));
+    before = waited;
+    s.read();
+    s.wait(milliseconds(500));
+    s.forget();
+  }
+  CHECK(before >= milliseconds(195));
+}
+
+TEST_CASE("delayed_ack bounds the delay") {
+  Setup setup = far();
+  setup.options.tcp.delayed_ack = milliseconds(10);
+  Script s(setup);
+  use_up_quick_acks(s);
+  s.peer_data("x");
+  CHECK(s.wait_for_segment(seconds(1)) <= milliseconds(11));
+}
+
+TEST_CASE("rfc5681 4.1: after a pause longer than its timeout the peer begins anew, and is acknowledged at once") {
+  Script s;
+  use_up_quick_acks(s);
+  s.peer_data("x");
+  CHECK(s.sent_nothing());
+  s.wait(milliseconds(300));
+  s.forget();
+  s.peer_data("x");
+  CHECK(s.sent().ack == s.peer_seq);
+}
+
+TEST_CASE("rfc5681 4.2: who sends what is known has missed an ACK, and gets the next ones at once") {
+  Script s;
+  use_up_quick_acks(s);
+  s.peer({.seq = 0, .ack = 0, .data = "q"});
+  CHECK(s.sent().ack == s.peer_seq);
+  s.peer_data("x");
+  CHECK(s.sent().ack == s.peer_seq);
+}
+
+TEST_CASE("rfc5681 4.2: what comes in one turn has one ACK, but never more than 64 KB have") {
+  Setup setup;
+  setup.socket.rcvbuf = 1 << 20;
+  Script s(setup);
+  s.peer_data(pattern(1448));
+  s.read();
+  s.peer_data(pattern(1448));
+  s.read();
+  s.forget();
+  for (int i = 0; i < 200; ++i) {
+    const std::uint32_t at = s.peer_seq;
+    s.peer_seq += 1448;
+    s.peer({.seq = at, .ack = 0, .data = pattern(1448)}, false);
+  }
+  s.flush();
+  const auto acks = s.all_sent();
+  CHECK(acks.size() == 200 * 1448 / 65536 + 1);
+  CHECK(acks.back().ack == s.peer_seq);
 }
 
 TEST_CASE("Reading all of a short segment acknowledges it with the next flush, not after the delay") {

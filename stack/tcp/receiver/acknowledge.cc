@@ -1,23 +1,82 @@
 // When an ACK leaves (RFC 9293 3.8.6.3, RFC 5681 section 4.2).
+#include <algorithm>
+
+#include "stack/tcp/sender/rto.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
 
-// RFC 9293 3.8.6.3, RFC 5681 section 4.2: every second full segment at least, the others after the delay; at
-// the start of a connection each one, so that the sender's window opens (as Linux does).
+// Where the sender's window is small, each segment is acknowledged, so that it opens: at the start of a connection and
+// after a pause in which it may have begun anew. Half of our window at most, in segments.
+void Receiver::add_quick_acks(Connection& c) {
+  constexpr std::uint32_t kLeast = 2, kMost = 16;  // TCP_MAX_QUICKACKS
+  auto& rx = c.rx;
+  const std::uint32_t window = after(c.hot.rcv_adv, c.hot.rcv_nxt) ? c.hot.rcv_adv - c.hot.rcv_nxt : 0;
+  const auto n = static_cast<std::uint8_t>(std::clamp(window / (2 * rx.mss_estimate), kLeast, kMost));
+  rx.quickack_left = std::max(rx.quickack_left, n);
+}
+
+void Receiver::acknowledge_quickly(Connection& c) {
+  add_quick_acks(c);
+  c.hot.pingpong = false;
+  c.rx.ato = kLeastDelay;
+}
+
+// The delay follows the time between segments (Linux's tcp_event_data_recv), so that it is worth waiting for the second.
+void Receiver::adapt_delay(Connection& c, std::uint32_t clock) {
+  auto& rx = c.rx;
+  const std::uint32_t apart = clock - rx.last_data;
+  rx.last_data = clock;
+  if (rx.ato == 0) {  // the first
+    add_quick_acks(c);
+    rx.ato = kLeastDelay;
+  } else if (apart <= kLeastDelay / 2) {
+    rx.ato = static_cast<std::uint16_t>(rx.ato / 2 + kLeastDelay / 2);
+  } else if (apart < rx.ato) {
+    rx.ato = static_cast<std::uint16_t>(std::min(rx.ato / 2 + apart, rto_of(c)));
+  } else if (apart > rto_of(c)) {
+    add_quick_acks(c);
+  }
+}
+
+// RFC 6298's timeout is when the peer would send again, if its path is as ours.
+std::uint32_t Receiver::rto_of(const Connection& c) const {
+  return static_cast<std::uint32_t>(backed_off(c.tx.rto, 0, options_.tcp) / milliseconds(1));
+}
+
+// Not longer than a round trip: by then the peer may have sent what it could.
+std::uint32_t Receiver::delay_of(const Connection& c) const {
+  std::uint32_t delay = c.rx.ato;
+  if (delay > kLeastDelay && c.tx.srtt != Duration::zero())
+    delay = std::min(delay, std::max<std::uint32_t>(static_cast<std::uint32_t>(c.tx.srtt / milliseconds(1)), kLeastDelay));
+  return std::min(delay, static_cast<std::uint32_t>(options_.tcp.delayed_ack / milliseconds(1)));
+}
+
+// RFC 9293 3.8.6.3, RFC 5681 section 4.2: every second full segment at least, the others after the delay. What has come
+// in one turn is acknowledged at its end, as the kernel does with what it has received as one frame; but not more than
+// fits into such a frame, so that the sender need not wait for it.
 void Receiver::schedule_ack(Connection& c, Time now) {
+  constexpr std::uint32_t kLargestFrame = 65536;
   auto& h = c.hot;
   const std::uint32_t unacked = h.rcv_nxt - h.last_ack_sent;
-  if (unacked > c.rx.mss_estimate || (c.rx.quickack_left > 0 && !h.pingpong)) {
-    tcp_.request_ack(c);
-  } else if (!c.delayed_ack_timer.armed()) {
-    wheel_.arm(c.delayed_ack_timer, now + options_.tcp.delayed_ack);
+  if (unacked > c.rx.mss_estimate || (c.rx.quickack_left > 0 && !h.pingpong))
+    return unacked >= kLargestFrame ? tcp_.send_ack(c, now) : tcp_.request_ack(c);
+  TimerNode& timer = c.delayed_ack_timer;
+  const std::uint32_t delay = delay_of(c);
+  const std::uint64_t tick = TimerWheel::tick_of(now);
+  if (timer.armed()) {
+    if (timer.deadline_tick() <= tick + delay / 4) return tcp_.request_ack(c);
+    if (timer.deadline_tick() <= tick + delay) return;
   }
+  wheel_.arm(timer, now + milliseconds(delay));
 }
 
 void Receiver::on_delayed_ack_timer(Connection& c, Time now) {
   if (c.hot.last_ack_sent == c.hot.rcv_nxt || !is_synchronized(c.hot.state)) return;
-  // The application is slow to answer: it does not play ping-pong.
+  auto& rx = c.rx;
+  // Nothing has come that it could have gone with. An application that was thought to answer at once does not.
+  rx.ato = c.hot.pingpong ? kLeastDelay
+                          : static_cast<std::uint16_t>(std::min({2U * rx.ato, rto_of(c), std::uint32_t{INT16_MAX}}));
   c.hot.pingpong = false;
   stats_.add(Counter::delayed_acks_sent);
   tcp_.send_ack(c, now);

@@ -36,7 +36,11 @@ bool Receiver::trim_to_window(Connection& c, Segment& s) {
   if (before(s.seq, h.rcv_nxt)) {
     const std::uint32_t old = h.rcv_nxt - s.seq;
     note_duplicate(c, s.seq, earlier(s.seq + s.len, h.rcv_nxt));
-    if (old > s.len || (old == s.len && !s.has(kFin))) return stats_.add(Counter::duplicate_data), false;
+    if (old > s.len || (old == s.len && !s.has(kFin))) {
+      stats_.add(Counter::duplicate_data);
+      acknowledge_quickly(c);
+      return false;
+    }
     p->pull(old);
     s.seq += old;
     s.len -= old;
@@ -123,6 +127,7 @@ bool Receiver::accept_in_order(Connection& c, Segment& s, Time now) {
   }
   if (s.len < rx.mss_estimate && rx.pushed < 2) ++rx.pushed;
   measure_peer(c, s, now);
+  adapt_delay(c, h.last_received);
   enqueue_in_order(c, s.packet);
   h.rcv_nxt += s.len;
   c.bytes_received += s.len;

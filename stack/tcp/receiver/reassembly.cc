@@ -180,6 +180,7 @@ std::uint32_t Receiver::memory_for(const Packet& p, const Island* island) const 
 void Receiver::insert_out_of_order(Connection& c, Segment& s) {
   auto& rx = c.rx;
   Packet*& p = s.packet;
+  ++rx.out_of_order_received;
   if (!trim_known(c, *p)) return stats_.add(Counter::duplicate_data);
   const Seq begin = p->seq, end = p->seq + p->len;
   std::uint32_t index = islands_.at_or_before(rx.out_of_order, begin);

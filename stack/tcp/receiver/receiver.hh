@@ -37,6 +37,17 @@ class Receiver {
   // --- acknowledge.cc: when an ACK leaves
   void on_delayed_ack_timer(Connection& c, Time now);
   void acknowledge_out_of_order(Connection& c, Time now);
+  // The peer sends what we have: an ACK was lost, or its timeout is too short.
+  void acknowledge_quickly(Connection& c);
+  // A segment leaves, and with it an ACK and a window.
+  void note_ack_sent(Connection& c) {
+    auto& rx = c.rx;
+    c.hot.last_ack_sent = c.hot.rcv_nxt;
+    c.hot.ack_now = false;
+    rx.pushed = 0;
+    wheel_.cancel(c.delayed_ack_timer);
+    if (rx.quickack_left > 0 && --rx.quickack_left == 0 && rx.ato != 0) rx.ato = kLeastDelay;
+  }
 
   // --- window.cc: windows and the receive buffer: how they begin, what is announced, how they grow
   // Once hot.mss, the windows and scales are known.
@@ -53,6 +64,7 @@ class Receiver {
   Result<std::size_t> receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);
 
  private:
+  static constexpr std::uint16_t kLeastDelay = 40;  // ms: Linux's TCP_ATO_MIN
   // Payload up to this size is copied behind the packet before it, rather than hold a whole buffer.
   static constexpr std::uint32_t kTiny = 256;
 
@@ -70,6 +82,10 @@ class Receiver {
   bool enqueue_bytes(Connection& c, std::span<const std::byte> bytes);
   void note_sack(Connection& c, Seq begin, Seq end);
   void schedule_ack(Connection& c, Time now);
+  void adapt_delay(Connection& c, std::uint32_t clock);
+  void add_quick_acks(Connection& c);
+  [[nodiscard]] std::uint32_t rto_of(const Connection& c) const;    // ms
+  [[nodiscard]] std::uint32_t delay_of(const Connection& c) const;  // ms
   void after_read(Connection& c, std::uint32_t copied, Time now);
   void measure_reader(Connection& c, std::uint32_t copied, Time now);
   [[nodiscard]] bool copies(const Connection& c, const Packet& last, std::uint32_t n) const;

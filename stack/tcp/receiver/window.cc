@@ -8,7 +8,6 @@ namespace mtcp::stack {
 namespace {
 
 constexpr std::uint32_t kSmallestBuffer = 2304;  // Linux's SOCK_MIN_RCVBUF
-constexpr std::uint8_t kQuickAcks = 16;          // Linux's TCP_MAX_QUICKACKS
 
 std::uint32_t receive_buffer(const SocketOptions& o, const TcpTuning& t) {
   return o.rcvbuf != 0 ? std::max(o.rcvbuf, kSmallestBuffer) : t.rmem.initial;
@@ -31,8 +30,8 @@ Receiver::Receiver(Tcp& tcp, std::uint64_t seed)
 
 std::uint8_t Receiver::choose_window_scale(const SocketOptions& o) const {
   if (!options_.tcp.window_scaling) return 0;
-  std::uint32_t largest =
-      clamped(window_of_buffer(std::max(receive_buffer(o, options_.tcp), options_.tcp.rmem.max)), o);
+  // As Linux: for all of the buffer, though the window is half of it.
+  std::uint32_t largest = clamped(std::max(receive_buffer(o, options_.tcp), options_.tcp.rmem.max), o);
   std::uint8_t shift = 0;
   for (; largest > 65535 && shift < 14; largest >>= 1) ++shift;
   return shift;
@@ -55,7 +54,6 @@ void Receiver::start(Connection& c, Time now) {
   rx.mss_estimate = std::min<std::uint32_t>(h.mss, 536);
   rx.drs_start = now;
   rx.drs_space = std::min(initial_window(c.options), 10U * h.mss);
-  rx.quickack_left = kQuickAcks;
   rx.ts_recent_age = Tcp::ts_clock(now) / 1000;
   resize_buffer(c);
 }

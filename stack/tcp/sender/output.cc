@@ -23,8 +23,8 @@ bool carries_fin(const Connection& c, const Packet* p) {
 }
 
 // What is sent so soon after something has come is likely to be followed by the next answer, as Linux sees it.
-bool heard_lately(const Connection& c, Duration delayed_ack, Time now) {
-  return c.bytes_received != 0 && milliseconds(Tcp::ts_clock(now) - c.hot.last_received) < delayed_ack;
+bool heard_lately(const Connection& c, Time now) {
+  return Tcp::ts_clock(now) - c.rx.last_data < c.rx.ato;  // which is 0 before there was any
 }
 
 // RFC 9293 3.7.4 (Nagle) as Minshall changed it and Linux does it: a small segment waits only for another
@@ -130,7 +130,7 @@ void Sender::push(Connection& c, Time now, bool override) {
   if (h.snd_una == h.snd_nxt && options.tcp.slow_start_after_idle) restart_after_idle(c, options.tcp, now);
   const Seq edge = h.snd_una + h.snd_wnd;
   const std::uint32_t full = std::min<std::uint32_t>(h.mss, std::max(t.max_window / 2, 64U));
-  const bool replying = h.rcv_nxt != h.last_ack_sent || heard_lately(c, options.tcp.delayed_ack, now);
+  const bool replying = h.rcv_nxt != h.last_ack_sent || heard_lately(c, now);
   bool sent = false;
   h.cwnd_limited = false;
   while (Packet* p = t.unsent) {
