@@ -34,9 +34,9 @@ class Crowd {
     peer_.send({.flags = kAck, .seq = 2 + offset, .ack = next_[connection], .data = data,
                 .from_port = static_cast<std::uint16_t>(kFirstPort + connection)});
   }
-  // Single bytes with holes between them.
-  void send_islands(std::size_t connection, std::uint32_t n) {
-    for (std::uint32_t i = 0; i < n; ++i) send(connection, 1 + 2 * i, "x");
+  // Pieces with holes between them, a little more than is kept without a packet.
+  void send_islands(std::size_t connection, std::uint32_t n, std::uint32_t size = 120) {
+    for (std::uint32_t i = 0; i < n; ++i) send(connection, 1 + (size + 1) * i, std::string(size, 'x'));
     peer_.sim.run_for(milliseconds(1));
   }
   // The last ACK on this connection.
@@ -146,6 +146,18 @@ TEST_CASE("Where every packet is held by a living connection, those that hold mo
   CHECK(server.count(Counter::connections_sacrificed) > 0);
   check_that_another_is_served(sim, client, server, 20'000);
   CHECK(server.worker->connections() > 200);
+}
+
+TEST_CASE("Single bytes out of order hold no packets") {
+  Sim sim;
+  INFO(sim.label());
+  Host& server = sim.add_host({}, 1024);
+  server.listen(80);
+  Crowd crowd(sim, server);
+  crowd.open(40);
+  for (std::size_t i = 0; i < 40; ++i) crowd.send_islands(i, 40, 1);
+  CHECK(server.count(Counter::out_of_order_pruned) == 0);
+  CHECK(server.worker->memory().used == 0);
 }
 
 TEST_CASE("When the attackers are gone there is no limit any more") {
