@@ -127,7 +127,6 @@ constexpr Listed kTcpLevel[] = {
     {33, kRefused},   // TCP_FASTOPEN_KEY
     {34, kRefused},   // TCP_FASTOPEN_NO_COOKIE
     {35, kRefused},   // TCP_ZEROCOPY_RECEIVE
-    {36, kKernels},   // TCP_INQ
     {37, kKernels},   // TCP_TX_DELAY
     {38, kKernels}, {39, kKernels}, {40, kKernels}, {41, kKernels}, {42, kKernels},  // TCP_AO: keys
     {43, kPassed},    // TCP_IS_MPTCP

@@ -54,6 +54,7 @@ class Fixture {
     settle();
   }
   void feed_segment(Script& script);
+  static void add_sack(Script& script, const WirePeer::Flow& f, Bytes& options);
   void feed_icmp(Script& script);
   void handshake(Script& script);
   void pass(Duration d) {
@@ -92,6 +93,21 @@ void Fixture::settle() {
   }
 }
 
+// One to three blocks somewhere in what the stack has sent, or not.
+void Fixture::add_sack(Script& script, const WirePeer::Flow& f, Bytes& options) {
+  const std::size_t count = 1 + script.u8() % 3;
+  while (options.size() % 4 != 0) options.push_back(std::byte{kOptionNop});
+  const std::size_t at = options.size();
+  options.resize(at + sack_option_length(count), std::byte{kOptionNop});
+  options[at + 2] = std::byte{kOptionSack};
+  options[at + 3] = static_cast<std::byte>(2 + 8 * count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const Seq begin = f.iss + 1 + script.u16();
+    store_be(&options[at + 4 + 8 * i], begin.value());
+    store_be(&options[at + 8 + 8 * i], (begin + std::uint32_t{script.u8()} * 16).value());
+  }
+}
+
 void Fixture::feed_segment(Script& script) {
   static constexpr std::uint8_t kUsual[] = {kAck,        kAck | kPsh, kAck | kFin, kRst,
                                             kRst | kAck, kSyn,        kSyn | kAck, 0};
@@ -116,6 +132,7 @@ void Fixture::feed_segment(Script& script) {
   } else if ((shape & 8) != 0) {
     s.options = script.bytes(script.u8() % 41);
   }
+  if ((shape & 16) != 0 && s.options.size() <= 12) add_sack(script, f, s.options);
   feed(WirePeer::segment(f, s));
 }
 

@@ -107,6 +107,12 @@ void WirePeer::observe_tcp(std::span<const std::byte> segment) {
   must(parse_tcp_options(segment.subspan(kTcpHeader, header - kTcpHeader), (flags & kSyn) != 0, options) ==
            ParseError::none,
        "TCP options are well-formed");
+  // RFC 2018 section 3; the first block may be a duplicate (RFC 2883).
+  for (std::size_t i = 0; i < options.sack_count; ++i) {
+    must(before(options.sack[i].begin, options.sack[i].end), "a SACK block has its begin before its end");
+    must(i == 0 || after(options.sack[i].end, Seq(load_be<std::uint32_t>(h + 8))),
+         "a SACK block is not acknowledged anyway");
+  }
   Flow* f = find(load_be<std::uint16_t>(h), load_be<std::uint16_t>(h + 2), (flags & kSyn) != 0);
   if (f == nullptr) return;
   const Seq seq(load_be<std::uint32_t>(h + 4));

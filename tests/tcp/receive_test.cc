@@ -241,6 +241,20 @@ TEST_CASE("shutdown(SHUT_RD): what is there can be read, then the stream ends") 
   CHECK(s.worker->readiness(*s.c).readable);
 }
 
+TEST_CASE("rfc7323 2: the window scale is for the buffer that there may be, as Linux chooses it") {
+  const auto scale = [](std::uint32_t rcvbuf, std::uint32_t clamp) {
+    Setup setup;
+    setup.socket.rcvbuf = rcvbuf;
+    setup.socket.window_clamp = clamp;
+    const Script s(setup);
+    return int{s.syn->options.window_scale};
+  };
+  CHECK(scale(0, 0) == 10);
+  CHECK(scale(16384, 0) == 0);
+  CHECK(scale(1 << 20, 0) == 4);
+  CHECK(scale(0, 100'000) == 1);
+}
+
 TEST_CASE("TCP_WINDOW_CLAMP bounds the window") {
   Setup setup;
   setup.socket.window_clamp = 5000;
