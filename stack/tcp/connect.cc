@@ -163,7 +163,8 @@ void Tcp::on_syn_ack(Connection& c, Segment& s, Time now) {
   if (!h.retransmitting_syn) sender.take_rtt_sample(c, now - c.created);
   c.tx.backoff = 0;
   h.retransmitting_syn = false;
-  request_ack(c);
+  // On the loopback wire the other end is to be there when connect() is over.
+  c.path->local ? send_ack(c, now) : request_ack(c);
   raise(c, SocketBase::kWriteEdge);
 }
 

@@ -10,6 +10,7 @@ namespace mtcp::stack {
 
 namespace {
 constexpr std::size_t kMaxBursts = 4;    // per poll, so that timers and the application get their turn
+constexpr std::size_t kLoopbackRounds = 16;
 constexpr std::size_t kTxBound = 16384;  // packets per priority that may wait: a burst of that many connects
 // The part of a Connection that a segment touches: all but the options and what is only counted.
 constexpr std::size_t kSegmentBytes = 640;
@@ -244,10 +245,11 @@ std::size_t Tcp::poll(Time now) {
       if (n < Private::Batch::kSize) break;
     }
   }
-  for (std::size_t i = 0; i < kMaxBursts; ++i) {
+  // As in the kernel, what is sent to ourselves is there when the call is over, and so are the answers.
+  for (std::size_t i = 0; i < kLoopbackRounds; ++i) {
     const std::size_t n = receive_loopback(now);
+    if (n == 0) break;
     work += n;
-    if (n < Private::Batch::kSize) break;
   }
   work += run_timers(now);
   if (priv->handover_now) hand_over_waiting(now);
