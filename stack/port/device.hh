@@ -2,11 +2,13 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "stack/port/port.hh"
 
@@ -22,6 +24,13 @@ struct DeviceConfig {
   int hugepages = -1;             // -1 automatic (use them when there are enough), 0 off, 1 required
   bool* misconfigured = nullptr;  // becomes true if the failure is that these values cannot go together
   bool* in_use = nullptr;         // becomes true if the failure is that another program has the device
+};
+
+// What a process that has been forked before a device was opened needs to have a part in it: to be passed on as it is, with
+// the descriptors, which stay those of the device that has made it.
+struct DeviceInvitation {
+  std::array<std::byte, 96> terms{};
+  std::vector<int> descriptors;  // none: this device can't be shared so
 };
 
 // A started device with all its queues. Opened at most once per process (EAL allows no more), inherited by
@@ -48,6 +57,7 @@ class Device {
   [[nodiscard]] virtual std::span<const int> descriptors() const { return {}; }
   // The calling process is about to end: true if no other one has this device any more, be it with a stack or without.
   virtual bool end_of_family() { return true; }
+  [[nodiscard]] virtual DeviceInvitation invite() const { return {}; }
   // For the child of a fork that will not use its parent's device: closes the inherited descriptors, so that
   // the peer notices when the parent dies. After this, and without it in any process but the opener, the
   // object and its ports are to be leaked or destroyed only; destroying a port does not release the parent's
@@ -59,5 +69,8 @@ class Device {
 // thread's CPU affinity and signal mask as they were, starts no thread, opens nothing without O_CLOEXEC,
 // prints nothing.
 std::unique_ptr<Device> open_device(const DeviceConfig& config, std::string& message);
+// The device behind an invitation that came from another process; its descriptors, copies of this process, are taken. Null if
+// it can't be had.
+std::unique_ptr<Device> open_as_guest(const DeviceInvitation& invitation);
 
 }  // namespace mtcp::stack

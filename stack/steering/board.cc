@@ -15,6 +15,10 @@ constexpr std::size_t kPage = 4096;
 constexpr std::size_t pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 constexpr std::size_t kLedgerBytes = pages(sizeof(LedgerEntry) * Board::kLedger);
 constexpr std::size_t kFlowBytes = kLedgerBytes + pages(sizeof(LedgerEntry) * Board::kOrphans);  // of one stack
+// What counts of a list whose end is written down beside it.
+std::span<LedgerEntry> used(std::span<LedgerEntry> list, const std::atomic<std::uint32_t>& end) {
+  return list.first(std::min<std::size_t>(end.load(std::memory_order_acquire), list.size()));
+}
 std::size_t mail_bytes(std::size_t frame) { return pages(Mailbox::memory(frame, Board::kMailSlots)); }
 
 }  // namespace
@@ -52,7 +56,22 @@ std::size_t Board::memory(const Shape& shape) {
   return pages(sizeof(Head)) + kFlowBytes * places + mail_bytes(shape.frame) * places * places;
 }
 
-Board::Board(std::byte* memory, const Shape& shape, const Secrets& secrets) : memory_(memory) {
+std::size_t Board::head_memory() { return pages(sizeof(Head)); }
+
+Board::Board(std::byte* memory, const Shape& shape, const Secrets& secrets) : memory_(memory) { prepare(shape, secrets); }
+
+Board::Board(std::byte* head, Map map, const Shape& shape, const Secrets* secrets)
+    : memory_(head), map_(std::move(map)), parts_(std::size_t{shape.places} * (shape.places + 1)) {
+  if (secrets != nullptr) prepare(shape, *secrets);
+}
+
+std::byte* Board::part(std::size_t index, std::size_t offset, std::size_t bytes) {
+  if (map_ == nullptr) return memory_ + offset;
+  if (parts_[index] == nullptr) [[unlikely]] parts_[index] = map_(offset, bytes);
+  return parts_[index];
+}
+
+void Board::prepare(const Shape& shape, const Secrets& secrets) {
   assert(shape.places > 0 && shape.places <= kMaxStacks);
   assert(std::has_single_bit(shape.entries) && shape.entries <= kMaxSteeringEntries);
   head().frame = static_cast<std::uint32_t>(shape.frame);
@@ -64,16 +83,20 @@ Board::Board(std::byte* memory, const Shape& shape, const Secrets& secrets) : me
 }
 
 std::span<LedgerEntry> Board::ledger(std::uint32_t stack) {
-  return {reinterpret_cast<LedgerEntry*>(memory_ + pages(sizeof(Head)) + kFlowBytes * stack), kLedger};
+  std::byte* flows = part(stack, head_memory() + kFlowBytes * stack, kFlowBytes);
+  if (flows == nullptr) return {};
+  return {reinterpret_cast<LedgerEntry*>(flows), kLedger};
 }
 
 std::span<LedgerEntry> Board::orphans(std::uint32_t stack) {
-  return {ledger(stack).data() + kLedgerBytes / sizeof(LedgerEntry), kOrphans};
+  LedgerEntry* flows = ledger(stack).data();
+  if (flows == nullptr) return {};
+  return {flows + kLedgerBytes / sizeof(LedgerEntry), kOrphans};
 }
 
 std::byte* Board::mail(std::uint32_t from, std::uint32_t to) {
-  std::byte* first = memory_ + pages(sizeof(Head)) + kFlowBytes * places();
-  return first + mail_bytes(frame()) * (std::size_t{from} * places() + to);
+  const std::size_t pair = std::size_t{from} * places() + to, bytes = mail_bytes(frame());
+  return part(places() + pair, head_memory() + kFlowBytes * places() + bytes * pair, bytes);
 }
 
 StackSet Board::members() const {
@@ -103,7 +126,7 @@ std::uint8_t Board::join(const SharedDevice& device) {
 // The place is free afterwards.
 void Board::vacate(std::uint8_t stack) {
   Place& p = place(stack);
-  for (LedgerEntry& e : ledger(stack).first(std::min(p.ledger_end.load(std::memory_order_acquire), kLedger))) e = {};
+  for (LedgerEntry& e : used(ledger(stack), p.ledger_end)) e = {};
   p.ledger_end.store(0, std::memory_order_relaxed);
   reservations().forget(stack);
   const std::uint32_t listed = std::min(p.listeners_end.exchange(0, std::memory_order_relaxed), kListeners);
@@ -120,9 +143,10 @@ void Board::leave(std::uint8_t stack, const SharedDevice& device) {
 }
 
 void Board::inherit(std::span<const LedgerEntry> entries, std::uint8_t heir) {
-  std::uint32_t end = std::min(place(heir).orphans_end.load(std::memory_order_acquire), kOrphans);
+  const std::span<LedgerEntry> all = orphans(heir);
+  auto end = static_cast<std::uint32_t>(used(all, place(heir).orphans_end).size());
   for (const LedgerEntry& e : entries)
-    if (e.local != 0 && end < kOrphans) orphans(heir)[end++] = e;
+    if (e.local != 0 && end < all.size()) all[end++] = e;
   place(heir).orphans_end.store(end, std::memory_order_release);
 }
 
@@ -133,12 +157,12 @@ bool Board::bury(std::uint8_t stack, std::uint8_t heir, const SharedDevice& devi
   Place& p = place(stack);
   const std::uint64_t owner = p.owner.load(std::memory_order_acquire);
   if (owner != 0 && device.alive(owner)) return false;
-  const std::uint32_t untold = std::min(p.orphans_end.load(std::memory_order_acquire), kOrphans);
   if (owner == 0 && (heir == kNobody || !left_something(stack))) return false;
   if (heir == kNobody) heir = stack;
-  inherit(ledger(stack).first(std::min(p.ledger_end.load(std::memory_order_acquire), kLedger)), heir);
+  const std::span<const LedgerEntry> untold = used(orphans(stack), p.orphans_end);
+  inherit(used(ledger(stack), p.ledger_end), heir);
   if (heir != stack) {
-    inherit(orphans(stack).first(untold), heir);
+    inherit(untold, heir);
     p.orphans_end.store(0, std::memory_order_release);
   }
   if (mail) p.mail.store(0, std::memory_order_relaxed);

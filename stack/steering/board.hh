@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "stack/port/port.hh"
 #include "stack/steering/reservations.hh"
@@ -49,6 +50,11 @@ class Board {
   // `memory` is zeroed, page-aligned and shared. `secrets`: from the system's randomness, for all stacks of this
   // device: what one of them has chosen by a keyed hash (ISN, cookie, timestamp offset) the next one understands.
   Board(std::byte* memory, const Shape& shape, const Secrets& secrets);
+  // The same, whose parts are mapped as they are used: `head` are the first head_memory() bytes, and map() gives `bytes` more
+  // from `offset` on, or null. Without secrets it is a board that another process has made.
+  using Map = std::function<std::byte*(std::size_t offset, std::size_t bytes)>;
+  Board(std::byte* head, Map map, const Shape& shape, const Secrets* secrets);
+  [[nodiscard]] static std::size_t head_memory();
   Board(const Board&) = delete;
   Board& operator=(const Board&) = delete;
 
@@ -131,12 +137,13 @@ class Board {
   // Shows the letters of all places where some wait that `stack` has the listener for (kNobody: all), and forgets them.
   void take_parked(std::uint8_t stack, const SharedDevice& device, const std::function<void(const Letter&)>& visit);
   // By index in the stack's slab; only the stack itself writes.
+  // Empty if it can't be mapped.
   [[nodiscard]] std::span<LedgerEntry> ledger(std::uint32_t stack);
   // Flows of the dead whose peers `stack` is to tell; the first orphans_end of them count, and those whose `local` is 0
   // have been told. Only the stack itself writes; one that dies or leaves has an heir.
   static constexpr std::uint32_t kOrphans = 2 * kLedger;  // beyond that, peers learn of it when they send something
   [[nodiscard]] std::span<LedgerEntry> orphans(std::uint32_t stack);
-  // Where the mail from one stack to another begins; see mailbox.hh.
+  // Where the mail from one stack to another begins; see mailbox.hh. Null if it can't be mapped.
   [[nodiscard]] std::byte* mail(std::uint32_t from, std::uint32_t to);
   [[nodiscard]] std::size_t frame() const { return head().frame; }
 
@@ -169,7 +176,11 @@ class Board {
   void inherit(std::span<const LedgerEntry> entries, std::uint8_t heir);
   void share_out();
   [[nodiscard]] std::uint32_t nth(std::uint32_t n) const;
+  void prepare(const Shape& shape, const Secrets& secrets);
+  [[nodiscard]] std::byte* part(std::size_t index, std::size_t offset, std::size_t bytes);
   std::byte* memory_;
+  Map map_;                         // null: all of it lies behind the head
+  std::vector<std::byte*> parts_;   // what has been mapped so far: of each stack, then of each pair
 };
 
 }  // namespace mtcp::stack

@@ -86,22 +86,24 @@ void SteeringPort::set_serving(bool on) {
 }
 
 void SteeringPort::note_flow(std::uint32_t index, const FlowKey& key) {
-  if (index >= Board::kLedger || !key.local.is_v4() || !key.remote.is_v4()) return;
+  const std::span<LedgerEntry> ledger = board_.ledger(me_);
+  if (index >= ledger.size() || !key.local.is_v4() || !key.remote.is_v4()) return;
   Board::Place& place = board_.place(me_);
-  board_.ledger(me_)[index] = {key.local.as_v4(), key.remote.as_v4(), key.local_port, key.remote_port};
+  ledger[index] = {key.local.as_v4(), key.remote.as_v4(), key.local_port, key.remote_port};
   if (place.ledger_end.load(std::memory_order_relaxed) <= index)
     place.ledger_end.store(index + 1, std::memory_order_release);
 }
 
 void SteeringPort::forget_flow(std::uint32_t index) {
-  if (index < Board::kLedger) board_.ledger(me_)[index].local = 0;
+  if (const std::span<LedgerEntry> ledger = board_.ledger(me_); index < ledger.size()) ledger[index].local = 0;
 }
 
 bool SteeringPort::next_orphan(FlowKey& key, std::uint32_t& number) {
-  const std::uint32_t end = board_.place(me_).orphans_end.load(std::memory_order_relaxed);
+  const std::span<LedgerEntry> orphans = board_.orphans(me_);
+  const std::uint32_t end = orphans.empty() ? 0 : board_.place(me_).orphans_end.load(std::memory_order_relaxed);
   while (next_orphan_ < end) {
     number = next_orphan_++;
-    const LedgerEntry& e = board_.orphans(me_)[number];
+    const LedgerEntry& e = orphans[number];
     if (e.local == 0) continue;
     ++being_told_;
     key = {IpAddress::v4(e.local), IpAddress::v4(e.remote), e.local_port, e.remote_port};

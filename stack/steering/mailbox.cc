@@ -22,6 +22,7 @@ Mailbox::Mailbox(std::byte* memory, std::size_t frame, std::size_t slots)
 }
 
 std::size_t Mailbox::room() const {
+  if (memory_ == nullptr) [[unlikely]] return 0;
   const std::uint32_t used = ends().written.load(std::memory_order_relaxed) - ends().read.load(std::memory_order_acquire);
   return used >= slots_ ? 0 : slots_ - used;
 }
@@ -43,7 +44,7 @@ void Mailbox::announce(std::size_t n) {
 }
 
 bool Mailbox::empty() const {
-  return ends().written.load(std::memory_order_acquire) == ends().read.load(std::memory_order_relaxed);
+  return memory_ == nullptr || ends().written.load(std::memory_order_acquire) == ends().read.load(std::memory_order_relaxed);
 }
 
 Letter Mailbox::read() const {

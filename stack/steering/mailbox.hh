@@ -30,7 +30,7 @@ class Mailbox {
  public:
   // Bytes of one mailbox with `slots` slots (a power of two) for frames of `frame` bytes.
   [[nodiscard]] static std::size_t memory(std::size_t frame, std::size_t slots);
-  // `memory` was zero at first, or is a mailbox already.
+  // `memory` was zero at first, or is a mailbox already. Null: a mailbox without room.
   Mailbox(std::byte* memory, std::size_t frame, std::size_t slots);
 
   // --- the writer

@@ -21,6 +21,7 @@ class CardLock {
   // False and `message` if another program has the card. True without a lock if the file cannot be made: who
   // may not write there uses vfio, which the kernel gives to one program only.
   bool take(std::string_view port, std::string& message);
+  [[nodiscard]] int descriptor() const { return fd_; }  // open in all who share it: -1: none
   void release();
 
  private:

@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/shared_memory.hh"
 
 namespace mtcp::stack::dpdk {
 
@@ -69,11 +70,16 @@ bool is_alive(std::uint64_t owner) {
 }
 
 std::unique_ptr<Claims> Claims::create(std::uint32_t queues) {
-  void* p = mmap(nullptr, queues * sizeof(Queue), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) return nullptr;
-  auto* table = static_cast<Queue*>(p);
-  std::uninitialized_value_construct_n(table, queues);
-  return std::unique_ptr<Claims>(new Claims(table, queues));
+  const int fd = create_shared_memory("mtcp-claims", queues * sizeof(Queue));
+  auto claims = adopt(fd, queues);
+  if (claims != nullptr) std::uninitialized_value_construct_n(claims->queues_.data(), queues);
+  return claims;
+}
+
+std::unique_ptr<Claims> Claims::adopt(int fd, std::uint32_t queues) {
+  const std::span<std::byte> bytes = map_shared_memory(fd, 0, queues * sizeof(Queue));
+  if (bytes.empty()) return nullptr;
+  return std::unique_ptr<Claims>(new Claims(reinterpret_cast<Queue*>(bytes.data()), queues, fd));
 }
 
 Claims::~Claims() { munmap(queues_.data(), queues_.size_bytes()); }

@@ -15,9 +15,12 @@ namespace mtcp::stack::dpdk {
 
 class Claims {
  public:
-  // Null if the kernel gives no shared page. The table lives as long as this object, in each process for
+  // Null if the kernel gives no shared memory. The table lives as long as this object, in each process for
   // itself.
   static std::unique_ptr<Claims> create(std::uint32_t queues);
+  // The same table in a process that was forked before. `fd` is what descriptor() is there, and stays the caller's.
+  static std::unique_ptr<Claims> adopt(int fd, std::uint32_t queues);
+  [[nodiscard]] int descriptor() const { return fd_; }
   ~Claims();
   Claims(const Claims&) = delete;
   Claims& operator=(const Claims&) = delete;
@@ -36,8 +39,9 @@ class Claims {
     std::atomic<std::uint64_t> owner;  // pid and start time; 0: nobody
     std::atomic<std::uint32_t> received;
   };
-  Claims(Queue* queues, std::uint32_t n) : queues_(queues, n) {}
+  Claims(Queue* queues, std::uint32_t n, int fd) : queues_(queues, n), fd_(fd) {}
   std::span<Queue> queues_;
+  int fd_;  // its memory; closed with the device's other descriptors
 };
 
 }  // namespace mtcp::stack::dpdk

@@ -263,8 +263,8 @@ bool DpdkDevice::settle_queues(const rte_eth_dev_info& info, std::string& messag
 // What the stacks have in common.
 bool DpdkDevice::create_board(const rte_eth_dev_info& info, std::string& message) {
   if (!is_shared()) return true;
-  shared_ = SharedState::create(
-      {.frame = frame(), .places = SharedState::places(), .entries = steering_entries(info)});
+  entries_ = steering_entries(info);
+  shared_ = SharedState::create({.frame = frame(), .places = SharedState::places(), .entries = entries_});
   if (shared_ != nullptr) return true;
   message = std::string("no memory or descriptors for what the stacks of a device share: ") + strerror(errno);
   return false;

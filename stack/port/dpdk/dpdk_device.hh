@@ -48,6 +48,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
   [[nodiscard]] std::span<const int> descriptors() const override { return open_descriptors(); }
   bool end_of_family() override { return shared_ == nullptr || shared_->end_of_family(); }
+  [[nodiscard]] DeviceInvitation invite() const override;
   void abandon() override;
 
   // --- SharedDevice
@@ -82,6 +83,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   bool start(std::string& message);
   bool spread(std::string& message);
   int set_table(std::span<const std::uint8_t> queues);
+  std::uint32_t entries_ = 0;  // Board::Shape::entries
   [[nodiscard]] std::size_t frame() const { return config_.mtu + 18; }
   // Its packets are copied in and out anyway, so they may be the stack's own; otherwise the device holds
   // some.

@@ -19,6 +19,7 @@ class InterfaceLock {
   bool take(const std::string& interface, std::string& message);
   // Why take() has failed: another program has it.
   [[nodiscard]] bool in_use() const { return in_use_; }
+  [[nodiscard]] int descriptor() const { return fd_; }  // open in all who share it: -1: none
   void release();
 
  private:

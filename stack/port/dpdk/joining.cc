@@ -11,6 +11,7 @@
 #include "stack/port/dpdk/af_xdp.hh"
 #include "stack/port/dpdk/copying_port.hh"
 #include "stack/port/dpdk/dpdk_device.hh"
+#include "stack/port/dpdk/guest.hh"
 #include "stack/port/dpdk/memif.hh"
 #include "stack/steering/steering_port.hh"
 
@@ -29,6 +30,33 @@ std::optional<std::array<std::uint64_t, 4>> DpdkDevice::secrets() const {
 bool DpdkDevice::parked(const Endpoint& local) const { return shared_ != nullptr && shared_->board().parked(local); }
 
 bool DpdkDevice::any_parked() const { return shared_ != nullptr && shared_->board().any_parked(); }
+
+DeviceInvitation DpdkDevice::invite() const {
+  if (shared_ == nullptr) return {};
+  GuestTerms terms{.queues = config_.queues,
+                   .mtu = state_.mtu,
+                   .packets = config_.packets,
+                   .places = shared_->board().places(),
+                   .entries = entries_,
+                   .frame = frame(),
+                   .mac = state_.mac,
+                   .tx_checksum = state_.tx_checksum ? std::uint8_t{1} : std::uint8_t{0}};
+  std::vector<int> fds{state_.claims->descriptor()};
+  for (const int fd : shared_->descriptors()) fds.push_back(fd);
+  for (const int fd : {interface_.descriptor(), card_.descriptor()}) {
+    if (fd < 0) continue;
+    fds.push_back(fd);
+    ++terms.locks;
+  }
+  for (const PacketRing& r : rings_) {
+    fds.push_back(r.fd);
+    ++terms.rings;
+    terms.frames = r.frames.tp_frame_nr;
+    terms.frame_size = r.frames.tp_frame_size;
+    terms.offload = r.offload ? 1 : 0;
+  }
+  return invitation(terms, std::move(fds));
+}
 
 // Destroys the pool if this process made it and nobody has packets of it in hand; otherwise it is left as it
 // is.

@@ -12,11 +12,12 @@
 #include <utility>
 
 #include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/shared_memory.hh"
 
 namespace mtcp::stack::dpdk {
 
 std::uint32_t SharedState::places() {
-  constexpr long kLeast = 16;
+  constexpr long kLeast = 32;
   return static_cast<std::uint32_t>(std::clamp(2 * sysconf(_SC_NPROCESSORS_ONLN), kLeast, long{kMaxStacks}));
 }
 
@@ -25,13 +26,9 @@ std::unique_ptr<SharedState> SharedState::create(const Board::Shape& shape) {
   if (system_call(SYS_getrandom, reinterpret_cast<long>(secrets.data()), sizeof secrets) != long{sizeof secrets})
     return nullptr;
   std::unique_ptr<SharedState> state(new SharedState);
-  state->bytes_ = Board::memory(shape);
-  // Most of it is never touched.
-  void* memory = mmap(nullptr, state->bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return nullptr;
-  state->memory_ = static_cast<std::byte*>(memory);
-  // Other people's packets do not belong in a core dump of one of us; if it can't be said they are in it.
-  (void)madvise(memory, state->bytes_, MADV_DONTDUMP);
+  state->memory_fd_ = create_shared_memory("mtcp-board", Board::memory(shape));
+  std::byte* head = state->map(0, Board::head_memory());
+  if (head == nullptr) return nullptr;
   for (std::uint32_t i = 0; i < shape.places; ++i) {
     const int fd = move_high(static_cast<int>(system_call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK)));
     if (fd < 0) return nullptr;
@@ -40,15 +37,47 @@ std::unique_ptr<SharedState> SharedState::create(const Board::Shape& shape) {
   if (system_call(SYS_pipe2, reinterpret_cast<long>(state->family_), O_CLOEXEC | O_NONBLOCK) != 0) return nullptr;
   for (int& fd : state->family_)
     if ((fd = move_high(fd)) < 0) return nullptr;
-  state->board_ = std::make_unique<Board>(state->memory_, shape, secrets);
+  state->board_ = std::make_unique<Board>(head, state->mapper(), shape, &secrets);
   return state;
 }
 
+std::byte* SharedState::map(std::size_t offset, std::size_t bytes) {
+  const std::span<std::byte> memory = map_shared_memory(memory_fd_, offset, bytes);
+  if (memory.empty()) return nullptr;
+  mapped_.push_back(memory);
+  // Other people's packets do not belong in a core dump of one of us; if it can't be said they are in it.
+  (void)madvise(memory.data(), memory.size(), MADV_DONTDUMP);
+  return memory.data();
+}
+
+Board::Map SharedState::mapper() {
+  return [this](std::size_t offset, std::size_t bytes) { return map(offset, bytes); };
+}
+
+std::unique_ptr<SharedState> SharedState::adopt(const Board::Shape& shape, std::span<const int> descriptors) {
+  std::unique_ptr<SharedState> state(new SharedState);
+  state->memory_fd_ = descriptors[0];
+  state->family_[0] = descriptors[1];
+  state->family_[1] = descriptors[2];
+  state->wake_.assign(descriptors.begin() + 3, descriptors.end());
+  std::byte* head = state->map(0, Board::head_memory());
+  if (head == nullptr) return nullptr;
+  state->board_ = std::make_unique<Board>(head, state->mapper(), shape, nullptr);
+  return state;
+}
+
+std::vector<int> SharedState::descriptors() const {
+  std::vector<int> all{memory_fd_, family_[0], family_[1]};
+  all.insert(all.end(), wake_.begin(), wake_.end());
+  return all;
+}
+
 SharedState::~SharedState() {
+  if (memory_fd_ >= 0) mtcp_dpdk_close(memory_fd_);
   for (const int fd : wake_) mtcp_dpdk_close(fd);
   for (const int fd : family_)
     if (fd >= 0) mtcp_dpdk_close(fd);
-  if (memory_ != nullptr) munmap(memory_, bytes_);
+  for (const auto& part : mapped_) munmap(part.data(), part.size());
 }
 
 bool SharedState::end_of_family() {

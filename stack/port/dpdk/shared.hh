@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "stack/steering/board.hh"
@@ -18,6 +19,10 @@ class SharedState {
   [[nodiscard]] static std::uint32_t places();
   // Null without memory, descriptors or randomness.
   static std::unique_ptr<SharedState> create(const Board::Shape& shape);
+  // The same in a process that was forked before, from the descriptors() there, which are taken.
+  static std::unique_ptr<SharedState> adopt(const Board::Shape& shape, std::span<const int> descriptors);
+  [[nodiscard]] std::vector<int> descriptors() const;
+  [[nodiscard]] static std::size_t descriptors(std::uint32_t places) { return 1 + 2 + places; }
   ~SharedState();
   SharedState(const SharedState&) = delete;
   SharedState& operator=(const SharedState&) = delete;
@@ -31,9 +36,11 @@ class SharedState {
 
  private:
   SharedState() = default;
-  std::byte* memory_ = nullptr;
-  std::size_t bytes_ = 0;
+  std::byte* map(std::size_t offset, std::size_t bytes);  // of the board's memory, or null
+  [[nodiscard]] Board::Map mapper();
+  std::vector<std::span<std::byte>> mapped_;
   std::unique_ptr<Board> board_;
+  int memory_fd_ = -1;
   std::vector<int> wake_;        // by stack
   int family_[2] = {-1, -1};     // a pipe: hung up when the last process of the family has closed its writing end
 };

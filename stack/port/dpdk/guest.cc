@@ -1,0 +1,105 @@
+#include "stack/port/dpdk/guest.hh"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "stack/port/dpdk/af_packet.hh"
+#include "stack/port/dpdk/pool.hh"
+#include "stack/steering/steering_port.hh"
+
+namespace mtcp::stack::dpdk {
+namespace {
+
+constexpr std::uint32_t kVersion = 1;
+
+bool plausible(const GuestTerms& t, std::size_t descriptors) {
+  return t.version == kVersion && t.queues > 0 && t.queues <= kMaxStacks && t.places > 0 && t.places <= kMaxStacks &&
+         t.entries > 0 && t.entries <= kMaxSteeringEntries && t.rings <= t.queues && t.packets > 0 &&
+         descriptors == 1 + SharedState::descriptors(t.places) + t.locks + t.rings;
+}
+
+}  // namespace
+
+DeviceInvitation invitation(const GuestTerms& terms, std::vector<int> descriptors) {
+  DeviceInvitation out;
+  GuestTerms copy = terms;
+  copy.version = kVersion;
+  static_assert(sizeof copy <= sizeof out.terms);
+  memcpy(out.terms.data(), &copy, sizeof copy);
+  out.descriptors = std::move(descriptors);
+  return out;
+}
+
+std::unique_ptr<GuestDevice> GuestDevice::create(const DeviceInvitation& invitation) {
+  GuestTerms terms;
+  memcpy(&terms, invitation.terms.data(), sizeof terms);
+  std::vector<int> high;
+  for (const int fd : invitation.descriptors) high.push_back(move_high(fd));
+  const bool complete = std::ranges::all_of(high, [](int fd) { return fd >= 0; });
+  std::unique_ptr<GuestDevice> device(new GuestDevice(terms, std::move(high)));
+  if (complete && plausible(terms, device->descriptors_.size()) && device->open()) return device;
+  if (device->shared_ == nullptr)
+    for (const int fd : device->descriptors_) mtcp_dpdk_close(fd);
+  return nullptr;
+}
+
+bool GuestDevice::open() {
+  state_.mtu = terms_.mtu;
+  state_.mac = terms_.mac;
+  state_.tx_checksum = terms_.tx_checksum != 0;
+  state_.started = true;
+  const std::span<const int> fds = descriptors_;
+  const std::size_t shared = SharedState::descriptors(terms_.places);
+  state_.claims = Claims::adopt(fds[0], terms_.queues);
+  shared_ = SharedState::adopt({.frame = terms_.frame, .places = terms_.places, .entries = terms_.entries}, fds.subspan(1, shared));
+  if (state_.claims == nullptr || shared_ == nullptr) return false;
+  const std::size_t bytes = std::size_t{terms_.frames} * terms_.frame_size;
+  for (const int fd : fds.last(terms_.rings)) {
+    void* map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) return false;
+    rings_.push_back({.fd = fd,
+                      .frames = {.tp_block_size = 0, .tp_block_nr = 0, .tp_frame_size = terms_.frame_size, .tp_frame_nr = terms_.frames},
+                      .offload = terms_.offload != 0,
+                      .map = static_cast<std::byte*>(map)});
+  }
+  return true;
+}
+
+GuestDevice::~GuestDevice() {
+  for (const PacketRing& r : rings_) munmap(r.map, std::size_t{terms_.frames} * terms_.frame_size);
+}
+
+std::unique_ptr<Port> GuestDevice::join() { return SteeringPort::join(*this); }
+
+PacketPool* GuestDevice::pool(std::uint32_t stack) {
+  // What a parent had before a fork is left alone.
+  (void)pools_[stack].release();
+  pools_[stack] = std::make_unique<HeapPool>(terms_.packets, MbufPool::data_room(terms_.frame));
+  return pools_[stack].get();
+}
+
+std::unique_ptr<Port> GuestDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {
+  if (queue >= rings_.size()) return nullptr;
+  const auto outcome = state_.claims->claim(queue);
+  if (outcome == Claims::Outcome::taken) return nullptr;
+  return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), *pools_[stack], rings_[queue],
+                                        outcome == Claims::Outcome::inherited);
+}
+
+std::unique_ptr<Port> GuestDevice::claim(std::uint32_t queue, std::uint32_t stack) {
+  if (stack >= kMaxStacks) return nullptr;
+  (void)pool(stack);
+  return claim_queue(queue, stack);
+}
+
+}  // namespace mtcp::stack::dpdk
+
+namespace mtcp::stack {
+
+std::unique_ptr<Device> open_as_guest(const DeviceInvitation& invitation) { return dpdk::GuestDevice::create(invitation); }
+
+}  // namespace mtcp::stack

@@ -1,0 +1,77 @@
+// A device that another process of the same program has opened, in a process that was forked before that: it has no part in
+// DPDK. Its stacks are members of the board like all others. Of a device whose queues are packet sockets (af_packet) it can
+// poll some; of others it has none: then its packets come and go by way of stacks that have some.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "stack/packet/heap_pool.hh"
+#include "stack/port/device.hh"
+#include "stack/port/dpdk/device_state.hh"
+#include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/shared.hh"
+#include "stack/steering/shared_device.hh"
+
+namespace mtcp::stack::dpdk {
+
+// What a guest is told, along with the descriptors: the board's memory, that of the claims, what SharedState has, the
+// lock if there is one, and one packet socket for each ring.
+struct GuestTerms {
+  std::uint32_t version, queues, mtu, packets, places, entries;
+  std::uint32_t rings, frames;  // packet sockets, and how many slots each has ...
+  std::uint32_t frame_size;     // of so many bytes
+  std::uint32_t locks;          // descriptors that only need to stay open
+  std::uint64_t frame;          // Board::Shape::frame
+  MacAddress mac;
+  std::uint8_t tx_checksum, offload;  // PacketRing::offload
+};
+
+// The terms as Device::invite() gives them out.
+[[nodiscard]] DeviceInvitation invitation(const GuestTerms& terms, std::vector<int> descriptors);
+
+class GuestDevice final : public Device, public SharedDevice {
+ public:
+  // Null, and all descriptors closed, if it makes no sense or there is no memory.
+  static std::unique_ptr<GuestDevice> create(const DeviceInvitation& invitation);
+  ~GuestDevice() override;
+
+  // --- Device
+  [[nodiscard]] std::uint32_t queues() const override { return terms_.queues; }
+  std::unique_ptr<Port> join() override;
+  [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override { return shared_->board().secrets(); }
+  [[nodiscard]] bool parked(const Endpoint& local) const override { return shared_->board().parked(local); }
+  [[nodiscard]] bool any_parked() const override { return shared_->board().any_parked(); }
+  std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
+  [[nodiscard]] std::span<const int> descriptors() const override { return descriptors_; }
+  bool end_of_family() override { return shared_->end_of_family(); }
+  [[nodiscard]] DeviceInvitation invite() const override { return invitation(terms_, descriptors_); }
+
+  // --- SharedDevice
+  [[nodiscard]] Board& board() override { return shared_->board(); }
+  [[nodiscard]] std::uint64_t self() const override { return own_identity(); }
+  [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
+  std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
+  PacketPool* pool(std::uint32_t stack) override;
+  [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override { return shared_->wake_descriptor(stack); }
+  void wake(std::uint32_t stack) override { shared_->wake(stack); }
+  void clear_wake(std::uint32_t stack) override { shared_->clear_wake(stack); }
+  [[nodiscard]] MacAddress mac() const override { return state_.mac; }
+  [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
+  [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }
+
+ private:
+  GuestDevice(const GuestTerms& terms, std::vector<int> descriptors) : terms_(terms), descriptors_(std::move(descriptors)) {}
+  bool open();
+
+  GuestTerms terms_;
+  std::vector<int> descriptors_;  // in the order of GuestTerms
+  DeviceState state_;
+  std::unique_ptr<SharedState> shared_;
+  std::vector<PacketRing> rings_;
+  std::array<std::unique_ptr<HeapPool>, kMaxStacks> pools_;
+};
+
+}  // namespace mtcp::stack::dpdk
