@@ -5,6 +5,7 @@
 
 #include "intercept/address.hh"
 #include "intercept/call.hh"
+#include "intercept/local_listener.hh"
 #include "intercept/sockopt_kept.hh"
 #include "intercept/wait.hh"
 
@@ -12,10 +13,10 @@ namespace mtcp::intercept {
 namespace {
 
 constexpr int kPoolBatch = 16;              // descriptors to make at once when the pool is empty
-constexpr unsigned kKernelFirstEvery = 64;  // accepts after which the kernel's queue comes first for once
+constexpr unsigned kOutsideFirstEvery = 64;  // accepts after which the kernel's queues come first for once
 
 // The socket of an accepted connection, with what it inherits from its listener (inet_csk_clone_lock).
-Socket& make_accepted(Process& process, const Socket& listener, stack::Connection& c, int fd, int flags) {
+Socket& make_accepted(Process& process, const Socket& listener, int fd, int flags) {
   Socket& s = *process.sockets.make();
   s.v6 = listener.v6;
   s.v6_only = listener.v6_only;
@@ -30,7 +31,6 @@ Socket& make_accepted(Process& process, const Socket& listener, stack::Connectio
   s.send_timeout = listener.send_timeout;
   s.fd = fd;
   s.serial = process.next_serial++;
-  attach(s, c);
   process.files.put_socket(fd, s, (flags & SOCK_CLOEXEC) != 0);
   return s;
 }
@@ -46,7 +46,8 @@ int accept_from_stack(Process& process, Socket& listener, sockaddr* a, socklen_t
     process.pool.give(fd, family);
     return -EAGAIN;
   }
-  const Socket& s = make_accepted(process, listener, *c, fd, flags);
+  Socket& s = make_accepted(process, listener, fd, flags);
+  attach(s, *c);
   if (a != nullptr) {
     if (const int error = write_address(s.remote, s.v6, a, n); error != 0) {
       (void)process.close_now(fd);
@@ -56,15 +57,39 @@ int accept_from_stack(Process& process, Socket& listener, sockaddr* a, socklen_t
   return fd;
 }
 
+// The same of another process of this program.
+int accept_from_relative(Process& process, Socket& listener, sockaddr* a, socklen_t* n, int flags) {
+  LocalConnection c;
+  if (const int error = accept_locally(process, listener, flags & SOCK_NONBLOCK, c); error < 0) return error;
+  Socket& s = make_accepted(process, listener, c.fd, flags);
+  s.state = Socket::State::relayed;
+  s.kernel_dirty = true;
+  s.local = c.local;
+  s.remote = c.remote;
+  if (a == nullptr) return c.fd;
+  const int error = write_address(s.remote, s.v6, a, n);
+  if (error == 0) return c.fd;
+  (void)process.close_now(c.fd);
+  return error;
+}
+
+// From where the stack has no part: the kernel's loopback, other processes.
+int accept_outside(Process& process, Socket& s, sockaddr* a, socklen_t* n, int flags) {
+  const int fd = s.kernel_listens ? process.kernel.accept4(s.fd, a, n, flags) : -EAGAIN;
+  if (fd != -EAGAIN || s.local_fd < 0) return fd;
+  return accept_from_relative(process, s, a, n, flags);
+}
+
 int accept_once(Process& process, Socket& s, sockaddr* a, socklen_t* n, int flags) {
-  const bool kernel_first = s.kernel_listens && ++s.accepts % kKernelFirstEvery == 0;
-  if (kernel_first) {
-    const int fd = process.kernel.accept4(s.fd, a, n, flags);
+  const bool outside = s.kernel_listens || s.local_fd >= 0;
+  const bool outside_first = outside && ++s.accepts % kOutsideFirstEvery == 0;
+  if (outside_first) {
+    const int fd = accept_outside(process, s, a, n, flags);
     if (fd != -EAGAIN) return fd;
   }
   const int fd = accept_from_stack(process, s, a, n, flags);
-  if (fd != -EAGAIN || kernel_first || !s.kernel_listens) return fd;
-  return process.kernel.accept4(s.fd, a, n, flags);
+  if (fd != -EAGAIN || outside_first || !outside) return fd;
+  return accept_outside(process, s, a, n, flags);
 }
 
 }  // namespace
@@ -80,8 +105,9 @@ int Process::accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
     // Without a stack the kernel's side still serves a wildcard listener; and who waits for a place on the
     // device waits here for connections.
     const int error = ensure_started();
-    if (error != 0 && error != -EBUSY && !s->kernel_listens) return error;
+    if (error != 0 && error != -EBUSY && !s->kernel_listens && s->local_fd < 0) return error;
   }
+  provisional = false;
   attend(*s);
   int result = accept_once(*this, *s, a, n, flags);
   if (result != -EAGAIN) return result;

@@ -5,6 +5,7 @@
 
 #include "intercept/clock.hh"
 #include "intercept/process.hh"
+#include "stack/ip/route.hh"
 
 namespace mtcp::intercept {
 
@@ -43,12 +44,24 @@ class ListenerWait {
   return timeout == stack::Duration::zero() ? stack::kNever : now() + timeout;
 }
 
-// A call on `s` found nothing to do. True if the stack has been run and it should look again: that is so when
-// it was the same the last time and nobody has run the stack since, so that a program that only polls by
-// calling makes progress, and one that waits with epoll does not pay for it.
+// A call looks at `s`: what other calls have sent to it on the loopback wire has arrived, as in the kernel.
+inline void settle(Process& process, const Socket& s) {
+  const bool local = s.connection != nullptr ? s.connection->path->local : s.listener != nullptr;
+  if (local) [[unlikely]] process.instance->settle_loopback();
+}
+
+// A call on `s` found nothing to do. True if the stack has been run and it should look again: that is so when something
+// is on the loopback wire, and when it was the same the last time and nobody has run the stack since, so that a program
+// that only polls by calling makes progress, and one that waits with epoll does not pay for it.
 [[nodiscard]] inline bool retry_after_turn(Process& process, Socket& s) {
   if (!process.started()) return false;
   Instance& instance = *process.instance;
+  // An ACK may be what the other end waits for with the next bytes.
+  const bool local = s.connection != nullptr && s.connection->path->local;
+  if (local ? instance.worker().pending() : instance.worker().network().loopback_waiting()) {
+    (void)instance.turn(now());
+    return true;
+  }
   const std::uint64_t turns = instance.turns.load(std::memory_order_relaxed);
   const bool again = s.turns_at_again == turns;
   if (again) (void)instance.turn(now());
@@ -77,6 +90,9 @@ int abandon_connect(Process& process, Socket& s);
 
 // setsockopt(2) of this socket. 0 or -errno.
 int set_option(Process& process, Socket& s, int level, int name, const void* v, socklen_t n);
+
+// The name that the kernel has given to the socket behind `s`, after bind or an automatic one. 0 or -errno.
+int record_local(Process& process, Socket& s);
 
 // Tells the kernel socket the options that it does not know of yet. 0 or the first -errno (the rest is tried,
 // too).

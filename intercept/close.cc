@@ -63,6 +63,7 @@ int Process::shutdown(int fd, int how) {
   if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
   const bool read = how != SHUT_WR, write = how != SHUT_RD;
   claim_if_foreign(*this, *s);
+  settle(*this, *s);
   switch (s->state) {
     case Socket::State::undecided:
     case Socket::State::foreign:
@@ -82,6 +83,7 @@ int Process::shutdown(int fd, int how) {
 int Process::close(int fd) {
   std::unique_lock guard(lock);
   Socket* s = files.socket(fd);
+  if (s != nullptr) settle(*this, *s);  // bytes that nobody has read make it a reset
   if (s != nullptr && lingers(*s) && !relay.held(s->serial)) [[unlikely]] {
     const Hold hold_it(*this, *s);
     linger(*this, guard, *s);

@@ -3,9 +3,12 @@
 #include <netinet/in.h>
 #include <sys/epoll.h>
 
+#include <algorithm>
+
 #include "intercept/address.hh"
 #include "intercept/call.hh"
 #include "intercept/errors.hh"
+#include "intercept/local_listener.hh"
 #include "intercept/wait.hh"
 
 namespace mtcp::intercept {
@@ -34,15 +37,22 @@ int dissolve(Process& process, Socket& s) {
   return 0;
 }
 
-int start(Process& process, Socket& s, stack::Endpoint remote) {
+// Who is to be connected with: what listens on this host is not always on this process's stack.
+enum class Way { stack, kernel, locally };
+
+Way way_to(Process& process, const stack::Endpoint& remote) {
+  const bool loopback = remote.address.is_any() || remote.address.is_loopback();
+  if (!loopback && !process.router.owns(remote.address)) return Way::stack;
+  // A listener that another process has, too: either may be the one that accepts.
+  const Socket* listener = process.listener_for(remote);
+  if (listener != nullptr && !listener->shared && !listener->forked) return Way::stack;
+  return loopback ? Way::kernel : process.has_relatives() ? Way::locally : Way::stack;
+}
+
+int start(Process& process, Socket& s, const stack::Endpoint& remote) {
   // No place on the device: to a program that is no local address to be had, as when all ports are taken.
   if (const int error = process.ensure_started(); error != 0) return error == -EBUSY ? -EADDRNOTAVAIL : error;
-  if (remote.address.is_any()) {
-    remote.address =
-        remote.address.is_v4() || !s.v6 ? stack::IpAddress::v4(127, 0, 0, 1) : stack::IpAddress{};
-    if (!remote.address.is_v4()) remote.address.bytes[15] = 1;
-  }
-  if (process.router.owns(remote.address)) process.want_port(remote.port);
+  process.provisional = false;
   process.instance->moved(0);  // thousands of connects in a row: their SYNs leave as they come
   const auto connection = process.instance->worker().connect(s.local, remote, s.options, now());
   if (!connection) {
@@ -69,6 +79,7 @@ int finish(Process& process, Socket& s) {
 
 // `pending`: what a connect that does not wait, or not to the end, says.
 int wait_for_handshake(Process& process, std::unique_lock<Lock>& guard, Socket& s, int pending) {
+  if (pending == -EALREADY) settle(process, s);
   if (is_opening(*s.connection) && pending == -EALREADY && s.nonblocking) (void)retry_after_turn(process, s);
   if (!is_opening(*s.connection)) return finish(process, s);
   if (s.nonblocking) {
@@ -94,6 +105,21 @@ int connect_in_kernel(Process& process, std::unique_lock<Lock>& guard, Socket& s
   return process.kernel.connect(fd, a, n);
 }
 
+// connect_locally(), and if the listener's queue is full as long as a blocking call waits.
+int connect_nearby(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote) {
+  const Hold hold_it(process, s);
+  const stack::Time deadline = deadline_after(s.send_timeout);
+  for (;;) {
+    const int error = connect_locally(process, s, remote);
+    if (error != -EAGAIN || s.nonblocking || now() >= deadline) return error;
+    WaitLoop wait(process, guard, std::min(deadline, now() + stack::milliseconds(1)), nullptr);
+    int waited = 0;
+    for (wait.turn(); waited == 0; wait.turn()) waited = wait.idle({}, [](Sleeper&) {});
+    if (waited != -EAGAIN) return waited;
+    if (s.state != Socket::State::undecided || s.descriptors == 0) return -ECONNABORTED;  // by another thread
+  }
+}
+
 }  // namespace
 
 int abandon_connect(Process& process, Socket& s) {
@@ -104,6 +130,7 @@ int abandon_connect(Process& process, Socket& s) {
 
 int stop_listening(Process& process, Socket& s) {
   if (s.listener != nullptr) process.end_listening(s, false);
+  process.forget_listener(s);
   s.kernel_listens = false;
   s.state = Socket::State::undecided;
   const sockaddr none{.sa_family = AF_UNSPEC, .sa_data = {}};
@@ -137,6 +164,19 @@ int Process::connect(int fd, const sockaddr* a, socklen_t n) {
   if (s->v6_only && remote.address.is_v4()) return -ENETUNREACH;
   if (s->kernel_only || router.connect(s->local, remote) == Router::Owner::kernel) {
     return connect_in_kernel(*this, guard, *s, fd, a, n);
+  }
+  if (remote.address.is_any()) {  // this host
+    remote.address = remote.address.is_v4() || !s->v6 ? stack::IpAddress::v4(127, 0, 0, 1) : stack::IpAddress{};
+    if (!remote.address.is_v4()) remote.address.bytes[15] = 1;
+  }
+  switch (way_to(*this, remote)) {
+    case Way::kernel:
+      return connect_in_kernel(*this, guard, *s, fd, a, n);
+    case Way::locally:
+      if (const int error = connect_nearby(*this, guard, *s, remote); error != -ECONNREFUSED) return error;
+      break;
+    case Way::stack:
+      break;
   }
   if (const int error = start(*this, *s, remote); error != 0) return error;
   return wait_for_handshake(*this, guard, *s, -EINPROGRESS);

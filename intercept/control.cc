@@ -25,13 +25,22 @@ int set_close_on_exec(Process& process, int fd, bool on) {
   return 0;
 }
 
-int queued_bytes(Process& process, const Socket& s, unsigned long request) {
-  if (s.state == Socket::State::listening) return -EINVAL;
-  if (s.state != Socket::State::stream || is_opening(*s.connection)) return 0;
+int count_queued(Process& process, const Socket& s, unsigned long request) {
   const stack::Worker& worker = process.instance->worker();
   if (request == FIONREAD) return static_cast<int>(worker.readable_bytes(*s.connection));
   const stack::ConnectionInfo info = worker.info(*s.connection);
   return static_cast<int>(request == SIOCOUTQ ? info.tx_queued : info.tx_unsent);
+}
+
+int queued_bytes(Process& process, Socket& s, unsigned long request) {
+  if (s.state == Socket::State::listening) return -EINVAL;
+  if (s.state != Socket::State::stream) return 0;
+  settle(process, s);
+  if (is_opening(*s.connection)) return 0;
+  const int bytes = count_queued(process, s, request);
+  // Who asks again and again for bytes to come, or to be gone, waits by asking.
+  const bool waits = (bytes == 0) == (request == FIONREAD);
+  return waits && retry_after_turn(process, s) ? count_queued(process, s, request) : bytes;
 }
 
 // What lies in the pair: bytes that came, or memory of what the owner has not taken yet. It leaves a byte there

@@ -77,6 +77,8 @@ struct Services {
   // Where lines for the operator go that have no file: the standard error that the program was started with. -1: that
   // is gone, and descriptor 2 is something else. To be asked for each line.
   int (*notice_descriptor)() = nullptr;
+  // Whether there may be other processes that fork has made of this program, be it this one's parent or child.
+  bool (*has_relatives)() = nullptr;
 };
 
 // A file action of posix_spawn(3), as far as it matters to descriptors.
@@ -150,10 +152,17 @@ class Engine {
   // what before_spawn() has returned and whether there is a child now. `for_long`: the call goes on while the program runs.
   virtual Start* before_spawn(const SpawnAction* actions, std::size_t n, bool for_long) = 0;
   virtual void after_spawn(Start* start, bool made) = 0;
-  // The listeners of the stack that a program gets by exec, as text: "descriptor:backlog," each. Its length.
+  // The listeners of the stack that a program gets by exec, as text: "descriptor:backlog," each, with a "b" before
+  // the comma if it blocks (the kernel's flag does not say so). Its length.
   virtual std::size_t describe_listeners(char* text, std::size_t room) = 0;
   // Such a listener in that program: a descriptor of the kernel becomes ours. 0, or -errno if it is none.
-  virtual int take_up_listener(int fd, int backlog) = 0;
+  // take_up(): a bound or fresh one.
+  virtual int take_up(int fd) = 0;
+  // A socket of the kernel's for datagrams gets an address of the stack, where nothing will reach it. 0 or -errno.
+  virtual int bind_beside(int fd, const sockaddr* a, socklen_t n) = 0;
+  // RLIMIT_NOFILE is another one.
+  virtual void limits_changed() = 0;
+  virtual int take_up_listener(int fd, int backlog, bool nonblocking) = 0;
   virtual void before_privileges() = 0;  // setuid and kin are about to happen
   // exit and _exit: sends what is queued (FIN, RST as the kernel would). After the application's atexit
   // functions and after all static destructors, which may still use sockets: so the engine has none of its

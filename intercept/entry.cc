@@ -43,7 +43,7 @@ Engine* start(const Services& services, EngineFailure& failure) {
   log_start(services, options.log_level, options.log_file.c_str());
   if (!known) log(LogLevel::warning, "MTCP_LOG is none of none, error, warning, info, debug: ignored");
   // Lives as long as the process: threads may be inside it until the very end.
-  auto* process = new Process(services, std::move(options), &stack::open_device);
+  auto* process = new Process(services, std::move(options), &stack::open_device, &stack::open_as_guest);
   if (log_descriptor() >= 0) process->files.put_reserved(log_descriptor());
   return process;
 }

@@ -26,6 +26,7 @@ struct EpollItem : Watcher {
   std::uint32_t events =
       0;  // interest and EPOLLET, EPOLLONESHOT, EPOLLEXCLUSIVE; only those flags after a one-shot
   epoll_data_t data{};
+  bool local_in_kernel = false;  // and a listener's Unix socket (Socket::local_fd)
   bool in_kernel = false;      // the kernel's set has the descriptor too (dual listener, nested set)
   stack::ListHook ready_hook;  // in set->ready
   stack::ListHook set_hook;    // in set->items
@@ -38,6 +39,7 @@ struct EpollSet : Watchable {
   std::uint32_t descriptors = 0;  // dup'ed epoll descriptors
   std::uint32_t holds = 0;        // waits in progress
   std::uint32_t kernel_members = 0;  // registrations in the kernel's set, at least
+  std::uint32_t local_members = 0;   // and of listeners' Unix sockets: what comes there is looked for by time only
   std::uint32_t interest_seen = 0;  // Process::interest_version when its listeners were last put on the stack
   stack::Time kernel_checked{};   // when the kernel's part was last looked at
   bool calls_back = false;        // the process's bell is in the kernel's set: see callback.cc

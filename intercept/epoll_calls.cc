@@ -121,6 +121,7 @@ int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
     case EPOLL_CTL_DEL:
       if (item == nullptr) return -ENOENT;
       if (item->in_kernel) (void)kernel_member(ep, EPOLL_CTL_DEL, fd, nullptr);
+      if (item->local_in_kernel && kernel.epoll_ctl(ep, EPOLL_CTL_DEL, s->local_fd, nullptr) == 0) --set->local_members;
       delete item;
       interest_changed(*target);
       return 0;
@@ -149,11 +150,22 @@ int Process::epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const e
   set.kernel_members += in_kernel ? 1 : 0;
   target.watchers.push_back(*item);
   set.items.push_back(*item);
+  add_local_side(*item, ep);
   interest_changed(target);
   // A thread that waits in this set has shown interest in all that comes into it.
   if (set.holds > 0 && want_members(set)) (void)ensure_started();
   rearm(*item);
   return 0;
+}
+
+// Behind a listener's registration its Unix socket, too. Under another number of the same listener it is there already.
+void Process::add_local_side(EpollItem& item, int ep) {
+  if (item.target->watchable_type != Watchable::Type::socket || item.local_in_kernel || ep < 0) return;
+  const int fd = static_cast<const Socket&>(*item.target).local_fd;
+  epoll_event e{.events = item.events, .data = item.data};
+  if (fd < 0 || kernel.epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e) != 0) return;
+  item.local_in_kernel = true;
+  ++item.set->local_members;
 }
 
 // A registration of `target` has come, changed or gone.
@@ -174,6 +186,10 @@ int Process::epoll_modify(EpollItem& item, int ep, const epoll_event& e) {
   if (item.in_kernel) {
     epoll_event copy = e;
     if (const int error = kernel.epoll_ctl(ep, EPOLL_CTL_MOD, item.fd, &copy); error != 0) return error;
+  }
+  if (item.local_in_kernel) {
+    epoll_event copy = e;
+    (void)kernel.epoll_ctl(ep, EPOLL_CTL_MOD, static_cast<const Socket&>(*item.target).local_fd, &copy);
   }
   item.events = e.events | EPOLLERR | EPOLLHUP;
   item.data = e.data;
@@ -230,7 +246,8 @@ int Process::epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int e
     const stack::Worker* worker = instance ? &instance->worker() : nullptr;
     const bool stack_ready = has_ready(set, worker);
     int count = 0;
-    if (open && set.kernel_members > 0 && ((first && stack_ready) || wait.kernel_due(set.kernel_checked))) {
+    const bool looks = set.kernel_members > 0 && first && stack_ready;
+    if (open && set.kernel_members + set.local_members > 0 && (looks || wait.kernel_due(set.kernel_checked))) {
       // The kernel's part comes first, but never takes all the room while the stack has something: neither
       // starves.
       set.kernel_checked = wait.now();
@@ -297,6 +314,14 @@ void Process::sync_kernel_listening(Socket& s) {
     const int ep = descriptor_of(*item.set);
     item.in_kernel = ep >= 0 && kernel.epoll_ctl(ep, EPOLL_CTL_ADD, item.fd, &e) == 0;
     item.set->kernel_members += item.in_kernel ? 1 : 0;
+  }
+}
+
+void Process::sync_local_listener(Socket& s) {
+  for (Watcher* i = s.watchers.front(); i != nullptr; i = s.watchers.next(*i)) {
+    if (i->kind != Watcher::Kind::epoll_item) continue;
+    auto& item = static_cast<EpollItem&>(*i);
+    add_local_side(item, descriptor_of(*item.set));
   }
 }
 

@@ -29,18 +29,38 @@ bool survives_exec(const Process& process, const Socket& s) {
   return s.state == Socket::State::undecided || s.state == Socket::State::listening || s.state == Socket::State::relayed;
 }
 
-// That FD_CLOEXEC is off may be neglect; these are meant for the next program.
-bool is_meant_for_exec(const File& file, int fd) { return !file.close_on_exec && (fd <= 2 || file.meant_for_exec); }
-
 bool is_connection(const Socket* s) {
   return s != nullptr && (s->state == Socket::State::stream || s->state == Socket::State::foreign);
 }
 
+// Which connections the next program is to have. Each costs a relay, so a server's many, from which FD_CLOEXEC is missing by
+// neglect, stay at home; a program's few may well be what the next one is started for.
+class Meant {
+ public:
+  explicit Meant(Process& process) {
+    constexpr int kFew = 8;
+    int plain = 0;
+    for (int fd = 0; fd < process.files.end(); ++fd)
+      plain += is_connection(process.files.socket(fd)) && !process.files[fd].close_on_exec ? 1 : 0;
+    few_ = plain <= kFew;
+    if (few_ || process.told_of_exec) return;
+    process.told_of_exec = true;
+    log(LogLevel::warning, "%d connections without FD_CLOEXEC: a program that is started gets none of them by number", plain);
+  }
+  [[nodiscard]] bool is(const File& file, int fd) const {
+    return !file.close_on_exec && (few_ || fd <= 2 || file.meant_for_exec);
+  }
+
+ private:
+  bool few_ = false;
+};
+
 // A connection of a parent that this process means the next program to have gets its relay now. One of its own ends.
 void claim_for_exec(Process& process) {
+  const Meant meant(process);
   for (int fd = 0; fd < process.files.end(); ++fd) {
     Socket* s = process.files.socket(fd);
-    if (!is_connection(s) || !is_meant_for_exec(process.files[fd], fd)) continue;
+    if (!is_connection(s) || !meant.is(process.files[fd], fd)) continue;
     claim_if_foreign(process, *s);
     if (s->state != Socket::State::stream || process.told_of_exec) continue;
     log(LogLevel::warning, "descriptor %d: exec can't take a connection of this process's own stack along", fd);
@@ -78,11 +98,12 @@ class Actions {
 
   [[nodiscard]] std::vector<Socket*> connections() {
     std::vector<Socket*> out;
+    const Meant meant(process_);
     const auto add = [&](Socket* s) {
       if (is_connection(s) && std::find(out.begin(), out.end(), s) == out.end()) out.push_back(s);
     };
     for (int fd = 0; fd < std::min(process_.files.end(), closed_from_); ++fd) {
-      if (find(fd) == nullptr && is_connection(process_.files.socket(fd)) && is_meant_for_exec(process_.files[fd], fd))
+      if (find(fd) == nullptr && is_connection(process_.files.socket(fd)) && meant.is(process_.files[fd], fd))
         add(process_.files.socket(fd));
     }
     for (const Entry& e : changed_) add(e.socket);
@@ -141,7 +162,7 @@ std::size_t Process::describe_listeners(char* text, std::size_t room) {
   for (int fd = 0; fd < files.end(); ++fd) {
     const Socket* s = files.socket(fd);
     if (s == nullptr || s->state != Socket::State::listening || files[fd].close_on_exec) continue;
-    const int n = std::snprintf(text + length, room - length, "%d:%u,", fd, s->listen_options.backlog);
+    const int n = std::snprintf(text + length, room - length, "%d:%u%s,", fd, s->listen_options.backlog, s->nonblocking ? "" : "b");
     if (n < 0 || static_cast<std::size_t>(n) >= room - length) {
       log(LogLevel::warning, "descriptor %d and those above will not be known as listeners of the stack after exec", fd);
       text[length] = 0;

@@ -52,6 +52,12 @@ void Instance::hand_over_now() {
   if (worker_->pending()) (void)turn(t);  // the loopback wire, or a device that was full
 }
 
+void Instance::settle_loopback_now() {
+  last_now_ = std::max(intercept::now(), last_now_);
+  (void)worker_->poll(last_now_);
+  dispatch();
+}
+
 void Instance::dispatch() {
   while (stack::SocketBase* base = worker_->next_event()) {
     const std::uint32_t events = events_of_edges(std::exchange(base->edges, std::uint8_t{0}));

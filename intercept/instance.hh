@@ -47,6 +47,10 @@ class Instance {
   void hand_over() {
     if (sleeping.load(std::memory_order_relaxed) != 0 && worker_->pending()) hand_over_now();
   }
+  // What is on the loopback wire arrives: for a call that looks at one of its sockets.
+  void settle_loopback() {
+    if (worker_->network().loopback_waiting()) settle_loopback_now();
+  }
   // Tells the watchers of sockets whose readiness a call (not a packet) has changed.
   void dispatch();
   // Before a sleep: sends everything, arms the port. False: there is work, do not sleep. On true `latest` is
@@ -67,6 +71,7 @@ class Instance {
 
  private:
   void hand_over_now();
+  void settle_loopback_now();
   static constexpr std::size_t kMovedPerTurn = 262144;  // bytes
   static constexpr std::size_t kLeastMoved = 512;       // what a call counts for that moves less
 

@@ -8,6 +8,7 @@
 #include <array>
 
 #include "intercept/call.hh"
+#include "intercept/local_listener.hh"
 #include "intercept/log.hh"
 #include "intercept/relayed.hh"
 #include "intercept/steward.hh"
@@ -134,9 +135,30 @@ void deliver(Process& process, stack::Duration at_most) {
 
 }  // namespace
 
+// One that forks before it has waited for its listeners leaves them to its children: it is no server itself.
+void Process::retire() {
+  provisional = false;
+  for (Socket* s : listeners)
+    if (s->listener != nullptr) end_listening(*s, true);
+  deliver(*this, stack::milliseconds(100));
+  exiting = true;  // nobody starts another one meanwhile
+  lock.unlock();
+  steward.reset();
+  lock.lock();
+  exiting = false;
+  bool used = false;  // by another thread, just now
+  for_each_socket(*this, [&used](const Socket& s) { used = used || s.connection != nullptr; });
+  if (!used) return instance.reset();
+  start_listeners();
+  if (options.steward) steward = std::make_unique<Steward>(*this);
+}
+
 void Process::before_fork() {
   lock.lock();
+  early_start.cancel();
+  if (provisional) retire();
   open_device_early();
+  for (Socket* s : listeners) open_local_listener(*this, *s);
   relay.before_fork();
   heritage.before_fork();
 }
@@ -164,6 +186,7 @@ void Process::after_fork(bool child) {
   }
   release_worker_number();  // the parent's: it is to be free when the parent dies
   (void)steward.release();
+  early_start.abandon();
   const std::int16_t channel = heritage.after_fork_in_child(relay.after_fork_in_child());
   for_each_socket(*this, [channel](Socket& s) {
     disown(s, channel);
@@ -195,6 +218,7 @@ void Process::before_privileges() {
 void Process::at_exit() {
   if (::getpid() != pid) return;  // the child of a vfork: nothing here is its own
   std::unique_lock guard(lock);
+  early_start.cancel();
   last_of_device = device != nullptr && device->end_of_family();
   if (last_of_device && device->any_parked() && ensure_started() == 0) {
     // Nobody will serve these any more: their peers are told.
@@ -238,6 +262,7 @@ void Process::end_connections(stack::Duration at_most, bool others_go_on) {
     } else {
       return;
     }
+    if (s.state == Socket::State::listening) forget_listener(s);
     s.connection = nullptr;
     s.listener = nullptr;
     s.state = Socket::State::dead;

@@ -2,7 +2,7 @@
 //
 // A listener that this process has made is on its stack at once: in the kernel, too, a handshake needs no accept.
 // One that it has inherited goes there when somebody here shows interest in it, by accept, poll, select or a wait on
-// an epoll set that has it, or by a connect to it: nginx's `reuseport` makes a listener for each worker, all of them have all, and each
+// an epoll set that has it: nginx's `reuseport` makes a listener for each worker, all of them have all, and each
 // polls its own. And of a listener that several processes have, the stack and the device's other users want to know
 // whether anybody waits for it just now (nginx's `accept_mutex`): if not, its connections go to who does.
 #include <errno.h>
@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "intercept/call.hh"
+#include "intercept/local_listener.hh"
 #include "intercept/log.hh"
 
 namespace mtcp::intercept {
@@ -55,6 +56,19 @@ int Process::start_listener(Socket& s) {
   return 0;
 }
 
+// Where the device is open already, here or in a process that was forked from the same, other stacks would refuse what comes
+// for a listener that they do not know of.
+void Process::start_soon() {
+  if (options.device.port.empty() || options.device.is_private()) return;
+  device != nullptr || has_relatives() ? start_for_listeners() : early_start.arm();
+}
+
+void Process::start_for_listeners() {
+  const bool own = std::any_of(listeners.begin(), listeners.end(), [](const Socket* s) { return !s->shared && !s->forked; });
+  if (started() || exiting || successor || !own || open_device_now() != 0) return;
+  provisional = ensure_started() == 0;
+}
+
 void Process::start_listeners() {
   for (int fd = 0; fd < files.end(); ++fd) {
     Socket* s = files.socket(fd);
@@ -73,11 +87,20 @@ void Process::want(Socket& s) {
     log(LogLevel::error, "descriptor %d can't listen on the stack: error %d", s.fd, -e);
 }
 
-void Process::want_port(std::uint16_t port) {
-  for (int fd = 0; fd < files.end(); ++fd) {
-    Socket* s = files.socket(fd);
-    if (s != nullptr && s->local.port == port) want(*s);
+void Process::forget_listener(Socket& s) {
+  std::erase(listeners, &s);
+  close_local_listener(*this, s);
+}
+
+Socket* Process::listener_for(const stack::Endpoint& remote) const {
+  Socket* found = nullptr;
+  for (Socket* s : listeners) {
+    if (s->local.port != remote.port) continue;
+    if (s->local.address == remote.address) return s;
+    const bool any = s->local.address.is_any() && (s->v6 ? !remote.address.is_v4() || !s->v6_only : remote.address.is_v4());
+    if (any) found = s;
   }
+  return found;
 }
 
 bool Process::want_members(EpollSet& set) {

@@ -7,9 +7,9 @@
 
 #include "intercept/address.hh"
 #include "intercept/call.hh"
+#include "intercept/local_listener.hh"
 
 namespace mtcp::intercept {
-namespace {
 
 // The kernel's choice of port and address, after bind or an automatic one.
 int record_local(Process& process, Socket& s) {
@@ -22,6 +22,8 @@ int record_local(Process& process, Socket& s) {
   s.bound = true;
   return 0;
 }
+
+namespace {
 
 // An address of the stack is no address of the kernel: this lets the kernel keep the port for us all the
 // same.
@@ -113,7 +115,9 @@ int Process::listen(int fd, int backlog) {
   s->listen_options.v6_only = s->v6_only;
   s->listen_options.reuse_port = s->reuse_port;
   s->state = Socket::State::listening;
+  listeners.push_back(s);
   if (const int error = started() ? start_listener(*s) : 0; error != 0) {
+    forget_listener(*s);
     s->state = Socket::State::undecided;
     const sockaddr none{.sa_family = AF_UNSPEC, .sa_data = {}};
     (void)kernel.connect(s->fd, &none, sizeof none);  // back to a socket that does not listen
@@ -125,43 +129,9 @@ int Process::listen(int fd, int backlog) {
     s->kernel_listens = true;
     sync_kernel_listening(*s);
   }
+  if (has_relatives()) open_local_listener(*this, *s);
+  if (!started()) start_soon();
   return 0;
-}
-
-int Process::take_up_listener(int fd, int backlog) {
-  std::unique_lock guard(lock);
-  const auto option = [&](int name) {
-    int value = 0;
-    socklen_t size = sizeof value;
-    return kernel.getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : 0;
-  };
-  const int domain = option(SO_DOMAIN);
-  if (fd < 0 || fd >= files.size() || files.kind(fd) != FdKind::kernel) return -EBADF;
-  if ((domain != AF_INET && domain != AF_INET6) || option(SO_PROTOCOL) != IPPROTO_TCP || option(SO_ACCEPTCONN) == 0)
-    return -ENOTSOCK;
-  if (!router.may_use_stack()) return -ENOTSUP;
-  Socket& s = *sockets.make();
-  s.v6 = domain == AF_INET6;
-  s.fd = fd;
-  s.reuse_port = option(SO_REUSEPORT) != 0;
-  s.kernel_dirty = true;
-  s.local.address = s.remote.address = s.v6 ? stack::IpAddress::any_v6() : stack::IpAddress::any_v4();
-  const int flags = kernel.fcntl(fd, F_GETFL, 0);
-  s.nonblocking = (flags & O_NONBLOCK) != 0;
-  if (const int error = record_local(*this, s); error != 0) {
-    sockets.free(s);
-    return error;
-  }
-  const bool close_on_exec = (kernel.fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) != 0;
-  (void)kernel.fcntl(fd, F_SETFD, FD_CLOEXEC);
-  files.put_socket(fd, s, close_on_exec);
-  guard.unlock();
-  const int error = listen(fd, backlog);
-  guard.lock();
-  // The kernel's, after all, if the configuration says so here.
-  if (error == 0 && files.socket(fd) == nullptr) return -ENOTSUP;
-  successor = true;
-  return error;
 }
 
 int Process::getsockname(int fd, sockaddr* a, socklen_t* n) {
@@ -173,8 +143,10 @@ int Process::getsockname(int fd, sockaddr* a, socklen_t* n) {
 
 int Process::getpeername(int fd, sockaddr* a, socklen_t* n) {
   std::unique_lock guard(lock);
-  const Socket* s = files.socket(fd);
+  Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
+  settle(*this, *s);
+  if (s->state == Socket::State::stream && is_opening(*s->connection)) (void)retry_after_turn(*this, *s);
   if (s->state == Socket::State::foreign || s->state == Socket::State::relayed)
     return write_address(s->remote, s->v6, a, n);
   if (s->state != Socket::State::stream) return -ENOTCONN;

@@ -41,6 +41,11 @@ class PollCall {
         kernel_index_.push_back(i);
         kernel_targets_.push_back(w);
       }
+      if (w != nullptr && socket && static_cast<Socket*>(w)->local_fd >= 0) {
+        kernel_.push_back({static_cast<Socket*>(w)->local_fd, static_cast<short>(fds[i].events & kReadable), 0});
+        kernel_index_.push_back(i);
+        kernel_targets_.push_back(w);
+      }
     }
   }
   ~PollCall() {
@@ -108,7 +113,7 @@ class PollCall {
     for (std::size_t i = 0; i < kernel_.size(); ++i) {
       const int fd = kernel_[i].fd;
       if (fd < 0 || kernel_targets_[i] == nullptr) continue;
-      if (process_.files.watchable(fd) != kernel_targets_[i]) kernel_[i].fd = -1;
+      if (process_.files.watchable(fds_[kernel_index_[i]].fd) != kernel_targets_[i]) kernel_[i].fd = -1;
     }
   }
 

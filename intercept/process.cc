@@ -6,14 +6,15 @@
 
 namespace mtcp::intercept {
 
-Process::Process(const Services& given, Options settings, OpenDevice open)
+Process::Process(const Services& given, Options settings, OpenDevice open, OpenAsGuest as_guest)
     : services(given),
       kernel(*given.kernel),
       options(std::move(settings)),
       files(*given.fds),
       pool(kernel, files),
       router(options, this_program()),
-      open_device(open) {}
+      open_device(open),
+      open_as_guest(as_guest) {}
 
 Process::~Process() = default;
 

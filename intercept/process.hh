@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "intercept/door.hh"
+#include "intercept/early_start.hh"
 #include "intercept/engine.hh"
 #include "intercept/epoll.hh"
 #include "intercept/files.hh"
@@ -32,16 +34,20 @@ class Steward;
 
 class Process final : public Engine {
  public:
+  using OpenAsGuest = std::unique_ptr<stack::Device> (*)(const stack::DeviceInvitation&);
   using OpenDevice = std::unique_ptr<stack::Device> (*)(const stack::DeviceConfig&, std::string& message);
 
-  Process(const Services& services, Options options, OpenDevice open_device);
+  Process(const Services& services, Options options, OpenDevice open_device, OpenAsGuest open_as_guest = nullptr);
   ~Process() override;
 
-  // --- open.cc (socket, bind, listen, names), accept.cc, connect.cc, close.cc (shutdown, close, close_range)
+  // --- open.cc (socket, bind, listen, names), taken_up.cc, accept.cc, connect.cc, close.cc (shutdown, close, close_range)
   int socket(int domain, int type, int protocol) override;
   int bind(int fd, const sockaddr* a, socklen_t n) override;
   int listen(int fd, int backlog) override;
-  int take_up_listener(int fd, int backlog) override;
+  int take_up(int fd) override;
+  int bind_beside(int fd, const sockaddr* a, socklen_t n) override;
+  void limits_changed() override;
+  int take_up_listener(int fd, int backlog, bool nonblocking) override;
   int accept4(int fd, sockaddr* a, socklen_t* n, int flags) override;
   int connect(int fd, const sockaddr* a, socklen_t n) override;
   int shutdown(int fd, int how) override;
@@ -95,17 +101,25 @@ class Process final : public Engine {
   // and told again by ensure_started().
   void open_device_early(bool will_listen = false);
   [[noreturn]] void exit_without_device() const;  // a server without a device hears nothing
+  [[nodiscard]] bool has_relatives() const { return services.has_relatives != nullptr && services.has_relatives(); }
   [[nodiscard]] bool started() const { return instance != nullptr; }
 
+  // --- life.cc, lock held; it is given up for a moment. Takes back a provisional stack: what has come so far is left for the
+  // next process that has the listeners.
+  void retire();
+
   // --- listening.cc, lock held
+  // There is a new listener, and no stack so far.
+  void start_soon();
+  // A provisional stack for the listeners that this process alone has, if it can be had.
+  void start_for_listeners();
   // Puts a listening socket on the stack (no-op before the start). -EADDRINUSE and so on.
   int start_listener(Socket& s);
   // All that belong there: what this process has made, and what it wants.
   void start_listeners();
-  // Somebody here is interested in a listener that may have been inherited, in those of a port, or in all that a set
+  // Somebody here is interested in a listener that may have been inherited, or in all that a set
   // has (true if it has any).
   void want(Socket& s);
-  void want_port(std::uint16_t port);
   bool want_members(EpollSet& set);
   // Who is interested has changed: tells the stack whether anybody waits for the listener.
   void watch_changed(Socket& s);
@@ -125,6 +139,10 @@ class Process final : public Engine {
   void take_parked(Socket& s);
   std::uint32_t interest_version = 1;  // changes when a set may have got listeners that are not on the stack
   std::vector<Socket*> attended;
+  std::vector<Socket*> listeners;  // all that are State::listening
+  void forget_listener(Socket& s);
+  // The listener of this process for connections to `remote`; null: none.
+  [[nodiscard]] Socket* listener_for(const stack::Endpoint& remote) const;
 
   // --- socket_life.cc, lock held
   // The socket goes to the kernel for good: replays options and flags, moves epoll registrations, forgets it.
@@ -147,6 +165,7 @@ class Process final : public Engine {
   // `inherited_too`.
   void move_to_kernel(Socket& s, bool inherited_too);
   void sync_kernel_listening(Socket& s);  // kernel_listens has become true: the kernel's sets must know, too
+  void sync_local_listener(Socket& s);    // local_fd is there: the same
   void drop_set_descriptor(EpollSet& set);  // one descriptor of an epoll set has been closed
 
   // --- callback.cc, lock held: threads that wait in the kernel's own epoll_wait for a set that has become
@@ -186,6 +205,7 @@ class Process final : public Engine {
   WorkerNumber worker_number;  // held from before the device is opened until the end, if it is a numbered one
   std::unique_ptr<Steward> steward;
   OpenDevice open_device;
+  OpenAsGuest open_as_guest;
   std::string start_error;     // why ensure_started() failed last time; told once
   bool misconfigured = false;  // why the device could not be opened: its values cannot go together ...
   bool in_use = false;         // why the device could not be opened: another program has it
@@ -193,15 +213,20 @@ class Process final : public Engine {
   bool told_of_exec = false;   // that a connection ends with it
   bool exiting = false;        // there will be no stack any more
   bool last_of_device = false; // and no other process that shares the device: a listener that is passed on is another program's
+  Door door{*this};            // of the device that is open, for processes that were forked before
+  EarlyStart early_start{*this};
+  bool provisional = false;    // the stack is there for listeners that nobody here has waited for so far
   stack::Time next_attempt{};  // a start that failed because the queue is taken is not tried before this
 
  private:
   void finish(Socket& s);  // closes the connection or listener and frees the socket
   void finish(EpollSet& set);
   int open_device_now();
+  bool share_device();
   void await_device();
   int number_device(stack::DeviceConfig& config, std::string& message);
   int wait_for_place(stack::Time now);
+  void add_local_side(EpollItem& item, int ep);
   int set_of(int ep, int fd, EpollSet*& set);
   int kernel_member(int ep, int op, int fd, epoll_event* e);
   void join_outer_sets(EpollSet& inner, int ep);

@@ -184,6 +184,7 @@ ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t 
   if ((flags & MSG_OOB) != 0) return -EINVAL;  // urgent data is read in line, so there is never any apart
   if (total == 0) return 0;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
+  settle(process, *s);
   const ssize_t got = Receive(process, guard, *s, v, total, flags).run();
   if (hint != nullptr && got >= 0) *hint = inq_hint(*s);
   if (got > 0 && process.started()) process.instance->moved(static_cast<std::size_t>(got));

@@ -53,7 +53,7 @@ Router::Owner Router::listen(const stack::Endpoint& local) const {
   if (!possible) return Owner::kernel;
   if (const Rule* rule = match(Rule::Role::listen, local); rule != nullptr && !rule->to_stack)
     return Owner::kernel;
-  return wildcard ? Owner::both : Owner::stack;
+  return wildcard || local.address.is_loopback() ? Owner::both : Owner::stack;
 }
 
 Router::Owner Router::connect(const stack::Endpoint& local, const stack::Endpoint& remote) const {

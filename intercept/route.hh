@@ -11,7 +11,7 @@ class Router {
  public:
   Router(const Options& options, Program program);
 
-  enum class Owner : std::uint8_t { kernel, stack, both };  // both: a wildcard listener
+  enum class Owner : std::uint8_t { kernel, stack, both };  // both: a listener on the wildcard address or on loopback
   // listen on `local` (any_*() for a wildcard). Without a rule: stack for an address of [interface] (or of
   // loopback when that is the stack's), both for a wildcard, kernel else.
   [[nodiscard]] Owner listen(const stack::Endpoint& local) const;

@@ -98,6 +98,7 @@ ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t
   claim_if_foreign(process, *s);
   if (const int error = check_sending(*s, flags); error != 0) return error;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
+  settle(process, *s);
   const ssize_t sent = Send(process, guard, *s, v, total, flags).run();
   if (sent > 0 && process.started()) {
     process.instance->moved(static_cast<std::size_t>(sent));

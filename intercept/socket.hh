@@ -50,6 +50,7 @@ struct Socket : Watchable {
   stack::Time attention_until{};
   std::uint32_t holds = 0;        // calls in progress that will touch it again after a wait
   int fd = -1;  // the first descriptor: whose kernel socket is the one that binds and listens
+  int local_fd = -1;          // of a listener: where other processes of this program connect (local_listener.hh)
   std::int16_t channel = -1;  // of a foreign connection: to its owner (heritage.hh)
   std::uint64_t serial = 0;   // of a connection: never used twice, growing
   stack::Endpoint local;

@@ -63,6 +63,7 @@ void Process::finish(Socket& s) {
   } else if (s.state == Socket::State::foreign) {
     heritage.closed(s);
   }
+  if (s.state == Socket::State::listening) forget_listener(s);
   s.connection = nullptr;
   s.listener = nullptr;
   s.state = Socket::State::dead;

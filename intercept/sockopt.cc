@@ -77,6 +77,7 @@ int set_linger(Socket& s, const void* v, socklen_t n) {
 
 int get_error(Process& process, Socket& s, void* v, socklen_t* n) {
   if (s.state == Socket::State::relayed) return give(take_relayed_error(process, s), v, n);
+  settle(process, s);
   stack::Errc error = std::exchange(s.error, stack::Errc::ok);
   if (error == stack::Errc::ok && s.state == Socket::State::stream) {
     if (is_opening(*s.connection)) (void)retry_after_turn(process, s);
@@ -268,6 +269,8 @@ int Process::setsockopt(int fd, int level, int name, const void* v, socklen_t n)
   // A child's own copy would only remember it.
   if (s->channel >= 0) claim_if_foreign(*this, *s);
   const int result = set_option(*this, *s, level, name, v, n);
+  // What the kernel's side accepts inherits it.
+  if (result == 0 && s->kernel_listens) (void)replay_options(*this, *s);
   if (result == 0 && s->state == Socket::State::relayed) {
     relay.set_option(s->serial, level, name, v, n);
     heritage.tell_option(*s, level, name, v, n);

@@ -131,6 +131,19 @@ stack::DeviceConfig device_config(const Options& options) {
           .hugepages = hugepages_of(options.device.hugepages)};
 }
 
+// A process of this program, forked before the device was opened like this one, may have it, or be about to: then this one
+// has a part in it. False: it is ours to open.
+bool Process::share_device() {
+  constexpr int kTries = 3;  // who had the name may be gone when it is asked
+  if (options.device.is_private() || !has_relatives() || open_as_guest == nullptr) return false;
+  for (int i = 0; i < kTries; ++i) {
+    if (door.take()) return false;
+    device = door.knock();
+    if (device != nullptr) return true;
+  }
+  return false;
+}
+
 int Process::open_device_now() {
   if (device != nullptr) return 0;
   stack::DeviceConfig config = device_config(options);
@@ -140,7 +153,7 @@ int Process::open_device_now() {
   std::string message;
   const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;
   if (numbered == -EBUSY) return numbered;
-  if (numbered == 0) device = open_device(config, message);
+  if (numbered == 0 && !share_device()) device = open_device(config, message);
   if (device != nullptr) {
     // A memif's come and go; those of a device that is shared stay, here and in all children.
     for (const int fd : options.device.is_private() ? std::span<const int>{} : device->descriptors()) {
@@ -150,6 +163,7 @@ int Process::open_device_now() {
   }
   if (message != start_error) log(LogLevel::error, "%s: %s", config.port.c_str(), message.c_str());
   start_error = message;
+  door.close();
   release_worker_number();
   return -ENETDOWN;
 }

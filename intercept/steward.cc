@@ -175,6 +175,7 @@ void Steward::loop() {
     fds_.push_back({wake_fd_, POLLIN, 0});
     fds_.push_back({stat_fd_, POLLIN, 0});
     fds_.push_back({process_.relay.watch_fd(), POLLIN, 0});
+    fds_.push_back({process_.door.fd(), POLLIN, 0});
     if (own_turn) {
       for (const int fd : pollable_) fds_.push_back({fd, POLLIN, 0});
     }
@@ -193,6 +194,10 @@ void Steward::loop() {
     if (fds_[2].revents != 0) {
       run_relay();
       relayed = true;
+    }
+    if (fds_[3].revents != 0) {
+      const std::lock_guard guard(process_.lock);
+      process_.door.serve();
     }
     if (farewell_.load(std::memory_order_acquire) == Farewell::asked) say_farewell();
     if (parked) unpark();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "intercept/call.hh"
 #include "intercept/clock.hh"
 
 namespace mtcp::intercept {
@@ -77,7 +78,10 @@ void fill(tcp_info& out, const stack::ConnectionInfo& in) {
 
 }  // namespace
 
-int get_tcp_info(Process& process, const Socket& s, void* v, socklen_t* n) {
+int get_tcp_info(Process& process, Socket& s, void* v, socklen_t* n) {
+  // Who asks again and again waits by asking.
+  settle(process, s);
+  (void)retry_after_turn(process, s);
   tcp_info out{};
   out.tcpi_state = state_number(stack::State::closed);
   const Socket* hidden = s.state == Socket::State::relayed ? process.relay.relayed_socket(s.serial) : nullptr;

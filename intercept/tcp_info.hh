@@ -8,6 +8,6 @@
 namespace mtcp::intercept {
 
 // At most *n bytes into `v`, what there is into *n. 0.
-int get_tcp_info(Process& process, const Socket& s, void* v, socklen_t* n);
+int get_tcp_info(Process& process, Socket& s, void* v, socklen_t* n);
 
 }  // namespace mtcp::intercept

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <array>
 
 #include "intercept/call.hh"
 
@@ -27,6 +28,7 @@ stack::Time deadline_of(const timespec* timeout, stack::Time now) {
 
 WaitLoop::WaitLoop(Process& process, std::unique_lock<Lock>& lock, stack::Time deadline, const sigset_t* mask)
     : process_(process), lock_(lock), deadline_(deadline), signals_(*process.services.signal_count()) {
+  process_.provisional = false;
   if (mask == nullptr) return;
   // A handler that the new mask lets through runs at once, before the wait, and ends it: so without the lock.
   masked_ = true;
@@ -152,7 +154,7 @@ int wait_for(Process& process, std::unique_lock<Lock>& lock, Socket& s, std::uin
   const ListenerWait attention(process, s);
   if (s.state == Socket::State::listening) wait.require_stack();
   events |= EPOLLERR | EPOLLHUP;
-  pollfd kernel_fd{};
+  std::array<pollfd, 2> kernel_fds{};
   stack::Time checked{};
   for (;;) {
     wait.turn();
@@ -161,15 +163,17 @@ int wait_for(Process& process, std::unique_lock<Lock>& lock, Socket& s, std::uin
     // A listener that the kernel has, too, or a relayed connection, which it may have become while this waits.
     const bool relayed = s.state == Socket::State::relayed;
     if (relayed && s.fd < 0) return 0;  // closed by another thread
-    const bool dual = s.kernel_listens || relayed;
-    kernel_fd = {s.fd, relayed ? static_cast<short>(events & (POLLIN | POLLOUT | POLLRDHUP)) : short{POLLIN}, 0};
-    if (dual && wait.kernel_due(checked)) {
+    std::size_t sides = 0;
+    if (relayed) kernel_fds[sides++] = {s.fd, static_cast<short>(events & (POLLIN | POLLOUT | POLLRDHUP)), 0};
+    if (s.kernel_listens) kernel_fds[sides++] = {s.fd, POLLIN, 0};
+    if (s.local_fd >= 0) kernel_fds[sides++] = {s.local_fd, POLLIN, 0};
+    if (sides > 0 && wait.kernel_due(checked)) {
       checked = wait.now();
       const timespec zero{};
-      if (process.kernel.ppoll(&kernel_fd, 1, &zero, nullptr) > 0) return 0;
+      if (process.kernel.ppoll(kernel_fds.data(), sides, &zero, nullptr) > 0) return 0;
     }
     PollWaiter waiter;
-    const int result = wait.idle({&kernel_fd, dual ? 1U : 0U}, [&](Sleeper& sleeper) {
+    const int result = wait.idle({kernel_fds.data(), sides}, [&](Sleeper& sleeper) {
       waiter.sleeper = &sleeper;
       waiter.events = events;
       s.watchers.push_back(waiter);

@@ -4,6 +4,7 @@
 #include "preload/calls.hh"
 #include "preload/clock.hh"
 #include "preload/edge.hh"
+#include "preload/inherited.hh"
 
 namespace mtcp::preload::ours {
 namespace {
@@ -51,9 +52,11 @@ ssize_t readv(int fd, const iovec* v, int n) {
   return enter([&](Engine& e) { return e.recvmsg(fd, &m, 0); });
 }
 
-ssize_t recvmsg(int fd, msghdr* m, int flags) {
+namespace {
+ssize_t receive_ours(int fd, msghdr* m, int flags) {
   return enter([=](Engine& e) { return e.recvmsg(fd, m, flags); });
 }
+}  // namespace
 
 int recvmmsg(int fd, mmsghdr* m, unsigned n, int flags, timespec* timeout) {
   timespec end{};
@@ -66,7 +69,7 @@ int recvmmsg(int fd, mmsghdr* m, unsigned n, int flags, timespec* timeout) {
   int each = flags & ~MSG_WAITFORONE;
   while (done < n) {
     const int before = errno;
-    const ssize_t got = ours::recvmsg(fd, &m[done].msg_hdr, each);
+    const ssize_t got = receive_ours(fd, &m[done].msg_hdr, each);
     if (got < 0) {
       if (done == 0) return -1;
       errno = before;
@@ -146,6 +149,17 @@ ssize_t __recvfrom_chk(int fd, void* p, size_t n, size_t room, int flags, sockad
 }  // namespace mtcp::preload::ours
 
 namespace mtcp::preload {
+
+// And bring a listener from there.
+ssize_t always::recvmsg(int fd, msghdr* m, int flags) {
+  const intercept::FdKind kind = kind_of(fd);
+  if (thread.inside() || kind == intercept::FdKind::epoll) return next.recvmsg(fd, m, flags);
+  if (kind == intercept::FdKind::socket) return ours::receive_ours(fd, m, flags);
+  if (kind == intercept::FdKind::reserved) return translate<ssize_t>(-EBADF);
+  const ssize_t got = next.recvmsg(fd, m, flags);
+  if (got >= 0 && m->msg_controllen >= CMSG_LEN(sizeof(int))) [[unlikely]] take_up_passed(m);
+  return got;
+}
 
 // A socket of the kernel may carry descriptors of ours to another process.
 ssize_t always::sendmsg(int fd, const msghdr* m, int flags) {

@@ -1,5 +1,6 @@
 // Descriptors: closing, copying, flags.
 #include <limits.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "preload/calls.hh"
@@ -59,6 +60,16 @@ int dup3(int from, int to, int flags) {
     return next.dup3(from, to, flags);
   return dup_ours(from, to, flags, false);
 }
+
+// Spare descriptors of the engine must not be given out where there are to be no more.
+int prlimit(pid_t pid, int resource, const rlimit* limit, rlimit* old) {
+  const int result = next.prlimit(pid, resource, limit, old);
+  if (result != 0 || resource != RLIMIT_NOFILE || limit == nullptr || engine() == nullptr || thread.inside()) return result;
+  enter([](Engine& e) { return e.limits_changed(), 0; });
+  return result;
+}
+
+int setrlimit(int resource, const rlimit* limit) { return prlimit(0, resource, limit, nullptr); }
 
 int close_range(unsigned first, unsigned last, int flags) {
   if (engine() == nullptr || thread.inside()) return next.close_range(first, last, flags);

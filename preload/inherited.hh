@@ -1,9 +1,11 @@
-// Listeners that one program leaves to the next by exec. To the kernel they are sockets of its own, so the next one is
-// told which are the stack's by a variable of the environment, and takes one up when it first asks for its name or
-// listens on it.
+// Sockets that a program gets from another one, by exec or in a message. To the kernel they are its own. A program that left
+// listeners of the stack by exec says so in a variable of the environment, socket activation (sd_listen_fds(3)) in another
+// one; such a listener is taken up when the program first asks for its name, listens on it or accepts. A bound one is when it
+// listens, one that comes in a message at once.
 #pragma once
 
 #include <stddef.h>
+#include <sys/socket.h>
 
 namespace mtcp::preload {
 
@@ -21,5 +23,9 @@ class Environment {
   char** changed_ = nullptr;
   char text_[1024];
 };
+
+// A message that has come over a socket of the kernel: listeners that it brings (SCM_RIGHTS) are the stack's from now on, if
+// the configuration says so.
+void take_up_passed(const msghdr* m);
 
 }  // namespace mtcp::preload

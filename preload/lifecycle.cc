@@ -29,24 +29,18 @@ using intercept::EngineFailure;
 
 constexpr const char* kSystemConfiguration = "/etc/mtcp/mtcp.toml";
 
-// Entries for every descriptor that this process could ever have: fs.nr_open, because a process with
-// privileges may still raise its hard limit. Pages come into being when they are written.
+// Entries for every descriptor that this process may have, and for a million if that is less than its limit allows in the end:
+// with privileges the hard limit, too, can be raised. Address space counts (RLIMIT_AS), and there are limits of a billion; a
+// descriptor that has no entry is the kernel's. Pages come into being when they are written.
 void map_table() {
-  constexpr long kMost = 64L << 20;
-  long wanted = 1 << 20;
-  char text[32] = {};
-  const long fd =
-      raw_syscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>("/proc/sys/fs/nr_open"), O_RDONLY | O_CLOEXEC);
-  if (fd >= 0) {
-    if (raw_syscall(SYS_read, fd, reinterpret_cast<long>(text), sizeof text - 1) > 0) wanted = atol(text);
-    raw_syscall(SYS_close, fd);
-  }
+  constexpr rlim_t kEnough = 1 << 20, kMost = 64U << 20;
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max != RLIM_INFINITY &&
-      static_cast<long>(limit.rlim_max) > wanted) {
-    wanted = static_cast<long>(limit.rlim_max);
-  }
-  if (wanted > kMost) wanted = kMost;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) limit = {kEnough, kEnough};
+  const rlim_t hard = geteuid() == 0 && limit.rlim_max < kEnough ? kEnough : limit.rlim_max;
+  rlim_t wanted_entries = hard < kEnough ? hard : kEnough;
+  if (limit.rlim_cur > wanted_entries) wanted_entries = limit.rlim_cur;
+  if (wanted_entries > kMost) wanted_entries = kMost;
+  const auto wanted = static_cast<long>(wanted_entries);
   const auto map = [](long bytes) {
     return mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -96,7 +90,8 @@ const intercept::Services* services() {
            .begin_sleep = begin_sleep,
            .end_sleep = end_sleep,
            .internal_thread = internal_thread,
-           .notice_descriptor = notice_descriptor};
+           .notice_descriptor = notice_descriptor,
+           .has_relatives = [] { return process.related.load(std::memory_order_relaxed); }};
   return &given;
 }
 

@@ -17,6 +17,7 @@ struct Process {
   std::atomic<bool> decided;               // `engine` is what it will be
   std::atomic<bool> wrapping;              // handlers of signals are wrapped
   bool exited;                             // at_exit() has been called
+  std::atomic<bool> related;               // fork has made more processes of this program
   unsigned forks;                          // between the first ancestor and this process
   pthread_mutex_t lock;                    // of loading, of sigaction() and of file actions (spawn.cc)
 };

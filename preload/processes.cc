@@ -18,6 +18,7 @@ namespace {
 template <class F>
 pid_t fork_by(F real) {
   if (thread.inside()) return real();
+  process.related.store(true, std::memory_order_relaxed);
   if (engine() == nullptr) {
     const pid_t pid = real();
     if (pid == 0) repair_child();

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "intercept/local_name.hh"
 #include "intercept/relay_name.hh"
 #include "preload/next.hh"
 
@@ -11,14 +12,29 @@ namespace {
 
 using intercept::RelayName;
 
-// An end of a socket pair has no name itself: who listens on a Unix socket is not told lies by a client's name.
+using intercept::LocalName;
+
+template <class Name>
+socklen_t ask_name(int (*call)(int, sockaddr*, socklen_t*), int fd, Name& name) {
+  socklen_t size = sizeof name;
+  return call(fd, reinterpret_cast<sockaddr*>(&name), &size) == 0 ? size : 0;
+}
+
+// An end of a socket pair has no name itself, or that of a listener of the stack: who listens on another Unix socket is not
+// told lies by a client's name.
 bool is_relay(int fd, RelayName& name) {
-  sockaddr_storage own;
-  socklen_t size = sizeof own;
-  auto* generic = reinterpret_cast<sockaddr*>(&own);
-  if (next.getsockname(fd, generic, &size) != 0 || size != sizeof(sa_family_t)) return false;
-  size = sizeof name;
-  return next.getpeername(fd, reinterpret_cast<sockaddr*>(&name), &size) == 0 && name.is_one(size);
+  RelayName own;
+  const socklen_t size = ask_name(next.getsockname, fd, own);
+  LocalName listener;
+  if (own.is_one(size)) {  // the end that has connected to such a listener: its own name is what the other end sees
+    if (!listener.is_one(ask_name(next.getpeername, fd, listener))) return false;
+    name = own;
+    name.local = own.remote;
+    name.remote = own.local;
+    return true;
+  }
+  if (size != sizeof(sa_family_t) && !listener.is_one(ask_name(next.getsockname, fd, listener))) return false;
+  return name.is_one(ask_name(next.getpeername, fd, name));
 }
 
 template <class Call>

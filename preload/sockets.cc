@@ -31,17 +31,25 @@ int always::getpeername(int fd, sockaddr* a, socklen_t* n) {
   return enter([=](Engine& e) { return e.getpeername(fd, a, n); });
 }
 
+// A socket of the kernel's that is to have an address which is the stack's: the kernel does not know it.
+int always::bind(int fd, const sockaddr* a, socklen_t n) {
+  const intercept::FdKind kind = kind_of(fd);
+  if (kind == intercept::FdKind::reserved && !thread.inside()) return translate(-EBADF);
+  if (kind == intercept::FdKind::socket && !thread.inside()) return enter([=](Engine& e) { return e.bind(fd, a, n); });
+  const int before = errno;
+  const int result = next.bind(fd, a, n);
+  if (result == 0 || errno != EADDRNOTAVAIL || thread.inside() || !has_configuration()) [[likely]]
+    return result;
+  if (engine_for_tcp() == nullptr || enter([=](Engine& e) { return e.bind_beside(fd, a, n); }) != 0) {
+    errno = EADDRNOTAVAIL;
+    return -1;
+  }
+  errno = before;
+  return 0;
+}
+
 namespace ours {
 
-int bind(int fd, const sockaddr* a, socklen_t n) {
-  return enter([=](Engine& e) { return e.bind(fd, a, n); });
-}
-int accept(int fd, sockaddr* a, socklen_t* n) {
-  return enter([=](Engine& e) { return e.accept4(fd, a, n, 0); });
-}
-int accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
-  return enter([=](Engine& e) { return e.accept4(fd, a, n, flags); });
-}
 int connect(int fd, const sockaddr* a, socklen_t n) {
   return enter([=](Engine& e) { return e.connect(fd, a, n); });
 }

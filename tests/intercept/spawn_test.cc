@@ -180,14 +180,14 @@ TEST_CASE("a listener is left to the next program, and taken up there") {
   const int left = ::dup(l);
   REQUIRE(b->close(l) == 0);
 
-  CHECK(b->take_up_listener(left, 7) == 0);
+  CHECK(b->take_up_listener(left, 7, true) == 0);
   CHECK(b.port_of(left) == port);
   CHECK(b->fcntl(left, F_GETFD, 0) == 0);
   CHECK((::fcntl(left, F_GETFD) & FD_CLOEXEC) != 0);
-  CHECK(b->take_up_listener(left, 7) == -EBADF);  // it is ours
+  CHECK(b->take_up_listener(left, 7, true) == -EBADF);  // it is ours
   CHECK(std::string(text, b->describe_listeners(text, sizeof text)) == std::to_string(left) + ":7,");
   const int other = ::socket(AF_INET, SOCK_STREAM, 0);
-  CHECK(b->take_up_listener(other, 7) == -ENOTSOCK);  // does not listen
-  CHECK(b->take_up_listener(-1, 7) == -EBADF);
+  CHECK(b->take_up_listener(other, 7, true) == -ENOTSOCK);  // does not listen
+  CHECK(b->take_up_listener(-1, 7, true) == -EBADF);
   ::close(other);
 }

@@ -167,8 +167,16 @@ class FakeEngine final : public Engine {
     const int n = snprintf(text, room, "%s", control.listeners.c_str());
     return static_cast<std::size_t>(n);
   }
-  int take_up_listener(int fd, int backlog) override {
-    return enter<int>([&] { return mark(fd, FdKind::socket) >= 0 ? 0 : -1; }, "take_up_listener fd=%d backlog=%d", fd, backlog);
+  int take_up(int fd) override { return enter<int>([] { return -1; }, "take_up fd=%d", fd); }
+  int bind_beside(int fd, const sockaddr*, socklen_t n) override {
+    return enter<int>([] { return -1; }, "bind_beside fd=%d n=%u", fd, n);
+  }
+  void limits_changed() override {
+    enter<int>([] { return 0; }, "limits_changed");
+  }
+  int take_up_listener(int fd, int backlog, bool nonblocking) override {
+    return enter<int>([&] { return mark(fd, FdKind::socket) >= 0 ? 0 : -1; }, "take_up_listener fd=%d backlog=%d nonblocking=%d", fd, backlog,
+                      nonblocking ? 1 : 0);
   }
   void before_privileges() override { record("before_privileges"); }
   void at_exit() override {

@@ -129,7 +129,7 @@ TEST_CASE("a program that gets listeners is told which by its environment, whate
 }
 
 TEST_CASE("a listener that was left to this program is taken up when its name is asked for, and when it listens") {
-  REQUIRE(std::string(getenv("MTCP_LISTENERS")) == "900:100,901:200,");  // this program's: tests/preload/meson.build
+  REQUIRE(std::string(getenv("MTCP_LISTENERS")) == "900:100,901:200b,");  // this program's: tests/preload/meson.build
   const int made = static_cast<int>(syscall(41 /* socket */, AF_INET, SOCK_DGRAM, 0));
   const int unknown = fcntl(made, F_DUPFD, 902);
   REQUIRE(dup2(made, 900) == 900);
@@ -141,9 +141,9 @@ TEST_CASE("a listener that was left to this program is taken up when its name is
     size = sizeof address;
     CHECK(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0);
   }
-  CHECK(recorded() == Calls{"take_up_listener fd=901 backlog=200", "getsockname fd=901", "getsockname fd=901"});
+  CHECK(recorded() == Calls{"take_up_listener fd=901 backlog=200 nonblocking=0", "getsockname fd=901", "getsockname fd=901"});
   CHECK(listen(900, 5) == -1);
-  CHECK(recorded() == Calls{"take_up_listener fd=900 backlog=100", "listen fd=900 backlog=5"});
+  CHECK(recorded() == Calls{"take_up_listener fd=900 backlog=100 nonblocking=1", "listen fd=900 backlog=5"});
   close(901);
   REQUIRE(dup2(unknown, 901) == 901);
   CHECK(getsockname(901, reinterpret_cast<sockaddr*>(&address), &size) == 0);

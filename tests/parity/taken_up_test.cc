@@ -1,0 +1,159 @@
+// Sockets that a process has not made itself: they came in a message (SCM_RIGHTS), or were left to it by exec. And numbers
+// that it must not get.
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#include <cstring>
+
+#include "tests/parity/child.hh"
+
+using namespace parity;
+
+namespace {
+
+struct Message {
+  explicit Message(int fd = -1) {
+    v = {&byte, 1};
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = control;
+    m.msg_controllen = sizeof control;
+    cmsghdr* c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof fd);
+    std::memcpy(CMSG_DATA(c), &fd, sizeof fd);
+  }
+  int descriptor() {
+    int fd = -1;
+    if (cmsghdr* c = CMSG_FIRSTHDR(&m); c != nullptr) std::memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    return fd;
+  }
+  char byte = 'x';
+  iovec v{};
+  msghdr m{};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+};
+
+struct Wire {
+  Wire() {
+    int fds[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+    near = Fd(fds[0]);
+    far = Fd(fds[1]);
+  }
+  Fd near, far;
+};
+
+int serve_one(int listener) {
+  if (!becomes(listener, POLLIN)) return 10;
+  const Fd s(::accept(listener, nullptr, nullptr));
+  return send_all(s, "served") ? 0 : 11;
+}
+
+void exec_python(const std::string& program) { ::execlp("python3", "python3", "-c", program.c_str(), nullptr); }
+
+// Of a program that has a listener under `fd`: it talks to itself.
+std::string conversation(int fd) {
+  return "import socket\n"
+         "l = socket.socket(fileno=" + std::to_string(fd) + ")\n"
+         "l.listen(3)\n"
+         "c = socket.create_connection(l.getsockname())\n"
+         "s, _ = l.accept()\n"
+         "s.sendall(b'answer')\n"
+         "assert c.recv(100) == b'answer'\n";
+}
+
+}  // namespace
+
+TEST_CASE("taken up: a bound socket that came in a message is listened on and served", "[taken_up]") {
+  const Wire wire;
+  Child child([&] {
+    Message in;
+    if (::recvmsg(wire.far, &in.m, 0) != 1) return 1;
+    const Fd l(in.descriptor());
+    if (::listen(l, 9) != 0) return 2;
+    if (::write(wire.far, "x", 1) != 1) return 3;
+    return serve_one(l);
+  });
+  Fd bound = bound_socket();
+  const Address to = local_of(bound);
+  const Message out(bound);
+  REQUIRE(::sendmsg(wire.near, &out.m, 0) == 1);
+  bound.reset();
+  char listens = 0;
+  REQUIRE(::read(wire.near, &listens, 1) == 1);
+  REQUIRE(receive_until_end(connected_to(to)) == "served");
+  REQUIRE(child.wait() == 0);
+}
+
+TEST_CASE("taken up: a listener that came in a message is served", "[taken_up]") {
+  const Wire wire;
+  Child child([&] {
+    Message in;
+    if (::recvmsg(wire.far, &in.m, MSG_CMSG_CLOEXEC) != 1) return 1;
+    const Fd l(in.descriptor());
+    if (option(l, SOL_SOCKET, SO_ACCEPTCONN) != 1 || local_of(l).port() == 0) return 2;
+    return serve_one(l);
+  });
+  Fd l = listener();
+  const Address to = local_of(l);
+  const Message out(l);
+  REQUIRE(::sendmsg(wire.near, &out.m, 0) == 1);
+  l.reset();
+  REQUIRE(receive_until_end(connected_to(to)) == "served");
+  REQUIRE(child.wait() == 0);
+}
+
+TEST_CASE("taken up: exec leaves a bound socket to a program that listens on it", "[taken_up]") {
+  const Fd bound = bound_socket();
+  REQUIRE(::fcntl(bound, F_SETFD, 0) == 0);
+  REQUIRE(in_child([&] {
+            exec_python(conversation(bound));
+            return 98;
+          }) == 0);
+}
+
+TEST_CASE("taken up: a listener of socket activation", "[taken_up]") {
+  const Fd l = listener();
+  REQUIRE(in_child([&] {
+            const bool there = l == 3 ? ::fcntl(3, F_SETFD, 0) == 0 : ::dup2(l, 3) == 3;
+            ::setenv("LISTEN_FDS", "1", 1);
+            ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
+            if (there) exec_python(conversation(3));
+            return 98;
+          }) == 0);
+}
+
+TEST_CASE("taken up: a connection without FD_CLOEXEC is there in a program under its number", "[taken_up]") {
+  const Pair pair = connected_pair();
+  REQUIRE(::fcntl(pair.client, F_SETFD, FD_CLOEXEC) == 0);
+  const Fd plain(::dup(pair.server));  // without the flag
+  REQUIRE(plain >= 0);
+  REQUIRE(::system(("printf ping >&" + std::to_string(plain)).c_str()) == 0);
+  REQUIRE(receive_exactly(pair.client, 4) == "ping");
+  REQUIRE(in_child([&] {
+            ::execlp("sh", "sh", "-c", ("printf pong >&" + std::to_string(plain)).c_str(), nullptr);
+            return 98;
+          }) == 0);
+  REQUIRE(receive_exactly(pair.client, 4) == "pong");
+  REQUIRE(send_all(pair.client, "back"));
+  REQUIRE(receive_exactly(plain, 4) == "back");
+}
+
+TEST_CASE("taken up: no number beyond a limit that has been lowered", "[taken_up]") {
+  REQUIRE(in_child([] {
+            const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+            ::close(fd);
+            rlimit limit{};
+            ::getrlimit(RLIMIT_NOFILE, &limit);
+            const rlimit lowered{static_cast<rlim_t>(fd), limit.rlim_max};
+            if (::setrlimit(RLIMIT_NOFILE, &lowered) != 0) return 1;
+            if (::socket(AF_INET, SOCK_STREAM, 0) != -1 || errno != EMFILE) return 2;
+            if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) return 3;
+            const Fd again(::socket(AF_INET, SOCK_STREAM, 0));
+            if (again != fd) return 4;
+            const Fd l = listener();
+            return becomes(l, POLLIN, milliseconds(0)) ? 5 : 0;
+          }) == 0);
+}
