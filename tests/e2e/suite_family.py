@@ -1,0 +1,144 @@
+"""Several processes of one program on one device, however they come to it (family.py)."""
+
+import time
+from pathlib import Path
+
+from harness import expect, expect_equal
+from registry import test
+
+HERE = Path(__file__).resolve().parent
+PYTHON = "/usr/bin/python3"
+
+ASK = """import socket, sys, time
+start = time.monotonic()
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 8)
+connected = time.monotonic() - start
+s.sendall(b"ask")
+print(s.recv(100).decode(), "%.3f" % connected)
+"""
+
+ANSWER = """import socket, sys, threading
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind((sys.argv[1], int(sys.argv[2])))
+s.listen(128)
+print("ready", flush=True)
+def talk(c):
+    with c:
+        if c.recv(100):
+            c.sendall(b"answer")
+            c.recv(1)
+while True:
+    threading.Thread(target=talk, args=(s.accept()[0],), daemon=True).start()
+"""
+
+TRANSFER = """import socket, sys, time
+for _ in range(int(sys.argv[3])):
+    control = socket.create_connection((sys.argv[1], int(sys.argv[2])), 8)
+    port = int(control.recv(10))
+    start = time.monotonic()
+    data = socket.create_connection((sys.argv[1], port), 8)
+    data.settimeout(20)
+    connected = time.monotonic() - start
+    block = b"x" * 1000000
+    for _ in range(20):
+        data.sendall(block)
+    data.shutdown(socket.SHUT_WR)
+    print(data.recv(20).decode(), "%.3f" % connected, "%.3f" % (time.monotonic() - start))
+"""
+
+
+def start_family(side, what, port, count=1, env=None):
+    return side.start(PYTHON, "-u", HERE / "family.py", what, side.address, port, count, env=env)
+
+
+def ask(client, server, port):
+    """What the server answers, and how long the connect has taken."""
+    text, seconds = client.run(PYTHON, "-c", ASK, server.address, port).stdout.rsplit(maxsplit=1)
+    return text, float(seconds)
+
+
+@test("family-a-child-reaches-its-parent")
+def child_to_parent(context):
+    server, _ = context.veth()
+    out = server.run(PYTHON, "-u", HERE / "family.py", "to-parent", server.address, "7300", "5").stdout.split("\n")
+    for i, address in enumerate((server.address, "127.0.0.1")):
+        expect_equal("what came of the children", out[2 * i], f"{address} [0, 0, 0, 0, 0]")
+        expect_equal("what came of the parent", out[2 * i + 1], "b'child' [0]")
+
+
+@test("family-forked-before-the-device")
+def forked_before(context):
+    server, client = context.veth(stack="client")
+    answering = server.start(PYTHON, "-u", "-c", ANSWER, server.address, "7301")
+    answering.says("ready")
+    out = client.run(PYTHON, "-u", HERE / "family.py", "connect", server.address, "7301", "20", timeout=40).stdout
+    expect_equal("what came of the children", out.strip(), str([0] * 20))
+    out = client.run(PYTHON, "-u", HERE / "family.py", "hand-down", server.address, "7301", "4", timeout=40).stdout
+    expect_equal("what came of those that the first has left", out.strip(), str([0] * 5))
+
+
+@test("family-each-child-has-a-listener")
+def each_listens(context):
+    server, client = context.veth()
+    program = start_family(server, "listen", 7310, 4)
+    deadline = time.monotonic() + 10
+    while program.output().count("listens") < 4:
+        expect(time.monotonic() < deadline, f"the children do not listen: {program.output()[-400:]}")
+        time.sleep(0.02)
+    for i in (2, 0, 3, 1):
+        expect_equal("the answer", ask(client, server, 7310 + i)[0], f"child {i}")
+    expect_equal("the status", program.wait(), 0)
+    program.says("[0, 0, 0, 0]")
+
+
+@test("family-listens-and-does-something-else")
+def listens_without_wait(context):
+    server, client = context.veth()
+    program = start_family(server, "busy", 7320)
+    program.says("listens")
+    time.sleep(0.6)
+    text, seconds = ask(client, server, 7320)
+    expect_equal("the answer", text, "late")
+    expect(seconds < 0.8, f"a connect took {seconds} s while the server did something else")
+
+
+@test("family-a-child-opens-a-listener")
+def transfers(context):
+    server, client = context.veth(offloads=("server", "client"))
+    program = start_family(server, "transfer", 7330, 4)
+    program.says("listens")
+    out = client.run(PYTHON, "-c", TRANSFER, server.address, "7330", "4", timeout=60).stdout
+    print("   ", out.replace("\n", "; "))
+    for line in out.splitlines():
+        total, connected, taken = line.split()
+        expect_equal("what arrived", total, "20000000")
+        expect(float(connected) < 0.8, f"the connect to the child's listener took {connected} s")
+        expect(float(taken) < 4, f"20 MB took {taken} s")
+    expect_equal("the status", program.wait(), 0)
+
+
+@test("family-datagrams-beside")
+def beside(context):
+    server, client = context.veth()
+    program = start_family(server, "beside", 7340)
+    program.says(f"bound to {server.address}")
+    expect_equal("the answer", ask(client, server, 7340)[0], "tcp")
+
+
+@test("family-socket-activation")
+def activation(context):
+    server, client = context.veth()
+    env = {"SHIM": server.env.get("LD_PRELOAD", ""), "LD_PRELOAD": ""}
+    program = start_family(server, "activated", 7350, env=env)
+    program.says("listens")
+    expect_equal("the answer", ask(client, server, 7350)[0], "activated")
+    expect_equal("the status", program.wait(), 0)
+
+
+@test("family-little-address-space")
+def little_address_space(context):
+    server, client = context.veth()
+    program = server.start("prlimit", f"--as={200 << 20}", PYTHON, "-u", HERE / "family.py", "busy", server.address, 7360)
+    program.says("listens")
+    expect_equal("the answer", ask(client, server, 7360)[0], "late")
