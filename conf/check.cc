@@ -143,8 +143,8 @@ class Checker {
       say("tcp.rto_min",
           "rto_min (" + to_text(tcp.rto_min) + ") is greater than rto_max (" + to_text(tcp.rto_max) + ")");
     }
-    if (tcp.delayed_ack >= tcp.rto_min && places_.contains("tcp.delayed_ack")) {
-      say("tcp.delayed_ack", "delayed_ack (" + to_text(tcp.delayed_ack) + ") must be less than rto_min (" +
+    if (tcp.delayed_ack > tcp.rto_min && places_.contains("tcp.delayed_ack")) {
+      say("tcp.delayed_ack", "delayed_ack (" + to_text(tcp.delayed_ack) + ") must not be greater than rto_min (" +
                                  to_text(tcp.rto_min) +
                                  "), or a peer like this one retransmits what has arrived");
     }
