@@ -38,7 +38,7 @@ bool is_connection(const Socket* s) {
 class Meant {
  public:
   explicit Meant(Process& process) {
-    constexpr int kFew = 8;
+    constexpr int kFew = 32;
     int plain = 0;
     for (int fd = 0; fd < process.files.end(); ++fd)
       plain += is_connection(process.files.socket(fd)) && !process.files[fd].close_on_exec ? 1 : 0;

@@ -89,11 +89,14 @@ TEST_CASE("taken up: a bound socket that came in a message is listened on and se
 
 TEST_CASE("taken up: a listener that came in a message is served", "[taken_up]") {
   const Wire wire;
+  const Gate closed;
   Child child([&] {
+    closed.wait();
     Message in;
     if (::recvmsg(wire.far, &in.m, MSG_CMSG_CLOEXEC) != 1) return 1;
     const Fd l(in.descriptor());
     if (option(l, SOL_SOCKET, SO_ACCEPTCONN) != 1 || local_of(l).port() == 0) return 2;
+    if (::write(wire.far, "x", 1) != 1) return 3;
     return serve_one(l);
   });
   Fd l = listener();
@@ -101,6 +104,9 @@ TEST_CASE("taken up: a listener that came in a message is served", "[taken_up]")
   const Message out(l);
   REQUIRE(::sendmsg(wire.near, &out.m, 0) == 1);
   l.reset();
+  closed.open();
+  char there = 0;
+  REQUIRE(::read(wire.near, &there, 1) == 1);
   REQUIRE(receive_until_end(connected_to(to)) == "served");
   REQUIRE(child.wait() == 0);
 }
