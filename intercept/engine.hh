@@ -22,7 +22,7 @@
 
 namespace mtcp::intercept {
 
-inline constexpr std::uint32_t kEngineAbi = 5;
+inline constexpr std::uint32_t kEngineAbi = 6;
 
 // Whose a descriptor is. One byte per descriptor, in the shim; read relaxed on every call, written by the
 // engine.
@@ -128,6 +128,8 @@ class Engine {
   virtual ssize_t recv(int fd, void* p, size_t n, int flags) = 0;  // the short way of the commonest cases
   virtual ssize_t send(int fd, const void* p, size_t n, int flags) = 0;
   virtual ssize_t sendfile(int out, int in, off_t* offset, size_t n) = 0;  // `out` is ours
+  // `in`, `out` or both are ours.
+  virtual ssize_t splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t n, unsigned flags) = 0;
 
   // A message of the application over a kernel socket carries control data: connections of ours that it passes
   // to another process (SCM_RIGHTS) become descriptors that are of use there.

@@ -36,6 +36,8 @@ class Kernel {
   virtual ssize_t write(int fd, const void* p, size_t n) = 0;
   virtual ssize_t preadv(int fd, const iovec* v, int n, off_t offset) = 0;  // offset -1: readv
   virtual ssize_t sendfile(int out, int in, off_t* offset, size_t n) = 0;
+  virtual ssize_t splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t n, unsigned flags) = 0;
+  virtual ssize_t vmsplice(int fd, const iovec* v, size_t n, unsigned flags) = 0;
   virtual ssize_t recvmsg(int fd, msghdr* m, int flags) = 0;
   virtual ssize_t sendmsg(int fd, const msghdr* m, int flags) = 0;
   virtual int shutdown(int fd, int how) = 0;

@@ -63,12 +63,13 @@ class Process final : public Engine {
   int dup(int fd) override;
   int dup3(int from, int to, int flags, bool dup2_semantics) override;
   int close_range(unsigned first, unsigned last, int flags) override;
-  // --- receive.cc, send.cc, sendfile.cc
+  // --- receive.cc, send.cc, sendfile.cc, splice.cc
   ssize_t recvmsg(int fd, msghdr* m, int flags) override;
   ssize_t sendmsg(int fd, const msghdr* m, int flags) override;
   ssize_t recv(int fd, void* p, size_t n, int flags) override;
   ssize_t send(int fd, const void* p, size_t n, int flags) override;
   ssize_t sendfile(int out, int in, off_t* offset, size_t n) override;
+  ssize_t splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t n, unsigned flags) override;
   // --- epoll_calls.cc, poll_calls.cc
   int epoll_ctl(int ep, int op, int fd, epoll_event* e) override;
   int epoll_wait(int ep, epoll_event* e, int n, const timespec* timeout, const sigset_t* mask) override;

@@ -1,4 +1,5 @@
 // Reading from and writing to sockets of ours.
+#include <fcntl.h>
 #include <limits.h>
 
 #include "preload/calls.hh"
@@ -115,21 +116,6 @@ ssize_t writev(int fd, const iovec* v, int n) {
   return enter_sending(0, [&](Engine& e) { return e.sendmsg(fd, &m, 0); });
 }
 
-int sendmmsg(int fd, mmsghdr* m, unsigned n, int flags) {
-  if (n > IOV_MAX) n = IOV_MAX;  // as the kernel does
-  for (unsigned done = 0; done < n; ++done) {
-    const int before = errno;
-    const ssize_t sent = send_ours(fd, &m[done].msg_hdr, flags);
-    if (sent < 0) {
-      if (done == 0) return -1;
-      errno = before;
-      return static_cast<int>(done);
-    }
-    m[done].msg_len = static_cast<unsigned>(sent);
-  }
-  return static_cast<int>(n);
-}
-
 ssize_t sendfile(int fd, int in, off_t* offset, size_t n) {
   return enter_sending(0, [=](Engine& e) { return e.sendfile(fd, in, offset, n); });
 }
@@ -150,7 +136,53 @@ ssize_t __recvfrom_chk(int fd, void* p, size_t n, size_t room, int flags, sockad
 
 namespace mtcp::preload {
 
-// And bring a listener from there.
+namespace {
+
+int send_many_ours(int fd, mmsghdr* m, unsigned n, int flags) {
+  if (n > IOV_MAX) n = IOV_MAX;  // as the kernel does
+  for (unsigned done = 0; done < n; ++done) {
+    const int before = errno;
+    const ssize_t sent = ours::send_ours(fd, &m[done].msg_hdr, flags);
+    if (sent < 0) {
+      if (done == 0) return -1;
+      errno = before;
+      return static_cast<int>(done);
+    }
+    m[done].msg_len = static_cast<unsigned>(sent);
+  }
+  return static_cast<int>(n);
+}
+
+// What goes to another process over a socket of the kernel.
+void pass_descriptors(const msghdr* m) {
+  if (m == nullptr || m->msg_controllen == 0 || engine() == nullptr) return;
+  (void)enter([=](intercept::Engine& e) { return e.pass_descriptors(m), 0; });
+}
+
+}  // namespace
+
+int always::sendmmsg(int fd, mmsghdr* m, unsigned n, int flags) {
+  const intercept::FdKind kind = kind_of(fd);
+  if (thread.inside() || kind == intercept::FdKind::epoll) return next.sendmmsg(fd, m, n, flags);
+  if (kind == intercept::FdKind::socket) return send_many_ours(fd, m, n, flags);
+  if (kind == intercept::FdKind::reserved) return translate(-EBADF);
+  for (unsigned i = 0; m != nullptr && i < n && i < IOV_MAX; ++i) pass_descriptors(&m[i].msg_hdr);
+  return next.sendmmsg(fd, m, n, flags);
+}
+
+// One of them is ours, or both.
+ssize_t always::splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t n, unsigned flags) {
+  using intercept::FdKind;
+  const FdKind source = kind_of(in), target = kind_of(out);
+  const bool ours = source == FdKind::socket || target == FdKind::socket;
+  if (source == FdKind::reserved || target == FdKind::reserved) return translate<ssize_t>(-EBADF);
+  if (!ours || thread.inside()) [[likely]]
+    return next.splice(in, in_offset, out, out_offset, n, flags);
+  const auto call = [=](intercept::Engine& e) { return e.splice(in, in_offset, out, out_offset, n, flags); };
+  return target == FdKind::socket ? enter_sending(0, call) : enter(call);  // a pipe without readers: the kernel has raised SIGPIPE
+}
+
+// A message over a socket of the kernel may bring a listener.
 ssize_t always::recvmsg(int fd, msghdr* m, int flags) {
   const intercept::FdKind kind = kind_of(fd);
   if (thread.inside() || kind == intercept::FdKind::epoll) return next.recvmsg(fd, m, flags);
@@ -167,9 +199,7 @@ ssize_t always::sendmsg(int fd, const msghdr* m, int flags) {
   if (thread.inside() || kind == intercept::FdKind::epoll) return next.sendmsg(fd, m, flags);
   if (kind == intercept::FdKind::socket) return ours::send_ours(fd, m, flags);
   if (kind == intercept::FdKind::reserved) return translate<ssize_t>(-EBADF);
-  if (m != nullptr && m->msg_controllen > 0 && engine() != nullptr) {
-    (void)enter([=](intercept::Engine& e) { return e.pass_descriptors(m), 0; });
-  }
+  pass_descriptors(m);
   return next.sendmsg(fd, m, flags);
 }
 

@@ -84,6 +84,12 @@ class KernelNext final : public intercept::Kernel {
   ssize_t sendfile(int out, int in, off_t* offset, size_t n) override {
     return call<ssize_t>(SYS_sendfile, out, in, offset, n);
   }
+  ssize_t splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t n, unsigned flags) override {
+    return call<ssize_t>(SYS_splice, in, in_offset, out, out_offset, n, flags);
+  }
+  ssize_t vmsplice(int fd, const iovec* v, size_t n, unsigned flags) override {
+    return call<ssize_t>(SYS_vmsplice, fd, v, n, flags);
+  }
   ssize_t recvmsg(int fd, msghdr* m, int flags) override { return call<ssize_t>(SYS_recvmsg, fd, m, flags); }
   ssize_t sendmsg(int fd, const msghdr* m, int flags) override {
     return call<ssize_t>(SYS_sendmsg, fd, m, flags);

@@ -91,6 +91,12 @@ class FakeKernel final : public Kernel {
   ssize_t sendfile(int out, int in, off_t* o, size_t n) override {
     return call("sendfile", [&] { return ::sendfile(out, in, o, n); });
   }
+  ssize_t splice(int in, off_t* io, int out, off_t* oo, size_t n, unsigned f) override {
+    return call("splice", [&] { return ::splice(in, io, out, oo, n, f); });
+  }
+  ssize_t vmsplice(int fd, const iovec* v, size_t n, unsigned f) override {
+    return call("vmsplice", [&] { return ::vmsplice(fd, v, n, f); });
+  }
   ssize_t recvmsg(int fd, msghdr* m, int f) override {
     return call("recvmsg", [&] { return ::recvmsg(fd, m, f); });
   }

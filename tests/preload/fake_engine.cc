@@ -126,6 +126,9 @@ class FakeEngine final : public Engine {
     return sleepy<ssize_t>([&] { return ::send(fd, p, n, flags | MSG_NOSIGNAL); },
                            "send fd=%d n=%zu flags=%d", fd, n, flags);
   }
+  ssize_t splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t n, unsigned flags) override {
+    return sleepy<ssize_t>([&] { return ::splice(in, in_offset, out, out_offset, n, flags); }, "splice in=%d out=%d n=%zu", in, out, n);
+  }
   ssize_t sendfile(int out, int in, off_t* offset, size_t n) override {
     return sleepy<ssize_t>([&] { return send_file(out, in, offset, n); }, "sendfile out=%d in=%d n=%zu", out,
                            in, n);
