@@ -23,6 +23,7 @@ Socket& make_accepted(Process& process, const Socket& listener, int fd, int flag
   s.reuse_port = listener.reuse_port;
   s.oob_inline = listener.oob_inline;
   s.inq = listener.inq;
+  s.zerocopy = listener.zerocopy;
   s.nonblocking = (flags & SOCK_NONBLOCK) != 0;
   s.options = listener.options;
   if (listener.kept != nullptr) [[unlikely]]

@@ -162,14 +162,18 @@ int Process::connect(int fd, const sockaddr* a, socklen_t n) {
   stack::Endpoint remote;
   if (const int error = read_address(a, n, s->v6, remote); error != 0) return error;
   if (s->v6_only && remote.address.is_v4()) return -ENETUNREACH;
-  if (s->kernel_only || router.connect(s->local, remote) == Router::Owner::kernel) {
+  const Router::Verdict verdict = s->kernel_only ? kKernelOnly : router.judge_connect(s->local, remote);
+  if (verdict.owner == Router::Owner::kernel) {
+    decisions.connects(remote, verdict);
     return connect_in_kernel(*this, guard, *s, fd, a, n);
   }
   if (remote.address.is_any()) {  // this host
     remote.address = remote.address.is_v4() || !s->v6 ? stack::IpAddress::v4(127, 0, 0, 1) : stack::IpAddress{};
     if (!remote.address.is_v4()) remote.address.bytes[15] = 1;
   }
-  switch (way_to(*this, remote)) {
+  const Way way = way_to(*this, remote);
+  decisions.connects(remote, way == Way::kernel ? Router::Verdict{Router::Owner::kernel, "its listener is there"} : verdict);
+  switch (way) {
     case Way::kernel:
       return connect_in_kernel(*this, guard, *s, fd, a, n);
     case Way::locally:

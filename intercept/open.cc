@@ -102,7 +102,9 @@ int Process::listen(int fd, int backlog) {
     if (const int error = replay_options(*this, *s); error != 0) return error;
     if (const int error = bind_automatically(*this, *s); error != 0) return error;
   }
-  const Router::Owner owner = s->kernel_only ? Router::Owner::kernel : router.listen(s->local);
+  const Router::Verdict verdict = s->kernel_only ? kKernelOnly : router.judge_listen(s->local);
+  const Router::Owner owner = verdict.owner;
+  decisions.listens(s->local, verdict);
   if (owner == Router::Owner::kernel) return listen_in_kernel(*this, guard, *s, fd, backlog);
 
   // The kernel listens in every case: on an address of the stack nothing reaches it there, but it knows who

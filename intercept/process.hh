@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "intercept/decisions.hh"
 #include "intercept/door.hh"
 #include "intercept/early_start.hh"
 #include "intercept/engine.hh"
@@ -195,6 +196,7 @@ class Process final : public Engine {
   SocketSlab sockets;
   pid_t pid = ::getpid();  // whose memory this is: not so in the child of a vfork
   Router router;
+  Decisions decisions;
   Relay relay{*this};           // connections that other processes have, too
   Heritage heritage{*this};     // and those of others that this process has
   std::uint64_t next_serial = 0;   // Socket::serial of the next connection

@@ -174,7 +174,8 @@ ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t 
   std::unique_lock guard(process.lock);
   Socket* s = process.files.socket(fd);
   if (s == nullptr) return -EBADF;
-  if ((flags & MSG_ERRQUEUE) != 0) return -EAGAIN;  // nothing is ever in that queue
+  if ((flags & MSG_ERRQUEUE) != 0) [[unlikely]]
+    return receive_completion(*s, nullptr);
   claim_if_foreign(process, *s);
   if (!connected(*s)) {
     if (total == 0 && flags == 0) return 0;
@@ -206,6 +207,11 @@ ssize_t Process::recvmsg(int fd, msghdr* m, int flags) {
   const std::span<const iovec> v{m->msg_iov, m->msg_iovlen};
   const ssize_t total = total_bytes(v);
   if (total < 0) return total;
+  if ((flags & MSG_ERRQUEUE) != 0) [[unlikely]] {
+    const std::unique_lock guard(lock);
+    Socket* s = files.socket(fd);
+    return s != nullptr ? receive_completion(*s, m) : -EBADF;
+  }
   int hint = kNoHint;
   const ssize_t result = receive(*this, fd, v, static_cast<std::size_t>(total), flags, &hint);
   if (result < 0) return result;

@@ -13,6 +13,11 @@ bool is_broadcast_or_multicast(const stack::IpAddress& a) {
   return a.bytes[12] >= 224;  // 224/4 multicast, 240/4 reserved and broadcast
 }
 
+// Reasons for the log.
+constexpr const char* kLoopback = "loopback is the kernel's (loopback = false in [stack])";
+constexpr const char* kByRule = "by a rule";
+constexpr const char* kOwn = "an address of the stack";
+
 bool covers(Rule::Role rule, Rule::Role role) { return rule == Rule::Role::any || rule == role; }
 
 }  // namespace
@@ -45,35 +50,38 @@ bool Router::owns(const stack::IpAddress& a) const {
   return std::any_of(own.begin(), own.end(), [&](const auto& i) { return i.address == a; });
 }
 
-Router::Owner Router::listen(const stack::Endpoint& local) const {
+Router::Verdict Router::judge_listen(const stack::Endpoint& local) const {
   const bool wildcard = local.address.is_any();
   // An address that is not the stack's can't be listened on there, whatever a rule says.
   const bool possible =
       wildcard ? options_.stack.loopback || !options_.stack.interface.addresses.empty() : owns(local.address);
-  if (!possible) return Owner::kernel;
-  if (const Rule* rule = match(Rule::Role::listen, local); rule != nullptr && !rule->to_stack)
-    return Owner::kernel;
-  return wildcard || local.address.is_loopback() ? Owner::both : Owner::stack;
+  if (!possible) return {Owner::kernel, local.address.is_loopback() ? kLoopback : "no address of [interface]"};
+  const Rule* rule = match(Rule::Role::listen, local);
+  if (rule != nullptr && !rule->to_stack) return {Owner::kernel, kByRule};
+  if (wildcard) return {Owner::both, rule != nullptr ? kByRule : "on the wildcard address"};
+  if (local.address.is_loopback()) return {Owner::both, rule != nullptr ? kByRule : "on loopback"};
+  return {Owner::stack, rule != nullptr ? kByRule : kOwn};
 }
 
-Router::Owner Router::connect(const stack::Endpoint& local, const stack::Endpoint& remote) const {
-  if (is_broadcast_or_multicast(remote.address)) return Owner::kernel;
+Router::Verdict Router::judge_connect(const stack::Endpoint& local, const stack::Endpoint& remote) const {
+  if (is_broadcast_or_multicast(remote.address)) return {Owner::kernel, "multicast or broadcast"};
   // 0.0.0.0 and :: mean this host, that is, loopback.
   if ((remote.address.is_loopback() || remote.address.is_any()) && !options_.stack.loopback)
-    return Owner::kernel;
-  if (!local.address.is_any() && !owns(local.address)) return Owner::kernel;
+    return {Owner::kernel, kLoopback};
+  if (!local.address.is_any() && !owns(local.address)) return {Owner::kernel, "bound to an address of the kernel"};
   if (const Rule* rule = match(Rule::Role::connect, remote); rule != nullptr) {
-    return rule->to_stack ? Owner::stack : Owner::kernel;
+    return {rule->to_stack ? Owner::stack : Owner::kernel, kByRule};
   }
-  if (owns(remote.address) || remote.address.is_any()) return Owner::stack;
+  if (owns(remote.address) || remote.address.is_any()) return {Owner::stack, kOwn};
   const auto& interface = options_.stack.interface;
   for (const auto& own : interface.addresses) {
-    if (stack::Prefix{own.address, own.prefix_length}.contains(remote.address)) return Owner::stack;
+    if (stack::Prefix{own.address, own.prefix_length}.contains(remote.address))
+      return {Owner::stack, "on a network of [interface]"};
   }
   for (const auto& gateway : interface.gateways) {
-    if (gateway.is_v4() == remote.address.is_v4()) return Owner::stack;
+    if (gateway.is_v4() == remote.address.is_v4()) return {Owner::stack, "through the gateway of [interface]"};
   }
-  return Owner::kernel;
+  return {Owner::kernel, "on no network of [interface], which has no gateway"};
 }
 
 bool Router::names_as_listener() const {

@@ -14,10 +14,19 @@ class Router {
   enum class Owner : std::uint8_t { kernel, stack, both };  // both: a listener on the wildcard address or on loopback
   // listen on `local` (any_*() for a wildcard). Without a rule: stack for an address of [interface] (or of
   // loopback when that is the stack's), both for a wildcard, kernel else.
-  [[nodiscard]] Owner listen(const stack::Endpoint& local) const;
+  [[nodiscard]] Owner listen(const stack::Endpoint& local) const { return judge_listen(local).owner; }
   // connect to `remote` from `local` (any_*() if not bound). Without a rule: stack if the remote address is
   // on-link or reached by a gateway of [interface] and is not loopback, or is an address of our own.
-  [[nodiscard]] Owner connect(const stack::Endpoint& local, const stack::Endpoint& remote) const;
+  [[nodiscard]] Owner connect(const stack::Endpoint& local, const stack::Endpoint& remote) const {
+    return judge_connect(local, remote).owner;
+  }
+  // The same with the reason, for the log.
+  struct Verdict {
+    Owner owner;
+    const char* why;
+  };
+  [[nodiscard]] Verdict judge_listen(const stack::Endpoint& local) const;
+  [[nodiscard]] Verdict judge_connect(const stack::Endpoint& local, const stack::Endpoint& remote) const;
   // False if no rule and no address could ever send a socket of this program to the stack: then it need not
   // be ours at all.
   [[nodiscard]] bool may_use_stack() const;

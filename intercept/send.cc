@@ -91,6 +91,21 @@ class Send {
   bool blocking_;
 };
 
+ssize_t send_zerocopy(Process& process, std::unique_lock<Lock>& guard, Socket& s, std::span<const iovec> v,
+                      std::size_t total, int flags) {
+  // Its completions would be this process's and the connection another's.
+  if (s.state == Socket::State::relayed) return -ENOBUFS;
+  const Hold hold_it(process, s);
+  const ssize_t sent = Send(process, guard, s, v, total, flags).run();
+  if (sent <= 0) return sent;
+  complete_zerocopy(s);
+  if (process.started()) {
+    process.instance->moved(static_cast<std::size_t>(sent));
+    process.instance->hand_over();
+  }
+  return sent;
+}
+
 ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags) {
   std::unique_lock guard(process.lock);
   Socket* s = process.files.socket(fd);
@@ -99,6 +114,8 @@ ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t
   if (const int error = check_sending(*s, flags); error != 0) return error;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   settle(process, *s);
+  if ((flags & MSG_ZEROCOPY) != 0 && s->zerocopy) [[unlikely]]
+    return send_zerocopy(process, guard, *s, v, total, flags);
   const ssize_t sent = Send(process, guard, *s, v, total, flags).run();
   if (sent > 0 && process.started()) {
     process.instance->moved(static_cast<std::size_t>(sent));

@@ -6,9 +6,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "intercept/sockopt_kinds.hh"
 #include "intercept/watch.hh"
+#include "intercept/zerocopy.hh"
 #include "stack/worker.hh"
 
 namespace mtcp::intercept {
@@ -62,6 +64,9 @@ struct Socket : Watchable {
   stack::Worker::ListenOptions listen_options;
   stack::Duration receive_timeout{}, send_timeout{};  // SO_RCVTIMEO, SO_SNDTIMEO; 0: none
 
+  bool zerocopy = false;                        // SO_ZEROCOPY
+  std::uint32_t zerocopy_sends = 0;             // with MSG_ZEROCOPY
+  std::vector<ZerocopyCompletion> completions;  // that recvmsg(MSG_ERRQUEUE) has not taken
   std::shared_ptr<const KeptOptions> kept;  // options that the stack does not look at; null: none has been set
   std::uint64_t cookie = 0;                 // SO_COOKIE, once somebody has asked
 
@@ -76,5 +81,7 @@ struct Socket : Watchable {
 // What poll(2) would say now: EPOLL* bits (they equal the POLL* ones), without regard to what anybody asked
 // for.
 [[nodiscard]] std::uint32_t poll_events(const Socket& s, const stack::Worker* worker);
+// The same without the error queue, for who waits to send or to receive.
+[[nodiscard]] std::uint32_t stream_events(const Socket& s, const stack::Worker* worker);
 
 }  // namespace mtcp::intercept

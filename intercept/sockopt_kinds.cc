@@ -54,7 +54,6 @@ constexpr Listed kSocketLevel[] = {
     {53, kKept},        // SO_CNX_ADVICE
     {56, kPassed},      // SO_INCOMING_NAPI_ID
     {59, kPassed},      // SO_PEERGROUPS
-    {60, kKernels},     // SO_ZEROCOPY
     {61, kKept},        // SO_TXTIME
     {62, kKernels},     // SO_BINDTOIFINDEX
     {63, kKernels},     // SO_TIMESTAMP_NEW

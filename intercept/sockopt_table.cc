@@ -246,6 +246,13 @@ constexpr std::array kRows = {
                 return 0;
               },
               nullptr},
+    OptionRow{SOL_SOCKET, SO_ZEROCOPY, [](const Socket& s, const Options&) { return s.zerocopy ? 1 : 0; },
+              [](Socket& s, const Options&, int v) {
+                if (v < 0 || v > 1) return -EINVAL;
+                s.zerocopy = v != 0;
+                return 0;
+              },
+              nullptr},
     OptionRow{SOL_SOCKET, kBufLock, get_buffer_lock, set_buffer_lock, nullptr},
     OptionRow{SOL_SOCKET, SO_SNDBUFFORCE, nullptr,
               [](Socket& s, const Options&, int v) {

@@ -61,8 +61,12 @@ class Splice {
 
   ssize_t run() {
     const Hold hold_it(process_, s_);
+    settle(process_, s_);
     bool turned = false;
     for (;;) {
+      // Meanwhile another thread may have closed it, or another process have begun to use it: then the caller tries again.
+      if (s_.state == Socket::State::relayed) return give_up(-EINTR);
+      if (s_.state != Socket::State::stream) return give_up(-EPIPE);
       const Outcome outcome = attempt();
       if (outcome.waits_for == 0) return outcome.result;
       if (done_ > 0 && !goes_on(outcome)) return static_cast<ssize_t>(done_);
@@ -75,7 +79,6 @@ class Splice {
       if (s_.nonblocking) return give_up(-EAGAIN);
       const stack::Time deadline = deadline_after(timeout());
       const int error = wait_for(process_, guard_, s_, outcome.waits_for, deadline, deadline == stack::kNever);
-      if (s_.state != Socket::State::stream) return give_up(-EPIPE);
       if (error != 0) return give_up(error);
     }
   }

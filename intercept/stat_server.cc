@@ -82,6 +82,10 @@ std::string report(Process& process) {
   std::vector<stack::ConnectionInfo> connections;
   {
     const std::lock_guard guard(process.lock);
+    const Decisions& d = process.decisions;
+    append(out, "decisions listens_on_stack=%llu listens_in_kernel=%llu connects_on_stack=%llu connects_in_kernel=%llu\n",
+           static_cast<unsigned long long>(d.listens_on_stack), static_cast<unsigned long long>(d.listens_in_kernel),
+           static_cast<unsigned long long>(d.connects_on_stack), static_cast<unsigned long long>(d.connects_in_kernel));
     if (process.instance == nullptr) return out + "end\n";
     Instance& instance = *process.instance;
     const stack::PacketPool& pool = instance.pool();

@@ -159,7 +159,7 @@ int wait_for(Process& process, std::unique_lock<Lock>& lock, Socket& s, std::uin
   for (;;) {
     wait.turn();
     const stack::Worker* worker = process.instance ? &process.instance->worker() : nullptr;
-    if ((poll_events(s, worker) & events) != 0) return 0;
+    if ((stream_events(s, worker) & events) != 0) return 0;
     // A listener that the kernel has, too, or a relayed connection, which it may have become while this waits.
     const bool relayed = s.state == Socket::State::relayed;
     if (relayed && s.fd < 0) return 0;  // closed by another thread

@@ -38,6 +38,10 @@ void notify(Watchable& w, std::uint32_t events) {
 }
 
 std::uint32_t poll_events(const Socket& s, const stack::Worker* worker) {
+  return stream_events(s, worker) | (s.completions.empty() ? 0U : EPOLLERR);
+}
+
+std::uint32_t stream_events(const Socket& s, const stack::Worker* worker) {
   stack::Readiness r;
   switch (s.state) {
     case Socket::State::undecided:

@@ -240,6 +240,26 @@ def rule(context):
     nginx.stop()
 
 
+@test("config-log-says-where-sockets-go", shim_only=True)
+def where_sockets_go(context):
+    server, client = context.veth(more='[[rule]]\nmatch = { role = "listen", port = 7003 }\nto = "kernel"\n')
+    nginx = Nginx(client.kernel_side(), port=9000).start()
+    script = ("import socket\n"
+              "def listen(a, p): s = socket.socket(); s.bind((a, p)); s.listen(); return s\n"
+              "l = [listen('0.0.0.0', 7001), listen('10.99.0.2', 7002), listen('10.99.0.2', 7003), listen('127.0.0.1', 7004)]\n"
+              "for i in range(2): socket.create_connection(('10.99.0.1', 9000), 5).close()\n"
+              "for i in range(2): socket.create_connection(('127.0.0.1', 7004), 5).close()\n")
+    done = server.run(PYTHON, "-c", script, env={"MTCP_LOG": "info"})
+    said = [line.partition("info: ")[2] for line in done.stderr.splitlines()]
+    for line in ("listen 0.0.0.0:7001: stack and kernel, on the wildcard address", "listen 10.99.0.2:7002: stack, an address of the stack",
+                 "listen 10.99.0.2:7003: kernel, by a rule", "connect 10.99.0.1:9000: stack, on a network of [interface]",
+                 "listen 127.0.0.1:7004: kernel, loopback is the kernel's (loopback = false in [stack])",
+                 "connect 127.0.0.1:7004: kernel, loopback is the kernel's (loopback = false in [stack])"):
+        expect_equal(f"how often {line!r} is said", said.count(line), 1)
+    expect_equal("what is said without MTCP_LOG", server.run(PYTHON, "-c", script).stderr, "")
+    nginx.stop()
+
+
 @test("config-busy-polling-serves", shim_only=True)
 def busy(context):
     server, client = context.veth(more='[stack]\npoll = "busy"\n')

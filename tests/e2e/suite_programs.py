@@ -161,6 +161,24 @@ def catches(pid, number):
     return False
 
 
+@test("haproxy-splices")
+def haproxy_splices(context):
+    """Bodies go from socket to socket through pipes, both ways."""
+    server, client = context.veth()
+    upstream = Nginx(client.kernel_side(), port=9000).start()
+    configuration = context.new_file("haproxy.cfg")
+    text = HAPROXY.format(address=server.address, upstream=f"{client.address}:9000")
+    expect("defaults" in text, "the configuration has no defaults")
+    configuration.write_text(text.replace("defaults\n", "defaults\n  option splice-response\n  option splice-request\n", 1))
+    program = server.start("haproxy", "-db", "-f", configuration)
+    wait_for_port(client, program, server.address, 8080)
+    url = f"http://{server.address}:8080"
+    expect_files(client, url, ["k64", "m1", "m10"])
+    expect_wrk(client, f"{url}/m1", seconds=2, connections=8)
+    upstream.stop()
+    stop(program, 10)
+
+
 @test("haproxy-master-worker-reload")
 def haproxy_reload(context):
     server, client = context.veth()

@@ -46,6 +46,7 @@ TEST_CASE("without rules connecting follows the interface's network and gateway"
   CHECK(router.connect(kAny, at(0, 0, 0, 0)) == Owner::kernel);
   CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::kernel);
   CHECK(router.connect(kAny, at(224, 0, 0, 1)) == Owner::kernel);
+  CHECK(std::string_view(router.judge_connect(kAny, at(192, 0, 2, 1)).why) == "on no network of [interface], which has no gateway");
   o.stack.interface.gateways.push_back(stack::IpAddress::v4(10, 9, 0, 1));
   CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::stack);
   CHECK(router.connect(kAny, {stack::IpAddress{{0x20, 0x01}}, 80}) == Owner::kernel);  // no IPv6 gateway

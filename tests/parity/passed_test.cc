@@ -94,6 +94,7 @@ TEST_CASE("shared: popen and system leave connections alone", "[shared]") {
 }
 
 TEST_CASE("shared: a connection passed by SCM_RIGHTS works at the receiver", "[shared]") {
+  const bool many = GENERATE(false, true);  // by sendmmsg
   Pair pair = connected_pair();
   int way[2];
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, way) == 0);
@@ -129,7 +130,12 @@ TEST_CASE("shared: a connection passed by SCM_RIGHTS works at the receiver", "[s
   c->cmsg_len = CMSG_LEN(sizeof(int));
   const int passed = pair.server;
   std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
-  REQUIRE(::sendmsg(way[0], &m, 0) == 1);
+  if (many) {
+    mmsghdr list{m, 0};
+    REQUIRE(::sendmmsg(way[0], &list, 1, 0) == 1);
+  } else {
+    REQUIRE(::sendmsg(way[0], &m, 0) == 1);
+  }
   pair.server.reset();
   REQUIRE(send_all(pair.client, "passed on"));
   REQUIRE(receive_exactly(pair.client, 9) == "passed on");
