@@ -147,12 +147,12 @@ TEST_CASE("a device opened before a fork works in the child, and again after the
   CHECK(p.join() == 0);
 }
 
-TEST_CASE("a device has places for sixteen stacks or two for each CPU, and one that leaves makes room") {
+TEST_CASE("a device has places for 32 stacks or two for each CPU, and one that leaves makes room") {
   Process p([](Process&) {
     const auto device = open_or_die(config("net_ring0"));
     std::vector<std::unique_ptr<Port>> stacks;
     while (auto port = device->join()) stacks.push_back(std::move(port));
-    EXPECT(stacks.size() == std::clamp<std::size_t>(2 * get_nprocs(), 16, kMaxStacks));
+    EXPECT(stacks.size() == std::clamp<std::size_t>(2 * get_nprocs(), 32, kMaxStacks));
     stacks[3].reset();
     EXPECT(device->join() != nullptr);
     Process child([&](Process& parent) {
