@@ -47,11 +47,18 @@ bool talks(Bench& b, const Bench::Pair& p) {
   return b.recv(p.client) == "pong";
 }
 
+// Of the client nothing is passed on: programs get what has no FD_CLOEXEC.
+Bench::Pair quiet_pair(Bench& b, int flags = 0) {
+  const Bench::Pair p = b.pair(flags);
+  REQUIRE(b->fcntl(p.client, F_SETFD, FD_CLOEXEC) == 0);
+  return p;
+}
+
 }  // namespace
 
 TEST_CASE("while a program is started the kernel has a pair's end under the number, and the connection goes on") {
   Bench b;
-  const auto p = b.pair(SOCK_CLOEXEC);
+  const auto p = quiet_pair(b, SOCK_CLOEXEC);
   Start* start = begin(b, {{Kind::dup2, p.server, 0}});
   CHECK(family(p.server) == AF_UNIX);
   CHECK(family(p.client) == AF_INET);
@@ -66,7 +73,7 @@ TEST_CASE("while a program is started the kernel has a pair's end under the numb
 
 TEST_CASE("a program that came to life and its parent have the connection through a relay") {
   Bench b;
-  const auto p = b.pair();
+  const auto p = quiet_pair(b);
   REQUIRE(b->fcntl(p.server, F_SETFD, 0) == 0);
   Start* start = begin(b, {});
   CHECK((::fcntl(p.server, F_GETFD) & FD_CLOEXEC) == 0);
@@ -89,7 +96,7 @@ TEST_CASE("a program that came to life and its parent have the connection throug
 
 TEST_CASE("a program that does not get the connection in the end has nothing put under its number") {
   Bench b;
-  const auto p = b.pair();
+  const auto p = quiet_pair(b);
   REQUIRE(b->fcntl(p.server, F_SETFD, 0) == 0);
   const std::vector<std::vector<SpawnAction>> closing = {
       {{Kind::close, p.server, -1}},
@@ -107,19 +114,25 @@ TEST_CASE("a program that does not get the connection in the end has nothing put
   CHECK(relayed(b) == 0);
 }
 
-TEST_CASE("FD_CLOEXEC that merely was never set passes no connection on") {
-  Bench b;
-  const auto p = b.pair();
-  Start* start = begin(b, {});
-  CHECK(family(p.server) == AF_INET);
-  CHECK((::fcntl(p.server, F_GETFD) & FD_CLOEXEC) != 0);
-  b->after_spawn(start, true);
-  CHECK(relayed(b) == 0);
+TEST_CASE("FD_CLOEXEC that merely was never set passes a few connections on, and none of many") {
+  constexpr int kMany = 40;
+  for (const int count : {1, kMany}) {
+    Bench b;
+    std::vector<Bench::Pair> pairs;
+    for (int i = 0; i < count; ++i) pairs.push_back(quiet_pair(b));
+    Start* start = begin(b, {});
+    for (const auto& p : pairs) {
+      CHECK(family(p.server) == (count == kMany ? AF_INET : AF_UNIX));
+      CHECK(((::fcntl(p.server, F_GETFD) & FD_CLOEXEC) != 0) == (count == kMany));
+    }
+    b->after_spawn(start, true);
+    CHECK(relayed(b) == (count == kMany ? 0U : 1U));
+  }
 }
 
 TEST_CASE("two programs that are started at a time share one pair") {
   Bench b;
-  const auto p = b.pair();
+  const auto p = quiet_pair(b);
   Start* one = begin(b, {{Kind::dup2, p.server, 0}});
   Start* two = begin(b, {{Kind::dup2, p.server, 1}});
   b->after_spawn(one, false);
@@ -136,7 +149,7 @@ TEST_CASE("two programs that are started at a time share one pair") {
 TEST_CASE("a connection that is closed while the program is started is the program's, or ends") {
   Bench b;
   for (const bool made : {true, false}) {
-    const auto p = b.pair();
+    const auto p = quiet_pair(b);
     Start* start = begin(b, {{Kind::dup2, p.server, 0}});
     const int childs = ::dup(p.server);
     REQUIRE(b->close(p.server) == 0);
@@ -156,7 +169,7 @@ TEST_CASE("a connection that is closed while the program is started is the progr
 
 TEST_CASE("without descriptors for a pair a program is started without the connection") {
   Bench b;
-  const auto p = b.pair();
+  const auto p = quiet_pair(b);
   b.kernel.fail_next["socketpair"] = EMFILE;
   Start* start = begin(b, {{Kind::dup2, p.server, 0}});
   CHECK(family(p.server) == AF_INET);
