@@ -211,7 +211,6 @@ TEST_CASE("what the stack cannot do is refused instead of pretended") {
   const auto p = b.pair();
   CHECK(b.set(b.tcp(), IPPROTO_TCP, TCP_FASTOPEN, 5) == -ENOPROTOOPT);
   CHECK(b.set(p.client, IPPROTO_IPV6, IPV6_TCLASS, 5) == -ENOPROTOOPT);
-  CHECK(b.set(p.client, SOL_SOCKET, SO_ZEROCOPY, 1) == -ENOPROTOOPT);
 }
 
 TEST_CASE("an option that was changed on a connection reaches it") {
