@@ -121,17 +121,14 @@ int get_peer_name(const Socket& s, void* v, socklen_t* n) {
   return 0;
 }
 
-int get_congestion(void* v, socklen_t* n) {
-  std::array<char, kCongestionNameMax> name{"reno"};  // Linux's name of what RFC 6582 calls NewReno
+// TCP_CONGESTION.
+int get_congestion(Process& process, const Socket& s, void* v, socklen_t* n) {
+  std::array<char, kCongestionNameMax> name{};
+  const auto all = stack::congestion_control_names();
+  const std::uint8_t chosen = s.options.congestion;
+  const std::string_view is = chosen != 0 ? all[chosen - 1U] : std::string_view(process.options.stack.tcp.congestion_control);
+  std::memcpy(name.data(), is.data(), std::min(is.size(), name.size() - 1));
   return give(name, v, n);
-}
-
-int set_congestion(const void* v, socklen_t n) {
-  if (n < 1) return -EINVAL;
-  std::array<char, kCongestionNameMax> given{};
-  std::memcpy(given.data(), v, std::min<std::size_t>(n, given.size() - 1));
-  const std::string_view name(given.data());
-  return name == "reno" || name == "newreno" ? 0 : -ENOENT;
 }
 
 // --- setting
@@ -143,6 +140,18 @@ void apply(Process& process, Socket& s) {
     process.instance->hand_over();  // what TCP_CORK or Nagle kept back
   }
   if (s.listener != nullptr) s.listener->options = s.options;
+}
+
+int set_congestion(Process& process, Socket& s, const void* v, socklen_t n) {
+  if (n < 1) return -EINVAL;
+  std::array<char, kCongestionNameMax> given{};
+  std::memcpy(given.data(), v, std::min<std::size_t>(n, given.size() - 1));
+  const auto all = stack::congestion_control_names();
+  const auto at = std::find(all.begin(), all.end(), std::string_view(given.data()));
+  if (at == all.end()) return -ENOENT;
+  s.options.congestion = static_cast<std::uint8_t>(at - all.begin() + 1);
+  apply(process, s);
+  return 0;
 }
 
 int set_row(Process& process, Socket& s, const OptionRow& row, unsigned index, const void* v, socklen_t n) {
@@ -174,7 +183,7 @@ int set_structure(Process& process, Socket& s, int level, int name, const void* 
     if (error == 0) apply(process, s);
     return error;
   }
-  if (level == IPPROTO_TCP && name == TCP_CONGESTION) return set_congestion(v, n);
+  if (level == IPPROTO_TCP && name == TCP_CONGESTION) return set_congestion(process, s, v, n);
   return -ENOTSUP;
 }
 
@@ -209,7 +218,7 @@ int get_socket_level(Process& process, Socket& s, int name, void* v, socklen_t* 
 int get_structure(Process& process, Socket& s, int level, int name, void* v, socklen_t* n) {
   if (level == SOL_SOCKET) return get_socket_level(process, s, name, v, n);
   if (level == IPPROTO_TCP && name == TCP_INFO) return get_tcp_info(process, s, v, n);
-  if (level == IPPROTO_TCP && name == TCP_CONGESTION) return get_congestion(v, n);
+  if (level == IPPROTO_TCP && name == TCP_CONGESTION) return get_congestion(process, s, v, n);
   if (level == IPPROTO_TCP && name == TCP_CC_INFO) return *n = 0, 0;  // nothing to say of NewReno, as in Linux
   if (level == IPPROTO_IP && name == IP_MTU) {
     if (s.state != Socket::State::stream) return -ENOTCONN;

@@ -43,7 +43,7 @@ std::uint32_t segments(std::uint32_t bytes, std::uint32_t mss) { return mss == 0
 void fill(tcp_info& out, const stack::ConnectionInfo& in) {
   const stack::Time t = now();
   out.tcpi_state = state_number(in.state);
-  out.tcpi_ca_state = in.in_recovery ? 3 : in.backoff != 0 ? 4 : 0;  // TCP_CA_Recovery, TCP_CA_Loss, TCP_CA_Open
+  out.tcpi_ca_state = static_cast<std::uint8_t>(in.phase);  // the numbers are Linux's
   out.tcpi_retransmits = in.backoff;
   out.tcpi_probes = in.probes;
   out.tcpi_backoff = in.backoff;
@@ -61,6 +61,11 @@ void fill(tcp_info& out, const stack::ConnectionInfo& in) {
   out.tcpi_snd_ssthresh = in.ssthresh == UINT32_MAX ? 0x7fffffff : segments(in.ssthresh, in.mss);
   out.tcpi_snd_cwnd = segments(in.cwnd, in.mss);
   out.tcpi_unacked = segments(in.tx_queued - std::min(in.tx_queued, in.tx_unsent), in.mss);
+  out.tcpi_sacked = segments(in.sacked, in.mss);
+  out.tcpi_lost = segments(in.lost, in.mss);
+  out.tcpi_retrans = segments(in.resent, in.mss);
+  out.tcpi_reordering = in.duplicate_threshold;
+  out.tcpi_min_rtt = in.min_rtt == stack::Duration::max() ? UINT32_MAX : micros(in.min_rtt);
   out.tcpi_notsent_bytes = in.tx_unsent;
   out.tcpi_total_retrans = in.retransmits;
   out.tcpi_ato = micros(in.delayed_ack);

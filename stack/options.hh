@@ -25,7 +25,7 @@ struct TcpTuning {  // names and meaning of net.ipv4.tcp_*
   BufferSizes rmem{4096, 131072, 33554432};
   BufferSizes wmem{4096, 16384, 4194304};
   MemoryLevels mem;
-  std::string congestion_control = "newreno";
+  std::string congestion_control = "cubic";
   bool slow_start_after_idle = true;
   bool timestamps = true;
   bool window_scaling = true;

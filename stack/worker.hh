@@ -51,7 +51,11 @@ struct ConnectionInfo {
   std::uint8_t backoff = 0, probes = 0;
   std::uint8_t snd_wscale = 0, rcv_wscale = 0;
   bool timestamps = false, wscale = false, sack = false;
-  bool in_recovery = false;
+  const char* congestion_control = nullptr;  // null: not chosen yet
+  Phase phase = Phase::open;
+  std::uint32_t sacked = 0, lost = 0, resent = 0;  // bytes of what is in flight; lost ones that were sent again are in both
+  std::uint32_t duplicate_threshold = 3;           // packets
+  Duration min_rtt = Duration::max();              // max(): no sample
   std::uint64_t bytes_received = 0, bytes_acked = 0;
   Time last_sent{}, last_received{}, last_data_received{}, created{};
 };
@@ -65,6 +69,9 @@ struct MemoryInfo {
   std::uint32_t share = 0;         // of a connection, each direction; UINT32_MAX: no limit
   std::uint32_t orphans = 0;       // connections that the application has closed
 };
+
+// The congestion controls that there are, for SocketOptions::congestion.
+[[nodiscard]] std::span<const char* const> congestion_control_names();
 
 class Worker {
  public:

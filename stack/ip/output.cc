@@ -95,7 +95,7 @@ void Network::Impl::put_on_loopback(Packet* p) {
   link.stats.add(Counter::loopback_packets);
   // Arrives as a received packet would: no marks of its sender.
   p->flags = 0;
-  p->tcp_flags = 0;
+  p->marks = 0;
   loopback.push_back(p);
   ++loopback_count;
 }

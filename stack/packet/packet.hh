@@ -35,7 +35,7 @@ struct alignas(64) Packet {
   std::uint16_t payload_len;     // bytes
   std::uint32_t payload_sum;     // ones'-complement partial sum of the payload, with kPayloadSum; the hash with kRxHash
   Seq seq;                       // sequence number of the first payload byte (sent and received)
-  std::uint8_t tcp_flags;        // TCP's own marks (FIN carried, sacked, lost, retransmitted, ...)
+  std::uint8_t marks;            // sent: PacketMark bits (stack/tcp/sender/scoreboard.hh)
   std::uint8_t transmissions;    // times handed to the device
   std::uint8_t tos;              // sent: the IP header's DSCP and ECN
   std::uint8_t ttl;              // sent: 0 for the usual one
@@ -61,7 +61,7 @@ struct alignas(64) Packet {
     flags = 0;
     payload_offset = kHeadroom;
     payload_len = 0;
-    tcp_flags = 0;
+    marks = 0;
     transmissions = 0;
     tos = ttl = 0;
   }
@@ -79,6 +79,15 @@ enum PacketFlag : std::uint16_t {
   kRxHash = 1 << 7,       // received: the device has computed a hash of the flow
   kSecondRound = 1 << 6,  // all stacks have looked at it, and now look again (stack/steering)
   kSteered = 1 << 8,      // payload_offset and seen_by are valid (stack/steering)
+};
+
+// What TCP's sender knows of a packet in flight.
+enum PacketMark : std::uint8_t {
+  kSacked = 1 << 0,      // the peer has it, says a SACK block
+  kLost = 1 << 1,        // taken for lost
+  kResent = 1 << 2,      // and its latest retransmission may still arrive
+  kPush = 1 << 3,        // a write ends here: it carries PSH
+  kBurstEnd = 1 << 4,    // it carries PSH as the last of several that leave together
 };
 
 // A source of packets, shared by all that use a device. Not for the fast path: see PacketCache.

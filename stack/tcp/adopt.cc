@@ -135,7 +135,9 @@ void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
     return std::clamp(Duration(ns), Duration::zero(), options.tcp.rto_max);
   };
   c.tx.srtt = time_of(m.srtt);
-  c.tx.rttvar = time_of(m.rttvar);
+  c.tx.rttvar = c.tx.max_deviation = time_of(m.rttvar);
+  c.tx.deviation = c.tx.rttvar;
+  c.tx.rtt_round_end = c.hot.snd_nxt;
   c.tx.rto = time_of(m.rto);
   c.rx.ts_recent_age = ts_clock(now) / 1000 - m.ts_recent_age;
 }

@@ -3,6 +3,8 @@
 // and in input, close, ... beside this file.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "stack/base/errc.hh"
@@ -21,6 +23,7 @@ namespace mtcp::stack {
 
 class Listener;
 class CongestionControl;
+class Scoreboard;
 
 // What a socket sets before there is a connection, and may change while there is one. Inherited from the
 // listener.
@@ -28,6 +31,7 @@ struct SocketOptions {
   std::uint8_t tos = 0;                      // IP_TOS
   std::uint8_t ttl = 0;                      // IP_TTL; 0: the usual one
   bool nodelay = false;                      // TCP_NODELAY
+  std::uint8_t congestion = 0;               // TCP_CONGESTION: 1 + its place in congestion_control_names(); 0: from the configuration
   bool cork = false;                         // TCP_CORK
   bool quickack = false;                     // TCP_QUICKACK: ACK at once, for a while
   bool keepalive = false;                    // SO_KEEPALIVE
@@ -54,6 +58,33 @@ enum class TimerKind : std::uint8_t {
   life,  // keep-alive while open; FIN-WAIT-2 once closed
 };
 
+// What the sender is about (RFC 5681, RFC 6675; Linux's tcp_ca_state).
+enum class Phase : std::uint8_t {
+  open,      // nothing unusual
+  disorder,  // duplicate ACKs or SACK blocks, and nothing taken for lost yet
+  cwr,       // the window is being reduced without a loss
+  recovery,  // fast recovery: it is reduced, and what is lost goes again
+  loss,      // after a timeout
+};
+
+// What the retransmission timer will do.
+enum class TimerUse : std::uint8_t {
+  timeout,     // RFC 6298
+  tail_probe,  // RFC 8985 section 7
+  reordering,  // RFC 8985 section 6.2 step 5: what has not come by then is lost
+  window,      // zero-window probe, end of a cork
+};
+
+// cwnd, in bytes. Everybody reads it; only congestion control writes it.
+class CongestionWindow {
+ public:
+  operator std::uint32_t() const { return bytes_; }  // NOLINT: it is read as a number
+
+ private:
+  friend class CongestionControl;
+  std::uint32_t bytes_ = 0;
+};
+
 struct Connection : SocketBase {
   Connection() : SocketBase(Kind::connection) {}
 
@@ -62,13 +93,11 @@ struct Connection : SocketBase {
     State state = State::closed;
     std::uint8_t snd_wscale = 0;  // shift of the windows that the peer announces
     std::uint8_t rcv_wscale = 0;  // shift of ours
-    std::uint8_t dupacks = 0;     // consecutive duplicate ACKs
+    Phase phase = Phase::open;    // of the sender
     std::uint16_t mss = 536;      // payload of the segments we send, options already taken off
     bool timestamps : 1 = false;  // RFC 7323 in use
     bool wscale : 1 = false;
     bool sack_ok : 1 = false;       // RFC 2018 in use
-    bool in_recovery : 1 = false;   // RFC 6582 fast recovery
-    bool after_rto : 1 = false;     // retransmitting up to `recover` after a timeout
     bool ack_now : 1 = false;       // an ACK must leave with the next flush
     bool ack_queued : 1 = false;    // linked in the worker's list of those
     bool fin_queued : 1 = false;    // the application has closed its side; FIN goes out after the data
@@ -76,7 +105,7 @@ struct Connection : SocketBase {
     bool fin_received : 1 = false;  // the peer's FIN is in order
     bool more : 1 = false;          // MSG_MORE in the last write
     bool retransmitting_syn : 1 = false;
-    bool cwnd_limited : 1 = false;  // the last push() stopped for lack of congestion window
+    bool cwnd_limited : 1 = false;  // in this round trip push() has stopped for lack of congestion window
     bool wake_writer : 1 = false;   // a write found too little room: tell when there is enough
     bool pingpong : 1 = false;      // the application answers what it receives: no quick ACKs
     bool tx_blocked : 1 = false;    // linked in the worker's list of those that found the transmit queue full
@@ -85,15 +114,17 @@ struct Connection : SocketBase {
     std::uint32_t snd_wnd = 0;  // bytes, scaled
     Seq rcv_nxt;
     Seq rcv_adv;                  // right edge that has been announced: never moves left
-    std::uint32_t cwnd = 0;       // bytes
+    CongestionWindow cwnd;
     std::uint32_t ts_recent = 0;  // RFC 7323
     Seq last_ack_sent;
     std::uint32_t last_received = 0;  // ts_clock() of the last segment
-    std::uint32_t left_network =
-        0;  // bytes of [snd_una, snd_nxt) that are lost or that duplicate ACKs stand for
+    // Bytes of [snd_una, snd_nxt) that are sacked or lost, less those that were sent again.
+    std::int32_t left_network = 0;
     std::uint32_t snd_queued = 0;  // bytes in tx.queue, sent or not
     // Bytes in the network: RFC 5681's FlightSize less what is known to have left (RFC 6675's pipe).
-    [[nodiscard]] std::uint32_t flight() const { return snd_nxt - snd_una - left_network; }
+    [[nodiscard]] std::uint32_t flight() const {
+      return snd_nxt - snd_una - static_cast<std::uint32_t>(left_network);
+    }
   } hot;
 
   struct Rx {
@@ -126,27 +157,36 @@ struct Connection : SocketBase {
   } rx;
 
   struct Tx {
-    PacketList queue;          // from snd_una on: retransmission queue, then what has not been sent
-    Packet* unsent = nullptr;  // first packet of the queue that has not been sent, null if all have
-    Packet* lost = nullptr;    // after a timeout: first packet that has to be sent again, null if all were
-    PacketList lent;           // reserve(): packets that the application fills
-    std::uint32_t memory = 0;  // buffer bytes of the packets in the queue
-    std::uint32_t buffer = 0;  // limit in bytes: SO_SNDBUF or the auto-tuned value
-    std::uint32_t ssthresh = UINT32_MAX;
-    std::uint32_t cwnd_acked = 0;      // congestion avoidance: bytes ACKed since cwnd grew
-    std::uint32_t max_window = 0;      // largest window the peer has offered, for SWS avoidance
-    Seq recover;                       // RFC 6582
-    Seq small_end;                     // end of the last segment sent that was not full (Minshall's Nagle)
+    PacketList queue;             // from snd_una on: retransmission queue, then what has not been sent
+    Packet* unsent = nullptr;     // first packet of the queue that has not been sent, null if all have
+    Scoreboard* board = nullptr;  // the marks of what is in flight, null if there are none
+    PacketList lent;              // reserve(): packets that the application fills
+    std::uint32_t memory = 0;     // buffer bytes of the packets in the queue
+    std::uint32_t buffer = 0;     // limit in bytes: SO_SNDBUF or the auto-tuned value
+    std::uint32_t ssthresh = UINT32_MAX;  // written by congestion control
+    std::uint32_t max_window = 0;         // largest window the peer has offered, for SWS avoidance
+    std::uint32_t max_flight = 0;         // largest of this round trip
+    Seq round_end;                        // of it
+    Seq pushed;                            // end of the last packet that PSH was asked for
+    Seq small_end;                 // end of the last segment sent that was not full (Minshall's Nagle)
     Duration srtt{}, rttvar{}, rto{};  // RFC 6298; srtt zero: no sample yet
-    std::uint8_t backoff = 0;          // RTO doublings, also of zero-window probes
-    std::uint8_t probes = 0;           // keep-alives or zero-window probes without an answer
-    bool probing = false;              // the retransmit timer is a zero-window probe, or the end of a cork
-    std::uint8_t retries = 0;          // timeouts since the last progress
+    Duration deviation{}, max_deviation{};  // rto.hh
+    Seq rtt_round_end;                      //
+    std::uint8_t backoff = 0;      // RTO doublings, also of zero-window probes
+    std::uint8_t probes = 0;       // keep-alives or zero-window probes without an answer
+    std::uint8_t retries = 0;      // timeouts since the last progress
+    TimerUse timer_use = TimerUse::timeout;
     std::uint16_t lent_in_last = 0;    // reserve(): bytes of the last packet's tail
     Time last_sent{};                  // for the restart after idle
     Time first_unanswered{};           // for the user timeout and tcp_retries2
     const CongestionControl* cc = nullptr;
   } tx;
+
+  std::uint64_t bytes_received = 0, bytes_acked = 0;
+  Seq iss, irs;
+  Time created{};
+  std::uint32_t path_mtu = 0;     // lower than path->mtu after "fragmentation needed"; 0: path->mtu
+  std::uint32_t retransmits = 0;  // in all
 
   // Who it is: what demultiplexing and every segment sent need, in a cache line.
   const Path* path = nullptr;
@@ -164,6 +204,7 @@ struct Connection : SocketBase {
   bool holds_port : 1 = false;   // an active open: the local port counts as used
   bool reserved : 1 = false;     // and no other stack of the device may open the same flow
   std::uint8_t hops = 0;         // between stacks of the device (handover.hh)
+  std::uint8_t memory_class = 0;  // in which list memory_hook is
   Listener* listener = nullptr;  // while it waits there to be accepted
 
   TimerNode retransmit_timer{static_cast<std::uint8_t>(TimerKind::retransmit)};
@@ -174,16 +215,44 @@ struct Connection : SocketBase {
   ListHook accept_hook;  // in a listener's accept queue; in SYN-SENT in the list of those
 
   // The rest is looked at now and then.
-  Seq iss, irs;
-  std::uint32_t path_mtu = 0;     // lower than path->mtu after "fragmentation needed"; 0: path->mtu
-  std::uint32_t retransmits = 0;  // in all
-  Time created{};
-  std::uint64_t bytes_received = 0, bytes_acked = 0;
   SocketOptions options;
-  ListHook memory_hook;           // among those that pay when packets are scarce (memory.hh)
-  std::uint8_t memory_class = 0;  // in which list there
+  ListHook memory_hook;  // among those that pay when packets are scarce (memory.hh)
+
+  // The sender's rest: what it looks at when something is lost or out of order.
+  struct Recovery {
+    Seq end;             // RFC 6582's `recover`: over when this is acknowledged
+    Seq former_end;      // of the last episode of recovery or loss
+    Seq highest_sacked;  // end of the highest packet that is sacked
+    Seq undo_from;       // what was sent again since the window was reduced begins here
+    std::int32_t undo_resent = 0;         // of those: not known to have been needless; -1: can't be told
+    std::uint32_t first_resent_at = 0;    // our timestamp at the first of them
+    std::uint32_t reno_sacked = 0;        // without SACK: bytes that duplicate ACKs stand for
+    Seq rack_end;                         // RFC 8985: of the packet sent last among those that have arrived
+    Seq rack_round;
+    Time rack_sent{};
+    Duration rack_rtt{};
+    Seq probe_end;                        // RFC 8985 section 7: the tail probe's end
+    Duration min_rtt = Duration::max(), former_min_rtt = Duration::max();  // of two successive spans
+    Time min_rtt_since{};
+    std::uint16_t duplicate_threshold = 3;  // packets; more once the path has reordered more
+    std::uint8_t dupacks = 0;               // without SACK: consecutive ones
+    std::uint8_t reo_steps = 1;             // RFC 8985: quarters of the least RTT that a packet may be late
+    std::uint8_t reo_persist = 0;           // recoveries for which that stays
+    bool undo_possible : 1 = false;
+    bool frto : 1 = false;            // RFC 5682: whether the timeout was right is not known yet
+    bool probe_pending : 1 = false;   // a tail probe is not answered yet
+    bool probe_resent : 1 = false;    // and it repeated something
+    bool send_new_first : 1 = false;  // before what is lost: that is its question
+    bool reneging : 1 = false;        // the receiver seems to have dropped what it had sacked
+    bool reordering_seen : 1 = false;
+    bool dsack_seen : 1 = false;
+    bool fin_lost : 1 = false;
+  } recovery;
+  // What congestion control keeps; zero at the start.
+  static constexpr std::size_t kCongestionState = 80;
+  alignas(8) std::array<std::byte, kCongestionState> congestion{};
 };
 static_assert(sizeof(Connection::Hot) == 64, "the hot part is one cache line");
-static_assert(sizeof(Connection) <= 832, "an idle connection stays small");
+static_assert(sizeof(Connection) <= 1024, "an idle connection stays small");
 
 }  // namespace mtcp::stack

@@ -1,6 +1,8 @@
 // What the socket layer asks of a connection, and the options that it changes.
 #include "stack/tcp/buffers.hh"
+#include "stack/tcp/sender/congestion.hh"
 #include "stack/tcp/sender/rto.hh"
+#include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
@@ -50,14 +52,12 @@ void Tcp::set_options(Connection& c, const SocketOptions& o, Time now) {
   } else if (old.quickack) {
     h.pingpong = true;
   }
-  if (o.max_segment != 0 && o.max_segment < h.mss) h.mss = std::max<std::uint16_t>(o.max_segment, 64);
   if (o.keepalive != old.keepalive || o.keepalive_time != old.keepalive_time ||
       o.keepalive_intvl != old.keepalive_intvl) {
     c.tx.probes = 0;
     arm_keepalive(c, now);
   }
-  if (old.cork && !o.cork) h.more = false;
-  sender.push(c, now);
+  sender.on_options(c, old, now);
   // What a smaller low-water mark or a larger buffer makes ready.
   if (c.rx.queued >= o.rcvlowat && c.rx.queued != 0 && o.rcvlowat < old.rcvlowat)
     raise(c, SocketBase::kReadEdge);
@@ -81,7 +81,7 @@ ConnectionInfo Tcp::info(const Connection& c) const {
   i.peer_mss = c.peer_mss;
   i.path_mtu = c.path_mtu != 0 ? c.path_mtu : c.path->mtu;
   i.srtt = c.tx.srtt;
-  i.rttvar = c.tx.rttvar;
+  i.rttvar = c.tx.deviation;
   i.rto = backed_off(c.tx.rto, c.tx.backoff, options.tcp);
   i.retransmits = c.retransmits;
   i.flight = h.flight();
@@ -92,7 +92,16 @@ ConnectionInfo Tcp::info(const Connection& c) const {
   i.timestamps = h.timestamps;
   i.wscale = h.wscale;
   i.sack = h.sack_ok;
-  i.in_recovery = h.in_recovery;
+  i.congestion_control = c.tx.cc != nullptr ? c.tx.cc->name() : nullptr;
+  i.phase = h.phase;
+  if (const Scoreboard* b = c.tx.board) {
+    i.sacked = b->sacked();
+    i.lost = b->lost();
+    i.resent = b->resent();
+  }
+  i.sacked += c.recovery.reno_sacked;
+  i.duplicate_threshold = c.recovery.duplicate_threshold;
+  i.min_rtt = std::min(c.recovery.min_rtt, c.recovery.former_min_rtt);
   i.bytes_received = c.bytes_received;
   i.bytes_acked = c.bytes_acked;
   i.last_sent = c.tx.last_sent;

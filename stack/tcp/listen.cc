@@ -337,7 +337,7 @@ bool Tcp::establish(SynEntry& e, FlowRef replaced, Segment& s, Time now) {
   apply_terms(c, e.terms, s.window, true, now);
   if (replaced) {
     // Karn: a sample only if nothing was sent twice.
-    if (e.retries == 0) sender.take_rtt_sample(c, now - e.created);
+    if (e.retries == 0) sender.take_rtt_sample(c, now - e.created, now);
     forget_syn_entry(e);
   }
   c.listener = &l;

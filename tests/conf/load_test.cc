@@ -64,7 +64,7 @@ TEST_CASE("the tcp section has the kernel's names and units") {
 [tcp]
 rmem = [8192, 65536, 1048576]
 wmem = [4096, 4096, 4096]
-congestion_control = "newreno"
+congestion_control = "reno"
 slow_start_after_idle = false
 fin_timeout = 30
 keepalive_time = "2min"
@@ -84,7 +84,7 @@ max_syn_backlog = 128
   CHECK(t.rmem.initial == 65536);
   CHECK(t.rmem.max == 1048576);
   CHECK(t.wmem.max == 4096);
-  CHECK(t.congestion_control == "newreno");
+  CHECK(t.congestion_control == "reno");
   CHECK_FALSE(t.slow_start_after_idle);
   CHECK(t.fin_timeout == seconds(30));
   CHECK(t.keepalive_time == seconds(120));
@@ -147,8 +147,8 @@ TEST_CASE("a wrong line is reported with its place and what would be right") {
        "spin = \"1min\": expected a time like \"100us\" (us, ms, s, min) from 0 to 10s"},
       {"[stack]\nspin = -1", "3:8",
        "spin = -1: expected a time like \"100us\" (us, ms, s, min) from 0 to 10s"},
-      {"[tcp]\ncongestion_control = \"cubic\"", "3:22",
-       "congestion_control = \"cubic\": expected \"newreno\" (the only one there is so far)"},
+      {"[tcp]\ncongestion_control = \"vegas\"", "3:22",
+       "congestion_control = \"vegas\": expected \"cubic\" or \"reno\""},
       {"[tcp]\nrmem = [4096, 131072]", "3:8",
        "rmem = a list: expected [min, default, max] in bytes, ascending, each from 2048 to 2147483647"},
       {"[tcp]\nrmem = [8192, 4096, 16384]", "3:8", "rmem = a list: min, default and max must not descend"},

@@ -84,8 +84,19 @@ TEST_CASE("rfc6582: several losses in one window cost one recovery, a round trip
   CHECK(w.client.count(Counter::rto_fired) == 0);
 }
 
-TEST_CASE("rfc6298: a retransmission that is lost, too, costs one timeout", "[sim]") {
+TEST_CASE("rfc8985: a retransmission that is lost, too, costs another one and no timeout", "[sim]") {
   OneWay w;
+  w.sim.wire.drop(is_data, 100);
+  w.sim.wire.drop(is_retransmission, 1);
+  Socket& c = w.start(1'000'000);
+  w.finish(c);
+  CHECK(w.client.count(Counter::rto_fired) == 0);
+  CHECK(w.client.count(Counter::retransmitted_segments) == 2);
+}
+
+TEST_CASE("rfc6298: without SACK, a retransmission that is lost, too, costs one timeout", "[sim]") {
+  OneWay w;
+  w.client.options.tcp.sack = false;
   w.sim.wire.drop(is_data, 100);
   w.sim.wire.drop(is_retransmission, 1);
   Socket& c = w.start(1'000'000);
@@ -102,8 +113,19 @@ TEST_CASE("rfc3042: the loss of a segment near the end of a small window still n
   CHECK(w.client.count(Counter::fast_retransmits) == 1);
 }
 
-TEST_CASE("rfc6298: losing the very last segment costs one timeout", "[sim]") {
+TEST_CASE("rfc8985 7: losing the very last segment costs a tail probe and no timeout", "[sim]") {
   OneWay w;
+  w.sim.wire.drop(is_data, 10);
+  Socket& c = w.start(10 * 1448);
+  const Duration took = w.finish(c);
+  CHECK(w.client.count(Counter::rto_fired) == 0);
+  CHECK(w.client.count(Counter::tail_probes_sent) == 1);
+  CHECK(took < milliseconds(400));
+}
+
+TEST_CASE("rfc6298: without SACK, losing the very last segment costs one timeout", "[sim]") {
+  OneWay w;
+  w.client.options.tcp.sack = false;
   w.sim.wire.drop(is_data, 10);
   Socket& c = w.start(10 * 1448);
   const Duration took = w.finish(c);

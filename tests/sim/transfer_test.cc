@@ -43,7 +43,7 @@ std::string describe(const Socket& s) {
          std::to_string(i.cwnd) + " wnd " + std::to_string(i.snd_wnd) + " rcv_wnd " +
          std::to_string(i.rcv_wnd) + " flight " + std::to_string(i.flight) + " backoff " +
          std::to_string(i.backoff) + " rto " + std::to_string(i.rto / milliseconds(1)) + " recovery " +
-         std::to_string(i.in_recovery);
+         std::to_string(static_cast<int>(i.phase));
 }
 
 std::string counters(const Host& h) {

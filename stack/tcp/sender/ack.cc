@@ -1,12 +1,17 @@
 // RFC 9293 3.10.7.4, fifth step: the ACK field. What it removes from the queue, RTT samples, the send window.
+#include <algorithm>
+#include <utility>
+
 #include "stack/tcp/buffers.hh"
+#include "stack/tcp/sender/congestion.hh"
 #include "stack/tcp/sender/rto.hh"
+#include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
 namespace {
 
-constexpr Duration kNoSample = Duration(-1);
+constexpr Duration kMinRttSpan = seconds(150);  // two of them, as Linux's tcp_min_rtt_wlen
 
 void update_window(Connection& c, const Segment& s, std::uint32_t window) {
   auto& h = c.hot;
@@ -19,31 +24,45 @@ void update_window(Connection& c, const Segment& s, std::uint32_t window) {
   c.tx.max_window = std::max(c.tx.max_window, window);
 }
 
-}  // namespace
-
-void Sender::take_rtt_sample(Connection& c, Duration rtt) {
-  update_rto(c.tx, rtt, options.tcp);
-  c.tx.backoff = 0;  // RFC 6298 section 5.7: the doubled RTO lasts until there is a sample
+void note_min_rtt(Connection::Recovery& r, Duration rtt, Time now) {
+  if (now - r.min_rtt_since > kMinRttSpan) {
+    r.former_min_rtt = r.min_rtt_since == Time{} ? Duration::max() : r.min_rtt;
+    r.min_rtt = rtt;
+    r.min_rtt_since = now;
+  } else if (rtt < r.min_rtt) {
+    r.min_rtt = rtt;
+  }
 }
 
-std::uint32_t Sender::remove_acked(Connection& c, Seq ack, Duration& rtt, Time now) {
+}  // namespace
+
+void Sender::take_rtt_sample(Connection& c, Duration rtt, Time now) {
+  update_rto(c, rtt, options.tcp);
+  note_min_rtt(c.recovery, rtt, now);
+  c.tx.backoff = 0;
+}
+
+void Sender::remove_acked(Connection& c, Seq ack, AckSample& a, Time now) {
   auto& h = c.hot;
   auto& t = c.tx;
-  std::uint32_t acked = 0;
   bool again = false;
-  rtt = kNoSample;
+  Time first_sent{}, last_sent{};
+  const Duration of_sacked = std::exchange(a.rtt, kNoSample);
   for (Packet* p = t.queue.front(); p != nullptr && p != t.unsent; p = t.queue.front()) {
     if (p->next != nullptr) __builtin_prefetch(p->next);
     const Seq end = p->seq + p->payload_len;
     const bool whole = at_or_before(end, ack);
     const std::uint32_t n = whole ? p->payload_len : after(ack, p->seq) ? ack - p->seq : 0U;
     if (n == 0) break;
-    acked += n;
-    if (p == t.lost) h.left_network -= std::min(h.left_network, n);
-    if (p->transmissions > 1)
-      again = true;
-    else if (rtt == kNoSample)
-      rtt = now - p->sent_at;  // the first one: a delayed ACK is part of the RTT
+    a.acked += n;
+    if (p->transmissions > 1) again = true;
+    if (t.board != nullptr) {
+      on_marked_acked(c, *p, whole, n, a, now);
+    } else {
+      a.delivered += n;
+      if (first_sent == Time{}) first_sent = p->sent_at;
+      last_sent = p->sent_at;
+    }
     if (!whole) {
       p->seq += n;
       p->payload_offset = static_cast<std::uint16_t>(p->payload_offset + n);
@@ -51,14 +70,49 @@ std::uint32_t Sender::remove_acked(Connection& c, Seq ack, Duration& rtt, Time n
       p->flags = static_cast<std::uint16_t>(p->flags & ~kPayloadSum);
       break;
     }
-    if (p == t.lost) t.lost = p->next != t.unsent && before(end, t.recover) ? p->next : nullptr;
     t.queue.pop_front();
     t.memory -= p->capacity;
     release(p);
   }
-  if (again) rtt = kNoSample;  // Karn
-  h.snd_queued -= acked;
-  return acked;
+  h.snd_queued -= a.acked;
+  if (first_sent != Time{}) {
+    a.rtt = since(first_sent, now);  // of the first one: a delayed ACK is part of the RTT
+    a.latest_rtt = since(last_sent, now);
+  }
+  if (again || a.rtt == kNoSample) a.rtt = of_sacked;  // Karn
+  if (again && !h.sack_ok) a.original_arrived = false;  // which of them it was can't be told
+}
+
+// What it acknowledges of a packet while the flight has a scoreboard.
+void Sender::on_marked_acked(Connection& c, const Packet& p, bool whole, std::uint32_t n, AckSample& a, Time now) {
+  auto& r = c.recovery;
+  Scoreboard& board = *c.tx.board;
+  if ((p.marks & kSacked) == 0) {
+    a.delivered += n;
+    if (p.transmissions == 1) {
+      if (!after(p.seq + p.payload_len, r.end)) a.original_arrived = true;
+      if (board.sacked() != 0 && before(p.seq + p.payload_len, r.highest_sacked)) note_reordered(a, p.seq);
+      if (a.rtt == kNoSample) a.rtt = since(p.sent_at, now);
+      a.latest_rtt = since(p.sent_at, now);
+    }
+    if (whole) advance_rack(c, p, now);
+  }
+  if (whole)
+    board.pop_front();
+  else
+    board.trim_front(n);
+}
+
+void Sender::sample_rtt(Connection& c, const Segment& s, const AckSample& a, Time now) {
+  Duration rtt = a.rtt;
+  if (rtt == kNoSample && a.advanced && c.hot.timestamps && s.options.has_timestamps && s.options.ts_ecr != 0) {
+    const std::uint32_t elapsed = Tcp::ts_clock(now) + c.ts_offset - s.options.ts_ecr;
+    if (elapsed < 1U << 30) rtt = milliseconds(std::max(elapsed, 1U));
+  }
+  if (rtt == kNoSample) return;
+  update_rto(c, rtt, options.tcp);
+  c.tx.backoff = 0;  // RFC 6298 section 5.7: the doubled RTO lasts until there is a sample
+  note_min_rtt(c.recovery, a.latest_rtt != kNoSample ? a.latest_rtt : rtt, now);
 }
 
 bool Sender::on_ack(Connection& c, Segment& s, Time now) {
@@ -66,38 +120,40 @@ bool Sender::on_ack(Connection& c, Segment& s, Time now) {
   auto& t = c.tx;
   if (after(s.ack, h.snd_nxt) || before(s.ack, h.snd_una)) return on_odd_ack(c, s, now);
   t.probes = 0;
+  h.more = false;  // any segment of the peer lets a MSG_MORE tail go that nothing else holds back, as Linux
   const std::uint32_t window = s.window << h.snd_wscale;
-  if (s.ack == h.snd_una) {
+  AckSample a;
+  a.advanced = s.ack != h.snd_una;
+  a.flight_before = h.flight();
+  if (!a.advanced) {
     // RFC 5681 section 2, (a) to (e).
-    const bool duplicate = h.snd_una != h.snd_nxt && s.len == 0 && !s.has(kFin) && window == h.snd_wnd;
+    a.duplicate = h.snd_una != h.snd_nxt && s.len == 0 && !s.has(kFin) && window == h.snd_wnd;
     update_window(c, s, window);
-    if (duplicate) on_duplicate_ack(c, now);
-    if (t.probing && window != 0) on_window_opened(c);
+    if (t.timer_use == TimerUse::window && c.retransmit_timer.armed() && window != 0) on_window_opened(c);
+    if (h.snd_una == h.snd_nxt) return true;
+    const bool says_something = a.duplicate || (h.sack_ok && s.options.sack_count != 0);
+    if (!says_something) return true;
+    if (a.duplicate) stats.add(Counter::duplicate_acks_received);
+    on_unusual_ack(c, s, a, now);
     return true;
   }
-  const std::uint32_t flight_before = h.flight();
   const bool fin_acked = h.fin_sent && s.ack == h.snd_nxt;
-  Duration rtt;
-  const std::uint32_t acked = remove_acked(c, s.ack, rtt, now);
-  h.snd_una = s.ack;
-  update_window(c, s, window);
-  c.bytes_acked += acked;
   t.retries = 0;
   t.first_unanswered = Time{};
-  h.left_network = std::min(h.left_network, h.snd_nxt - h.snd_una);
-  if (rtt == kNoSample && h.timestamps && s.options.has_timestamps && s.options.ts_ecr != 0) {
-    const std::uint32_t elapsed = Tcp::ts_clock(now) + c.ts_offset - s.options.ts_ecr;
-    if (elapsed < 1U << 30) rtt = milliseconds(elapsed);
-  }
-  if (rtt != kNoSample) take_rtt_sample(c, rtt);
-  on_new_ack(c, acked, flight_before, now);
-  if (h.snd_una == h.snd_nxt) {
-    wheel.cancel(c.retransmit_timer);
-    t.probing = false;
-    t.backoff = 0;
+  const bool unusual = h.phase != Phase::open || t.board != nullptr || c.recovery.reno_sacked != 0 ||
+                       c.recovery.probe_pending || (h.sack_ok && s.options.sack_count != 0);
+  update_window(c, s, window);
+  if (unusual) [[unlikely]] {
+    on_unusual_ack(c, s, a, now);
   } else {
-    arm_retransmit(c, now);  // RFC 6298 section 5.3
+    remove_acked(c, s.ack, a, now);
+    h.snd_una = s.ack;
+    sample_rtt(c, s, a, now);
+    finish_ack(c, a, now);
+    if (h.snd_una != h.snd_nxt) arm_after_progress(c, now);
   }
+  c.bytes_acked += a.acked;
+  if (h.snd_una == h.snd_nxt) on_all_acked(c);
   if (!fin_acked) return true;
   // FIN-WAIT-2 goes on, unless nobody waits for it; after CLOSING and LAST-ACK there may be no connection any
   // more.
@@ -107,12 +163,36 @@ bool Sender::on_ack(Connection& c, Segment& s, Time now) {
   return goes_on;
 }
 
+// The last part of every ACK: the windows follow.
+void Sender::finish_ack(Connection& c, const AckSample& a, Time now) {
+  c.tx.cc->on_ack(c, a, now);
+  // The send buffer follows: what is in flight, and as much to go out next.
+  if (c.options.sndbuf == 0)
+    c.tx.buffer = std::max(c.tx.buffer, std::min(2 * std::uint32_t{c.hot.cwnd}, options.tcp.wmem.max));
+}
+
+void Sender::on_all_acked(Connection& c) {
+  wheel.cancel(c.retransmit_timer);
+  c.tx.timer_use = TimerUse::timeout;
+  c.tx.backoff = 0;
+  if (c.tx.board != nullptr) drop_board(c);
+  c.recovery.reno_sacked = 0;
+  c.recovery.fin_lost = false;
+  c.hot.left_network = 0;
+}
+
 // RFC 5961 section 5: an ACK of something never sent, or older than a window, draws an ACK and is dropped; an
-// old one within the window is merely not news.
+// old one within the window is merely not news, but for its SACK blocks.
 bool Sender::on_odd_ack(Connection& c, Segment& s, Time now) {
   const auto& h = c.hot;
-  if (before(s.ack, h.snd_una) && at_or_after(s.ack, h.snd_una - std::max(c.tx.max_window, 65535U)))
+  if (before(s.ack, h.snd_una) && at_or_after(s.ack, h.snd_una - std::max(c.tx.max_window, 65535U))) {
+    if (h.sack_ok && s.options.sack_count != 0 && h.snd_una != h.snd_nxt) {
+      AckSample a;
+      a.flight_before = h.flight();
+      on_unusual_ack(c, s, a, now);
+    }
     return true;
+  }
   stats.add(Counter::bad_ack);
   tcp_.send_challenge_ack(c, now);
   return false;
@@ -120,7 +200,7 @@ bool Sender::on_odd_ack(Connection& c, Segment& s, Time now) {
 
 void Sender::on_window_opened(Connection& c) {
   wheel.cancel(c.retransmit_timer);
-  c.tx.probing = false;
+  c.tx.timer_use = TimerUse::timeout;
   c.tx.backoff = 0;
   c.tx.first_unanswered = Time{};
 }

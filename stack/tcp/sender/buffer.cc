@@ -3,6 +3,7 @@
 
 #include "stack/tcp/buffers.hh"
 #include "stack/tcp/sender/congestion.hh"
+#include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
@@ -23,20 +24,36 @@ Sender::Sender(Tcp& tcp)
       port(tcp.port),
       sums_payload(tcp.sums_payload) {}
 
+Sender::~Sender() = default;
+
 void Sender::start(Connection& c, Time now) {
   auto& h = c.hot;
   const auto& d = options.tcp;
-  // RFC 6928; RFC 5681 section 3.1: one segment if the SYN was lost.
-  h.cwnd = h.retransmitting_syn ? h.mss : d.initial_window * h.mss;
   auto& t = c.tx;
-  t.cc = find_congestion_control(d.congestion_control);
-  if (t.cc == nullptr) t.cc = find_congestion_control("newreno");
-  t.recover = c.iss;
-  t.small_end = h.snd_una;
+  t.cc = &choose_congestion_control(c.options, d.congestion_control);
+  // RFC 6928; RFC 5681 section 3.1: one segment if the SYN was lost.
+  t.cc->start(c, h.retransmitting_syn ? h.mss : d.initial_window * h.mss, now);
+  auto& r = c.recovery;
+  r.end = r.former_end = r.rack_round = c.iss;
+  t.round_end = h.snd_una;
+  t.small_end = t.pushed = h.snd_una;
   t.max_window = std::max(t.max_window, h.snd_wnd);
   t.last_sent = now;
   t.backoff = t.retries = 0;
   t.first_unanswered = Time{};
+}
+
+void Sender::on_options(Connection& c, const SocketOptions& old, Time now) {
+  auto& h = c.hot;
+  const CongestionControl& cc = choose_congestion_control(c.options, options.tcp.congestion_control);
+  if (&cc != c.tx.cc) {
+    c.tx.cc = &cc;
+    cc.start(c, h.cwnd, now);
+  }
+  if (c.options.max_segment != 0 && c.options.max_segment < h.mss) h.mss = std::max<std::uint16_t>(c.options.max_segment, 64);
+  if (old.cork && !c.options.cork) h.more = false;
+  // As Linux: to switch Nagle's algorithm off sends what cork and MSG_MORE hold back, too.
+  push(c, now, c.options.nodelay && !old.nodelay);
 }
 
 void Sender::resize_buffer(Connection& c) {
@@ -48,7 +65,7 @@ void Sender::resize_buffer(Connection& c) {
   }
   // Unless it was asked for, room for what the path will take soon: the buffer must not be what limits slow
   // start.
-  const std::uint32_t start = std::max(2 * c.hot.cwnd, 4 * d.initial_window * c.hot.mss);
+  const std::uint32_t start = std::max(2 * std::uint32_t{c.hot.cwnd}, 4 * d.initial_window * c.hot.mss);
   c.tx.buffer = std::max(c.tx.buffer, std::min(std::max(d.wmem.initial, start), d.wmem.max));
 }
 
@@ -75,7 +92,8 @@ void Sender::wake_writer(Connection& c) {
 void Sender::free_queue(Connection& c) {
   while (Packet* p = c.tx.queue.pop_front()) release(p);
   while (Packet* p = c.tx.lent.pop_front()) cache.free(p);
-  c.tx.unsent = c.tx.lost = nullptr;
+  if (c.tx.board != nullptr) drop_board(c);
+  c.tx.unsent = nullptr;
   c.tx.memory = c.hot.snd_queued = 0;
 }
 

@@ -1,15 +1,38 @@
-// Congestion control as the rest of TCP sees it. Detecting loss and deciding what to send again is not its
-// business: it says how the window grows when bytes are ACKed, and what is left of it after a loss.
+// Congestion control as the rest of TCP sees it. What is lost, and what is sent again, is the sender's business; how much
+// may be in the network, and how fast it leaves, is decided here: hot.cwnd, tx.ssthresh and tx.pacing_rate are the outputs,
+// and nothing else writes them. The objects live for ever and hold nothing: what one keeps of a connection is in
+// Connection::congestion.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
+#include <type_traits>
 
 #include "stack/base/time.hh"
+#include "stack/tcp/connection.hh"
 
 namespace mtcp::stack {
 
-struct Connection;
+inline constexpr Duration kNoSample = Duration(-1);
+
+// What an ACK has told.
+struct AckSample {
+  std::uint32_t acked = 0;          // bytes that it acknowledges
+  std::uint32_t delivered = 0;      // bytes of which it is known now that they have arrived, in order or not
+  std::uint32_t lost = 0;           // bytes that were found lost
+  std::uint32_t flight_before = 0;  // bytes in the network before it
+  Duration rtt = kNoSample;         // of the oldest packet that it acknowledges, for the RTO
+  Duration latest_rtt = kNoSample;  // of the newest that has arrived
+  bool advanced = false;            // SND.UNA has moved
+  bool sacked = false;              // something was sacked that was not before
+  bool original_arrived = false;    // something sent once, before the timeout, has arrived (F-RTO)
+  bool duplicate = false;           // without SACK: a duplicate ACK
+  bool dsack = false;               // the peer has got something twice
+  bool ece = false;                 // it carries ECN-Echo
+  bool reordered = false;           // something came later than what was sent after it ...
+  Seq reordered_from;               // ... and this is the lowest of that
+};
 
 class CongestionControl {
  public:
@@ -18,17 +41,42 @@ class CongestionControl {
 
   // As in net.ipv4.tcp_congestion_control; never null.
   [[nodiscard]] virtual const char* name() const = 0;
-  // `acked` new bytes were acknowledged while the window was in full use, outside recovery: grow hot.cwnd.
-  virtual void on_acked(Connection& c, std::uint32_t acked, Time now) const = 0;
-  // What ssthresh becomes at a loss with `flight` bytes in the network.
-  [[nodiscard]] virtual std::uint32_t ssthresh(const Connection& c, std::uint32_t flight) const = 0;
+  // The connection begins, or changes to this one with the window that it has.
+  virtual void start(Connection& c, std::uint32_t cwnd, Time now) const;
+  // After the sender has drawn its conclusions from an ACK, in every phase.
+  virtual void on_ack(Connection& c, const AckSample& a, Time now) const = 0;
+  // Something is lost, or ECN says that it soon would be: the phase becomes recovery or cwr, once per round trip.
+  virtual void on_loss(Connection& c, Time now) const = 0;
+  // What the phase was for is over.
+  virtual void on_recovered(Connection& c, Time now) const = 0;
+  // A timeout; `first`: of this data. What is not taken for lost is in c.hot.flight().
+  virtual void on_timeout(Connection& c, bool first, Time now) const = 0;
+  // Nothing was in the network for `idle`, longer than the RTO, and now there will be (RFC 5681 section 4.1).
+  virtual void on_idle(Connection& c, Duration idle, std::uint32_t restart_window, Time now) const;
+  // Bytes were sent, first or again, in a phase beyond disorder.
+  virtual void on_sent(Connection& c, std::uint32_t bytes) const;
+  // The reduction was a mistake.
+  virtual void undo(Connection& c, Time now) const = 0;
+  // The segments have become smaller.
+  void on_smaller_segments(Connection& c) const { set_cwnd(c, c.hot.cwnd); }
 
  protected:
   CongestionControl() = default;
   ~CongestionControl() = default;
+  // At least a segment, at most 1 GB.
+  static void set_cwnd(Connection& c, std::uint64_t bytes);
+  template <typename State>
+  static State& state_of(Connection& c) {
+    static_assert(sizeof(State) <= Connection::kCongestionState && alignof(State) <= 8);
+    static_assert(std::is_trivially_copyable_v<State> && std::is_trivially_destructible_v<State>);
+    return *reinterpret_cast<State*>(c.congestion.data());
+  }
 };
 
-// The one with this name, or null. It lives for ever.
+// The one with this name, or null.
 [[nodiscard]] const CongestionControl* find_congestion_control(std::string_view name);
+[[nodiscard]] std::span<const CongestionControl* const> all_congestion_controls();
+// What a connection is to use: by its options, else by the configuration.
+[[nodiscard]] const CongestionControl& choose_congestion_control(const SocketOptions& o, std::string_view configured);
 
 }  // namespace mtcp::stack

@@ -5,6 +5,7 @@
 #include "stack/tcp/buffers.hh"
 #include "stack/tcp/sender/congestion.hh"
 #include "stack/tcp/sender/rto.hh"
+#include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
 #include "stack/wire/tcp_header.hh"
 
@@ -13,6 +14,8 @@ namespace {
 
 // Packets that may wait for the device before connections do.
 constexpr std::size_t kTxBacklog = 6 * Sender::kTxBurst;
+constexpr std::uint32_t kDefaultMss = 536;
+constexpr std::uint32_t kLeastSegment = 48;  // Linux: 68 with the header
 
 // True if the FIN follows directly on this packet and may or must go with it.
 bool carries_fin(const Connection& c, const Packet* p) {
@@ -38,17 +41,26 @@ bool must_wait(const Connection& c) {
          at_or_before(c.tx.small_end, h.snd_nxt);
 }
 
-// RFC 5681 section 4.1 and RFC 2861: half the window for each RTO that nothing was sent.
-void restart_after_idle(Connection& c, const TcpTuning& tuning, Time now) {
+// As Linux's tcp_cwnd_validate: whether the window was the limit is asked of a whole round trip, so that an application
+// which pauses for a moment does not stop its growth (RFC 7661).
+void note_use_of_window(Connection& c, bool limited) {
   auto& h = c.hot;
-  const Duration rto = backed_off(c.tx.rto, 0, tuning);
-  Duration idle = now - c.tx.last_sent;
-  if (idle <= rto) return;
-  c.tx.ssthresh = std::max(c.tx.ssthresh, h.cwnd - h.cwnd / 4);
-  const std::uint32_t restart = std::min(tuning.initial_window * std::uint32_t{h.mss}, h.cwnd);
-  for (; idle > rto && h.cwnd > restart; idle -= rto) h.cwnd /= 2;
-  h.cwnd = std::max(h.cwnd, restart);
-  c.tx.cwnd_acked = 0;
+  auto& t = c.tx;
+  const std::uint32_t flight = h.flight();
+  limited = limited || flight + h.mss > h.cwnd;
+  if (!before(h.snd_una, t.round_end) || limited || (!h.cwnd_limited && flight > t.max_flight)) {
+    h.cwnd_limited = limited;
+    t.max_flight = flight;
+    t.round_end = h.snd_nxt;
+  }
+}
+
+// Linux's tcp_bound_to_half_wnd: a peer whose whole window is small gets segments of half of it, so that there are always
+// two to keep the ACKs coming.
+std::uint32_t largest_segment(const Connection& c) {
+  const std::uint32_t window = c.tx.max_window, mss = c.hot.mss;
+  const std::uint32_t bound = window > kDefaultMss ? window / 2 : window;
+  return bound == 0 ? mss : std::min(mss, std::max(bound, kLeastSegment));
 }
 
 }  // namespace
@@ -68,9 +80,9 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
   auto& h = c.hot;
   // Built before the path's MTU was known: on_path_mtu() could not cut it then. Without a packet it goes as
   // it is.
-  if (p->payload_len > h.mss) [[unlikely]]
-    split(c, p, h.mss);
   const bool again = p->transmissions != 0;
+  if (!again && p->payload_len > h.mss) [[unlikely]]
+    (void)split(c, p, h.mss);
   Packet* out = p;
   if (again && port != nullptr && port->busy(*p)) {
     // The device still reads the old headers: send a copy.
@@ -86,10 +98,11 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
   out->data = out->buf + out->payload_offset;
   out->len = out->payload_len;
   std::uint8_t flags = kAck;
-  if (p->next == nullptr) flags |= kPsh;
+  if ((p->marks & (kPush | kBurstEnd)) != 0) flags |= kPsh;
   if (carries_fin(c, p)) flags |= kFin;
   tcp_.write_header(c, *out, p->seq, flags, now);
-  p->sent_at = now;
+  // Each its own: RACK asks which of two was sent later, and a burst has one time.
+  p->sent_at = latest_stamp_ = std::max(now, latest_stamp_ + Duration(1));
   if (p->transmissions != UINT8_MAX) ++p->transmissions;
   stats.add(Counter::segments_sent);
   if (again) {
@@ -97,11 +110,15 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
     stats.add(Counter::retransmitted_segments);
   } else {
     h.snd_nxt = p->seq + p->payload_len;
+    if (c.tx.board != nullptr && !c.tx.board->append(p)) forget_marks(c);
   }
-  if ((flags & kFin) != 0 && !h.fin_sent) {
+  if ((flags & kFin) != 0) {
+    if (!h.fin_sent) h.snd_nxt += 1;
     h.fin_sent = true;
-    h.snd_nxt += 1;
+    c.recovery.fin_lost = false;
+    if (c.tx.board != nullptr) count_left(c);
   }
+  if (h.phase > Phase::disorder) c.tx.cc->on_sent(c, p->payload_len);
   c.tx.last_sent = now;
   network.output_tcp(out, c.key.local, c.key.remote, *c.path, TxPriority::data, now);
   return true;
@@ -121,41 +138,74 @@ bool Sender::must_stop(Connection& c) {
   return true;
 }
 
+bool Sender::may_send(const Connection& c, const Packet& p, bool override, bool& limited) const {
+  const auto& h = c.hot;
+  if (after(p.seq + p.payload_len, h.snd_una + h.snd_wnd)) return false;
+  if (h.flight() + p.payload_len > h.cwnd && h.flight() != 0) return limited = true, false;
+  return p.next != nullptr || override || p.payload_len >= largest_segment(c) || !must_wait(c);
+}
+
+// Sends new data as far as it may. True if there was any.
+bool Sender::push_new(Connection& c, Time now, bool override) {
+  auto& h = c.hot;
+  auto& t = c.tx;
+  const std::uint32_t full = largest_segment(c);
+  bool limited = false;
+  std::size_t sent = 0;
+  while (Packet* p = t.unsent) {
+    if (p->payload_len > full && !split(c, p, full)) break;
+    if (!may_send(c, *p, override, limited) || must_stop(c)) break;
+    // As Linux: PSH ends each frame of several segments, so that it is not held back on its way.
+    if (sent != 0) {
+      const bool last = p->next == nullptr || (sent + 1) % kTxBurst == 0 || h.flight() + p->payload_len + h.mss > h.cwnd;
+      p->marks = static_cast<std::uint8_t>(last ? p->marks | kBurstEnd : p->marks & ~kBurstEnd);
+    }
+    if (!transmit(c, p, now)) break;
+    if (p->payload_len < full) t.small_end = p->seq + p->payload_len;
+    t.unsent = p->next;
+    ++sent;
+  }
+  if (sent != 0 || limited) note_use_of_window(c, limited);
+  return sent != 0;
+}
+
 void Sender::push(Connection& c, Time now, bool override) {
   auto& h = c.hot;
   auto& t = c.tx;
-  if (t.lost != nullptr) retransmit_lost(c, now);
+  auto& r = c.recovery;
+  if (t.board != nullptr && !r.send_new_first && !resend_lost(c, now)) return;
   if (t.unsent == nullptr && (!h.fin_queued || h.fin_sent)) return;
-  if (h.state < State::established || h.state > State::last_ack || t.lost != nullptr) return;
-  if (h.snd_una == h.snd_nxt && options.tcp.slow_start_after_idle) restart_after_idle(c, options.tcp, now);
-  const Seq edge = h.snd_una + h.snd_wnd;
-  const std::uint32_t full = std::min<std::uint32_t>(h.mss, std::max(t.max_window / 2, 64U));
+  if (h.state < State::established || h.state > State::last_ack) return;
+  if (h.snd_una == h.snd_nxt) begin_after_idle(c, now);
   const bool replying = h.rcv_nxt != h.last_ack_sent || heard_lately(c, now);
-  bool sent = false;
-  h.cwnd_limited = false;
-  while (Packet* p = t.unsent) {
-    if (after(p->seq + p->payload_len, edge)) break;
-    if (h.flight() + p->payload_len > h.cwnd && h.flight() != 0) {
-      h.cwnd_limited = true;
-      break;
-    }
-    const bool small = p->payload_len < full;
-    if (small && p->next == nullptr && !override && must_wait(c)) break;
-    if (must_stop(c) || !transmit(c, p, now)) break;
-    if (small) t.small_end = p->seq + p->payload_len;
-    t.unsent = p->next;
-    sent = true;
-  }
+  bool sent = push_new(c, now, override);
   if (sent && replying) h.pingpong = true;
-  if (t.unsent == nullptr && h.fin_queued && !h.fin_sent && before(h.snd_nxt, edge)) {
+  if (t.unsent == nullptr && h.fin_queued && !h.fin_sent && before(h.snd_nxt, h.snd_una + h.snd_wnd)) {
     send_fin(c, now);
     sent = true;
   }
+  if (r.send_new_first) {
+    // RFC 5682 section 2.1 step 2b: without new data the question can't be asked.
+    r.send_new_first = false;
+    if (!after(h.snd_nxt, r.end)) {
+      r.frto = false;
+      (void)resend_lost(c, now);
+    }
+  }
   if (h.snd_una == h.snd_nxt) {
     if (t.unsent != nullptr || (h.fin_queued && !h.fin_sent)) arm_probe(c, now);
-  } else if (sent && (t.probing || !c.retransmit_timer.armed())) {
-    arm_retransmit(c, now);
+  } else if (sent && (!c.retransmit_timer.armed() || t.timer_use == TimerUse::window ||
+                      t.timer_use == TimerUse::tail_probe)) {
+    arm_after_progress(c, now);
   }
+}
+
+// RFC 5681 section 4.1.
+void Sender::begin_after_idle(Connection& c, Time now) {
+  const Duration idle = now - c.tx.last_sent;
+  if (idle <= backed_off(c.tx.rto, 0, options.tcp)) return;
+  const std::uint32_t restart = options.tcp.slow_start_after_idle ? options.tcp.initial_window * c.hot.mss : UINT32_MAX;
+  c.tx.cc->on_idle(c, idle, restart, now);
 }
 
 void Sender::push_blocked(Time now) {
@@ -180,6 +230,8 @@ void Sender::send_fin(Connection& c, Time now) {
   } else {
     ++c.retransmits;
     stats.add(Counter::retransmitted_segments);
+    c.recovery.fin_lost = false;
+    count_left(c);
   }
   tcp_.write_header(c, *p, h.snd_nxt - 1, kAck | kFin, now);
   stats.add(Counter::segments_sent);

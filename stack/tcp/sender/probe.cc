@@ -23,8 +23,8 @@ bool window_is_closed(const Connection& c) {
 void Sender::arm_probe(Connection& c, Time now) {
   auto& t = c.tx;
   if (c.hot.tx_blocked) return;  // push_blocked() will come back
-  if (t.probing && c.retransmit_timer.armed()) return;
-  t.probing = true;
+  if (t.timer_use == TimerUse::window && c.retransmit_timer.armed()) return;
+  t.timer_use = TimerUse::window;
   if (!window_is_closed(c)) {
     wheel.arm(c.retransmit_timer, now + kCorkCeiling);
     return;
@@ -36,7 +36,7 @@ void Sender::arm_probe(Connection& c, Time now) {
 void Sender::on_probe_timer(Connection& c, Time now) {
   auto& h = c.hot;
   auto& t = c.tx;
-  t.probing = false;
+  t.timer_use = TimerUse::timeout;
   if (t.unsent == nullptr && (!h.fin_queued || h.fin_sent)) return;
   if (!window_is_closed(c)) {
     push(c, now, true);  // the cork's time is over
@@ -55,7 +55,7 @@ void Sender::on_probe_timer(Connection& c, Time now) {
   if (t.probes != UINT8_MAX) ++t.probes;
   if (t.backoff != UINT8_MAX) ++t.backoff;
   tcp_.send_probe(c, now);
-  t.probing = true;
+  t.timer_use = TimerUse::window;
   wheel.arm(c.retransmit_timer, now + backed_off(t.rto, t.backoff, options.tcp));
 }
 

@@ -1,98 +1,202 @@
-// RFC 5681 sections 3.1 and 3.2, RFC 6582 (NewReno), RFC 3042 (limited transmit). Instead of inflating cwnd,
-// each duplicate ACK takes one segment off what counts as in flight: the arithmetic is the same and cwnd
-// keeps its meaning.
+// The phases of the sender: what an ACK means while something is sacked, lost or sent again (RFC 5681, RFC 6582, RFC 6675).
+// Sequence and conditions are Linux's.
 #include <algorithm>
 
 #include "stack/tcp/sender/congestion.hh"
+#include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
 namespace {
 
-constexpr std::uint8_t kDuplicateThreshold = 3;
-constexpr std::uint32_t kMaxCwnd = 1U << 30;
-
-// RFC 7661's concern: a window that was not used says nothing about the path, so it does not grow.
-bool window_was_used(const Connection& c, std::uint32_t flight_before) {
-  const auto& h = c.hot;
-  if (h.cwnd_limited) return true;
-  return h.cwnd < c.tx.ssthresh ? h.cwnd < 2 * flight_before : h.cwnd < flight_before + h.mss;
-}
-
-void grow(Connection& c, std::uint32_t acked, const TcpTuning& tuning, Time now) {
-  auto& h = c.hot;
-  if (h.cwnd >= kMaxCwnd) return;
-  c.tx.cc->on_acked(c, acked, now);
-  // The send buffer follows: what is in flight, and as much to go out next.
-  if (c.options.sndbuf == 0) c.tx.buffer = std::max(c.tx.buffer, std::min(2 * h.cwnd, tuning.wmem.max));
-}
+std::uint32_t lost_of(const Connection& c) { return c.tx.board != nullptr ? c.tx.board->lost() : 0; }
 
 }  // namespace
 
-void Sender::on_new_ack(Connection& c, std::uint32_t acked, std::uint32_t flight_before, Time now) {
+void Sender::on_unusual_ack(Connection& c, Segment& s, AckSample& a, Time now) {
   auto& h = c.hot;
-  auto& t = c.tx;
-  if (h.in_recovery) {
-    if (at_or_after(h.snd_una, t.recover)) {
-      // RFC 6582 section 3.2 step 3, full acknowledgment: no burst.
-      h.in_recovery = false;
-      h.dupacks = 0;
-      h.left_network = 0;
-      h.cwnd = std::min(t.ssthresh, std::max(h.flight(), std::uint32_t{h.mss}) + h.mss);
-      return;
-    }
-    // Partial: the next hole. Of what was ACKed all but the retransmission had been taken off already.
-    const std::uint32_t arrived = acked > h.mss ? acked - h.mss : 0;
-    h.left_network -= std::min(h.left_network, arrived);
-    retransmit_head(c, now);
-    return;
+  auto& r = c.recovery;
+  const Seq una_before = h.snd_una;
+  if (h.sack_ok && s.options.sack_count != 0) take_sack(c, s, a, now);
+  if (a.advanced) {
+    remove_acked(c, s.ack, a, now);
+    h.snd_una = s.ack;
+    if (!h.sack_ok) forget_duplicates(c, a);
+    const Packet* head = c.tx.queue.front();
+    if (head != nullptr && head != c.tx.unsent && (head->marks & kSacked) != 0) r.reneging = true;
   }
-  if (h.after_rto) {
-    if (at_or_after(h.snd_una, t.recover)) {
-      h.after_rto = false;
-      h.left_network = 0;
-      t.lost = nullptr;
-    }
-    grow(c, acked, options.tcp, now);
-    return;
+  if (h.phase != Phase::loss) adapt_to_reordering(c, a);
+  sample_rtt(c, s, a, now);
+  if (r.probe_pending) answer_probe(c, s.ack, a, now);
+  count_left(c);
+  adapt_reordering_window(c);
+  if (h.snd_una == h.snd_nxt) {
+    if (h.phase != Phase::open) leave_phase(c, s, now);
+    if (h.phase == Phase::disorder || h.phase == Phase::cwr) h.phase = Phase::open;
+    return finish_ack(c, a, now);
   }
-  h.dupacks = 0;
-  h.left_network = 0;
-  if (window_was_used(c, flight_before)) grow(c, acked, options.tcp, now);
+  const std::uint32_t lost = lost_of(c);
+  Duration wait{};
+  if (r.reneging && a.advanced) {
+    // RFC 2018 section 8: it has been dropped that was sacked. The timer decides, soon (as Linux).
+    r.reneging = false;
+    finish_ack(c, a, now);
+    return arm(c, TimerUse::timeout, now + std::max(c.tx.srtt / 2, Duration(milliseconds(10))));
+  }
+  conclude(c, s, a, una_before, wait, now);
+  count_left(c);
+  a.lost = lost_of(c) > lost ? lost_of(c) - lost : 0;
+  finish_ack(c, a, now);
+  if (c.tx.board != nullptr && c.tx.board->is_worn()) drop_board(c);
+  if (wait > Duration::zero())
+    arm(c, TimerUse::reordering, now + wait);
+  else if (a.advanced || a.sacked)
+    arm_after_progress(c, now);
 }
 
-void Sender::on_duplicate_ack(Connection& c, Time now) {
+void Sender::conclude(Connection& c, const Segment& s, AckSample& a, Seq una_before, Duration& wait, Time now) {
   auto& h = c.hot;
-  auto& t = c.tx;
-  stats.add(Counter::duplicate_acks_received);
-  if (h.dupacks != UINT8_MAX) ++h.dupacks;
-  if (h.after_rto) return;
-  // The head has not left, all others may have.
-  const std::uint32_t outstanding = h.snd_nxt - h.snd_una;
-  const std::uint32_t most = outstanding > h.mss ? outstanding - h.mss : 0;
-  h.left_network = std::min(h.left_network + h.mss, most);
-  // Up to here the next push() is limited transmit, and in recovery one new segment for each duplicate.
-  if (h.in_recovery || h.dupacks != kDuplicateThreshold) return;
-  // RFC 6582 section 3.2 step 2: once per window.
-  if (!after(h.snd_una, t.recover)) return;
+  auto& r = c.recovery;
+  if (h.phase != Phase::open && at_or_after(h.snd_una, r.end) && leave_phase(c, s, now)) return;
+  switch (h.phase) {
+    case Phase::recovery:
+      if (!a.advanced && a.duplicate) count_duplicate(c, a);
+      if (a.advanced && undo_partly(c, s, una_before, now)) return;
+      if (undo_if_all_came_twice(c, now)) keep_open(c);
+      break;
+    case Phase::loss:
+      if (!continue_loss(c, s, a, now)) return;
+      break;
+    case Phase::open:
+    case Phase::disorder:
+    case Phase::cwr:
+      if (!a.advanced && a.duplicate) count_duplicate(c, a);
+      if (h.phase != Phase::open) (void)undo_if_all_came_twice(c, now);
+      break;
+  }
+  count_left(c);
+  if (h.sack_ok)
+    wait = find_late(c, now);
+  else
+    find_lost_without_sack(c, a);
+  count_left(c);
+  if (h.phase >= Phase::recovery) return;
+  if (c.tx.board != nullptr && c.tx.board->has_lost()) return enter_recovery(c, now);
+  if (h.phase != Phase::cwr) keep_open(c);
+}
+
+// All that was in flight when the phase began has been acknowledged. True: there is nothing else to conclude.
+bool Sender::leave_phase(Connection& c, const Segment& s, Time now) {
+  auto& h = c.hot;
+  auto& r = c.recovery;
+  switch (h.phase) {
+    case Phase::cwr:
+      // Until something beyond it is acknowledged.
+      if (h.snd_una == r.end && h.snd_una != h.snd_nxt) return false;
+      c.tx.cc->on_recovered(c, now);
+      h.phase = Phase::open;
+      return false;
+    case Phase::recovery: {
+      if (r.reo_persist > 0) --r.reo_persist;
+      r.dupacks = 0;
+      r.reno_sacked = 0;
+      const bool undone = undo_if_needless(c, s, now);
+      if (!undone && r.undo_possible) c.tx.cc->on_recovered(c, now);
+      end_episode(c);
+      return undone;
+    }
+    case Phase::loss:
+      (void)undo_if_needless(c, s, now);
+      if (r.reo_persist > 0) --r.reo_persist;
+      end_episode(c);
+      return false;
+    case Phase::open:
+    case Phase::disorder:
+      break;
+  }
+  return false;
+}
+
+void Sender::end_episode(Connection& c) {
+  auto& r = c.recovery;
+  r.undo_possible = r.frto = r.send_new_first = false;
+  r.first_resent_at = 0;
+  r.dupacks = 0;
+  c.hot.phase = Phase::open;
+  count_left(c);
+  keep_open(c);
+}
+
+// Open, if nothing is out of order.
+void Sender::keep_open(Connection& c) {
+  auto& r = c.recovery;
+  const Scoreboard* b = c.tx.board;
+  const bool marked = r.reno_sacked != 0 || (b != nullptr && b->sacked() + b->lost() + b->resent() != 0);
+  const Phase phase = marked ? Phase::disorder : Phase::open;
+  if (c.hot.phase == phase) return;
+  c.hot.phase = phase;
+  r.end = c.hot.snd_nxt;
+}
+
+// The window is to become smaller: once per round trip.
+void Sender::begin_reduction(Connection& c, Time now) {
+  c.recovery.end = c.recovery.former_end = c.hot.snd_nxt;
+  c.recovery.probe_pending = false;
+  c.tx.cc->on_loss(c, now);
+}
+
+void Sender::enter_recovery(Connection& c, Time now) {
+  auto& h = c.hot;
+  auto& r = c.recovery;
   stats.add(Counter::fast_retransmits);
-  t.ssthresh = t.cc->ssthresh(c, std::min(outstanding, h.cwnd));  // without what limited transmit added
-  h.cwnd = t.ssthresh;
-  t.cwnd_acked = 0;
-  t.recover = h.snd_nxt;
-  h.in_recovery = true;
-  retransmit_head(c, now);
-  arm_retransmit(c, now);
+  remember_for_undo(c);
+  if (h.phase < Phase::cwr) begin_reduction(c, now);
+  r.end = r.former_end = h.snd_nxt;
+  h.phase = Phase::recovery;
 }
 
-void Sender::mark_all_lost(Connection& c) {
+// --- without SACK
+
+// RFC 5681 section 3.2: each duplicate ACK stands for a segment that has left the network. The head has not.
+void Sender::count_duplicate(Connection& c, AckSample& a) {
   auto& h = c.hot;
-  h.after_rto = true;
-  h.in_recovery = false;
-  h.dupacks = 0;
-  c.tx.recover = h.snd_nxt;
-  c.tx.lost = c.tx.queue.front() != c.tx.unsent ? c.tx.queue.front() : nullptr;
-  h.left_network = h.snd_nxt - h.snd_una;  // the FIN, too: it is no reason to hold anything back
+  auto& r = c.recovery;
+  if (h.sack_ok) return;
+  if (r.dupacks != UINT8_MAX) ++r.dupacks;
+  const std::uint32_t outstanding = h.snd_nxt - h.snd_una;
+  const std::uint32_t sacked = std::min(r.reno_sacked + h.mss, outstanding > h.mss ? outstanding - h.mss : 0U);
+  if (sacked > r.reno_sacked) a.delivered += sacked - r.reno_sacked;
+  r.reno_sacked = sacked;
+}
+
+// RFC 6582 section 3.2: of what a partial ACK covers all but the retransmission had been taken off already.
+void Sender::forget_duplicates(Connection& c, AckSample& a) {
+  auto& r = c.recovery;
+  if (r.reno_sacked != 0) {
+    const std::uint32_t hole = std::min<std::uint32_t>(a.acked, c.hot.mss);
+    a.delivered = std::max(a.acked - std::min(a.acked, r.reno_sacked), hole);
+  }
+  if (c.hot.phase == Phase::recovery) {
+    const std::uint32_t arrived = a.acked > c.hot.mss ? a.acked - c.hot.mss : 0;
+    r.reno_sacked -= std::min(r.reno_sacked, arrived);
+    return;
+  }
+  r.reno_sacked = 0;
+  r.dupacks = 0;
+}
+
+// The third duplicate ACK, and in recovery each partial ACK, show that the head is lost.
+void Sender::find_lost_without_sack(Connection& c, const AckSample& a) {
+  auto& h = c.hot;
+  auto& r = c.recovery;
+  if (h.phase == Phase::recovery) {
+    if (!a.advanced) return;
+  } else {
+    // RFC 6582 section 3.2 step 2: once per window.
+    if (h.phase == Phase::loss || r.dupacks != r.duplicate_threshold || !after(h.snd_una, r.former_end)) return;
+  }
+  if (need_board(c) && (c.tx.board->at(c.tx.board->head())->marks & (kLost | kResent)) == 0)
+    c.tx.board->set_lost(c.tx.board->head());
 }
 
 }  // namespace mtcp::stack

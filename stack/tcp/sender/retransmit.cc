@@ -1,19 +1,40 @@
 // RFC 6298 section 5: what the timer does, and giving up.
+#include <algorithm>
+
 #include "stack/port/port.hh"
 #include "stack/tcp/sender/congestion.hh"
 #include "stack/tcp/sender/rto.hh"
+#include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
 
+void Sender::arm(Connection& c, TimerUse use, Time when) {
+  c.tx.timer_use = use;
+  if (use == TimerUse::timeout && c.options.user_timeout > Duration::zero() && c.tx.retries > 0)
+    when = std::min(when, c.tx.first_unanswered + c.options.user_timeout);  // when that gives up
+  wheel.arm(c.retransmit_timer, when);
+}
+
 void Sender::arm_retransmit(Connection& c, Time now) {
-  c.tx.probing = false;
-  Time due = now + backed_off(c.tx.rto, c.tx.backoff, options.tcp);
-  if (c.options.user_timeout > Duration::zero() && c.tx.retries > 0) {
-    // Not later than when the user timeout gives up.
-    due = std::max(std::min(due, c.tx.first_unanswered + c.options.user_timeout), now + milliseconds(1));
-  }
-  wheel.arm(c.retransmit_timer, due);
+  arm(c, TimerUse::timeout, now + backed_off(c.tx.rto, c.tx.backoff, options.tcp));
+}
+
+// After something was acknowledged, or sent: RFC 6298 section 5.3, RFC 8985 section 7.2.
+void Sender::arm_after_progress(Connection& c, Time now) {
+  const auto& h = c.hot;
+  const Duration rto = backed_off(c.tx.rto, c.tx.backoff, options.tcp);
+  if (h.sack_ok && (h.phase == Phase::open || h.phase == Phase::cwr) && c.tx.retries == 0)
+    return arm(c, TimerUse::tail_probe, now + std::min(probe_timeout(c), rto));
+  arm(c, TimerUse::timeout, now + rto);
+}
+
+// The timer was something else meanwhile: what is left of the RTO of the oldest segment.
+void Sender::arm_from_head(Connection& c, Time now) {
+  const Packet* head = c.tx.queue.front();
+  const Time sent = head != nullptr && head != c.tx.unsent ? head->sent_at : c.tx.last_sent;
+  arm(c, TimerUse::timeout,
+      std::max(sent + backed_off(c.tx.rto, c.tx.backoff, options.tcp), now + milliseconds(1)));
 }
 
 void Sender::on_retransmit_timer(Connection& c, Time now) {
@@ -29,7 +50,15 @@ void Sender::on_retransmit_timer(Connection& c, Time now) {
       break;
   }
   if (c.hot.snd_una == c.hot.snd_nxt) return on_probe_timer(c, now);
-  on_timeout(c, now);
+  switch (c.tx.timer_use) {
+    case TimerUse::reordering:
+      return on_reordering_timer(c, now);
+    case TimerUse::tail_probe:
+      return on_tail_probe_timer(c, now);
+    case TimerUse::timeout:
+    case TimerUse::window:
+      return on_timeout(c, now);
+  }
 }
 
 void Sender::on_syn_timer(Connection& c, Time now) {
@@ -66,7 +95,6 @@ bool Sender::give_up(Connection& c, std::uint32_t tries, Time now) {
 }
 
 void Sender::on_timeout(Connection& c, Time now) {
-  auto& h = c.hot;
   auto& t = c.tx;
   if (t.retries == 0) t.first_unanswered = now - backed_off(t.rto, 0, options.tcp);
   if (give_up(c, t.retries, now)) return;
@@ -77,46 +105,83 @@ void Sender::on_timeout(Connection& c, Time now) {
     return;
   }
   stats.add(Counter::rto_fired);
-  // RFC 5681 section 3.1: ssthresh falls only when this data is first given up for lost.
-  if (t.retries == 0 && !h.in_recovery)
-    t.ssthresh = t.cc->ssthresh(c, std::min(h.snd_nxt - h.snd_una, h.cwnd));
-  h.cwnd = h.mss;
-  t.cwnd_acked = 0;
+  enter_loss(c, now);
   if (t.backoff != UINT8_MAX) ++t.backoff;
   if (t.retries != UINT8_MAX) ++t.retries;
-  mark_all_lost(c);
-  if (t.lost != nullptr) {
-    retransmit_lost(c, now);
-  } else {
+  if (head != nullptr && head != t.unsent)
+    (void)resend_lost(c, now);
+  else
     send_fin(c, now);
-  }
   arm_retransmit(c, now);
 }
 
-void Sender::retransmit_lost(Connection& c, Time now) {
+// RFC 5681 section 3.1, RFC 6675 section 5.1, RFC 8985 section 6.3.
+void Sender::enter_loss(Connection& c, Time now) {
   auto& h = c.hot;
-  auto& t = c.tx;
-  while (Packet* p = t.lost) {
-    if (h.flight() != 0 && h.flight() + p->payload_len > h.cwnd) {
-      h.cwnd_limited = true;
-      return;
-    }
-    if (must_stop(c)) return;
-    // One that still waits for the device counts as sent again.
-    if (!transmit(c, p, now) && (p->flags & kQueued) == 0) return;
-    h.left_network -= std::min<std::uint32_t>(h.left_network, p->payload_len);
-    t.lost = p->next != t.unsent && before(p->seq + p->payload_len, t.recover) ? p->next : nullptr;
-  }
+  auto& r = c.recovery;
+  // ssthresh falls only when this data is first given up for lost.
+  const bool first = h.phase <= Phase::disorder || !after(r.end, h.snd_una) ||
+                     (h.phase == Phase::loss && c.tx.retries == 0);
+  const bool early = h.phase < Phase::recovery;
+  mark_lost_by_timeout(c, now);
+  r.reno_sacked = 0;
+  r.dupacks = 0;
+  r.fin_lost = h.fin_sent;
+  count_left(c);
+  if (first) remember_for_undo(c);
+  c.tx.cc->on_timeout(c, first, now);
+  // RFC 5682 section 2.1 step 1.
+  r.frto = early || c.tx.retries != 0;
+  r.send_new_first = r.probe_pending = false;
+  h.phase = Phase::loss;
+  r.end = r.former_end = h.snd_nxt;
 }
 
-bool Sender::retransmit_head(Connection& c, Time now) {
-  Packet* p = c.tx.queue.front();
-  if (p == nullptr || p == c.tx.unsent) {
-    if (!c.hot.fin_sent) return false;
-    send_fin(c, now);
-    return true;
+void Sender::mark_lost_by_timeout(Connection& c, Time now) {
+  auto& r = c.recovery;
+  if (!need_board(c)) return;
+  Scoreboard& b = *c.tx.board;
+  const auto head = b.head();
+  // RFC 2018 section 8: the peer does not have what it has sacked.
+  const bool reneged = (b.at(head)->marks & kSacked) != 0;
+  for (auto i = head; i != b.tail(); ++i) {
+    const Packet& p = *b.at(i);
+    if (reneged) b.clear_sacked(i);
+    // As Linux: what was sent so lately that it can't be overdue is not lost yet.
+    const bool fresh = c.hot.sack_ok && i != head && r.rack_sent != Time{} && !reneged &&
+                       p.sent_at + r.rack_rtt + reordering_window(c) > now;
+    if (!fresh) b.set_lost(i);
   }
-  return transmit(c, p, now);
+  if (reneged) stats.add(Counter::sacks_reneged);
+}
+
+// What is lost and not sent again, in its order, as far as cwnd allows. False: some is left.
+bool Sender::resend_lost(Connection& c, Time now) {
+  auto& h = c.hot;
+  if (c.tx.board == nullptr) return true;
+  for (auto i = c.tx.board->head(); c.tx.board->has_lost();) {
+    i = c.tx.board->next_lost(i);
+    Packet* p = c.tx.board->at(i);
+    if (p->payload_len > h.mss) {
+      if (!split(c, p, h.mss)) return false;
+      i = c.tx.board != nullptr ? c.tx.board->head() : i;
+      if (c.tx.board == nullptr) return true;
+      continue;
+    }
+    const bool oldest = i == c.tx.board->head();
+    // RFC 6582 section 3.2: without SACK a partial ACK sends the oldest in any case, or nothing may be left to draw ACKs.
+    const bool at_once = oldest && !h.sack_ok && h.phase == Phase::recovery;
+    if (h.flight() + p->payload_len > h.cwnd && h.flight() != 0 && !at_once) {
+      h.cwnd_limited = true;
+      return false;
+    }
+    if (must_stop(c)) return false;
+    // One that still waits for the device counts as sent again.
+    if (!transmit(c, p, now) && (p->flags & kQueued) == 0) return false;
+    note_resent(c, i, now);
+    if (oldest && c.tx.timer_use != TimerUse::reordering) arm_retransmit(c, now);
+  }
+  return true;
 }
 
 }  // namespace mtcp::stack

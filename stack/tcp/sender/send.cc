@@ -4,18 +4,12 @@
 #include <cstring>
 
 #include "stack/tcp/buffers.hh"
+#include "stack/tcp/sender/congestion.hh"
 #include "stack/tcp/tcp.hh"
 #include "stack/wire/checksum.hh"
 
 namespace mtcp::stack {
 namespace {
-
-// Payload of the packets that are built now. A peer whose whole window is small gets segments of half of it,
-// so that there are always two to keep the ACKs coming.
-std::uint32_t segment_size(const Connection& c) {
-  const std::uint32_t half = c.tx.max_window / 2;
-  return half >= c.hot.mss ? c.hot.mss : std::max(half, std::min<std::uint32_t>(c.hot.mss, 64U));
-}
 
 Seq queue_end(const Connection& c) {
   const Packet* last = c.tx.queue.back();
@@ -37,6 +31,15 @@ void append_packet(Connection& c, Packet* p) {
   c.tx.queue.push_back(p);
   c.tx.memory += p->capacity;
   if (c.tx.unsent == nullptr) c.tx.unsent = p;
+}
+
+// As Linux: PSH where a write ends, and within a long one once for each half of the peer's window.
+void mark_push(Connection& c, bool end_of_write) {
+  Packet* p = c.tx.queue.back();
+  const Seq end = p->seq + p->payload_len;
+  if (!end_of_write && end - c.tx.pushed <= c.tx.max_window / 2) return;
+  p->marks = static_cast<std::uint8_t>(p->marks | kPush);
+  c.tx.pushed = end;
 }
 
 // Copies from an iovec list in pieces.
@@ -92,7 +95,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
   const std::size_t space = send_room(c);
   if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
   const auto n = static_cast<std::uint32_t>(std::min(wanted, space));
-  const std::uint32_t segment = segment_size(c);
+  const std::uint32_t segment = c.hot.mss;
   Source source(data, sums_payload);
   std::uint32_t left = n;
   if (const std::uint32_t part = std::min(left, room_in_last(c, segment)); part != 0) {
@@ -111,6 +114,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
     p->payload_len = static_cast<std::uint16_t>(part);
     if (sums_payload) p->flags |= kPayloadSum;
     append_packet(c, p);
+    mark_push(c, false);
     left -= part;
     c.hot.snd_queued += part;
     // A long write sends as it goes, so that a packet is still in the cache when the device reads it.
@@ -127,6 +131,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
     return c.hot.wake_writer = true, Errc::would_block;
   }
   c.hot.more = more && taken == wanted;
+  if (!c.hot.more) mark_push(c, true);
   push(c, now);
   tcp_.transmit_bursts(now);
   if (!is_writable(c)) c.hot.wake_writer = true;
@@ -139,7 +144,7 @@ Result<std::size_t> Sender::reserve(Connection& c, std::size_t bytes, std::span<
   const std::size_t space = send_room(c);
   if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
   std::size_t left = std::min(bytes, space), pieces = 0;
-  const std::uint32_t segment = segment_size(c);
+  const std::uint32_t segment = c.hot.mss;
   if (const std::uint32_t room = room_in_last(c, segment); room != 0 && left != 0 && !out.empty()) {
     out[pieces++] = {tail_of(c.tx.queue.back()), std::min<std::size_t>(room, left)};
     left -= out[0].iov_len;
@@ -190,6 +195,7 @@ void Sender::commit(Connection& c, std::size_t bytes, bool more, Time now) {
   if (bytes == 0) return;
   c.hot.snd_queued += static_cast<std::uint32_t>(bytes);
   c.hot.more = more;
+  if (!more) mark_push(c, true);
   push(c, now);
   tcp_.transmit_bursts(now);
   if (!is_writable(c)) c.hot.wake_writer = true;
@@ -197,6 +203,13 @@ void Sender::commit(Connection& c, std::size_t bytes, bool more, Time now) {
 
 // Cuts `p` after `at` bytes; the rest goes into a packet of its own behind it. False: not possible now.
 bool Sender::split(Connection& c, Packet* p, std::uint32_t at) {
+  if (!cut(c, p, at)) return false;
+  if (p->transmissions != 0) rebuild_board(c);
+  return true;
+}
+
+// The same without the scoreboard.
+bool Sender::cut(Connection& c, Packet* p, std::uint32_t at) {
   if (at == 0 || at >= p->payload_len) return true;
   if ((p->flags & kQueued) != 0) return false;
   Packet* rest = cache.alloc();
@@ -208,6 +221,8 @@ bool Sender::split(Connection& c, Packet* p, std::uint32_t at) {
   rest->seq = p->seq + at;
   rest->transmissions = p->transmissions;
   rest->sent_at = p->sent_at;
+  rest->marks = p->marks;
+  p->marks = static_cast<std::uint8_t>(p->marks & ~(kPush | kBurstEnd));
   p->payload_len = static_cast<std::uint16_t>(at);
   p->flags = static_cast<std::uint16_t>(p->flags & ~kPayloadSum);
   c.tx.queue.insert_after(p, rest);
@@ -225,16 +240,22 @@ void Sender::on_path_mtu(Connection& c, std::uint32_t mtu, Time now) {
   if (mtu >= h.mss + headers) return;
   c.path_mtu = mtu;
   h.mss = static_cast<std::uint16_t>(mtu - headers);
-  h.cwnd = std::max(h.cwnd, std::uint32_t{h.mss});
-  for (Packet* p = c.tx.queue.front(); p != nullptr; p = p->next) {
-    if (p->payload_len > h.mss && !split(c, p, h.mss)) break;
+  c.tx.cc->on_smaller_segments(c);
+  // What was sent too large is lost, and not for congestion: again, with the window as it is.
+  bool lost = false;
+  for (Packet* p = c.tx.queue.front(); p != c.tx.unsent && p != nullptr; p = p->next) {
+    if (p->payload_len <= h.mss || (p->marks & kSacked) != 0) continue;
+    p->marks = static_cast<std::uint8_t>((p->marks | kLost) & ~kResent);
+    lost = true;
+    (void)cut(c, p, h.mss);
   }
-  if (h.snd_una == h.snd_nxt) return push(c, now);
-  // What was sent too large is lost, and not for congestion: again from the start, with the window as it is.
-  if (!h.after_rto && !h.in_recovery) {
-    mark_all_lost(c);
-    retransmit_lost(c, now);
+  if (lost && (c.tx.board != nullptr ? (rebuild_board(c), true) : need_board(c)) && h.phase < Phase::recovery) {
+    h.phase = Phase::loss;
+    c.recovery.end = h.snd_nxt;
+    c.recovery.undo_possible = c.recovery.frto = false;
   }
+  count_left(c);
+  push(c, now);
 }
 
 }  // namespace mtcp::stack

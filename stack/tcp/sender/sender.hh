@@ -2,8 +2,11 @@
 // state of each connection is Connection::tx and the sender's part of Connection::hot.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <vector>
 
 #include "stack/base/intrusive_list.hh"
 #include "stack/packet/tx_queue.hh"
@@ -16,17 +19,20 @@ namespace mtcp::stack {
 
 class Network;
 class Tcp;
+struct AckSample;
 
 class Sender {
  public:
   explicit Sender(Tcp& tcp);
   Sender(const Sender&) = delete;
   Sender& operator=(const Sender&) = delete;
+  ~Sender();
 
   // --- buffer.cc: a connection begins, its send buffer, who waits for room in it
   // Once hot.mss, the windows and scales are known.
   void start(Connection& c, Time now);
   void resize_buffer(Connection& c);
+  void on_options(Connection& c, const SocketOptions& old, Time now);  // they have changed
   void free_queue(Connection& c);
   // What the memory budget leaves of the limits in buffers.hh.
   [[nodiscard]] std::uint32_t send_room(const Connection& c) const;  // bytes
@@ -39,6 +45,7 @@ class Sender {
   void commit(Connection& c, std::size_t bytes, bool more, Time now);
   // "Fragmentation needed" (RFC 1191): bytes, IP packet.
   void on_path_mtu(Connection& c, std::uint32_t mtu, Time now);
+  // Cuts `p` after `at` bytes. False: not possible now.
   bool split(Connection& c, Packet* p, std::uint32_t at);
 
   // --- output.cc: what may be sent now (Nagle, cork, SWS)
@@ -51,10 +58,9 @@ class Sender {
   void send_fin(Connection& c, Time now);  // a FIN without data
   void release(Packet* p);                 // frees, also what the device still reads
 
-  // --- ack.cc, recovery.cc: RFC 9293 3.10.7.4, fifth step: RTT, windows, fast retransmit and recovery
-  // False: the segment is dropped, or the connection is gone.
+  // --- ack.cc: RFC 9293 3.10.7.4, fifth step. False: the segment is dropped, or the connection is gone.
   bool on_ack(Connection& c, Segment& s, Time now);
-  void take_rtt_sample(Connection& c, Duration rtt);
+  void take_rtt_sample(Connection& c, Duration rtt, Time now);  // of the handshake
 
   // --- retransmit.cc, probe.cc, rto.hh: RFC 6298, zero-window probes, giving up
   void on_retransmit_timer(Connection& c, Time now);
@@ -67,21 +73,86 @@ class Sender {
   static constexpr std::size_t kTxBurst = 44;
 
  private:
+  // --- ack.cc
   bool on_odd_ack(Connection& c, Segment& s, Time now);
   void on_window_opened(Connection& c);
-  void on_duplicate_ack(Connection& c, Time now);
-  // Returns the payload bytes that `ack` covers; `rtt` negative: no sample.
-  std::uint32_t remove_acked(Connection& c, Seq ack, Duration& rtt, Time now);
-  void on_new_ack(Connection& c, std::uint32_t acked, std::uint32_t flight_before, Time now);
-  bool retransmit_head(Connection& c, Time now);  // the oldest unacknowledged segment; false: not sent
-  void retransmit_lost(Connection& c, Time now);  // after a timeout: as much as cwnd allows
-  void on_probe_timer(Connection& c, Time now);
+  void on_all_acked(Connection& c);
+  void remove_acked(Connection& c, Seq ack, AckSample& a, Time now);
+  void on_marked_acked(Connection& c, const Packet& p, bool whole, std::uint32_t n, AckSample& a, Time now);
+  void sample_rtt(Connection& c, const Segment& s, const AckSample& a, Time now);
+  void finish_ack(Connection& c, const AckSample& a, Time now);
+
+  // --- sack.cc, scoreboard.hh
+  bool need_board(Connection& c);  // false: nothing is in flight, or no memory
+  void rebuild_board(Connection& c);
+  void drop_board(Connection& c);
+  void forget_marks(Connection& c);
+  static void count_left(Connection& c);  // hot.left_network, after marks have changed
+  void take_sack(Connection& c, const Segment& s, AckSample& a, Time now);
+  void mark_sacked(Connection& c, const SackBlock& block, AckSample& a, Time now);
+  void on_dsack(Connection& c, const Segment& s, AckSample& a);
+  static void note_reordered(AckSample& a, Seq from);
+  static void adapt_to_reordering(Connection& c, const AckSample& a);
+
+  // --- rack.cc
+  static void advance_rack(Connection& c, const Packet& p, Time now);
+  static Duration reordering_window(const Connection& c);
+  static void adapt_reordering_window(Connection& c);
+  static Duration find_late(Connection& c, Time now);
+  void on_reordering_timer(Connection& c, Time now);
+
+  // --- tail_probe.cc
+  [[nodiscard]] Duration probe_timeout(const Connection& c) const;
+  void on_tail_probe_timer(Connection& c, Time now);
+  void answer_probe(Connection& c, Seq ack, const AckSample& a, Time now);
+
+  // --- recovery.cc
+  void on_unusual_ack(Connection& c, Segment& s, AckSample& a, Time now);
+  void conclude(Connection& c, const Segment& s, AckSample& a, Seq una_before, Duration& wait, Time now);
+  bool leave_phase(Connection& c, const Segment& s, Time now);
+  static void end_episode(Connection& c);
+  static void keep_open(Connection& c);
+  static void begin_reduction(Connection& c, Time now);
+  void enter_recovery(Connection& c, Time now);
+  static void count_duplicate(Connection& c, AckSample& a);
+  static void forget_duplicates(Connection& c, AckSample& a);
+  void find_lost_without_sack(Connection& c, const AckSample& a);
+
+  // --- undo.cc
+  static void remember_for_undo(Connection& c);
+  static void note_resent(Connection& c, std::uint32_t place, Time now);
+  [[nodiscard]] static bool answers_original(const Connection& c, const Segment& s);
+  [[nodiscard]] static bool was_needless(const Connection& c, const Segment& s);
+  void undo_reduction(Connection& c, bool none_lost, Time now);
+  bool undo_if_needless(Connection& c, const Segment& s, Time now);
+  bool undo_partly(Connection& c, const Segment& s, Seq una_before, Time now);
+  bool undo_if_all_came_twice(Connection& c, Time now);
+  bool undo_timeout(Connection& c, const Segment& s, bool by_frto, Time now);
+  bool continue_loss(Connection& c, const Segment& s, const AckSample& a, Time now);
+
+  // --- retransmit.cc, probe.cc
+  void arm(Connection& c, TimerUse use, Time when);
+  void arm_after_progress(Connection& c, Time now);
+  void arm_from_head(Connection& c, Time now);
   void on_timeout(Connection& c, Time now);  // RFC 6298 section 5
+  void enter_loss(Connection& c, Time now);
+  void mark_lost_by_timeout(Connection& c, Time now);
+  bool resend_lost(Connection& c, Time now);
   void on_syn_timer(Connection& c, Time now);
-  void mark_all_lost(Connection& c);
+  void on_probe_timer(Connection& c, Time now);
   [[nodiscard]] bool user_timeout_expired(const Connection& c, Time now) const;
   bool give_up(Connection& c, std::uint32_t tries, Time now);  // true: the connection is over
 
+  // --- output.cc, send.cc
+  bool push_new(Connection& c, Time now, bool override);
+  // At least a nanosecond.
+  [[nodiscard]] static Duration since(Time sent, Time now) { return std::max(now - sent, Duration(1)); }
+  [[nodiscard]] bool may_send(const Connection& c, const Packet& p, bool override, bool& limited) const;
+  void begin_after_idle(Connection& c, Time now);
+  bool cut(Connection& c, Packet* p, std::uint32_t at);
+
+  std::vector<std::unique_ptr<Scoreboard>> spare_boards_;
+  Time latest_stamp_{};  // Packet::sent_at of what was sent last
   // What it uses of the worker's TCP.
   Tcp& tcp_;
   const Options& options;
