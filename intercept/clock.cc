@@ -7,17 +7,21 @@
 #include <atomic>
 #include <cstdint>
 
+#include "intercept/clock_line.hh"
+
 namespace mtcp::intercept {
 namespace {
 
-// ns = origin_ns + ((tsc - origin_tsc) * scale >> 32). Written once, before `ready`.
-struct Calibration {
-  std::uint64_t origin_tsc = 0;
-  std::int64_t origin_ns = 0;
-  std::uint64_t scale = 0;
+// The line is read by every thread and drawn anew by whichever finds that its life is over: a sequence lock.
+struct Shared {
+  std::atomic<std::uint32_t> version{0};  // 0: there is none yet; odd: it is being written
+  std::atomic<std::uint64_t> origin_tsc{0}, scale{0}, life{0};
+  std::atomic<std::int64_t> origin_ns{0};
 };
-Calibration calibration;
-std::atomic<bool> ready{false};
+alignas(64) Shared shared;
+ClockLine line;  // the whole of it, for who writes
+std::atomic_flag drawing;
+constexpr int kPatience = 1000;  // turns; who writes may have been interrupted, or left behind by a fork
 
 std::int64_t monotonic_ns() {
   timespec t{};
@@ -30,8 +34,9 @@ bool invariant_tsc() {
   return __get_cpuid(0x80000007, &a, &b, &c, &d) != 0 && (d & (1U << 8)) != 0;
 }
 
-// The TSC and the kernel's clock at one moment: the closest pair of a few tries.
-void read_pair(std::uint64_t& tsc, std::int64_t& ns) {
+// The closest pair of a few tries.
+ClockPair read_pair() {
+  ClockPair pair;
   std::uint64_t best = UINT64_MAX;
   for (int i = 0; i < 5; ++i) {
     const std::uint64_t before = __rdtsc();
@@ -39,36 +44,77 @@ void read_pair(std::uint64_t& tsc, std::int64_t& ns) {
     const std::uint64_t width = __rdtsc() - before;
     if (width >= best) continue;
     best = width;
-    tsc = before + width / 2;
-    ns = t;
+    pair = {before + width / 2, t};
   }
+  return pair;
+}
+
+void publish(const ClockLine& l) {
+  line = l;
+  const std::uint32_t version = shared.version.load(std::memory_order_relaxed) | 1U;
+  shared.version.store(version, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  shared.origin_tsc.store(l.origin.tsc, std::memory_order_relaxed);
+  shared.origin_ns.store(l.origin.ns, std::memory_order_relaxed);
+  shared.scale.store(l.scale, std::memory_order_relaxed);
+  shared.life.store(l.life, std::memory_order_relaxed);
+  shared.version.store(version + 1 != 0 ? version + 1 : 2, std::memory_order_release);
+}
+
+bool read_line(std::uint64_t& cycles, std::uint64_t& life, std::uint64_t& scale, std::int64_t& ns) {
+  const std::uint32_t version = shared.version.load(std::memory_order_acquire);
+  ns = shared.origin_ns.load(std::memory_order_relaxed);
+  scale = shared.scale.load(std::memory_order_relaxed);
+  life = shared.life.load(std::memory_order_relaxed);
+  cycles = __rdtsc() - shared.origin_tsc.load(std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return version % 2 == 0 && version == shared.version.load(std::memory_order_relaxed);
+}
+
+// The line's life is over, or another thread is just writing one, or there is none.
+[[gnu::noinline]] stack::Time slow_now() {
+  for (int i = 0; i < kPatience; ++i) {
+    if (shared.version.load(std::memory_order_acquire) == 0) break;
+    std::uint64_t cycles = 0, life = 0, scale = 0;
+    std::int64_t ns = 0;
+    if (read_line(cycles, life, scale, ns)) {
+      // Another processor's TSC may be a little behind.
+      if (static_cast<std::int64_t>(cycles) < 0 && static_cast<std::int64_t>(cycles) > -1'000'000) cycles = 0;
+      if (cycles <= life) return stack::Time(stack::Duration(ns + ClockLine::ns_of(cycles, scale)));
+      if (!drawing.test_and_set(std::memory_order_acquire)) {
+        publish(line.next(read_pair()));
+        drawing.clear(std::memory_order_release);
+        continue;
+      }
+    }
+    _mm_pause();
+  }
+  return stack::Time(stack::Duration(monotonic_ns()));
 }
 
 }  // namespace
 
 void clock_start() {
-  if (ready.load(std::memory_order_acquire) || !invariant_tsc()) return;
-  std::uint64_t tsc0 = 0, tsc1 = 0;
-  std::int64_t ns0 = 0, ns1 = 0;
-  read_pair(tsc0, ns0);
-  while (monotonic_ns() - ns0 < 2'000'000) {
+  if (!invariant_tsc()) return;
+  if (shared.version.load(std::memory_order_acquire) != 0) {
+    // In the child of a fork another thread of the parent may have been at it: nobody will ever finish that.
+    for (int i = 0; i < kPatience && drawing.test(std::memory_order_relaxed); ++i) _mm_pause();
+    if (!drawing.test(std::memory_order_relaxed)) return;
   }
-  read_pair(tsc1, ns1);
-  if (tsc1 <= tsc0 || ns1 <= ns0) return;
-  __extension__ using U128 = unsigned __int128;
-  calibration.scale = static_cast<std::uint64_t>((static_cast<U128>(ns1 - ns0) << 32) / (tsc1 - tsc0));
-  calibration.origin_tsc = tsc1;
-  calibration.origin_ns = ns1;
-  ready.store(true, std::memory_order_release);
+  const ClockPair a = read_pair();
+  while (monotonic_ns() - a.ns < 2'000'000) {
+  }
+  const ClockLine first = ClockLine::first(a, read_pair());
+  if (first.scale == 0) return;
+  publish(first);
+  drawing.clear(std::memory_order_release);
 }
 
 stack::Time now() {
-  if (!ready.load(std::memory_order_acquire)) return stack::Time(stack::Duration(monotonic_ns()));
-  __extension__ using U128 = unsigned __int128;
-  const std::uint64_t cycles = __rdtsc() - calibration.origin_tsc;
-  const auto ns = static_cast<std::int64_t>(
-      static_cast<std::uint64_t>(static_cast<U128>(cycles) * calibration.scale >> 32));
-  return stack::Time(stack::Duration(calibration.origin_ns + ns));
+  std::uint64_t cycles = 0, life = 0, scale = 0;
+  std::int64_t ns = 0;
+  if (!read_line(cycles, life, scale, ns) || cycles > life) [[unlikely]] return slow_now();
+  return stack::Time(stack::Duration(ns + ClockLine::ns_of(cycles, scale)));
 }
 
 }  // namespace mtcp::intercept

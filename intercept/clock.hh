@@ -1,4 +1,5 @@
-// The time that the stack is given: CLOCK_MONOTONIC, read through the TSC where that is invariant.
+// The time that the stack is given: CLOCK_MONOTONIC, read through the TSC where that is invariant, and compared with the
+// kernel's every 50 ms, so that all processes of the machine have the same time.
 #pragma once
 
 #include "stack/base/time.hh"
