@@ -130,7 +130,9 @@ const Key kKeys[] = {
     {"tcp", "abort_on_overflow", Flag{AT(stack.tcp.abort_on_overflow)}, "",
      "A full accept queue answers with RST instead of leaving the peer to try again."},
     {"tcp", "syn_retries", Count{AT(stack.tcp.syn_retries), 1, 127}, "",
-     "Retransmissions of a SYN before connect fails."},
+     "Retransmissions of a SYN before connect fails, beside those of syn_linear_timeouts."},
+    {"tcp", "syn_linear_timeouts", Count{AT(stack.tcp.syn_linear_timeouts), 0, 127}, "",
+     "Retransmissions of a SYN a second apart, before the time between them doubles."},
     {"tcp", "synack_retries", Count{AT(stack.tcp.synack_retries), 0, 255}, "",
      "Retransmissions of a SYN-ACK."},
     {"tcp", "retries2", Count{AT(stack.tcp.retries2), 1, 255}, "",
@@ -147,6 +149,8 @@ const Key kKeys[] = {
     {"tcp", "tw_reuse_delay",
      Span{AT(stack.tcp.tw_reuse_delay), milliseconds(1), seconds(60), milliseconds(1)}, "",
      "... this long after the connection entered it (plain numbers are milliseconds)."},
+    {"tcp", "rfc1337", Flag{AT(stack.tcp.rfc1337)}, "",
+     "A RST does not end TIME-WAIT (RFC 1337). Off, a peer that has been started again can use its ports at once."},
     {"tcp", "max_connections", Count{AT(stack.tcp.max_connections), 1, 16777216}, "",
      "Connections of one stack. Their memory is taken as they come."},
     {"tcp", "ip_local_port_range",
@@ -168,7 +172,12 @@ const Key kKeys[] = {
      "Longest time that an ACK waits for company (RFC 9293 section 3.8.6.3 allows 500 ms; plain numbers are\n"
      "milliseconds). Within it the delay follows the time between segments, from 40 ms on."},
     {"tcp", "challenge_ack_limit", Count{AT(stack.tcp.challenge_ack_limit), 1, kMost}, "",
-     "Challenge ACKs per second and stack (RFC 5961 section 7)."},
+     "Challenge ACKs per second and stack (RFC 5961 section 7); 2147483647 and more: no limit but that of each\n"
+     "connection."},
+    {"tcp", "invalid_ratelimit",
+     Span{AT(stack.tcp.invalid_ratelimit), milliseconds(0), seconds(60), milliseconds(1)}, "",
+     "Least time between two ACKs of one connection in answer to segments that can't be right (plain numbers are\n"
+     "milliseconds)."},
 
     // --- [log]
     {"log", "level",

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -104,6 +105,8 @@ class Process final : public Engine {
   void open_device_early(bool will_listen = false);
   [[noreturn]] void exit_without_device() const;  // a server without a device hears nothing
   [[nodiscard]] bool has_relatives() const { return services.has_relatives != nullptr && services.has_relatives(); }
+  // What outlives this process (lasting.hh), if it has not been read yet. 0 or -EAGAIN.
+  int load_secrets();
   [[nodiscard]] bool started() const { return instance != nullptr; }
 
   // --- life.cc, lock held; it is given up for a moment. Takes back a provisional stack: what has come so far is left for the
@@ -204,6 +207,7 @@ class Process final : public Engine {
   int starts = 0;                  // calls of exec and posix_spawn in progress: FD_CLOEXEC is as the application wants it
   std::uint64_t conversions = 0;   // how often a socket has become State::relayed: who waits looks again
   std::unique_ptr<Instance> instance;
+  std::optional<stack::Secrets> lasting;  // without `key`
   std::unique_ptr<stack::Device> device;
   WorkerNumber worker_number;  // held from before the device is opened until the end, if it is a numbered one
   std::unique_ptr<Steward> steward;

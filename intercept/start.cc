@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 #include "intercept/device_config.hh"
 #include "intercept/engine.hh"
 #include "intercept/holders.hh"
+#include "intercept/lasting.hh"
 #include "intercept/log.hh"
 #include "intercept/process.hh"
 #include "intercept/steward.hh"
@@ -34,21 +34,6 @@ std::uint32_t packets_of(const Options& o) {
 }
 
 int hugepages_of(Toggle t) { return t == Toggle::automatic ? -1 : t == Toggle::on ? 1 : 0; }
-
-bool fill_secrets(stack::Secrets& secrets) {
-  auto* bytes = reinterpret_cast<char*>(secrets.key.data());
-  std::size_t left = sizeof secrets.key;
-  while (left > 0) {
-    const ssize_t n = getrandom(bytes, left, 0);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return false;
-    }
-    bytes += n;
-    left -= static_cast<std::size_t>(n);
-  }
-  return true;
-}
 
 // A signal waits, blocked, that may ask this process to do something else.
 bool asked_to_end() {
@@ -170,14 +155,28 @@ int Process::open_device_now() {
 
 void Process::exit_without_device() const { ::_exit(misconfigured ? kExitConfiguration : kExitUnavailable); }
 
+// Once, while this is still the user who started the program: its children have it from here.
+int Process::load_secrets() {
+  if (lasting) return 0;
+  stack::Secrets loaded;
+  bool usable = false;
+  if (!load_lasting(kernel, keeping_places(::geteuid()), loaded, usable))
+    log(LogLevel::info, "the secret of sequence numbers can't be kept for the next start of this program");
+  if (!usable) return -EAGAIN;
+  lasting = loaded;
+  return 0;
+}
+
 void Process::open_device_early(bool will_listen) {
-  if (options.device.port.empty() || options.device.is_private() || device != nullptr) return;
+  if (options.device.port.empty() || device != nullptr) return;
   bool listens = will_listen;
   for (int fd = 0; fd < files.end() && !listens; ++fd) {
     const Socket* s = files.socket(fd);
     listens = s != nullptr && s->state == Socket::State::listening;
   }
-  if (!listens || open_device_now() == 0) return;
+  if (!listens) return;
+  (void)load_secrets();
+  if (options.device.is_private() || open_device_now() == 0) return;
   if (successor && in_use) return await_device();
   exit_without_device();
 }
@@ -227,10 +226,11 @@ int Process::ensure_started() {
     port = device->join();
     if (port == nullptr) return wait_for_place(t);
   }
-  stack::Secrets secrets;
+  if (const int e = load_secrets(); e != 0) return e;
+  stack::Secrets secrets = *lasting;
   if (const auto shared = device != nullptr ? device->secrets() : std::nullopt; shared) {
     secrets.key = *shared;
-  } else if (!fill_secrets(secrets)) {
+  } else if (!fill_random(std::as_writable_bytes(std::span(secrets.key)))) {
     return -EAGAIN;
   }
   clock_start();

@@ -34,11 +34,13 @@ struct TcpTuning {  // names and meaning of net.ipv4.tcp_*
   bool syncookies = true;
   bool tw_reuse = true;                          // a local port in TIME_WAIT may be used again for a connect ...
   Duration tw_reuse_delay = milliseconds(2);     // ... this long after it was entered (needs timestamps; RFC 6191)
+  bool rfc1337 = false;                          // a RST does not end TIME-WAIT
   bool abort_on_overflow = false;                // accept queue full: RST instead of silence
   std::uint32_t max_syn_backlog = 4096;
   std::uint32_t max_tw_buckets = 262144;
   std::uint32_t max_connections = 1048576;       // per stack
   std::uint32_t syn_retries = 6;
+  std::uint32_t syn_linear_timeouts = 4;         // so many SYNs more, a second apart, before the interval grows
   std::uint32_t synack_retries = 5;
   std::uint32_t retries2 = 15;
   std::uint32_t orphan_retries = 8;
@@ -52,7 +54,8 @@ struct TcpTuning {  // names and meaning of net.ipv4.tcp_*
   std::uint16_t ip_local_port_first = 32768;     // net.ipv4.ip_local_port_range
   std::uint16_t ip_local_port_last = 60999;
   std::uint32_t initial_window = 10;             // segments (RFC 6928)
-  std::uint32_t challenge_ack_limit = 1000;      // per second (RFC 5961 section 7)
+  std::uint32_t challenge_ack_limit = INT32_MAX;  // per second (RFC 5961 section 7); this or more: none
+  Duration invalid_ratelimit = milliseconds(500);  // between ACKs of one connection in answer to what is not acceptable
 };
 
 struct InterfaceOptions {

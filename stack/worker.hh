@@ -21,11 +21,18 @@
 
 namespace mtcp::stack {
 
+struct PortCounters;
 class Tcp;
 
-// Keys of everything that must not be guessable: ISN, ports, cookies, timestamps offsets, table hashes.
+// Keys of everything that must not be guessable.
 struct Secrets {
-  std::array<std::uint64_t, 4> key{};
+  std::array<std::uint64_t, 4> key{};  // of this process, or of all that share the device: cookies, table hashes
+  // Outlives them, so that the next one's sequence numbers are beyond this one's (RFC 6528): ISNs, ports.
+  std::array<std::uint64_t, 4> lasting{};
+  // The same for every process and user of the machine as long as its clock runs on: where timestamps begin. Peers don't
+  // know it; a user of the machine may.
+  std::array<std::uint64_t, 4> host{};
+  PortCounters* port_counters = nullptr;  // of all that have `lasting` in common; null: none. Outlives the stack
 };
 
 struct ReceiveFlags {

@@ -45,7 +45,7 @@ struct End {
   End(stack::PacketPool& pool, const stack::IpAddress& address, std::uint8_t number)
       : options(options_for(address)),
         port(pool, number),
-        worker(options, &port, pool, stats, stack::Secrets{{number, 2, 3, 4}}, now()) {}
+        worker(options, &port, pool, stats, stack::Secrets{.key = {number, 2, 3, 4}}, now()) {}
   stack::Options options;
   MemoryPort port;
   stack::Stats stats;

@@ -37,7 +37,7 @@ class Server {
   Server(MemoryCard& card, stack::Time t)
       : options_(options_for(kServer)),
         port_(stack::SteeringPort::join(card)),
-        worker_(options_, port_.get(), port_->pool(), stats_, stack::Secrets{card.board().secrets()}, t) {
+        worker_(options_, port_.get(), port_->pool(), stats_, stack::Secrets{.key = card.board().secrets()}, t) {
     stack::Worker::ListenOptions o;
     o.backlog = 65535;
     listener_ = *worker_.listen({kServer, kPort}, o);
@@ -85,7 +85,7 @@ class Client {
  public:
   Client(MemoryCard& card, stack::Time t)
       : options_(options_for(kClient)),
-        worker_(options_, &card.far_end(), card.far_end().pool(), stats_, stack::Secrets{{5, 6, 7, 8}}, t) {}
+        worker_(options_, &card.far_end(), card.far_end().pool(), stats_, stack::Secrets{.key = {5, 6, 7, 8}}, t) {}
   void turn(stack::Time t) {
     worker_.poll(t);
     while (SocketBase* s = worker_.next_event()) {

@@ -60,7 +60,8 @@ void Tcp::apply_syn_options(Connection& c, const TcpOptions& peer, std::uint32_t
 
 // The reason why `key` can't be used, or ok. A TIME-WAIT that may be replaced is, and its ISN bound is in
 // `isn`.
-Errc Tcp::claim_flow(const FlowKey& key, std::uint32_t hash, Seq* isn, Time now) {
+Errc Tcp::claim_flow(const FlowKey& key, std::uint32_t hash, std::optional<Seq>& isn, Time now) {
+  isn.reset();
   const FlowRef ref = find_flow(key, hash);
   if (!ref) return Errc::ok;
   if (ref.kind() != FlowRef::Kind::time_wait) return Errc::address_unavailable;
@@ -68,7 +69,7 @@ Errc Tcp::claim_flow(const FlowKey& key, std::uint32_t hash, Seq* isn, Time now)
   if (!time_wait_reusable(e, now)) return Errc::address_unavailable;
   // Beyond everything that the old connection sent, so that its segments can't be mistaken (RFC 6191 section
   // 2).
-  *isn = e.snd_nxt + 65535 + 2;
+  isn = e.snd_nxt + 65535 + 2;
   stats.add(Counter::time_wait_recycled);
   drop_time_wait(ref.index());
   return Errc::ok;
@@ -76,10 +77,8 @@ Errc Tcp::claim_flow(const FlowKey& key, std::uint32_t hash, Seq* isn, Time now)
 
 // Where stacks share a device, a port is `reserved` as well; should that fail for all, one that this stack knows to be
 // free will do: reservations are by hash, and a peer that has the flow with another stack says so.
-Errc Tcp::choose_local_port(FlowKey& key, std::uint32_t& hash, bool& reserved, Seq* isn, Time now) {
-  FlowKey destination = key;
-  destination.local_port = 0;
-  const std::uint64_t id = siphash_words<2, 4>(priv->isn_key, std::uint64_t{flows.hash(destination)});
+Errc Tcp::choose_local_port(FlowKey& key, std::uint32_t& hash, bool& reserved, std::optional<Seq>& isn, Time now) {
+  const std::uint64_t id = destination_id(key);
   const bool steered = port != nullptr && !network.is_local(key.remote);
   for (const bool reserve : {steered, false}) {
     const std::uint16_t port_found = priv->ports.choose(id, [&](std::uint16_t candidate) {
@@ -106,15 +105,15 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
               remote.port};
   if (!network.is_local(key.local)) return Errc::address_unavailable;
   if (connections.full()) return stats.add(Counter::no_connection_slots), Errc::no_buffers;
-  Seq isn = choose_isn(key, now);
+  std::optional<Seq> isn;
   std::uint32_t hash = 0;
   bool reserved = false;
   Errc claimed;
   if (local.port == 0) {
-    claimed = choose_local_port(key, hash, reserved, &isn, now);
+    claimed = choose_local_port(key, hash, reserved, isn, now);
   } else {
     hash = flows.hash(key);
-    claimed = claim_flow(key, hash, &isn, now);
+    claimed = claim_flow(key, hash, isn, now);
   }
   if (claimed != Errc::ok) return claimed;
   Connection* made = new_connection(key, hash, **path, o, now);
@@ -128,7 +127,7 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
   enter_table(c);
   c.holds_port = true;
   priv->ports.hold(key.local_port);
-  c.iss = isn;
+  c.iss = isn ? *isn : choose_isn(key, now);
   c.ts_offset = choose_ts_offset(key);
   auto& h = c.hot;
   h.rcv_wscale = receiver.choose_window_scale(o);
@@ -145,7 +144,17 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
 // --- SYN-SENT
 
 namespace {
+// As Linux's TCP_TIMEOUT_MIN: two ticks.
+constexpr Duration kSynAgain = milliseconds(2);
+
 bool acks_our_syn(const Connection& c, const Segment& s) { return s.ack == c.iss + 1; }
+
+// RFC 7323 section 5.2 has it for ACKs: what it echoes is none of the timestamps that our SYNs have had.
+bool echoes_another(const Connection& c, const Segment& s, Time now) {
+  if (!s.options.has_timestamps || s.options.ts_ecr == 0) return false;
+  const std::uint32_t first = Tcp::ts_clock(c.created) + c.ts_offset;
+  return s.options.ts_ecr - first > Tcp::ts_clock(now) - Tcp::ts_clock(c.created);
+}
 }  // namespace
 
 void Tcp::on_syn_ack(Connection& c, Segment& s, Time now) {
@@ -186,10 +195,15 @@ void Tcp::on_syn_sent(Connection& c, Segment& s, Time now) {
   // RFC 7323 section 3.2 and RFC 5961 section 5 leave nothing else that may be acknowledged: only our SYN was
   // sent.
   if (s.has(kAck) && !ack_good) {
-    // The peer has a connection for this flow: another stack's, or one that is long gone.
+    // The peer has a connection for this flow: another stack's, or one that is long gone, maybe of an earlier life of this
+    // program. Our RST ends that one, and a new SYN finds the way free.
     if (forward_unknown(s, now)) return;
     stats.add(Counter::bad_ack);
     if (!s.has(kRst)) send_reset_for(s, now);
+    if (c.tx.retries == 0) wheel.arm(c.retransmit_timer, now + kSynAgain);
+  } else if (s.has(kAck) && !s.has(kRst) && echoes_another(c, s, now)) {
+    stats.add(Counter::paws_rejected);
+    send_reset_for(s, now);
   } else if (s.has(kRst)) {
     if (ack_good) {
       stats.add(Counter::resets_received);

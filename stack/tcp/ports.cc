@@ -4,7 +4,7 @@
 
 namespace mtcp::stack {
 
-Ports::Ports(std::uint16_t first, std::uint16_t last, SipKey key, std::uint64_t start)
+Ports::Ports(std::uint16_t first, std::uint16_t last, SipKey key, std::uint64_t start, PortCounters* shared)
     : key_(key),
       first_(first),
       count_(last >= first ? std::uint32_t{last} - first + 1 : 1),
@@ -12,12 +12,22 @@ Ports::Ports(std::uint16_t first, std::uint16_t last, SipKey key, std::uint64_t 
       live_(count_),
       parked_(count_),
       all_((count_ + 63) / 64, ~std::uint64_t{0}),
-      counters_(kCounters) {
+      counters_(kCounters),
+      own_(shared == nullptr ? std::make_unique<PortCounters>() : nullptr),
+      shared_(shared == nullptr ? own_.get() : shared) {
   if (count_ % 64 != 0) all_.back() = (std::uint64_t{1} << (count_ % 64)) - 1;
   free_ = idle_ = all_;
   // Where each destination's counter starts must not be known either.
-  for (std::size_t i = 0; i < kCounters; ++i)
-    counters_[i] = static_cast<std::uint32_t>(siphash_words<2, 4>(key_, std::uint64_t{i}, 3U, start));
+  for (std::size_t i = 0; own_ != nullptr && i < kCounters; ++i)
+    own_->next[i].store(static_cast<std::uint32_t>(siphash_words<2, 4>(key_, std::uint64_t{i}, 3U, start)),
+                        std::memory_order_relaxed);
+}
+
+void Ports::take_block(Counter& counter, std::size_t index) {
+  // What was walked over behind the last block was in use, for others as well.
+  const auto beyond = static_cast<std::uint32_t>(-counter.left);
+  counter.next = beyond + shared_->next[index].fetch_add(beyond + kBlock, std::memory_order_relaxed);
+  counter.left = kBlock;
 }
 
 void Ports::update(std::uint32_t at) {

@@ -2,19 +2,28 @@
 // choice costs about the same whether few or nearly all ports are in use.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "stack/base/siphash.hh"
 
 namespace mtcp::stack {
 
+// How far the ports towards each destination have been used, by several stacks at the same time or one after the other:
+// each takes a block of them for itself, so that nobody uses what another has just used. Any values are good.
+struct PortCounters {
+  std::array<std::atomic<std::uint32_t>, 1024> next{};
+};
+
 class Ports {
  public:
-  // Ports first .. last, host order. `start` decides with the key where the counters begin: two stacks that have the
-  // same key begin elsewhere, so that they seldom want the same ports.
-  Ports(std::uint16_t first, std::uint16_t last, SipKey key, std::uint64_t start = 0);
+  // Ports first .. last, host order. `shared`: goes on where others with the same key and counters are; else `start`
+  // decides with the key where the counters begin, so that two stacks that have the same key seldom want the same ports.
+  Ports(std::uint16_t first, std::uint16_t last, SipKey key, std::uint64_t start = 0, PortCounters* shared = nullptr);
 
   // A connection (or listener) uses the port; `release` takes one such use back. Ports outside the range are
   // ignored.
@@ -30,9 +39,11 @@ class Ports {
   // has asked for all of them.
   template <typename Usable>
   [[nodiscard]] std::uint16_t choose(std::uint64_t destination, Usable&& usable) {
-    std::uint32_t& counter = counters_[siphash_words<2, 4>(key_, destination, 1U) % kCounters];
+    const std::size_t index = siphash_words<2, 4>(key_, destination, 1U) % kCounters;
+    Counter& counter = counters_[index];
+    if (counter.left <= 0) take_block(counter, index);
     const auto offset = static_cast<std::uint32_t>(siphash_words<2, 4>(key_, destination, 2U) >> 32);
-    const std::uint32_t start = (offset + counter) % count_;
+    const std::uint32_t start = (offset + counter.next) % count_;
     if (free_count_ > 0) {
       if (const auto port = search(free_, start, few_, counter, usable); port != 0) {
         few_ = few_ < kFew ? few_ * 2 : kFew;
@@ -51,13 +62,18 @@ class Ports {
 
  private:
   using Bitmap = std::vector<std::uint64_t>;
-  static constexpr std::size_t kCounters = 1024;
+  struct Counter {
+    std::uint32_t next = 0;
+    std::int32_t left = 0;  // of the block; negative: what was walked over behind it
+  };
+  static constexpr std::size_t kCounters = std::tuple_size_v<decltype(PortCounters::next)>;
+  static constexpr std::int32_t kBlock = 64;
   static constexpr std::uint32_t kFew = 512;  // of 64 stacks with equal shares, all but 1 in 3000 find one
   static constexpr std::uint32_t kFewest = 16;
 
   // Asks about `most` ports of the map.
   template <typename Usable>
-  std::uint16_t search(const Bitmap& map, std::uint32_t start, std::uint32_t most, std::uint32_t& counter,
+  std::uint16_t search(const Bitmap& map, std::uint32_t start, std::uint32_t most, Counter& counter,
                        Usable& usable) {
     for (std::uint32_t walked = 0, asked = 0; walked < count_ && asked < most;) {
       std::uint32_t at = start + walked;
@@ -73,7 +89,8 @@ class Ports {
       if (walked >= count_) break;
       const auto port = static_cast<std::uint16_t>(first_ + at + skip);
       if (usable(port)) {
-        counter += walked + 1;
+        counter.next += walked + 1;
+        counter.left -= static_cast<std::int32_t>(walked + 1);
         return port;
       }
       ++walked;
@@ -85,6 +102,7 @@ class Ports {
     return static_cast<std::uint32_t>(port - first_) < count_;
   }
   void update(std::uint32_t at);
+  void take_block(Counter& counter, std::size_t index);
 
   SipKey key_;
   std::uint32_t first_, count_;
@@ -92,7 +110,9 @@ class Ports {
   std::uint32_t few_ = kFew;  // how many free ports are asked for at first, as it went lately
   std::vector<std::uint32_t> live_, parked_;  // uses per port
   Bitmap free_, idle_, all_;                  // no use at all; no live use; every port
-  std::vector<std::uint32_t> counters_;
+  std::vector<Counter> counters_;
+  std::unique_ptr<PortCounters> own_;  // where nothing is shared
+  PortCounters* shared_;
 };
 
 }  // namespace mtcp::stack

@@ -22,7 +22,7 @@
 namespace mtcp::stack {
 
 // Keys for purposes that must not tell of each other.
-[[nodiscard]] SipKey derive_key(const Secrets& secrets, std::uint64_t purpose);
+[[nodiscard]] SipKey derive_key(const std::array<std::uint64_t, 4>& secret, std::uint64_t purpose);
 
 struct Tcp::Private {
   Private(const Options& options, const Secrets& secrets, Time now);
@@ -39,7 +39,7 @@ struct Tcp::Private {
   using SynList = IntrusiveList<SynEntry, &SynEntry::hook>;
   static constexpr std::size_t kSynLists = 8;
 
-  SipKey isn_key, ts_key, cookie_key;
+  SipKey isn_key, ts_key, cookie_key, destination_key;
   Slab<SynEntry> syn_entries;
   std::array<SynList, kSynLists> syn_lists;
   Slab<TimeWaitEntry> time_waits;

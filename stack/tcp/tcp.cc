@@ -22,28 +22,31 @@ enum Purpose : std::uint64_t {
   port_key,
   listener_key,
   challenge_key,
-  island_key
+  island_key,
+  destination_key
 };
 }  // namespace
 
-SipKey derive_key(const Secrets& secrets, std::uint64_t purpose) {
-  const SipKey a{secrets.key[0], secrets.key[1]}, b{secrets.key[2], secrets.key[3]};
+SipKey derive_key(const std::array<std::uint64_t, 4>& secret, std::uint64_t purpose) {
+  const SipKey a{secret[0], secret[1]}, b{secret[2], secret[3]};
   return {siphash_words<2, 4>(a, purpose), siphash_words<2, 4>(b, purpose)};
 }
 
 Tcp::Private::Private(const Options& options, const Secrets& secrets, Time now)
-    : isn_key(derive_key(secrets, Purpose::isn_key)),
-      ts_key(derive_key(secrets, Purpose::ts_key)),
-      cookie_key(derive_key(secrets, Purpose::cookie_key)),
+    : isn_key(derive_key(secrets.lasting, Purpose::isn_key)),
+      ts_key(derive_key(secrets.host, Purpose::ts_key)),
+      cookie_key(derive_key(secrets.key, Purpose::cookie_key)),
+      destination_key(derive_key(secrets.lasting, Purpose::destination_key)),
       syn_entries(std::max(options.tcp.max_syn_backlog, 4096U) * 4),
       time_waits(options.tcp.max_tw_buckets),
       listeners(65536),
-      listener_table(derive_key(secrets, Purpose::listener_key), 64),
+      listener_table(derive_key(secrets.key, Purpose::listener_key), 64),
       ports(options.tcp.ip_local_port_first, options.tcp.ip_local_port_last,
-            derive_key(secrets, Purpose::port_key), static_cast<std::uint64_t>(now.time_since_epoch().count())),
+            derive_key(secrets.lasting, Purpose::port_key), static_cast<std::uint64_t>(now.time_since_epoch().count()),
+            secrets.port_counters),
       max_orphans(std::max(options.tcp.max_connections / 4, 1024U)),
       last_tick(TimerWheel::tick_of(now)),
-      challenge_random(siphash_words<2, 4>(derive_key(secrets, Purpose::challenge_key), 0U)) {}
+      challenge_random(siphash_words<2, 4>(derive_key(secrets.key, Purpose::challenge_key), 0U)) {}
 
 Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& s, Time now)
     : options(o),
@@ -57,7 +60,7 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       tx(kTxBound, st),
       network(o, p, cache, tx, st),
       wheel(now),
-      flows(derive_key(s, Purpose::flow_key)),
+      flows(derive_key(s.key, Purpose::flow_key)),
       connections(std::min(o.tcp.max_connections, FlowRef::kMaxIndex), 1024),
       receiver(*this, siphash_words<2, 4>(derive_key(s, Purpose::island_key), 0U)),
       sender(*this),

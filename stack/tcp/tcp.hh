@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "stack/base/slab.hh"
@@ -126,7 +127,7 @@ class Tcp {
   enum class Admission : std::uint8_t { queue, cookie, drop };
   Admission admit_syn(const Listener& l, bool recycled);
   bool check_syn_entry(SynEntry& e, Segment& s, Time now);
-  void send_syn_entry_ack(const SynEntry& e, Time now);
+  void send_syn_entry_ack(SynEntry& e, Time now);
   bool on_cookie_ack(Listener& l, Segment& s, std::uint32_t hash, Time now);  // cookie.cc; false: not one
   void send_cookie(const SynEntry& e, Time now);
   void send_syn_ack(const SynEntry& e, Seq iss, std::uint32_t ts_val, Time now);
@@ -141,13 +142,14 @@ class Tcp {
   // --- connect.cc, isn.cc, ports.cc: active opens (RFC 9293 3.10.1, 3.10.7.3; RFC 6528; RFC 6056)
   Result<Connection*> connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& options,
                               Time now);
-  Errc claim_flow(const FlowKey& key, std::uint32_t hash, Seq* isn, Time now);
-  Errc choose_local_port(FlowKey& key, std::uint32_t& hash, bool& reserved, Seq* isn, Time now);
+  Errc claim_flow(const FlowKey& key, std::uint32_t hash, std::optional<Seq>& isn, Time now);
+  Errc choose_local_port(FlowKey& key, std::uint32_t& hash, bool& reserved, std::optional<Seq>& isn, Time now);
   void on_syn_sent(Connection& c, Segment& s, Time now);
   void on_syn_ack(Connection& c, Segment& s, Time now);
   void on_crossed_syn(Connection& c, Segment& s, Time now);
   Seq choose_isn(const FlowKey& key, Time now) const;
   std::uint32_t choose_ts_offset(const FlowKey& key) const;
+  [[nodiscard]] std::uint64_t destination_id(const FlowKey& key) const;  // of all but the local port
   // Common end of all opens: options of the peer's SYN into the connection, windows, buffers, ESTABLISHED.
   // Expects iss, irs, snd_una, snd_nxt, rcv_nxt, and hot.rcv_wscale to be what we offered.
   void apply_syn_options(Connection& c, const TcpOptions& peer, std::uint32_t peer_window,
@@ -165,6 +167,7 @@ class Tcp {
   void unlink_time_wait(TimeWaitEntry& e);
   void drop_time_wait(std::uint32_t index);
   void send_time_wait_ack(const TimeWaitEntry& e, Time now);
+  [[nodiscard]] bool may_answer(TimeWaitEntry& e, const Segment& s, Time now);
   void run_time_wait_timers(Time now);
   [[nodiscard]] Time time_wait_deadline() const;
   [[nodiscard]] bool time_wait_reusable(const TimeWaitEntry& e, Time now) const;  // for a connect
@@ -193,6 +196,7 @@ class Tcp {
   bool on_reset_or_syn(Connection& c, Segment& s, Time now);
   void send_challenge_ack(Connection& c, Time now);
   [[nodiscard]] bool take_challenge_budget(Time now);
+  [[nodiscard]] bool may_answer(Time& last_answer, Time now);
 
   // --- input.cc: RFC 9293 3.10.7.4, in the order of its steps, for synchronized states and SYN-RECEIVED
   void on_segment(Connection& c, Segment& s, Time now);

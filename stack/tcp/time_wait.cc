@@ -1,5 +1,6 @@
 // TIME-WAIT: 60 seconds as in Linux, in the order of entering, so that one list is all the timer there is.
-// RFC 9293 3.6.1 and 3.10.7.4, RFC 1337 (RST is ignored), RFC 6191 (reuse by a new connection).
+// RFC 9293 3.6.1 and 3.10.7.4, RFC 1337 (RST may be ignored), RFC 6191 (reuse by a new connection). In the order of Linux's
+// tcp_timewait_state_process().
 #include "stack/port/port.hh"
 #include "stack/tcp/private.hh"
 
@@ -85,12 +86,35 @@ void Tcp::send_time_wait_ack(const TimeWaitEntry& e, Time now) {
   send_bare(h, **path, TxPriority::ack, now);
 }
 
+// As Linux's tcp_invalid_ratelimit: two ends that are out of step must not ACK each other for ever. What has data or a FIN
+// takes no part in such a loop.
+bool Tcp::may_answer(TimeWaitEntry& e, const Segment& s, Time now) {
+  const Duration interval = options.tcp.invalid_ratelimit;
+  if (s.has(kSyn) || s.seq_len() == 0) {
+    constexpr Duration kUnit = milliseconds(250);  // one byte of them is longer than TIME-WAIT
+    const auto at = static_cast<std::uint8_t>(now.time_since_epoch() / kUnit);
+    if (e.answered && static_cast<std::uint8_t>(at - e.last_answer) * kUnit < interval) return false;
+    e.answered = true;
+    e.last_answer = at;
+  }
+  return take_challenge_budget(now);
+}
+
 void Tcp::on_time_wait(std::uint32_t index, Segment& s, std::uint32_t hash, Time now) {
   TimeWaitEntry& e = priv->time_waits.at(index);
-  if (s.has(kRst)) return stats.add(Counter::time_wait_resets);  // RFC 1337: it must not shorten TIME-WAIT
   const bool stamped = e.timestamps && s.options.has_timestamps;
   const auto newer = static_cast<std::int32_t>(s.options.ts_val - e.ts_recent);
   const bool old = stamped && newer < 0;
+  if (s.has(kRst)) {
+    stats.add(Counter::time_wait_resets);
+    if (!old && s.seq == e.rcv_nxt && !options.tcp.rfc1337) drop_time_wait(index);
+    return;
+  }
+  if (!old && s.seq == e.rcv_nxt && s.seq_len() == 0) {
+    // An ordinary ACK needs no answer: two TIME-WAITs would talk for ever.
+    if (stamped) e.ts_recent = s.options.ts_val;
+    return;
+  }
   if (s.has(kSyn) && !s.has(kAck) && !old && (after(s.seq, e.rcv_nxt) || (stamped && newer > 0))) {
     // RFC 6191 section 2, RFC 9293 3.10.7.4: a new incarnation. Its ISN is beyond all that the old one sent.
     if (Listener* l = find_listener({e.key.local, e.key.local_port}, hash)) {
@@ -107,10 +131,8 @@ void Tcp::on_time_wait(std::uint32_t index, Segment& s, std::uint32_t hash, Time
     append_time_wait(index, now);
     return send_time_wait_ack(e, now);
   }
-  // An ordinary ACK needs no answer: two TIME-WAITs would talk for ever.
-  if (!old && s.seq == e.rcv_nxt && s.seq_len() == 0) return;
   stats.add(Counter::out_of_window);
-  if (take_challenge_budget(now)) send_time_wait_ack(e, now);
+  if (may_answer(e, s, now)) send_time_wait_ack(e, now);
 }
 
 bool Tcp::time_wait_reusable(const TimeWaitEntry& e, Time now) const {

@@ -15,6 +15,8 @@ struct alignas(64) TimeWaitEntry {
   std::uint32_t entered_ms = 0;      // stack clock, wraps
   std::uint32_t next = 0, prev = 0;  // in the order of entering; indices
   std::uint16_t window = 0;          // as on the wire
+  std::uint8_t last_answer = 0;      // quarters of a second of the stack clock, wraps; with `answered`
+  bool answered : 1 = false;         // something that does not belong here, lately
   bool timestamps : 1 = false;
   bool holds_port : 1 = false;  // an active open: the local port counts as used
   bool reserved : 1 = false;    // Port::reserve_flow

@@ -74,6 +74,9 @@ rto_min = 5000
 rto_max = 60000
 delayed_ack = 4
 tw_reuse_delay = 1
+rfc1337 = true
+syn_linear_timeouts = 0
+invalid_ratelimit = 250
 ip_local_port_range = [20000, 30000]
 syncookies = false
 max_syn_backlog = 128
@@ -94,6 +97,9 @@ max_syn_backlog = 128
   CHECK(t.rto_max == seconds(60));
   CHECK(t.delayed_ack == milliseconds(4));
   CHECK(t.tw_reuse_delay == milliseconds(1));
+  CHECK(t.rfc1337);
+  CHECK(t.syn_linear_timeouts == 0);
+  CHECK(t.invalid_ratelimit == milliseconds(250));
   CHECK(t.ip_local_port_first == 20000);
   CHECK(t.ip_local_port_last == 30000);
   CHECK_FALSE(t.syncookies);

@@ -14,7 +14,7 @@ struct Alone {
   explicit Alone(const IpAddress& a) : address(a) {
     options.interface.addresses.push_back({IpAddress::v4(10, 0, 0, 1), 120});
     options.loopback = true;
-    worker = std::make_unique<Worker>(options, nullptr, pool, stats, Secrets{{1, 2, 3, 4}}, now);
+    worker = std::make_unique<Worker>(options, nullptr, pool, stats, Secrets{.key = {1, 2, 3, 4}}, now);
   }
   void run(Duration d) {
     for (const Time end = now + d; now < end; now += microseconds(100)) {

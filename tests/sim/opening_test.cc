@@ -16,11 +16,42 @@ TEST_CASE("rfc9293 3.10.7.3: in SYN-SENT an unacceptable ACK is answered with RS
   const Seg reset = w.peer.hear();
   CHECK(reset.is(kRst));
   CHECK(reset.seq == w.peer.rcv + 1);
+  // What it belonged to is gone now: the SYN comes again at once, but only the first time.
+  w.sim.run_for(milliseconds(3));
+  CHECK(w.peer.hear().is(kSyn));
+  w.peer.say({.flags = kSyn | kAck, .seq = 5, .ack = w.peer.rcv + 1});
+  CHECK(w.peer.hear().is(kRst));
+  w.sim.run_for(milliseconds(900));
+  CHECK(w.peer.silent());
   w.peer.say({.flags = kRst | kAck, .seq = 5, .ack = w.peer.rcv + 1});
   w.peer.say({.flags = kRst, .seq = 5});
   w.peer.say({.flags = kAck, .seq = 5, .ack = w.peer.rcv});
   CHECK(w.peer.silent());
   CHECK(w.state() == State::syn_sent);
+}
+
+TEST_CASE("rfc7323 5.2: a SYN-ACK that echoes none of our timestamps belongs to an earlier connection", "[states]") {
+  for (const std::int32_t off : {-1, 1000, -100'000}) {
+    CAPTURE(off);
+    Sim sim(3);
+    Host& host = sim.add_host();
+    RawPeer peer{sim, host, 80, 0};
+    Socket* s = host.try_connect({peer.address, 80});
+    REQUIRE(s != nullptr);
+    sim.run_for(milliseconds(2));
+    const Seg syn = peer.hear();
+    REQUIRE(syn.timestamps);
+    peer.remote_port = syn.from_port;
+    const Seg answer{.flags = kSyn | kAck, .seq = 500, .ack = syn.seq + 1, .mss = 1460, .timestamps = true, .ts_val = 77,
+                     .ts_ecr = syn.ts_val + static_cast<std::uint32_t>(off)};
+    peer.say(answer);
+    CHECK(peer.hear().is(kRst));
+    CHECK(s->connection->hot.state == State::syn_sent);
+    Seg good = answer;
+    good.ts_ecr = syn.ts_val;
+    peer.say(good);
+    CHECK(s->connection->hot.state == State::established);
+  }
 }
 
 TEST_CASE("rfc9293 3.10.7.3: a RST that acknowledges our SYN refuses the connection", "[states]") {
@@ -43,9 +74,30 @@ TEST_CASE("rfc9293 3.10.7.3: data that comes with the SYN-ACK is not lost", "[st
   CHECK(ack.ack == 506);
 }
 
+TEST_CASE("the first SYNs are a second apart, then the interval doubles, as in Linux", "[states]") {
+  Sim sim(1);
+  Host& host = sim.add_host([](Options& o) { o.tcp.syn_retries = 2; });
+  RawPeer peer{sim, host, 80, 0};
+  Socket* s = host.try_connect({peer.address, 80});
+  REQUIRE(s != nullptr);
+  std::vector<long> seconds_of_syns{0};
+  const Time start = sim.now;
+  sim.wire.tap = [&](const FrameInfo& f) {
+    if (is_syn(f) && f.retransmission) seconds_of_syns.push_back((sim.now - start + milliseconds(50)) / seconds(1));
+  };
+  sim.run_for(milliseconds(10'900));
+  CHECK(s->error == Errc::ok);
+  sim.run_for(milliseconds(200));
+  CHECK(s->error == Errc::timed_out);
+  CHECK(seconds_of_syns == std::vector<long>{0, 1, 2, 3, 4, 5, 7});
+}
+
 TEST_CASE("SYNs are sent again with doubling intervals, and then the connect times out", "[states]") {
   Sim sim(1);
-  Host& host = sim.add_host([](Options& o) { o.tcp.syn_retries = 3; });
+  Host& host = sim.add_host([](Options& o) {
+    o.tcp.syn_retries = 3;
+    o.tcp.syn_linear_timeouts = 0;
+  });
   RawPeer peer{sim, host, 80, 0};
   Socket* s = host.try_connect({peer.address, 80});
   REQUIRE(s != nullptr);
@@ -98,6 +150,18 @@ TEST_CASE("rfc9293 3.5: both sides open at once", "[states]") {
   w.peer.say({.flags = kAck, .seq = w.peer.snd, .ack = w.peer.rcv});
   CHECK(w.state() == State::established);
   CHECK(w.socket->connected);
+  w.socket->send(3);
+  w.sim.run_for(milliseconds(2));
+  CHECK(w.peer.hear().data.size() == 3);
+}
+
+TEST_CASE("rfc9293 3.5: both sides open at once, and the other one's answer is a SYN-ACK", "[states]") {
+  World w;
+  w.enter(State::syn_received);
+  w.peer.say({.flags = kSyn | kAck, .seq = w.peer.snd - 1, .ack = w.peer.rcv, .mss = 1460});
+  CHECK(w.state() == State::established);
+  CHECK(w.socket->connected);
+  w.peer.forget();
   w.socket->send(3);
   w.sim.run_for(milliseconds(2));
   CHECK(w.peer.hear().data.size() == 3);

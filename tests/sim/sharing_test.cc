@@ -176,7 +176,7 @@ TEST_CASE("peers of a dead process are told by another stack of its address", "[
   CHECK(flows.size() == 200);
   for (auto& s : server.sockets) s->connection = nullptr;
   server.listeners.clear();
-  Secrets secrets{{1, 2, 3, 4}};
+  Secrets secrets{.key = {1, 2, 3, 4}};
   server.worker = std::make_unique<Worker>(server.options, &server.port, server.pool, server.stats, secrets, sim.now);
   server.port.others.orphans = flows;
   // Most of the first round is lost before the neighbour's address is known, then some of the resets.

@@ -106,8 +106,9 @@ Host::Host(Sim& s, std::uint8_t number, const std::function<void(Options&)>& tun
   options.interface.addresses.push_back({address, 120});
   options.tcp.max_connections = 65536;
   if (tune) tune(options);
-  Secrets secrets;
-  for (auto& k : secrets.key) k = s.random();
+  secrets.host = s.machine;
+  for (auto* secret : {&secrets.key, &secrets.lasting})
+    for (auto& k : *secret) k = s.random();
   worker = std::make_unique<Worker>(options, &port, pool, stats, secrets, s.now);
 }
 
@@ -119,7 +120,7 @@ Host::Host(Sim& s, SimSharedDevice& d, IpAddress a, std::uint64_t p)
   steering = SteeringPort::join(d);
   if (steering == nullptr) throw std::runtime_error("no place for another stack");
   d.process = 0;
-  const Secrets secrets{d.board().secrets()};
+  secrets = {.key = d.board().secrets(), .lasting = d.board().secrets(), .host = s.machine};
   worker = std::make_unique<Worker>(options, steering.get(), steering->pool(), stats, secrets, s.now);
   worker->set_still_held([&s](const Endpoint& e) { return s.held.contains(e.port); });
 }
@@ -142,6 +143,16 @@ void Host::kill() {
   const std::uint32_t stack = steering->number();
   end();
   device->lose_pool(stack);
+}
+
+void Host::restart(bool kept) {
+  sockets.clear();
+  accepted.clear();
+  listeners.clear();
+  worker.reset();
+  for (auto& k : secrets.key) k = sim.random();
+  for (auto& k : secrets.lasting) k = kept ? k : sim.random();
+  worker = std::make_unique<Worker>(options, &port, pool, stats, secrets, sim.now);
 }
 
 void Host::exit() {

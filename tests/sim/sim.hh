@@ -90,6 +90,9 @@ class Host {
   void watch(Listener& l, bool on);
   // kill -9: nothing is said to anybody. Only where the device is shared.
   void kill();
+  // The program is killed and started again, with the same address; nothing is said to anybody. `kept`: with the secrets
+  // that outlive a process. Only where the device is not shared.
+  void restart(bool kept);
   // exit(), once the application has closed what it had.
   void exit();
   // The application stops taking connections from its listeners.
@@ -111,6 +114,7 @@ class Host {
 
   Sim& sim;
   IpAddress address;
+  Secrets secrets;
   Options options;
   Stats stats;
   HeapPool pool;
@@ -153,6 +157,7 @@ class Sim {
 
  public:
   std::mt19937_64 random;
+  const std::array<std::uint64_t, 4> machine{random(), random(), random(), random()};  // Secrets::host
   Time now = Time(seconds(1'000'000));
   Wire wire;
   std::deque<std::unique_ptr<SimSharedDevice>> devices;

@@ -50,12 +50,38 @@ TEST_CASE("rfc9293 3.10.7.4: TIME-WAIT acknowledges the FIN again and starts ane
   CHECK(w.host.worker->time_waits() == 0);
 }
 
-TEST_CASE("rfc1337: a RST does not end TIME-WAIT", "[time_wait]") {
-  Waiting w(false);
+TEST_CASE("rfc1337: a RST ends TIME-WAIT only if that is allowed, and only where it is expected", "[time_wait]") {
+  for (const bool rfc1337 : {false, true})
+    for (const std::uint32_t off : {0U, 1U, std::uint32_t(-1), 5000U}) {
+      CAPTURE(rfc1337, off);
+      Waiting w(false, [&](Options& o) { o.tcp.rfc1337 = rfc1337; });
+      w.speak(kRst, off);
+      CHECK(w.peer.silent());
+      CHECK(w.host.worker->time_waits() == (rfc1337 || off != 0 ? 1 : 0));
+      CHECK(w.host.count(Counter::time_wait_resets) == 1);
+    }
+}
+
+TEST_CASE("rfc7323 5.3: a RST that is older than TIME-WAIT does not end it", "[time_wait]") {
+  Waiting w(true);
+  w.base.ts_val = 12344;
   w.speak(kRst);
-  CHECK(w.peer.silent());
   CHECK(w.host.worker->time_waits() == 1);
-  CHECK(w.host.count(Counter::time_wait_resets) == 1);
+}
+
+TEST_CASE("rfc5961 7: a TIME-WAIT answers what is out of place twice a second at most, but a FIN each time",
+          "[time_wait]") {
+  Waiting w(false);
+  for (int i = 0; i < 20; ++i) w.speak(kAck, 5000);
+  for (int i = 0; i < 20; ++i) w.speak(kSyn, std::uint32_t(-500));
+  CHECK(w.peer.waiting() == 1);
+  w.sim.run_for(milliseconds(800));
+  w.speak(kSyn, std::uint32_t(-500));
+  CHECK(w.peer.waiting() == 2);
+  w.peer.forget();
+  --w.peer.snd;
+  for (int i = 0; i < 5; ++i) w.speak(kFin | kAck);
+  CHECK(w.peer.waiting() == 5);
 }
 
 TEST_CASE("TIME-WAIT is silent about the last ACK and answers what is out of place", "[time_wait]") {
@@ -93,6 +119,7 @@ TEST_CASE("rfc6191: a newer timestamp opens anew whatever the sequence number, a
   w.speak(kSyn, 1000);
   CHECK(w.peer.hear().is(kAck));
   CHECK(w.host.count(Counter::paws_rejected) == 1);
+  w.sim.run_for(seconds(1));
   w.base.ts_val = 12345;
   w.speak(kSyn, std::uint32_t(-500));
   CHECK(w.peer.hear().is(kAck));

@@ -5,6 +5,7 @@
 
 #include "stack/wire/ethernet.hh"
 #include "stack/wire/ipv4.hh"
+#include "stack/wire/tcp_options.hh"
 
 namespace mtcp::sim {
 
@@ -74,7 +75,11 @@ FrameInfo Wire::inspect(std::size_t from, const Frame& frame) {
   info.ack = Seq(load_be<std::uint32_t>(tcp.data() + 8));
   info.flags = static_cast<std::uint8_t>(load_be<std::uint16_t>(tcp.data() + 12));
   info.window = load_be<std::uint16_t>(tcp.data() + 14);
-  info.len = static_cast<std::uint32_t>(tcp.size()) - std::to_integer<std::uint32_t>(tcp[12] >> 4) * 4;
+  const std::size_t header = std::to_integer<std::size_t>(tcp[12] >> 4) * 4;
+  info.len = static_cast<std::uint32_t>(tcp.size() - header);
+  TcpOptions tcp_options;
+  if (header > 20 && header <= tcp.size()) (void)parse_tcp_options(tcp.subspan(20, header - 20), false, tcp_options);
+  info.ts_val = tcp_options.ts_val;
   const std::uint32_t seq_len = info.len + (info.has(kSyn) ? 1U : 0U) + (info.has(kFin) ? 1U : 0U);
   std::array<std::uint8_t, sizeof(FlowKey)> flow;
   std::memcpy(flow.data(), &info.key, sizeof info.key);

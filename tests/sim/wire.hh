@@ -42,6 +42,7 @@ struct FrameInfo {
   Seq seq, ack;
   std::uint32_t len = 0;  // payload bytes
   std::uint32_t window = 0;
+  std::uint32_t ts_val = 0;     // RFC 7323, if it has timestamps
   bool retransmission = false;  // nothing in it is new
 
   [[nodiscard]] bool has(std::uint8_t f) const { return (flags & f) != 0; }

@@ -110,3 +110,41 @@ TEST_CASE("where one port in four is usable a choice asks about few, also when t
   }
   CHECK(asked < 50'000 * 150);
 }
+
+TEST_CASE("rfc6056 3.3: lives that share their counters use different ports, one after the other or side by side", "[ports]") {
+  PortCounters counters;
+  std::set<std::uint16_t> seen;
+  std::size_t chosen = 0;
+  const auto live = [&](Ports& ports, int n) {
+    for (int i = 0; i < n; ++i, ++chosen) {
+      const std::uint16_t p = ports.choose(7, kAny);
+      ports.hold(p);
+      seen.insert(p);
+    }
+  };
+  for (int life = 0; life < 20; ++life) {
+    Ports ports(32768, 60999, kKey, static_cast<std::uint64_t>(life), &counters);
+    live(ports, 100);
+  }
+  Ports a(32768, 60999, kKey, 0, &counters), b(32768, 60999, kKey, 0, &counters);
+  for (int i = 0; i < 50; ++i) {
+    live(a, 37);
+    live(b, 53);
+  }
+  CHECK(seen.size() == chosen);
+}
+
+TEST_CASE("what is walked over behind a block of ports is counted for the others", "[ports]") {
+  PortCounters counters;
+  Ports a(32768, 60999, kKey, 0, &counters);
+  // Only one port in a hundred will do. What the last choice has walked over is counted by the next.
+  std::set<std::uint16_t> asked;
+  for (int i = 0; i < 20; ++i)
+    (void)a.choose(7, [&](std::uint16_t p) {
+      if (i < 19) asked.insert(p);
+      return p % 100 == 0;
+    });
+  CHECK(asked.size() > 1800);
+  Ports b(32768, 60999, kKey, 0, &counters);
+  CHECK_FALSE(asked.contains(b.choose(7, kAny)));
+}

@@ -91,7 +91,7 @@ void ScriptPort::arrive(std::span<const std::byte> frame) {
 
 Script::Script(Setup s) : setup(std::move(s)) {
   setup.options.interface.addresses.push_back({kUs, 96 + 24});
-  worker = std::make_unique<Worker>(setup.options, &port, pool, stats, Secrets{{1, 2, 3, 4}}, now);
+  worker = std::make_unique<Worker>(setup.options, &port, pool, stats, Secrets{.key = {1, 2, 3, 4}}, now);
   auto made = worker->connect({kUs, 0}, {kPeer, kPeerPort}, setup.socket, now);
   REQUIRE(made);
   c = *made;

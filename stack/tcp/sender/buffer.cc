@@ -31,8 +31,9 @@ void Sender::start(Connection& c, Time now) {
   const auto& d = options.tcp;
   auto& t = c.tx;
   t.cc = &choose_congestion_control(c.options, d.congestion_control);
-  // RFC 6928; RFC 5681 section 3.1: one segment if the SYN was lost.
-  t.cc->start(c, h.retransmitting_syn ? h.mss : d.initial_window * h.mss, now);
+  // RFC 6928; RFC 5681 section 3.1: one segment if the SYN was lost. As Linux, which believes it the second time: one SYN
+  // too many is soon sent (RFC 6298 appendix A), or has met what is left of an earlier connection.
+  t.cc->start(c, t.retries > 1 ? h.mss : d.initial_window * h.mss, now);
   auto& r = c.recovery;
   r.end = r.former_end = r.rack_round = c.iss;
   t.round_end = h.snd_una;

@@ -63,13 +63,15 @@ void Sender::on_retransmit_timer(Connection& c, Time now) {
 
 void Sender::on_syn_timer(Connection& c, Time now) {
   if (c.tx.retries == 0) c.tx.first_unanswered = c.created;
-  const std::uint32_t limit = c.options.syn_retries != 0 ? c.options.syn_retries : options.tcp.syn_retries;
+  // As Linux's tcp_syn_linear_timeouts: the first SYNs are a second apart, and come on top of the others.
+  const std::uint32_t linear = c.hot.state == State::syn_sent ? options.tcp.syn_linear_timeouts : 0;
+  const std::uint32_t limit =
+      linear + (c.options.syn_retries != 0 ? c.options.syn_retries : options.tcp.syn_retries);
   if (c.tx.retries >= limit || user_timeout_expired(c, now)) {
     stats.add(Counter::connections_timed_out);
     return tcp_.finish(c, c.soft_error != Errc::ok ? c.soft_error : Errc::timed_out);
   }
-  ++c.tx.retries;
-  ++c.tx.backoff;
+  if (++c.tx.retries > linear) ++c.tx.backoff;
   c.hot.retransmitting_syn = true;
   ++c.retransmits;
   stats.add(Counter::retransmitted_segments);
