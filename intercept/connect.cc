@@ -28,9 +28,16 @@ void back_to_undecided(Process& process, Socket& s) {
   if (!s.bound) s.local = {any, 0};
 }
 
+// A handshake that is broken off leaves an error behind (tcp_disconnect).
+void break_off(Process& process, Socket& s) {
+  const bool opening = s.connection != nullptr && s.connection->hot.state == stack::State::syn_sent;
+  back_to_undecided(process, s);
+  if (opening) s.error = stack::Errc::connection_reset;
+}
+
 // connect() with AF_UNSPEC.
 int dissolve(Process& process, Socket& s) {
-  if (s.state == Socket::State::stream) back_to_undecided(process, s);
+  if (s.state == Socket::State::stream) break_off(process, s);
   if (s.state == Socket::State::foreign || s.state == Socket::State::relayed || s.state == Socket::State::dead)
     return -ENOTCONN;
   if (s.state == Socket::State::listening) return stop_listening(process, s);
@@ -61,6 +68,7 @@ int start(Process& process, Socket& s, const stack::Endpoint& remote) {
     return -to_errno(error == stack::Errc::address_in_use ? stack::Errc::address_unavailable : error);
   }
   s.serial = process.next_serial++;
+  s.error = stack::Errc::ok;
   attach(s, **connection);
   s.connecting = true;
   return 0;
@@ -123,8 +131,8 @@ int connect_nearby(Process& process, std::unique_lock<Lock>& guard, Socket& s, c
 }  // namespace
 
 int abandon_connect(Process& process, Socket& s) {
-  back_to_undecided(process, s);
-  notify(s, EPOLLIN | EPOLLOUT | EPOLLHUP);
+  break_off(process, s);
+  notify(s, EPOLLIN | EPOLLOUT | EPOLLHUP | EPOLLERR);
   return 0;
 }
 

@@ -29,7 +29,12 @@ int count_queued(Process& process, const Socket& s, unsigned long request) {
   const stack::Worker& worker = process.instance->worker();
   if (request == FIONREAD) return static_cast<int>(worker.readable_bytes(*s.connection));
   const stack::ConnectionInfo info = worker.info(*s.connection);
-  return static_cast<int>(request == SIOCOUTQ ? info.tx_queued : info.tx_unsent);
+  // A FIN counts as a byte, as it does in Linux's write_seq.
+  const auto& hot = s.connection->hot;
+  const bool unsent = hot.fin_queued && !hot.fin_sent;
+  const bool unacked = unsent || (hot.fin_sent && hot.snd_una != hot.snd_nxt);
+  if (hot.state == stack::State::closed || hot.state == stack::State::time_wait) return static_cast<int>(info.tx_queued);
+  return static_cast<int>(request == SIOCOUTQ ? info.tx_queued + (unacked ? 1U : 0U) : info.tx_unsent + (unsent ? 1U : 0U));
 }
 
 int queued_bytes(Process& process, Socket& s, unsigned long request) {

@@ -43,6 +43,10 @@ int to_errno(stack::Errc e) {
       return EINVAL;
     case Errc::message_size:
       return EMSGSIZE;
+    case Errc::protocol_error:
+      return EPROTO;
+    case Errc::not_supported:
+      return EOPNOTSUPP;
     case Errc::shut_down:
       return ENETDOWN;
   }

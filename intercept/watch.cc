@@ -45,7 +45,8 @@ std::uint32_t stream_events(const Socket& s, const stack::Worker* worker) {
   stack::Readiness r;
   switch (s.state) {
     case Socket::State::undecided:
-      return EPOLLOUT | EPOLLWRNORM | EPOLLHUP;  // as tcp_poll() has it in CLOSE
+      // As tcp_poll() has it in CLOSE.
+      return EPOLLOUT | EPOLLWRNORM | EPOLLHUP | (s.error != stack::Errc::ok ? EPOLLERR : 0U);
     case Socket::State::foreign:
     case Socket::State::dead:
       return EPOLLIN | EPOLLRDNORM | EPOLLOUT | EPOLLWRNORM | EPOLLERR | EPOLLHUP | EPOLLRDHUP;

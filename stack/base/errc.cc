@@ -22,6 +22,8 @@ const char* name(Errc e) {
     case Errc::no_buffers: return "no buffers";
     case Errc::invalid: return "invalid";
     case Errc::message_size: return "message too long";
+    case Errc::protocol_error: return "protocol error";
+    case Errc::not_supported: return "not supported";
     case Errc::shut_down: return "shut down";
   }
   return "unknown";

@@ -24,6 +24,8 @@ enum class Errc : std::uint8_t {
   no_buffers,          // a pool is empty
   invalid,             // the call does not make sense in this state
   message_size,        // larger than the path allows
+  protocol_error,      // ICMP parameter problem
+  not_supported,       // ICMP source route failed
   shut_down,           // the stack or its device is gone
 };
 

@@ -13,8 +13,10 @@ Network::Input Network::Impl::on_icmp(Packet* p, const Ipv4Header& ip, IcmpError
     case kIcmpEchoRequest:
       answer_echo(p, ip, now);
       return Input::consumed;
-    case kIcmpUnreachable:
     case kIcmpTimeExceeded:
+      if (h.code == kIcmpReassemblyTime) return drop(p, Counter::icmp_ignored);  // some fragment was lost, no more
+      return on_icmp_error(p, ip, h, error);
+    case kIcmpUnreachable:
     case kIcmpParameterProblem:
       return on_icmp_error(p, ip, h, error);
     default:

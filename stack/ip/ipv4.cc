@@ -24,8 +24,6 @@ Counter reason_of_tcp(ParseError e) {
       return Counter::rx_short;
     case ParseError::bad_checksum:
       return Counter::rx_bad_tcp_checksum;
-    case ParseError::bad_options:
-      return Counter::rx_bad_tcp_options;
     default:
       return Counter::rx_bad_tcp_header;
   }

@@ -148,7 +148,7 @@ namespace {
 
 // As Linux's icmp_err_convert.
 Errc errc_of(const IcmpError& e) {
-  if (e.type != 3) return Errc::host_unreachable;  // time exceeded, parameter problem
+  if (e.type != 3) return e.type == 12 ? Errc::protocol_error : Errc::host_unreachable;  // parameter problem, time exceeded
   switch (e.code) {
     case 0:
     case 6:
@@ -161,9 +161,18 @@ Errc errc_of(const IcmpError& e) {
       return Errc::connection_refused;
     case 4:
       return Errc::message_size;
+    case 5:
+      return Errc::not_supported;
     default:
       return Errc::host_unreachable;
   }
+}
+
+// As Linux's tcp_v4_err(): of a half-open connection only these are believed. Whatever refuses a port, or forbids, is not
+// the peer whose SYN has come.
+bool ends_half_open(const IcmpError& e) {
+  if (e.type == 3) return e.code == 0 || e.code == 1;  // network, host unreachable
+  return e.type == 11 || e.type == 12;                 // time to live exceeded, parameter problem
 }
 
 }  // namespace
@@ -180,7 +189,7 @@ void Tcp::on_icmp(IcmpError& e, Time now) {
 void Tcp::on_icmp(FlowRef ref, const IcmpError& e, Time now) {
   if (ref.kind() == FlowRef::Kind::syn_entry) {
     SynEntry& entry = priv->syn_entries.at(ref.index());
-    if (!(e.seq == entry.iss) || e.type == 4 || (e.type == 3 && e.code == 4)) return;
+    if (!(e.seq == entry.iss) || !ends_half_open(e)) return;
     stats.add(Counter::icmp_errors_received);
     return drop_syn_entry(entry);
   }

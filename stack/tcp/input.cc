@@ -7,8 +7,6 @@ namespace {
 
 // RFC 7323 section 5.5: after this TS.Recent says nothing.
 constexpr std::uint32_t kTimestampLife = 24 * 24 * 3600;  // seconds
-// As Linux's tcp_invalid_ratelimit: two ends that are out of step must not ACK each other for ever.
-constexpr Duration kOutOfWindowAckInterval = milliseconds(500);
 
 bool older(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a - b) < 0; }
 
@@ -33,15 +31,13 @@ void Tcp::answer_unacceptable(Connection& c, const Segment& s, Time now) {
     receiver.acknowledge_quickly(c);
     receiver.note_duplicate(c, s.seq, earlier(s.seq + s.seq_len(), c.hot.rcv_nxt));
   }
-  if (s.len == 0) {
-    if (c.rx.last_oow_ack != Time{} && now - c.rx.last_oow_ack < kOutOfWindowAckInterval) return;
-    c.rx.last_oow_ack = now;
-  }
-  send_ack(c, now);
+  // What has data or a FIN is no part of a loop of ACKs.
+  if (s.seq_len() != 0 || may_answer(c.rx.last_oow_ack, now)) send_ack(c, now);
 }
 
 bool Tcp::check_unusual(Connection& c, Segment& s, Time now) {
   auto& h = c.hot;
+  if (!s.has(kAck | kRst | kSyn)) return stats.add(Counter::no_ack_flag), false;  // nobody sends that
   // PAWS comes first and spares RST (RFC 7323 section 5.3 R1).
   if (h.timestamps && s.options.has_timestamps && !s.has(kRst) && older(s.options.ts_val, h.ts_recent) &&
       ts_clock(now) / 1000 - c.rx.ts_recent_age < kTimestampLife) {

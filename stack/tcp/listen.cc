@@ -222,8 +222,8 @@ void Tcp::drop_syn_entry(SynEntry& e) {
 }
 
 // An ACK that only says that we are alive, in answer to something unacceptable (RFC 5961).
-void Tcp::send_syn_entry_ack(const SynEntry& e, Time now) {
-  if (!take_challenge_budget(now)) return;
+void Tcp::send_syn_entry_ack(SynEntry& e, Time now) {
+  if (!may_answer(e.last_oow_ack, now) || !take_challenge_budget(now)) return;
   Header h;
   h.key = e.key;
   h.seq = e.iss + 1;

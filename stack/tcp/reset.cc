@@ -44,27 +44,31 @@ namespace {
 Errc errc_of_reset(State s) {
   switch (s) {
     case State::syn_sent:
-    case State::syn_received:
       return Errc::connection_refused;
     case State::close_wait:
       return Errc::broken_pipe;
-    case State::last_ack:
-    case State::closing:
-      return Errc::ok;  // RFC 9293 3.10.7.4: nobody waits for anything any more
     default:
       return Errc::connection_reset;
   }
 }
 
+// RFC 5961 section 3.2 (2), and the sequence number of the peer's FIN: that is where a peer that is killed right after
+// its FIN puts the RST, and what answers our challenge may never come (Linux's tcp_reset_check).
+bool is_exact(const Connection::Hot& h, Seq seq) {
+  if (seq == h.rcv_nxt) return true;
+  return seq + 1 == h.rcv_nxt &&
+         (h.state == State::close_wait || h.state == State::last_ack || h.state == State::closing);
+}
+
 }  // namespace
 
 bool Tcp::on_reset_or_syn(Connection& c, Segment& s, Time now) {
+  auto& h = c.hot;
   if (s.has(kRst)) {
-    const std::uint32_t window = c.hot.rcv_adv - c.hot.rcv_nxt;
-    if (s.seq == c.hot.rcv_nxt) {  // RFC 5961 section 3.2 (2)
+    if (is_exact(h, s.seq)) {
       stats.add(Counter::resets_received);
-      finish(c, errc_of_reset(c.hot.state));
-    } else if (in_window(s.seq, c.hot.rcv_nxt, window)) {  // (3)
+      finish(c, errc_of_reset(h.state));
+    } else if (in_window(s.seq, h.rcv_nxt, h.rcv_adv - h.rcv_nxt)) {  // RFC 5961 section 3.2 (3)
       send_challenge_ack(c, now);
     } else {
       stats.add(Counter::out_of_window);
@@ -72,11 +76,21 @@ bool Tcp::on_reset_or_syn(Connection& c, Segment& s, Time now) {
     return true;
   }
   if (!s.has(kSyn)) return false;
+  if (h.state == State::syn_received && s.has(kAck) && s.seq_len() == 1 && s.seq + 1 == h.rcv_nxt && s.ack == h.snd_nxt) {
+    // RFC 9293 3.5, figure 7: the other side of a simultaneous open answers our SYN, too.
+    s.flags = static_cast<std::uint8_t>(s.flags & ~kSyn);
+    s.seq += 1;
+    return false;
+  }
   send_challenge_ack(c, now);  // RFC 5961 section 4.2, whatever the sequence number
   return true;
 }
 
 bool Tcp::take_challenge_budget(Time now) {
+  if (options.tcp.challenge_ack_limit >= INT32_MAX) {
+    stats.add(Counter::challenge_acks);
+    return true;
+  }
   const auto second = static_cast<std::uint64_t>(now.time_since_epoch() / seconds(1));
   if (second != priv->challenge_second) {
     priv->challenge_second = second;
@@ -96,8 +110,19 @@ bool Tcp::take_challenge_budget(Time now) {
   return true;
 }
 
+// As Linux's tcp_invalid_ratelimit: neither may two ends that are out of step ACK each other for ever, nor one connection
+// use up what all have.
+bool Tcp::may_answer(Time& last_answer, Time now) {
+  if (last_answer != Time{} && now - last_answer < options.tcp.invalid_ratelimit) {
+    stats.add(Counter::challenge_acks_limited);
+    return false;
+  }
+  last_answer = now;
+  return true;
+}
+
 void Tcp::send_challenge_ack(Connection& c, Time now) {
-  if (take_challenge_budget(now)) send_ack(c, now);
+  if (may_answer(c.rx.last_oow_ack, now) && take_challenge_budget(now)) send_ack(c, now);
 }
 
 }  // namespace mtcp::stack

@@ -39,6 +39,7 @@ struct SynEntry {
   const Path* path = nullptr;
   Time created{};
   Time deadline{};  // next SYN-ACK
+  Time last_oow_ack{};  // last ACK in answer to something unacceptable
   ListHook hook;    // in the list of those with as many retries
 };
 

@@ -62,7 +62,7 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       wheel(now),
       flows(derive_key(s.key, Purpose::flow_key)),
       connections(std::min(o.tcp.max_connections, FlowRef::kMaxIndex), 1024),
-      receiver(*this, siphash_words<2, 4>(derive_key(s, Purpose::island_key), 0U)),
+      receiver(*this, siphash_words<2, 4>(derive_key(s.key, Purpose::island_key), 0U)),
       sender(*this),
       priv(std::make_unique<Private>(o, s, now)) {}
 

@@ -18,6 +18,7 @@ enum IcmpType : std::uint8_t {
   kIcmpTimeExceeded = 11,
   kIcmpParameterProblem = 12,
 };
+inline constexpr std::uint8_t kIcmpReassemblyTime = 1;       // code of kIcmpTimeExceeded
 inline constexpr std::uint8_t kIcmpFragmentationNeeded = 4;  // code of kIcmpUnreachable
 
 struct IcmpHeader {

@@ -9,7 +9,6 @@ enum class ParseError : std::uint8_t {
   none,
   too_short,     // ends before the header does
   bad_header,    // a field contradicts another one or the protocol
-  bad_options,   // an option runs past the header, or has a length that cannot be
   bad_checksum,  //
 };
 

@@ -44,13 +44,13 @@ void read_option(std::uint8_t kind, std::span<const std::byte> body, bool syn, T
 
 }  // namespace
 
-ParseError parse_tcp_options(std::span<const std::byte> bytes, bool syn, TcpOptions& out) {
+bool parse_tcp_options(std::span<const std::byte> bytes, bool syn, TcpOptions& out) {
   // What every data segment of a connection with timestamps carries (RFC 7323 appendix A).
   if (bytes.size() == 12 && load_be<std::uint32_t>(bytes.data()) == 0x0101080a) {
     out.has_timestamps = true;
     out.ts_val = load_be<std::uint32_t>(bytes.data() + 4);
     out.ts_ecr = load_be<std::uint32_t>(bytes.data() + 8);
-    return ParseError::none;
+    return true;
   }
   while (!bytes.empty()) {
     const auto kind = std::to_integer<std::uint8_t>(bytes[0]);
@@ -59,13 +59,13 @@ ParseError parse_tcp_options(std::span<const std::byte> bytes, bool syn, TcpOpti
       bytes = bytes.subspan(1);
       continue;
     }
-    if (bytes.size() < 2) return ParseError::bad_options;
+    if (bytes.size() < 2) return false;
     const auto length = std::to_integer<std::size_t>(bytes[1]);
-    if (length < 2 || length > bytes.size()) return ParseError::bad_options;
+    if (length < 2 || length > bytes.size()) return false;
     read_option(kind, bytes.subspan(2, length - 2), syn, out);
     bytes = bytes.subspan(length);
   }
-  return ParseError::none;
+  return true;
 }
 
 }  // namespace mtcp::stack

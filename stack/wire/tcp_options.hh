@@ -3,7 +3,6 @@
 
 #include <span>
 
-#include "stack/wire/parse_error.hh"
 #include "stack/wire/segment.hh"
 
 namespace mtcp::stack {
@@ -23,7 +22,8 @@ enum TcpOptionKind : std::uint8_t {
 
 // Reads everything between the fixed header and the payload. `syn`: MSS, window scale and SACK-permitted
 // count only there. An option of a known kind with another length than its own is skipped; one of length 0 or
-// 1, or that runs past the end, makes the whole segment malformed (RFC 9293 MUST-7).
-[[nodiscard]] ParseError parse_tcp_options(std::span<const std::byte> bytes, bool syn, TcpOptions& out);
+// 1, or that runs past the end, is the last that is looked at (RFC 9293 MUST-7): the segment counts without it, as in
+// Linux. False: there was one.
+bool parse_tcp_options(std::span<const std::byte> bytes, bool syn, TcpOptions& out);
 
 }  // namespace mtcp::stack

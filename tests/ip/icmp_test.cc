@@ -75,10 +75,16 @@ TEST_CASE("rfc1191: fragmentation needed names the connection, the sequence numb
 TEST_CASE("rfc792: unreachable, time exceeded and parameter problem are handed up without an MTU") {
   Bench b;
   for (const std::uint8_t type : {kIcmpUnreachable, kIcmpTimeExceeded, kIcmpParameterProblem}) {
-    REQUIRE(b.input(icmp_frame(icmp(type, 1, quoted(), 1400))) == Input::icmp_error);
+    REQUIRE(b.input(icmp_frame(icmp(type, 0, quoted(), 1400))) == Input::icmp_error);
     CHECK(b.error.type == type);
     CHECK(b.error.mtu == 0);
   }
+}
+
+TEST_CASE("rfc792: that fragments were not put together in time says nothing of the path") {
+  Bench b;
+  CHECK(b.input(icmp_frame(icmp(kIcmpTimeExceeded, kIcmpReassemblyTime, quoted()))) == Input::consumed);
+  CHECK(b.count(Counter::icmp_ignored) == 1);
 }
 
 TEST_CASE("An ICMP error that quotes too little, or nothing of ours, is dropped at every length") {

@@ -89,6 +89,28 @@ TEST_CASE("connect: a connect in progress is neither readable nor writable", "[c
   REQUIRE(option(full.pending(), SOL_SOCKET, SO_ERROR) == 0);
 }
 
+TEST_CASE("connect: shutdown breaks off one in progress, with ECONNRESET, and the socket can connect again", "[connect]") {
+  const Full full;
+  REQUIRE(error_of(::shutdown(full.pending(), SHUT_WR)) == 0);
+  REQUIRE(poll_events(full.pending(), POLLOUT) == (POLLOUT | POLLERR | POLLHUP));
+  REQUIRE(option(full.pending(), SOL_SOCKET, SO_ERROR) == ECONNRESET);
+  REQUIRE(poll_events(full.pending(), POLLOUT) == (POLLOUT | POLLHUP));
+  REQUIRE(error_of(::shutdown(full.pending(), SHUT_WR)) == ENOTCONN);
+  const Fd l = listener();
+  const Address to = local_of(l);
+  const Errno e = error_of(::connect(full.pending(), to.get(), to.size));
+  REQUIRE((e == EINPROGRESS || e == 0));
+  REQUIRE(becomes(full.pending(), POLLOUT));
+  REQUIRE(option(full.pending(), SOL_SOCKET, SO_ERROR) == 0);
+}
+
+TEST_CASE("connect: AF_UNSPEC breaks off one in progress, with ECONNRESET", "[connect]") {
+  const Full full;
+  const sockaddr none{.sa_family = AF_UNSPEC, .sa_data = {}};
+  REQUIRE(error_of(::connect(full.pending(), &none, sizeof none)) == 0);
+  REQUIRE(option(full.pending(), SOL_SOCKET, SO_ERROR) == ECONNRESET);
+}
+
 TEST_CASE("connect: a connect in progress has a local name but no peer", "[connect]") {
   const Full full;
   Address a;

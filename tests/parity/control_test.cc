@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "tests/parity/net.hh"
 
@@ -162,6 +163,27 @@ TEST_CASE("ioctl: SIOCOUTQ counts what the peer has not acknowledged, down to no
   const Pair pair = small_pair();
   const std::size_t sent = fill(pair.client);
   REQUIRE(queued(pair.client, SIOCOUTQ) > 0);
+  REQUIRE(receive_exactly(pair.server, sent).size() == sent);
+  int left = 1;
+  for (int i = 0; i < 2000 && left != 0; ++i) {
+    left = queued(pair.client, SIOCOUTQ);
+    if (left != 0) std::this_thread::sleep_for(milliseconds(1));
+  }
+  REQUIRE(left == 0);
+}
+
+TEST_CASE("ioctl: SIOCOUTQ counts a FIN as a byte, as long as it is not acknowledged", "[control]") {
+  const Pair pair = small_pair();
+  const std::size_t sent = fill(pair.client);
+  int before = -1;  // what the peer has room for is acknowledged first
+  for (int same = 0; same < 5; std::this_thread::sleep_for(milliseconds(5))) {
+    const int now = queued(pair.client, SIOCOUTQ);
+    same = now == std::exchange(before, now) ? same + 1 : 0;
+  }
+  const int unsent = queued(pair.client, SIOCOUTQNSD);
+  REQUIRE(::shutdown(pair.client, SHUT_WR) == 0);
+  REQUIRE(queued(pair.client, SIOCOUTQ) == before + 1);
+  REQUIRE(queued(pair.client, SIOCOUTQNSD) == unsent + 1);
   REQUIRE(receive_exactly(pair.server, sent).size() == sent);
   int left = 1;
   for (int i = 0; i < 2000 && left != 0; ++i) {

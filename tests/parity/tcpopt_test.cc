@@ -102,8 +102,12 @@ TEST_CASE("tcp option: TCP_QUICKACK and TCP_NOTSENT_LOWAT can be set", "[tcpopt]
   set_option(pair.client, IPPROTO_TCP, TCP_QUICKACK, 1);
   REQUIRE(option(pair.client, IPPROTO_TCP, TCP_QUICKACK) == 1);
   set_option(pair.client, IPPROTO_TCP, TCP_QUICKACK, 0);
+  REQUIRE(option(pair.client, IPPROTO_TCP, TCP_NOTSENT_LOWAT) == 0);
   set_option(pair.client, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 16384);
   REQUIRE(option(pair.client, IPPROTO_TCP, TCP_NOTSENT_LOWAT) == 16384);
+  set_option(pair.client, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0);
+  REQUIRE(option(pair.client, IPPROTO_TCP, TCP_NOTSENT_LOWAT) == 0);
+  REQUIRE(becomes(pair.client, POLLOUT));
 }
 
 TEST_CASE("tcp option: TCP_MAXSEG shows a segment size and takes one before the connect", "[tcpopt]") {

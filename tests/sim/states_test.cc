@@ -30,10 +30,7 @@ TEST_CASE("rfc5961 3.2: a RST exactly at RCV.NXT ends every synchronized state",
     w.peer.say({.flags = kRst, .seq = w.peer.snd});
     CHECK(w.state() == State::closed);
     CHECK(w.peer.silent());
-    const Errc expected = s == State::close_wait                        ? Errc::broken_pipe
-                          : s == State::closing || s == State::last_ack ? Errc::ok
-                                                                        : Errc::connection_reset;
-    CHECK(w.socket->error == expected);
+    CHECK(w.socket->error == (s == State::close_wait ? Errc::broken_pipe : Errc::connection_reset));
     w.socket->close();
     CHECK(w.host.worker->connections() == 0);
     CHECK(w.host.leaked_packets() == 0);
@@ -54,9 +51,23 @@ TEST_CASE("rfc5961 3.2: a RST elsewhere in the window draws a challenge ACK and 
   }
 }
 
+TEST_CASE("rfc5961 3.2: a RST with the sequence number of the peer's FIN ends the connection", "[states]") {
+  for (State s : {State::close_wait, State::closing, State::last_ack}) {
+    World w;
+    w.enter(s);
+    CAPTURE(name(s));
+    w.peer.say({.flags = kRst, .seq = w.peer.snd - 1});
+    CHECK(w.state() == State::closed);
+    CHECK(w.peer.silent());
+    CHECK(w.socket->error == (s == State::close_wait ? Errc::broken_pipe : Errc::connection_reset));
+  }
+}
+
 TEST_CASE("rfc5961 3.2: a RST outside the window is dropped in silence", "[states]") {
   for (State s : kSynchronized)
     for (std::uint32_t off : {kFar, std::uint32_t(-1), std::uint32_t(-1000)}) {
+      const bool fin = s == State::close_wait || s == State::closing || s == State::last_ack;
+      if (fin && off == std::uint32_t(-1)) continue;
       World w;
       w.enter(s);
       CAPTURE(name(s), off);
@@ -83,7 +94,10 @@ TEST_CASE("rfc5961 4.2: a SYN in a synchronized state draws a challenge ACK wher
 
 TEST_CASE("rfc5961 7: challenge ACKs are limited", "[states]") {
   Sim sim(3);
-  Host& host = sim.add_host([](Options& o) { o.tcp.challenge_ack_limit = 100; });
+  Host& host = sim.add_host([](Options& o) {
+    o.tcp.challenge_ack_limit = 100;
+    o.tcp.invalid_ratelimit = Duration::zero();
+  });
   RawPeer peer{sim, host, 4000, 80};
   host.listen(80);
   peer.handshake();
@@ -98,6 +112,51 @@ TEST_CASE("rfc5961 7: challenge ACKs are limited", "[states]") {
   peer.forget();
   peer.say({.flags = kSyn, .seq = peer.snd});
   CHECK(peer.waiting() == 1);
+}
+
+TEST_CASE("rfc5961 7: one connection does not use up the challenge ACKs of the others", "[states]") {
+  Sim sim(3);
+  Host& host = sim.add_host([](Options& o) { o.tcp.challenge_ack_limit = 100; });
+  RawPeer loud{sim, host, 4000, 80}, other{sim, host, 4000, 80};
+  host.listen(80);
+  loud.handshake();
+  other.handshake();
+  sim.run_for(seconds(1) - (sim.now.time_since_epoch() % seconds(1)) + milliseconds(1));
+  loud.forget();
+  other.forget();
+  // In the window, a SYN, beyond what was sent, out of the window: all draw on the same.
+  for (int i = 0; i < 400; ++i) {
+    loud.send({.flags = kRst, .seq = loud.snd + 1000});
+    loud.send({.flags = kSyn, .seq = loud.snd});
+    loud.send({.flags = kAck, .seq = loud.snd, .ack = loud.rcv + 100'000});
+    loud.send({.flags = kAck, .seq = loud.snd - 100'000, .ack = loud.rcv});
+  }
+  sim.run_for(milliseconds(10));
+  CHECK(loud.waiting() == 1);
+  other.say({.flags = kSyn, .seq = other.snd});
+  CHECK(other.waiting() == 1);
+  sim.run_for(milliseconds(500));
+  loud.say({.flags = kSyn, .seq = loud.snd});
+  CHECK(loud.waiting() == 2);
+}
+
+TEST_CASE("rfc5961 5.2: an ACK of what lies before our first byte is dropped with its data", "[states]") {
+  for (const std::uint32_t off : {1U, 2U, 1000U, 65535U, 100'000U, kFar}) {
+    CAPTURE(off);
+    World w;
+    w.enter(State::established);
+    w.peer.say({.flags = kAck, .seq = w.peer.snd, .ack = w.peer.rcv - off, .data = "forged"});
+    CHECK(w.host.worker->readable_bytes(*w.socket->connection) == 0);
+    CHECK(w.peer.hear().ack == w.peer.snd);
+  }
+  // One that was right once is merely old.
+  World w;
+  w.enter(State::established);
+  w.socket->send(1000);
+  w.sim.run_for(milliseconds(2));
+  w.peer.say({.flags = kAck, .seq = w.peer.snd, .ack = w.peer.rcv + 1000});
+  w.peer.say({.flags = kAck, .seq = w.peer.snd, .ack = w.peer.rcv, .data = "late"});
+  CHECK(w.host.worker->readable_bytes(*w.socket->connection) == 4);
 }
 
 TEST_CASE("rfc9293 3.10.7.4: an ACK of something never sent draws an ACK and is dropped", "[states]") {
@@ -194,8 +253,10 @@ TEST_CASE("rfc1122 4.2.2.13: data for an application that has closed is answered
   w.socket->close();
   w.sim.run_for(milliseconds(2));
   w.peer.forget();
-  w.peer.say({.flags = kAck, .seq = w.peer.snd, .ack = w.peer.rcv + 1, .data = "too late"});
-  CHECK((w.peer.hear().flags & kRst) != 0);
+  w.peer.say({.flags = kAck, .seq = w.peer.snd, .ack = w.peer.rcv, .data = "too late"});
+  const Seg reset = w.peer.hear();
+  CHECK(reset.is(kRst));
+  CHECK(reset.seq == w.peer.rcv);  // rfc9293 3.5.2: what it acknowledges
   CHECK(w.host.worker->connections() == 0);
   CHECK(w.host.count(Counter::data_after_close) == 1);
 }

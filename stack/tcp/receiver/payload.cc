@@ -92,7 +92,7 @@ bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
   if (nobody_reads && s.len != 0 && after(s.seq + s.len, h.rcv_nxt)) {
     // RFC 9293 3.6.1, RFC 1122 4.2.2.13: data that nobody will ever read.
     stats_.add(Counter::data_after_close);
-    tcp_.send_reset(c, now);
+    tcp_.send_reset_for(s, now);
     tcp_.finish(c, Errc::connection_reset);
     return false;
   }

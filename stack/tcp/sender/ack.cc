@@ -181,11 +181,12 @@ void Sender::on_all_acked(Connection& c) {
   c.hot.left_network = 0;
 }
 
-// RFC 5961 section 5: an ACK of something never sent, or older than a window, draws an ACK and is dropped; an
-// old one within the window is merely not news, but for its SACK blocks.
+// RFC 5961 section 5.2: an ACK of something never sent, be it ahead or behind our first byte, or older than a window, draws
+// an ACK and is dropped with its data; an old one within the window is merely not news, but for its SACK blocks.
 bool Sender::on_odd_ack(Connection& c, Segment& s, Time now) {
   const auto& h = c.hot;
-  if (before(s.ack, h.snd_una) && at_or_after(s.ack, h.snd_una - std::max(c.tx.max_window, 65535U))) {
+  const auto once_sent = static_cast<std::uint32_t>(std::min<std::uint64_t>(c.tx.max_window, c.bytes_acked));
+  if (before(s.ack, h.snd_una) && at_or_after(s.ack, h.snd_una - once_sent)) {
     if (h.sack_ok && s.options.sack_count != 0 && h.snd_una != h.snd_nxt) {
       AckSample a;
       a.flight_before = h.flight();
