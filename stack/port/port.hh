@@ -92,6 +92,10 @@ class Port {
                          Listening /*least*/, Time /*now*/) {
     return false;
   }
+  // A process waits for a place on the device, and none of those who have one takes new connections any more: this stack
+  // is the first that should end what it has, so that its process leaves. has_given_way(): it has.
+  [[nodiscard]] virtual bool must_give_way() const { return false; }
+  virtual void has_given_way() {}
   // What waits on the device for a stack that has the listener becomes this one's, which may lack it.
   virtual void take_all_parked() {}
   // Bookkeeping of the flows in hand by slab index, so that their peers learn of this process's death.

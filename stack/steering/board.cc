@@ -120,6 +120,7 @@ std::uint8_t Board::join(const SharedDevice& device) {
     p.owner.store(device.self(), std::memory_order_release);
     return i;
   }
+  head().refusals.fetch_add(1, std::memory_order_relaxed);
   return kNobody;
 }
 
@@ -133,6 +134,7 @@ void Board::vacate(std::uint8_t stack) {
   for (std::uint32_t i = 0; i < listed; ++i) p.listeners[i].store(0, std::memory_order_relaxed);
   p.unlisted.store(Listening::no, std::memory_order_relaxed);
   p.serving.store(false, std::memory_order_relaxed);
+  p.stopped.store(0, std::memory_order_relaxed);
   p.queues.store(0, std::memory_order_relaxed);
   p.owner.store(0, std::memory_order_release);
 }
@@ -189,7 +191,20 @@ void Board::take_parked(std::uint8_t stack, const SharedDevice& device, const st
 
 void Board::set_serving(std::uint8_t stack, bool serving, const SharedDevice& device) {
   const Change change(*this, device);
+  place(stack).stopped.store(serving ? 0 : std::max(version(), 1U), std::memory_order_relaxed);
   place(stack).serving.store(serving, std::memory_order_release);
+}
+
+std::optional<std::uint32_t> Board::stopped_before(std::uint8_t stack) const {
+  const std::uint32_t mine = place(stack).stopped.load(std::memory_order_relaxed);
+  if (mine == 0) return std::nullopt;
+  std::uint32_t before = 0;
+  for (const std::uint32_t i : members()) {
+    if (serving(static_cast<std::uint8_t>(i))) return std::nullopt;
+    const std::uint32_t stopped = place(i).stopped.load(std::memory_order_relaxed);
+    if (stopped != 0 && static_cast<std::int32_t>(stopped - mine) < 0) ++before;
+  }
+  return before;
 }
 
 // The order in which entries are dealt out, far from their own: the hash is linear, so that the flows of one client whose

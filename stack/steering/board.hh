@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -74,6 +75,17 @@ class Board {
   void set_serving(std::uint8_t stack, bool serving, const SharedDevice& device);
   [[nodiscard]] bool present(std::uint8_t stack) const { return place(stack).owner.load(std::memory_order_acquire) != 0; }
   [[nodiscard]] bool serving(std::uint8_t stack) const { return place(stack).serving.load(std::memory_order_acquire); }
+  // How often join() has failed for want of a place: changes as long as a process waits for one.
+  [[nodiscard]] std::uint32_t refusals() const { return head().refusals.load(std::memory_order_relaxed); }
+  // When nobody takes new connections: how many stacks stopped doing so before this one did. None if somebody does, or this
+  // one never has.
+  [[nodiscard]] std::optional<std::uint32_t> stopped_before(std::uint8_t stack) const;
+  // It has done what it could to leave; how often that has happened.
+  void has_given_way(std::uint8_t stack) {
+    place(stack).stopped.store(0, std::memory_order_relaxed);
+    head().ways_given.fetch_add(1, std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint32_t ways_given() const { return head().ways_given.load(std::memory_order_relaxed); }
   [[nodiscard]] StackSet members() const;
   [[nodiscard]] std::uint32_t places() const { return head().places_made; }
   // Changes with every change of the members and the table.
@@ -111,6 +123,7 @@ class Board {
   struct alignas(64) Place {
     std::atomic<std::uint64_t> owner;      // the process; 0: nobody
     std::atomic<bool> serving;
+    std::atomic<std::uint32_t> stopped;    // serving: when, by head's version; 0: it serves, or never has
     std::atomic<std::uint32_t> ledger_end; // beyond the last ledger entry that has been used
     std::atomic<std::uint32_t> orphans_end;
     std::atomic<std::uint64_t> queues;     // StackSet: those of the device that it polls
@@ -159,6 +172,7 @@ class Board {
   struct Head {
     std::atomic<std::uint32_t> version;
     std::uint32_t frame, places_made, entries;
+    std::atomic<std::uint32_t> refusals, ways_given;
     Secrets secrets;
     std::array<std::atomic<std::uint16_t>, kMaxSteeringEntries> table;  // present | previous << 8
     alignas(64) std::atomic<std::uint64_t> changer;                  // who changes the table just now

@@ -39,6 +39,8 @@ SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& po
       me_(me),
       hash_(FlowHash::make_key(device.board().secrets())),
       entry_mask_(device.board().entries() - 1) {
+  refusals_ = board_.refusals();
+  ways_given_ = board_.ways_given();
   reload();
   balance_queues();
   wake_all();  // those who have more queues than their share give some back
@@ -117,12 +119,41 @@ bool SteeringPort::balance_queues() {
   return queues_.size() == share || stacks > device_.queues();
 }
 
+void SteeringPort::look_who_waits(Time now) {
+  if (const std::uint32_t refusals = board_.refusals(); refusals != refusals_) {
+    if (waits_since_ == Time{}) waits_since_ = now;
+    refusals_ = refusals;
+    refused_at_ = now;
+  } else if (now - refused_at_ > kWaitsNoMore) {
+    waits_since_ = {};
+  }
+  if (const std::uint32_t given = board_.ways_given(); given != ways_given_) {
+    ways_given_ = given;  // that process has its time to leave
+    if (waits_since_ != Time{}) waits_since_ = now;
+  }
+  must_give_way_ = false;
+  if (waits_since_ == Time{}) return;
+  const auto before_us = board_.stopped_before(me_);
+  if (!before_us) {
+    waits_since_ = now;  // somebody serves: no harm is done
+    return;
+  }
+  // Those before us may have been stopped by a signal.
+  must_give_way_ = now - waits_since_ >= kWaits * (*before_us + 1);
+}
+
+void SteeringPort::has_given_way() {
+  board_.has_given_way(me_);
+  must_give_way_ = false;
+}
+
 void SteeringPort::service(Time now) {
   for (auto& q : queues_) q->service(now);
   refresh();
   if (now < next_round_) return;
   look_for_the_dead();
   take_parked(me_);
+  look_who_waits(now);
   // Somebody is about to give one back to us.
   next_round_ = now + (balance_queues() ? kRound : kTick);
   point_card(now);

@@ -54,6 +54,8 @@ class SteeringPort final : public Port {
   void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override;
   [[nodiscard]] bool others_listen(const Endpoint& local) const override;
   bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least, Time now) override;
+  [[nodiscard]] bool must_give_way() const override { return must_give_way_; }
+  void has_given_way() override;
   void take_all_parked() override { take_parked(Board::kNobody); }
   void note_flow(std::uint32_t index, const FlowKey& key) override;
   void forget_flow(std::uint32_t index) override;
@@ -73,6 +75,9 @@ class SteeringPort final : public Port {
   // How often a stack looks whether the others live and every queue is polled. So long may packets for a dead
   // process's queue wait.
   static constexpr Duration kRound = milliseconds(20);
+  // So long a process waits for a place before the first stack gives way, and again before the next one does; and it has
+  // gone if it has not tried for this long.
+  static constexpr Duration kWaits = seconds(2), kWaitsNoMore = milliseconds(500);
 
   SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& pool);
 
@@ -98,6 +103,7 @@ class SteeringPort final : public Port {
   [[nodiscard]] std::uint32_t next_to_try(std::uint32_t hash, const Destination& to, StackSet tried) const;
   [[nodiscard]] StackSet who_listens(const Endpoint& local, Listening least) const;
   bool balance_queues();
+  void look_who_waits(Time now);
   void point_card(Time now);
   bool claim_one();
   void look_for_the_dead();
@@ -134,6 +140,10 @@ class SteeringPort final : public Port {
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
   std::vector<Listening> unlisted_;   // listeners beyond Board::kListeners
   Time next_round_{};
+  std::uint32_t refusals_ = 0, ways_given_ = 0;  // as last seen
+  Time refused_at_{};           // when that was
+  Time waits_since_{};          // a process for a place, with nobody who serves
+  bool must_give_way_ = false;
   Time next_card_{};
   std::uint32_t looked_at_ = 0;       // whether it lives; last
   std::uint32_t next_orphan_ = 0;     // in our part of the board

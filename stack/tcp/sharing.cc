@@ -1,4 +1,6 @@
 // One stack among several on the same device: what it asks of the others and tells them, through its Port.
+#include <vector>
+
 #include "stack/port/port.hh"
 #include "stack/tcp/private.hh"
 
@@ -83,6 +85,21 @@ void Tcp::tell_orphans(Time now) {
     told.push_back({key, number, now + kTellAgain, kTellings - 1});
   }
   priv->orphans_waiting = n == kOrphansPerTick;
+}
+
+// The application has stopped listening and only finishes what it has; another process waits for its place to serve. What is
+// left are peers that may take for ever: they are told, and the application, which has nothing to do any more, ends.
+void Tcp::give_way(Time now) {
+  std::vector<Connection*> open;  // finish() gives the slots back
+  connections.for_each([&](Connection& c, std::uint32_t) {
+    if (!c.path->local && c.hot.state != State::closed && c.hot.state != State::time_wait) open.push_back(&c);
+  });
+  for (Connection* c : open) {
+    stats.add(Counter::gave_way);
+    send_reset(*c, now);
+    finish(*c, Errc::connection_reset);
+  }
+  port->has_given_way();
 }
 
 }  // namespace mtcp::stack

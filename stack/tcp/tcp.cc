@@ -229,6 +229,7 @@ std::size_t Tcp::run_timers(Time now) {
   if (port != nullptr) {
     port->service(now);
     tell_orphans(now);
+    if (port->must_give_way()) [[unlikely]] give_way(now);
     const bool up = port->link_up();
     if (up && !priv->link_was_up) network.announce(now);
     priv->link_was_up = up;

@@ -82,6 +82,7 @@ class Tcp {
   void update_serving();  // the listeners have changed: what the others should send here
   void note_listener(const Listener& l);
   void tell_orphans(Time now);
+  void give_way(Time now);  // resets all connections
   void tell_orphan(const FlowKey& key, Time now);
 
   // --- handover.cc: connections that nobody here accepts go to another stack of the device

@@ -64,7 +64,12 @@ def proxy(context):
             nginx.command("reload")
             wait_until(lambda: get_status(client, f"{nginx.url}/up/hello", 5) == (0, "200"), 10, "an answer")
             live(client, server, nginx.port, path="/up/hello")
-            nginx.kill() if end == "kill" else nginx.stop()
+            if end == "kill":
+                pids = nginx.all_pids()
+                nginx.kill()
+                nginx.wait_gone(pids)
+            else:
+                nginx.stop()
     upstream.stop()
 
 

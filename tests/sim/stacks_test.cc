@@ -313,3 +313,57 @@ TEST_CASE("whatever a message of another stack says, nothing outside it is read 
   b.exit();
   CHECK(w.device.pool_of(1).available() == w.device.pool_of(1).capacity());
 }
+
+TEST_CASE("all places are taken by stacks that only finish what they have: the oldest gives way to one that serves", "[stacks]") {
+  Sim sim(12);
+  Host& client = sim.add_host();
+  SimSharedDevice& device = sim.add_device(2, 3);
+  std::vector<Host*> old;
+  std::vector<Socket*> slow;
+  for (int i = 0; i < 3; ++i) {
+    Host& h = *old.emplace_back(&sim.add_process(device));
+    h.on_accept = [](Socket& s) { s.reading = false; };
+    h.listen(80);
+    sim.run_for(milliseconds(30));
+    for (int j = 0; j < 2 && i == 0; ++j) (void)client.try_connect({Sim::kShared, 80});  // ARP
+    sim.run_for(milliseconds(100));
+    const std::size_t before = h.accepted.size();
+    for (int tries = 0; h.accepted.size() < before + 3 && tries < 50; ++tries) {
+      slow.push_back(client.try_connect({Sim::kShared, 80}));
+      sim.run_for(milliseconds(5));
+    }
+    REQUIRE(h.accepted.size() == before + 3);
+    if (i > 0) old[static_cast<std::size_t>(i) - 1]->leave(*old[static_cast<std::size_t>(i) - 1]->listeners.front());
+    sim.run_for(milliseconds(30));
+  }
+  const auto wait_for_a_place = [&](Duration d) {
+    for (const Time end = sim.now + d; sim.now < end; sim.run_for(milliseconds(10))) {
+      device.process = 99;
+      const auto port = SteeringPort::join(device);
+      device.process = 0;
+      if (port != nullptr) return true;
+    }
+    return false;
+  };
+  // While one serves nobody has to go.
+  CHECK_FALSE(wait_for_a_place(seconds(6)));
+  for (Host* h : old) CHECK(h->count(Counter::gave_way) == 0);
+  old[2]->leave(*old[2]->listeners.front());
+  const auto have_ended = [&](std::size_t i) {
+    return std::ranges::all_of(old[i]->accepted, [](const Socket* s) { return s->error == Errc::connection_reset; });
+  };
+  CHECK_FALSE(wait_for_a_place(milliseconds(1900)));
+  CHECK_FALSE(have_ended(0));
+  CHECK_FALSE(wait_for_a_place(milliseconds(300)));
+  CHECK(have_ended(0));
+  CHECK(old[0]->count(Counter::gave_way) == old[0]->accepted.size());
+  CHECK_FALSE(have_ended(1));
+  // Its process stays all the same: the next one's turn. That one leaves.
+  CHECK_FALSE(wait_for_a_place(milliseconds(2300)));
+  CHECK(have_ended(1));
+  CHECK_FALSE(have_ended(2));
+  old[1]->exit();
+  CHECK(wait_for_a_place(milliseconds(100)));
+  sim.run_for(seconds(10));
+  CHECK_FALSE(have_ended(2));
+}
