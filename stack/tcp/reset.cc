@@ -80,6 +80,7 @@ bool Tcp::on_reset_or_syn(Connection& c, Segment& s, Time now) {
     // RFC 9293 3.5, figure 7: the other side of a simultaneous open answers our SYN, too.
     s.flags = static_cast<std::uint8_t>(s.flags & ~kSyn);
     s.seq += 1;
+    request_ack(c);
     return false;
   }
   send_challenge_ack(c, now);  // RFC 5961 section 4.2, whatever the sequence number

@@ -161,7 +161,7 @@ TEST_CASE("rfc9293 3.5: both sides open at once, and the other one's answer is a
   w.peer.say({.flags = kSyn | kAck, .seq = w.peer.snd - 1, .ack = w.peer.rcv, .mss = 1460});
   CHECK(w.state() == State::established);
   CHECK(w.socket->connected);
-  w.peer.forget();
+  CHECK(w.peer.hear().is(kAck));
   w.socket->send(3);
   w.sim.run_for(milliseconds(2));
   CHECK(w.peer.hear().data.size() == 3);
