@@ -42,8 +42,9 @@ std::unique_ptr<GuestDevice> GuestDevice::create(const DeviceInvitation& invitat
   const bool complete = std::ranges::all_of(high, [](int fd) { return fd >= 0; });
   std::unique_ptr<GuestDevice> device(new GuestDevice(terms, std::move(high)));
   if (complete && plausible(terms, device->descriptors_.size()) && device->open()) return device;
-  if (device->shared_ == nullptr)
-    for (const int fd : device->descriptors_) mtcp_dpdk_close(fd);
+  const std::size_t taken = device->shared_ != nullptr ? SharedState::descriptors(terms.places) : 0;  // closed by it
+  for (std::size_t i = 0; i < device->descriptors_.size(); ++i)
+    if (i == 0 || i > taken) mtcp_dpdk_close(device->descriptors_[i]);
   return nullptr;
 }
 

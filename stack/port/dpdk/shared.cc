@@ -57,11 +57,14 @@ Board::Map SharedState::mapper() {
 std::unique_ptr<SharedState> SharedState::adopt(const Board::Shape& shape, std::span<const int> descriptors) {
   std::unique_ptr<SharedState> state(new SharedState);
   state->memory_fd_ = descriptors[0];
+  std::byte* head = state->map(0, Board::head_memory());
+  if (head == nullptr) {
+    state->memory_fd_ = -1;  // still the caller's, as the others are
+    return nullptr;
+  }
   state->family_[0] = descriptors[1];
   state->family_[1] = descriptors[2];
   state->wake_.assign(descriptors.begin() + 3, descriptors.end());
-  std::byte* head = state->map(0, Board::head_memory());
-  if (head == nullptr) return nullptr;
   state->board_ = std::make_unique<Board>(head, state->mapper(), shape, nullptr);
   return state;
 }

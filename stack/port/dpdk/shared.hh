@@ -19,7 +19,7 @@ class SharedState {
   [[nodiscard]] static std::uint32_t places();
   // Null without memory, descriptors or randomness.
   static std::unique_ptr<SharedState> create(const Board::Shape& shape);
-  // The same in a process that was forked before, from the descriptors() there, which are taken.
+  // The same in a process that was forked before, from the descriptors() there, which are taken unless it is null.
   static std::unique_ptr<SharedState> adopt(const Board::Shape& shape, std::span<const int> descriptors);
   [[nodiscard]] std::vector<int> descriptors() const;
   [[nodiscard]] static std::size_t descriptors(std::uint32_t places) { return 1 + 2 + places; }
