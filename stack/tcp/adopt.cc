@@ -128,7 +128,8 @@ void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
   h.mss = std::clamp<std::uint16_t>(m.mss, 1, h.mss);
   h.snd_wl1 = Seq(m.snd_wl1);
   h.snd_wl2 = Seq(m.snd_wl2);
-  h.rcv_adv = later(h.rcv_adv, Seq(m.rcv_adv));  // what has been announced is not taken back
+  // What has been announced is not taken back; but no window is so large that sequence numbers lose their order.
+  h.rcv_adv = later(h.rcv_adv, earlier(Seq(m.rcv_adv), h.rcv_nxt + kMostWindow));
   c.path_mtu = m.path_mtu;
   c.tx.max_window = std::clamp(m.max_window, h.snd_wnd, kMostWindow);
   const auto time_of = [this](std::int64_t ns) {
