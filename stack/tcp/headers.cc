@@ -50,7 +50,13 @@ void Tcp::write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Ti
 
 void Tcp::send_ack(Connection& c, Time now) {
   Packet* p = cache.alloc();
-  if (p == nullptr) return stats.add(Counter::no_packets);
+  if (p == nullptr) {
+    // It is made up for once there are packets again: by what asks for one meanwhile, or by the timer.
+    constexpr Duration kAgain = milliseconds(40);
+    c.hot.ack_now = false;
+    wheel.arm(c.delayed_ack_timer, now + kAgain);
+    return stats.add(Counter::no_packets);
+  }
   write_header(c, *p, acceptable_seq(c), kAck, now);
   stats.add(Counter::segments_sent);
   network.output_tcp(p, c.key.local, c.key.remote, *c.path, TxPriority::ack, now);
