@@ -119,6 +119,18 @@ void Tcp::reclaim(Time now) {
   if (memory.exhausted() && now >= priv->next_scan) reclaim_from_living(now);
 }
 
+// Of a connection that ends with an error: it would go on holding that until its application comes to close it. Not even
+// the peer's FIN is an end that could be told then, for some of what preceded it has been lost.
+static void discard_unread(Connection& c, PacketCache& cache) {
+  auto& rx = c.rx;
+  if (rx.queued != 0) c.hot.fin_received = false;
+  while (Packet* p = rx.queue.pop_front()) {
+    rx.memory -= p->capacity;
+    cache.free(p);
+  }
+  rx.queued = 0;
+}
+
 // All that is left is in order, of living connections, and there is no packet for anybody else. Those that hold most
 // are reset; of several that hold as much, those from which nothing has been heard for longest.
 void Tcp::reclaim_from_living(Time now) {
@@ -144,9 +156,11 @@ void Tcp::reclaim_from_living(Time now) {
   });
   std::sort(largest.begin(), largest.begin() + static_cast<std::ptrdiff_t>(n), more);
   for (std::size_t i = 0; i < n && memory.above_target(); ++i) {
+    Connection& c = *largest[i].connection;
     stats.add(Counter::connections_sacrificed);
-    send_reset(*largest[i].connection, now);
-    finish(*largest[i].connection, Errc::no_buffers);
+    send_reset(c, now);
+    discard_unread(c, cache);
+    finish(c, Errc::no_buffers);
   }
   (void)memory.update();
 }

@@ -30,8 +30,8 @@ class Crowd {
     peer_.forget();
   }
   // `data` at so many bytes behind what the host expects.
-  void send(std::size_t connection, std::uint32_t offset, const std::string& data) {
-    peer_.send({.flags = kAck, .seq = 2 + offset, .ack = next_[connection], .data = data,
+  void send(std::size_t connection, std::uint32_t offset, const std::string& data, bool fin = false) {
+    peer_.send({.flags = static_cast<std::uint8_t>(fin ? kAck | kFin : kAck), .seq = 2 + offset, .ack = next_[connection], .data = data,
                 .from_port = static_cast<std::uint16_t>(kFirstPort + connection)});
   }
   // Pieces with holes between them, a little more than is kept without a packet.
@@ -148,6 +148,36 @@ TEST_CASE("Where every packet is held by a living connection, those that hold mo
   CHECK(server.worker->connections() > 200);
 }
 
+TEST_CASE("Where every packet holds what nobody reads, those that make way give it back, and their applications hear of it") {
+  Sim sim;
+  INFO(sim.label());
+  Host& server = sim.add_host({}, 512);
+  Host& client = sim.add_host({}, 65536);
+  server.listen(80);
+  server.on_accept = [](Socket& s) { s.reading = false; };
+  Crowd crowd(sim, server);
+  crowd.open(600);
+  for (Socket* s : server.accepted) s->connection->user = nullptr;  // an application that hears of nothing, and closes nothing
+  for (std::size_t i = 0; i < 600; ++i) {
+    crowd.send(i, 0, std::string(1400, 'x'), i % 2 != 0);
+    if (i % 16 == 15) sim.run_for(milliseconds(1));
+  }
+  sim.run_for(milliseconds(20));
+  const std::uint64_t gone = server.count(Counter::connections_sacrificed);
+  CHECK(gone > 0);
+  CHECK(gone < 100);
+  check_that_another_is_served(sim, client, server, 20'000);
+  std::size_t told = 0;
+  for (Socket* s : server.accepted) {
+    if (s->connection == nullptr || s->connection->hot.state != State::closed) continue;
+    std::array<std::byte, 8> bytes;
+    const iovec v{bytes.data(), bytes.size()};
+    const auto n = server.worker->receive(*s->connection, {&v, 1}, {}, server.clock());
+    told += !n && n.error() == Errc::no_buffers ? 1 : 0;
+  }
+  CHECK(told == server.count(Counter::connections_sacrificed));
+}
+
 TEST_CASE("Single bytes out of order hold no packets") {
   Sim sim;
   INFO(sim.label());
@@ -158,6 +188,35 @@ TEST_CASE("Single bytes out of order hold no packets") {
   for (std::size_t i = 0; i < 40; ++i) crowd.send_islands(i, 40, 1);
   CHECK(server.count(Counter::out_of_order_pruned) == 0);
   CHECK(server.worker->memory().used == 0);
+}
+
+TEST_CASE("rfc2018 8: what has been given up is not reported any more") {
+  Sim sim;
+  INFO(sim.label());
+  Host& server = sim.add_host([](Options& o) { o.tcp.mem = {10'000, 20'000, 40'000}; });
+  server.listen(80);
+  server.on_accept = [](Socket& s) { s.reading = false; };
+  RawPeer peer(sim, server, 900, 80);
+  peer.say({.flags = kSyn, .seq = 1, .mss = 1460, .sack_permitted = true});
+  const Seg a = peer.hear();
+  REQUIRE(a.is(kSyn | kAck));
+  peer.say({.flags = kAck, .seq = 2, .ack = a.seq + 1});
+  peer.forget();
+  peer.say({.flags = kAck, .seq = 12, .ack = a.seq + 1, .data = "0123456789"});
+  CHECK(peer.hear().sack == std::vector<std::pair<std::uint32_t, std::uint32_t>>{{12, 22}});
+  Crowd crowd(sim, server);
+  crowd.open(40);
+  for (std::size_t i = 0; i < 40; ++i) crowd.send(i, 0, std::string(1400, 'x'));
+  sim.run_for(milliseconds(5));
+  REQUIRE(server.worker->memory().level == std::string("high"));
+  // It covers those, and there is no room for it either.
+  peer.forget();
+  peer.say({.flags = kAck, .seq = 7, .ack = a.seq + 1, .data = std::string(20, 'x')});
+  CHECK(peer.hear().sack.empty());
+  peer.say({.flags = kAck, .seq = 2, .ack = a.seq + 1, .data = std::string(25, 'x')});
+  const Seg all = peer.hear();
+  CHECK(all.ack == 27);
+  CHECK(all.sack.empty());
 }
 
 TEST_CASE("When the attackers are gone there is no limit any more") {

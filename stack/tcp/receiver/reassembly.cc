@@ -181,15 +181,21 @@ void Receiver::insert_out_of_order(Connection& c, Segment& s) {
   auto& rx = c.rx;
   Packet*& p = s.packet;
   ++rx.out_of_order_received;
+  const std::uint32_t had = rx.out_of_order.count;
+  // What it covered has made way for it, and is not here any more.
+  const auto refuse = [&] {
+    if (rx.out_of_order.count < had) rx.sack.forget_from(p->seq);
+    stats_.add(Counter::out_of_order_pruned);
+  };
   if (!trim_known(c, *p)) return stats_.add(Counter::duplicate_data);
   const Seq begin = p->seq, end = p->seq + p->len;
   std::uint32_t index = islands_.at_or_before(rx.out_of_order, begin);
   const bool adjoins = index != kNone && islands_.at(index).end == begin;
   if (!make_room(c, memory_for(*p, adjoins ? &islands_.at(index) : nullptr), out_of_order_limit(c), end))
-    return stats_.add(Counter::out_of_order_pruned);
+    return refuse();
   if (!adjoins || !append(c, islands_.at(index), p)) {
     index = create_island(c, end);
-    if (index == kNone) return stats_.add(Counter::out_of_order_pruned);
+    if (index == kNone) return refuse();
     Island& fresh = islands_.at(index);
     fresh.begin = fresh.end = begin;
     (void)append(c, fresh, p);

@@ -34,6 +34,10 @@ void SackState::forget_from(Seq seq) {
   for (std::size_t i = 0; i < count_; ++i)
     if (before(blocks_[i].begin, seq)) blocks_[kept++] = {blocks_[i].begin, earlier(blocks_[i].end, seq)};
   count_ = kept;
+  // Without a block around it, it would be read as one itself.
+  if (!has_duplicate_ || at_or_before(duplicate_.end, seq)) return;
+  has_duplicate_ = before(duplicate_.begin, seq);
+  duplicate_.end = seq;
 }
 
 void SackState::add_duplicate(Seq begin, Seq end) {
