@@ -2,6 +2,7 @@
 // other has it: a pipe's go straight into the packets that carry them, a socket's into pages that the pipe then has.
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -10,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <utility>
 
 #include "intercept/call.hh"
@@ -140,8 +142,12 @@ class FromPipe final : public Splice {
       int there = 0;
       if (const int error = process_.kernel.ioctl(pipe_, FIONREAD, &there); error != 0) return {give_up(error)};
       if (there == 0) {
-        const bool writers = (poll_pipe(POLLIN) & POLLHUP) == 0;
-        return done_ > 0 || !writers ? Outcome{static_cast<ssize_t>(done_)} : Outcome{0, POLLIN, true};
+        const short state = poll_pipe(POLLIN);
+        if ((state & POLLIN) == 0) {
+          const bool writers = (state & POLLHUP) == 0;
+          return done_ > 0 || !writers ? Outcome{static_cast<ssize_t>(done_)} : Outcome{0, POLLIN, true};
+        }
+        there = PIPE_BUF;  // it has come just now, and its writer may be gone: this is not the end yet
       }
       if (const int error = check_sending(s_, 0); error != 0) return {give_up(error)};
       if (is_opening(*s_.connection)) return {0, EPOLLOUT};
@@ -152,14 +158,21 @@ class FromPipe final : public Splice {
       if (!lent) return {give_up(-to_errno(lent.error()))};
       std::size_t room = 0;
       for (std::size_t i = 0; i < *lent; ++i) room += pieces[i].iov_len;
-      const ssize_t got = process_.kernel.preadv(pipe_, pieces.data(), static_cast<int>(*lent), -1);
+      const ssize_t got = take({pieces.data(), *lent});
       const auto bytes = static_cast<std::size_t>(std::max<ssize_t>(got, 0));
       const bool more = (flags_ & SPLICE_F_MORE) != 0 || (bytes == room && room < wanted);
       worker.commit(*s_.connection, bytes, more, now());
+      if (got == -EAGAIN) return {0, POLLIN, true};
       if (got <= 0) return {give_up(got)};
       moved(bytes);
     }
     return {static_cast<ssize_t>(done_)};
+  }
+  // Never waits, whoever else reads from the pipe: the lock is held. vmsplice(2) reads only from an end that can't write.
+  ssize_t take(std::span<const iovec> into) {
+    if ((process_.kernel.fcntl(pipe_, F_GETFL, 0) & O_ACCMODE) == O_RDONLY)
+      return process_.kernel.vmsplice(pipe_, into.data(), into.size(), SPLICE_F_NONBLOCK);
+    return process_.kernel.preadv(pipe_, into.data(), static_cast<int>(into.size()), -1);
   }
   [[nodiscard]] bool goes_on(const Outcome& outcome) const override { return !outcome.of_pipe && !s_.nonblocking; }
   [[nodiscard]] stack::Duration timeout() const override { return s_.send_timeout; }

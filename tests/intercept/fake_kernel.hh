@@ -11,9 +11,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "intercept/kernel.hh"
 
@@ -25,6 +27,8 @@ class FakeKernel final : public Kernel {
   std::map<std::string, int> calls;
   // The next call of this name fails with this errno, once.
   std::map<std::string, int> fail_next;
+  // What other processes do right after the next ioctl, once.
+  std::function<void()> after_ioctl;
   // Off in tests of many threads: the lock of the counters would hide races from ThreadSanitizer.
   bool counting = true;
 
@@ -74,7 +78,9 @@ class FakeKernel final : public Kernel {
     return call("fcntl", [&] { return ::fcntl(fd, c, a); });
   }
   int ioctl(int fd, unsigned long r, void* a) override {
-    return call("ioctl", [&] { return ::ioctl(fd, r, a); });
+    const int result = call("ioctl", [&] { return ::ioctl(fd, r, a); });
+    if (const auto then = std::exchange(after_ioctl, nullptr)) then();
+    return result;
   }
   int dup3(int from, int to, int f) override {
     return call("dup3", [&] { return from == to && f == 0 ? ::dup2(from, to) : ::dup3(from, to, f); });
