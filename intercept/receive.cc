@@ -18,6 +18,14 @@
 namespace mtcp::intercept {
 namespace {
 
+// TCP_CM_INQ: bytes that can be read now; one more if the end of the stream is known, so that nobody waits for it.
+constexpr int kNoHint = -1;
+int inq_hint(const Socket& s) {
+  if (!s.inq || s.state != Socket::State::stream) return kNoHint;
+  const stack::Connection& c = *s.connection;
+  return static_cast<int>(std::min<std::uint32_t>(c.rx.queued, INT_MAX - 1)) + (c.hot.fin_received ? 1 : 0);
+}
+
 // One receiving call.
 class Receive {
  public:
@@ -32,22 +40,21 @@ class Receive {
         peek_((flags & MSG_PEEK) != 0),
         blocking_(!s.nonblocking && (flags & MSG_DONTWAIT) == 0) {}
 
-  ssize_t run() {
-    const ssize_t result = run_to_end();
-    // The window that has opened, if the peer waits for it: whoever reads may go on to wait for something of the kernel's.
-    if (s_.state == Socket::State::stream && s_.connection->hot.ack_now) process_.instance->hand_over();
-    return result;
+  // `hint`, if there is one, gets what inq_hint() says at the end.
+  ssize_t run(int* hint) {
+    ssize_t result = attempt();
+    if (result == -EAGAIN && retry_after_turn(process_, s_)) result = attempt();
+    if (result != -EAGAIN || !blocking_) return end(result == -EAGAIN ? give_up(result) : result, hint);
+    const Hold hold_it(process_, s_);  // until the last look at the socket
+    return end(wait(), hint);
   }
 
  private:
-  ssize_t run_to_end() {
-    ssize_t result = attempt();
-    if (result != -EAGAIN) return result;
-    if (retry_after_turn(process_, s_)) {
-      result = attempt();
-      if (result != -EAGAIN) return result;
-    }
-    return blocking_ ? wait() : give_up(-EAGAIN);
+  ssize_t end(ssize_t result, int* hint) {
+    // The window that has opened, if the peer waits for it: whoever reads may go on to wait for something of the kernel's.
+    if (s_.state == Socket::State::stream && s_.connection->hot.ack_now) process_.instance->hand_over();
+    if (hint != nullptr && result >= 0) *hint = inq_hint(s_);
+    return result;
   }
 
   // How much makes the call return: MSG_WAITALL everything, else SO_RCVLOWAT.
@@ -105,7 +112,6 @@ class Receive {
   }
 
   ssize_t wait() {
-    const Hold hold_it(process_, s_);
     const stack::Time deadline = deadline_after(s_.receive_timeout);
     // Peeking for more than is there: readable is only when that much has come.
     const bool raise = peek_ && target() > s_.options.rcvlowat;
@@ -129,7 +135,7 @@ class Receive {
   }
 
   // What a call that ends early returns: the bytes it has, if any.
-  [[nodiscard]] ssize_t give_up(int error) const { return done_ > 0 ? result() : error; }
+  [[nodiscard]] ssize_t give_up(ssize_t error) const { return done_ > 0 ? result() : error; }
   [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
 
   Process& process_;
@@ -142,14 +148,6 @@ class Receive {
   bool peek_;
   bool blocking_;
 };
-
-// TCP_CM_INQ: bytes that can be read now; one more if the end of the stream is known, so that nobody waits for it.
-constexpr int kNoHint = -1;
-int inq_hint(const Socket& s) {
-  if (!s.inq || s.state != Socket::State::stream) return kNoHint;
-  const stack::Connection& c = *s.connection;
-  return static_cast<int>(std::min<std::uint32_t>(c.rx.queued, INT_MAX - 1)) + (c.hot.fin_received ? 1 : 0);
-}
 
 // Puts what TCP_INQ asks for, and nothing else, into the space for it.
 void put_hint(msghdr& m, int hint) {
@@ -186,8 +184,7 @@ ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t 
   if (total == 0) return 0;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   settle(process, *s);
-  const ssize_t got = Receive(process, guard, *s, v, total, flags).run();
-  if (hint != nullptr && got >= 0) *hint = inq_hint(*s);
+  const ssize_t got = Receive(process, guard, *s, v, total, flags).run(hint);
   if (got > 0 && process.started()) process.instance->moved(static_cast<std::size_t>(got));
   return got;
 }
