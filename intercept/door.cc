@@ -6,6 +6,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <vector>
@@ -50,6 +51,20 @@ bool is_trusted(Kernel& kernel, int fd) {
 struct Control {
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMostDescriptors)> bytes{};
 };
+
+// Whether there is something to read, or the end, before it takes too long. Handlers of signals do not end the waiting.
+bool is_answered(Kernel& kernel, int fd) {
+  const stack::Time until = now() + kPatience;
+  pollfd answered{fd, POLLIN, 0};
+  int result = -EINTR;
+  while (result == -EINTR) {
+    const stack::Duration left = std::max(until - now(), stack::Duration::zero());
+    const auto s = std::chrono::duration_cast<stack::seconds>(left);
+    const timespec patience{.tv_sec = s.count(), .tv_nsec = (left - s).count()};
+    result = kernel.ppoll(&answered, 1, &patience, nullptr);
+  }
+  return result > 0;
+}
 
 // An answer: the terms, and the descriptors along with them, the door's own the last.
 void send_invitation(Kernel& kernel, int fd, const stack::DeviceInvitation& invitation) {
@@ -111,10 +126,8 @@ std::unique_ptr<stack::Device> Door::knock() {
   if (fd < 0) return nullptr;
   const DoorName name = name_of(process_.options.device.port);
   stack::DeviceInvitation invitation;
-  pollfd answered{fd, POLLIN, 0};
-  const timespec patience{.tv_sec = kPatience / stack::seconds(1), .tv_nsec = 0};
   const bool invited = kernel.connect(fd, generic(name), sizeof name) == 0 && is_trusted(kernel, fd) &&
-                       kernel.ppoll(&answered, 1, &patience, nullptr) > 0 && receive_invitation(kernel, fd, invitation);
+                       is_answered(kernel, fd) && receive_invitation(kernel, fd, invitation);
   (void)kernel.close(fd);
   if (!invited) {
     for (const int passed : invitation.descriptors) (void)kernel.close(passed);
