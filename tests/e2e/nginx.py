@@ -150,7 +150,9 @@ class Nginx:
 
 
 def zombie(pid):
+    """It has ended, with all its threads: while one of them is still on its way out, sockets are open."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return ended and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
     except OSError:
         return True
