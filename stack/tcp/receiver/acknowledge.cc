@@ -33,7 +33,7 @@ void Receiver::adapt_delay(Connection& c, std::uint32_t clock) {
   } else if (apart <= kLeastDelay / 2) {
     rx.ato = static_cast<std::uint16_t>(rx.ato / 2 + kLeastDelay / 2);
   } else if (apart < rx.ato) {
-    rx.ato = static_cast<std::uint16_t>(std::min(rx.ato / 2 + apart, rto_of(c)));
+    rx.ato = static_cast<std::uint16_t>(std::min({rx.ato / 2 + apart, rto_of(c), std::uint32_t{INT16_MAX}}));
   } else if (apart > rto_of(c)) {
     add_quick_acks(c);
   }
