@@ -6,6 +6,7 @@
 #include "intercept/address.hh"
 #include "intercept/call.hh"
 #include "intercept/local_listener.hh"
+#include "intercept/memory.hh"
 #include "intercept/sockopt_kept.hh"
 #include "intercept/wait.hh"
 
@@ -39,6 +40,7 @@ Socket& make_accepted(Process& process, const Socket& listener, int fd, int flag
 // A descriptor, or -errno. -EMFILE leaves the connection in the queue.
 int accept_from_stack(Process& process, Socket& listener, sockaddr* a, socklen_t* n, int flags) {
   if (listener.listener == nullptr || listener.listener->accept_queue.empty()) return -EAGAIN;
+  if (!memory_to_spare()) return -ENOMEM;
   const int family = listener.v6 ? AF_INET6 : AF_INET;
   const int fd = process.pool.take(family, kPoolBatch);
   if (fd < 0) return fd;

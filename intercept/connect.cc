@@ -9,6 +9,7 @@
 #include "intercept/call.hh"
 #include "intercept/errors.hh"
 #include "intercept/local_listener.hh"
+#include "intercept/memory.hh"
 #include "intercept/wait.hh"
 
 namespace mtcp::intercept {
@@ -167,6 +168,7 @@ int Process::connect(int fd, const sockaddr* a, socklen_t n) {
     case Socket::State::undecided:
       break;
   }
+  if (!memory_to_spare()) return -ENOMEM;
   stack::Endpoint remote;
   if (const int error = read_address(a, n, s->v6, remote); error != 0) return error;
   if (s->v6_only && remote.address.is_v4()) return -ENETUNREACH;

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "intercept/clock.hh"
+#include "intercept/memory.hh"
 #include "intercept/process.hh"
 #include "intercept/relayed.hh"
 #include "intercept/wait.hh"
@@ -134,6 +135,7 @@ int Process::epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const e
   const bool nested = target.watchable_type == Watchable::Type::epoll_set;
   if ((e.events & EPOLLEXCLUSIVE) != 0 && (nested || (e.events & ~kExclusiveAllowed) != 0)) return -EINVAL;
   if (nested && depth(static_cast<EpollSet&>(target), &set) >= kDeepestNesting) return -ELOOP;
+  if (!memory_to_spare()) return -ENOMEM;
   bool in_kernel = false;
   if (has_kernel_side(target)) {
     epoll_event copy = e;

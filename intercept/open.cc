@@ -8,6 +8,7 @@
 #include "intercept/address.hh"
 #include "intercept/call.hh"
 #include "intercept/local_listener.hh"
+#include "intercept/memory.hh"
 
 namespace mtcp::intercept {
 
@@ -62,6 +63,7 @@ int Process::socket(int domain, int type, int protocol) {
   if (!tcp) return -ENOTSUP;
   std::unique_lock guard(lock);
   if (!router.may_use_stack()) return -ENOTSUP;
+  if (!memory_to_spare()) return -ENOMEM;
   const int fd = pool.take(domain);
   if (fd < 0) return fd;
   Socket& s = *sockets.make();

@@ -234,6 +234,7 @@ class Process final : public Engine {
   int number_device(stack::DeviceConfig& config, std::string& message);
   int wait_for_place(stack::Time now);
   void add_local_side(EpollItem& item, int ep);
+  int wait_for_memory(stack::Time now);
   int set_of(int ep, int fd, EpollSet*& set);
   int kernel_member(int ep, int op, int fd, epoll_event* e);
   void join_outer_sets(EpollSet& inner, int ep);

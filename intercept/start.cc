@@ -16,6 +16,7 @@
 #include "intercept/holders.hh"
 #include "intercept/lasting.hh"
 #include "intercept/log.hh"
+#include "intercept/memory.hh"
 #include "intercept/process.hh"
 #include "intercept/steward.hh"
 #include "stack/packet/heap_pool.hh"
@@ -27,6 +28,7 @@ namespace {
 constexpr int kReservedRange = 64;
 constexpr stack::Duration kRetryInterval = stack::milliseconds(10);
 constexpr std::uint32_t kDefaultPackets = 65536;
+constexpr std::size_t kStackMemory = std::size_t{8} << 20;  // bytes that a stack takes at its start, packets aside
 
 std::uint32_t packets_of(const Options& o) {
   if (o.device.packets != 0) return o.device.packets;
@@ -203,11 +205,19 @@ int Process::wait_for_place(stack::Time t) {
   return -EBUSY;
 }
 
+int Process::wait_for_memory(stack::Time t) {
+  if (start_error != "memory") log(LogLevel::warning, "no memory for a stack: is there a limit (ulimit -v)?");
+  start_error = "memory";
+  next_attempt = t + kRetryInterval;
+  return -ENOMEM;
+}
+
 int Process::ensure_started() {
   if (instance != nullptr) return 0;
   if (exiting) return -ESHUTDOWN;
   const stack::Time t = now();
   if (t < next_attempt) return -EBUSY;
+  if (!memory_to_spare() || !memory_available(kStackMemory)) return wait_for_memory(t);
   std::unique_ptr<stack::Port> port;
   std::unique_ptr<stack::PacketPool> heap;
   if (options.device.port.empty()) {
