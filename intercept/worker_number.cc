@@ -1,27 +1,30 @@
 #include "intercept/worker_number.hh"
 
 #include <errno.h>
-#include <string.h>
-#include <sys/un.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#include <algorithm>
-#include <cstddef>
+#include <array>
 #include <cstdio>
+
+#include "intercept/own_directory.hh"
 
 namespace mtcp::intercept {
 namespace {
 
-// "\0mtcp/NUMBER/HASH/PORT": the hash is the identity, as much of the port string as fits is for who reads
-// /proc/net/unix.
-socklen_t name_of(const std::string& port, std::uint32_t number, sockaddr_un& address) {
+// "NAMESPACE-HASH-NUMBER.lock": of the network namespace, and of the port string.
+using LockName = std::array<char, 80>;
+LockName name_of(const std::string& port, std::uint32_t number) {
   std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a: the same in every process and version
   for (const char c : port) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  char* const name = address.sun_path + 1;
-  const std::size_t room = sizeof address.sun_path - 1;
-  const int length =
-      snprintf(name, room, "mtcp/%u/%016llx/%s", number, static_cast<unsigned long long>(hash), port.c_str());
-  const std::size_t used = std::min(static_cast<std::size_t>(std::max(length, 0)), room - 1);
-  return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + used);
+  struct stat network {};
+  (void)::stat("/proc/self/ns/net", &network);  // without /proc all namespaces are one
+  LockName name{};
+  snprintf(name.data(), name.size(), "%llu-%016llx-%u.lock", static_cast<unsigned long long>(network.st_ino),
+           static_cast<unsigned long long>(hash), number);
+  return name;
 }
 
 }  // namespace
@@ -34,27 +37,21 @@ std::string with_worker_number(std::string port, std::uint32_t number) {
 }
 
 int WorkerNumber::claim(Kernel& kernel, const std::string& port, std::uint32_t count) {
-  // Bound, never listening: nobody can connect to it.
-  const int socket = kernel.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (socket < 0) return socket;
+  const int directory = open_own_directory();
+  if (directory < 0) return directory;
   int error = -EBUSY;
-  for (std::uint32_t n = 0; n < count; ++n) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const socklen_t length = name_of(port, n, address);
-    error = kernel.bind(socket, reinterpret_cast<const sockaddr*>(&address), length);
-    if (error == -EADDRINUSE) {
-      error = -EBUSY;
-      continue;
-    }
+  for (std::uint32_t n = 0; n < count && error == -EBUSY; ++n) {
+    const int file =
+        ::openat(directory, name_of(port, n).data(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    error = file < 0 ? -errno : ::flock(file, LOCK_EX | LOCK_NB) == 0 ? 0 : errno == EWOULDBLOCK ? -EBUSY : -errno;
     if (error == 0) {
-      fd = socket;
+      fd = file;
       number = n;
-      return 0;
+    } else if (file >= 0) {
+      kernel.close(file);
     }
-    break;
   }
-  kernel.close(socket);
+  kernel.close(directory);
   return error;
 }
 

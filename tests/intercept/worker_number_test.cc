@@ -1,9 +1,12 @@
 // The number that stands for {worker}: who gets which, and when it is free again.
 #include "intercept/worker_number.hh"
 
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <catch2/catch.hpp>
+#include <filesystem>
 
 #include "tests/intercept/bench.hh"
 
@@ -123,15 +126,45 @@ TEST_CASE("the number of a process that was killed is free before anybody can kn
 TEST_CASE("what the kernel refuses is told as it is, and nothing stays open") {
   FakeKernel k;
   const int before = open_descriptors();
-  SECTION("no descriptor") {
-    k.fail_next["socket"] = EMFILE;
-    CHECK(Claimed(k, unique_port()).error == -EMFILE);
-  }
-  SECTION("no name") {
-    k.fail_next["bind"] = EPERM;
-    CHECK(Claimed(k, unique_port()).error == -EPERM);
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const int free = ::dup(0);
+  ::close(free);
+  // None at all, and one for the directory only.
+  for (const int more : {0, 1}) {
+    const rlimit less{.rlim_cur = static_cast<rlim_t>(free + more), .rlim_max = limit.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &less) == 0);
+    const int error = Claimed(k, unique_port()).error;
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    CHECK(error == -EMFILE);
   }
   CHECK(open_descriptors() == before);
+}
+
+TEST_CASE("another user who has taken the directory's name keeps nobody from a number") {
+  if (::geteuid() != 0) return;
+  constexpr uid_t kSomebody = 54321;
+  const std::string squatted = "/tmp/mtcp-" + std::to_string(kSomebody);
+  REQUIRE(::mkdir(squatted.c_str(), 0777) == 0);  // root's, and there may be a link as well
+  REQUIRE(::symlink("/", (squatted + ".1").c_str()) == 0);
+  const std::string port = unique_port();
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    if (::setresuid(kSomebody, kSomebody, kSomebody) != 0) ::_exit(9);
+    FakeKernel k;
+    Claimed a(k, port), b(k, port);
+    struct stat s {};
+    const bool right = a.error == 0 && a.number == 0 && b.error == 0 && b.number == 1 &&
+                       ::stat((squatted + ".2").c_str(), &s) == 0 && s.st_uid == kSomebody && (s.st_mode & 077) == 0;
+    ::_exit(right ? 0 : 1);
+  }
+  int status = 1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  std::filesystem::remove_all(squatted);
+  std::filesystem::remove(squatted + ".1");
+  std::filesystem::remove_all(squatted + ".2");
 }
 
 TEST_CASE("a process opens the device of its number, with the one queue that it needs") {
@@ -174,9 +207,9 @@ TEST_CASE("accept waits while all numbers are taken") {
   const int fd = b.listener();
   const timeval limit{.tv_sec = 0, .tv_usec = 30'000};
   REQUIRE(b->setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
-  const int binds = b.kernel.calls["bind"];
+  const int closes = b.kernel.calls["close"];
   CHECK(b->accept4(fd, nullptr, nullptr, 0) == -EAGAIN);
-  CHECK(b.kernel.calls["bind"] > binds);  // it has tried again
+  CHECK(b.kernel.calls["close"] > closes + 1);  // it has tried again
   CHECK(asked.empty());
 }
 
