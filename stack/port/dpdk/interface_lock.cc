@@ -1,15 +1,20 @@
 #include "stack/port/dpdk/interface_lock.hh"
 
+#include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
-#include <stddef.h>
+#include <fcntl.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <time.h>
 
-#include <algorithm>
+#include <string_view>
+#include <vector>
 
 #include "stack/port/dpdk/libc_calls.hh"
 
@@ -19,42 +24,93 @@ namespace {
 
 constexpr int kTries = 100;
 constexpr timespec kPause{.tv_sec = 0, .tv_nsec = 10'000'000};
+// Below 0x600, where no frame's type lies, and no number of the kernel's own (linux/if_ether.h): nothing is received.
+constexpr unsigned kMark = 0x01f1;
+constexpr unsigned kGroups = 0xc000;  // of each interface one, by its index
 
-struct Name {
-  explicit Name(const std::string& interface) {
-    address.sun_family = AF_UNIX;
-    const int n = snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "mtcp-device-%s", interface.c_str());
-    size = static_cast<long>(offsetof(sockaddr_un, sun_path)) + 1 + std::min(n, static_cast<int>(sizeof address.sun_path) - 2);
-  }
-  sockaddr_un address{};
-  long size;
+// linux/if_packet.h of Linux 5.11; older headers lack it.
+struct FanoutArguments {
+  std::uint16_t id, type_flags;
+  std::uint32_t max_num_members;
 };
 
-int open_socket() {
-  return static_cast<int>(system_call(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+// The sockets with our mark on an interface, by inode; the caller's own among them.
+std::vector<unsigned long> marked(unsigned interface) {
+  std::vector<unsigned long> inodes;
+  FILE* f = fopen("/proc/net/packet", "re");
+  if (f == nullptr) return inodes;
+  char line[256];
+  while (fgets(line, sizeof line, f) != nullptr) {
+    unsigned protocol = 0, index = 0;
+    unsigned long inode = 0;
+    if (sscanf(line, "%*s %*d %*d %x %u %*d %*u %*u %lu", &protocol, &index, &inode) == 3 && protocol == kMark &&
+        index == interface)
+      inodes.push_back(inode);
+  }
+  fclose(f);
+  return inodes;
 }
 
-// "process 17 (nginx)", or as much of it as can be known: the listener's process when it listened.
-std::string holder(const Name& name) {
-  const int fd = open_socket();
-  if (fd < 0) return "another process";
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  const bool known = system_call(SYS_connect, fd, reinterpret_cast<long>(&name.address), name.size) == 0 &&
-                     system_call(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, reinterpret_cast<long>(&peer),
-                                 reinterpret_cast<long>(&size)) == 0;
-  system_call(SYS_close, fd);
-  return known && peer.pid > 0 ? "process " + std::to_string(peer.pid) + " or its children" : "another process";
+unsigned long inode_of(int fd) {
+  struct stat s {};
+  return system_call(SYS_fstat, fd, reinterpret_cast<long>(&s)) == 0 ? s.st_ino : 0;
 }
 
-// 0 or errno; `fd` holds the name then.
-int take_name(const Name& name, int& fd) {
-  fd = open_socket();
+bool has_socket(const char* pid, unsigned long inode) {
+  const std::string folder = std::string("/proc/") + pid + "/fd";
+  const std::string wanted = "socket:[" + std::to_string(inode) + "]";
+  DIR* dir = opendir(folder.c_str());
+  if (dir == nullptr) return false;
+  bool found = false;
+  char target[64];
+  while (const dirent* e = found ? nullptr : readdir(dir)) {
+    const std::string path = folder + "/" + e->d_name;
+    const long n = system_call(SYS_readlinkat, AT_FDCWD, reinterpret_cast<long>(path.c_str()),
+                               reinterpret_cast<long>(target), sizeof target);
+    found = n > 0 && wanted == std::string_view(target, static_cast<std::size_t>(n));
+  }
+  closedir(dir);
+  return found;
+}
+
+// "process 17 or its children", or as much of it as can be known: the first in /proc that has the lock.
+std::string holder(unsigned interface) {
+  const std::vector<unsigned long> inodes = marked(interface);
+  DIR* processes = inodes.empty() ? nullptr : opendir("/proc");
+  if (processes == nullptr) return "another process";
+  std::string who = "another process";
+  while (const dirent* e = readdir(processes)) {
+    if (e->d_name[0] < '0' || e->d_name[0] > '9' || !has_socket(e->d_name, inodes.front())) continue;
+    who = std::string("process ") + e->d_name + " or its children";
+    break;
+  }
+  closedir(processes);
+  return who;
+}
+
+// 0 or errno; EADDRINUSE if another program has it.
+int try_to_take(unsigned interface, int& fd) {
+  fd = static_cast<int>(system_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd < 0) return errno;
-  if (system_call(SYS_bind, fd, reinterpret_cast<long>(&name.address), name.size) == 0 &&
-      system_call(SYS_listen, fd, 16) == 0)
-    return 0;
-  const int error = errno;
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_protocol = htons(kMark);
+  address.sll_ifindex = static_cast<int>(interface);
+  const FanoutArguments alone{static_cast<std::uint16_t>(kGroups | (interface & ~kGroups)), PACKET_FANOUT_HASH, 1};
+  int error = 0;
+  if (system_call(SYS_bind, fd, reinterpret_cast<long>(&address), sizeof address) != 0) {
+    error = errno;
+  } else if (system_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_FANOUT, reinterpret_cast<long>(&alone), sizeof alone) != 0) {
+    error = errno;
+    if (error == ENOSPC) error = EADDRINUSE;
+    // A kernel before 5.11: the mark alone then, which leaves a moment in which two may take it.
+    if (error == EINVAL) {
+      error = 0;
+      for (const unsigned long inode : marked(interface))
+        if (inode != inode_of(fd)) error = EADDRINUSE;
+    }
+  }
+  if (error == 0) return 0;
   system_call(SYS_close, fd);
   fd = -1;
   return error;
@@ -63,10 +119,10 @@ int take_name(const Name& name, int& fd) {
 }  // namespace
 
 bool InterfaceLock::take(const std::string& interface, std::string& message) {
-  const Name name(interface);
-  int error = 0;
-  for (int i = 0; i < kTries; ++i) {
-    error = take_name(name, fd_);
+  const unsigned index = if_nametoindex(interface.c_str());
+  int error = index == 0 ? ENODEV : 0;
+  for (int i = 0; i < kTries && index != 0; ++i) {
+    error = try_to_take(index, fd_);
     if (error != EADDRINUSE) break;
     system_call(SYS_nanosleep, reinterpret_cast<long>(&kPause), 0);
   }
@@ -75,9 +131,9 @@ bool InterfaceLock::take(const std::string& interface, std::string& message) {
     return true;
   }
   in_use_ = error == EADDRINUSE;
-  message = in_use_ ? interface + " is in use by another program on mtcp (" + holder(name) +
-                                      "); one at a time can have it, with all that it forks"
-                                : "cannot tell whether " + interface + " is in use: " + strerror(error);
+  message = in_use_ ? interface + " is in use by another program on mtcp (" + holder(index) +
+                          "); one at a time can have it, with all that it forks"
+                    : "cannot tell whether " + interface + " is in use: " + strerror(error);
   return false;
 }
 

@@ -5,8 +5,9 @@
 
 namespace mtcp::stack::dpdk {
 
-// An abstract Unix socket: its name is known in this network namespace only, as the interface's is, and it leaves
-// nothing behind. Children of a fork hold it too, as they hold the interface.
+// A packet socket in a fanout group that has room for one. Only who may open the interface at all can make one, so nobody
+// else can keep us out; its reach is the network namespace, as the interface's is, and it leaves nothing behind. Children of
+// a fork hold it too, as they hold the interface.
 class InterfaceLock {
  public:
   InterfaceLock() = default;
@@ -15,7 +16,7 @@ class InterfaceLock {
   InterfaceLock& operator=(const InterfaceLock&) = delete;
 
   // False and `message` (who has it) if another program still has the interface after a second: so long a server that
-  // is stopped and started again may take to go.
+  // is stopped and started again may take to go. The interface is there and up.
   bool take(const std::string& interface, std::string& message);
   // Why take() has failed: another program has it.
   [[nodiscard]] bool in_use() const { return in_use_; }
