@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -126,14 +127,17 @@ std::string report(Process& process) {
 
 }  // namespace
 
+// The name can't be known before, so nobody can have taken it; who connects learns from the kernel whose it is.
 int open_stat_socket(Process& process) {
+  std::uint64_t unique = 0;
+  if (getrandom(&unique, sizeof unique, 0) != ssize_t{sizeof unique}) return -EAGAIN;
   const int fd = process.kernel.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return fd;
   const int high = process.keep_high(fd);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const int n =
-      snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "mtcp-stat-%d", static_cast<int>(getpid()));
+  const int n = snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "mtcp-stat-%d-%016llx",
+                         static_cast<int>(getpid()), static_cast<unsigned long long>(unique));
   const auto length =
       static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + static_cast<std::size_t>(n));
   int error = process.kernel.bind(high, reinterpret_cast<sockaddr*>(&address), length);

@@ -1,4 +1,5 @@
-// What scripts/mtcp-stat reads: an abstract unix socket "mtcp-stat-<pid>" in the process's network namespace.
+// What scripts/mtcp-stat reads: an abstract unix socket "mtcp-stat-<pid>-<random>" in the process's network namespace, found in
+// /proc/net/unix by the process that listens on it (SO_PEERCRED), because anybody can have such a name.
 // Whoever connects with the same user id, or as root, gets one text and the connection is closed:
 //   mtcp-stat 1
 //   process pid=N program=NAME device=STRING
@@ -14,7 +15,7 @@ namespace mtcp::intercept {
 
 class Process;
 
-// The listening socket, or -errno (another process may have the name: then there are no statistics).
+// The listening socket, or -errno: then there are no statistics.
 int open_stat_socket(Process& process);
 // Answers one client. Takes the process's lock for as long as it takes to copy the numbers.
 void serve_stat(Process& process, int listener);

@@ -11,7 +11,9 @@
 #include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <fstream>
 #include <functional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -171,17 +173,22 @@ void serve_set(Threads& t, int ep, int listener) {
 
 // What mtcp-stat does.
 void ask_for_statistics() {
-  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_un a{};
-  a.sun_family = AF_UNIX;
-  const int n = snprintf(a.sun_path + 1, sizeof a.sun_path - 1, "mtcp-stat-%d", static_cast<int>(getpid()));
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + static_cast<std::size_t>(n));
-  std::array<char, 4096> buffer;
-  if (::connect(fd, reinterpret_cast<sockaddr*>(&a), size) == 0) {
-    while (::read(fd, buffer.data(), buffer.size()) > 0) {
+  const std::string ours = "@mtcp-stat-" + std::to_string(getpid()) + "-";
+  std::ifstream sockets("/proc/net/unix");
+  for (std::string line; std::getline(sockets, line);) {
+    const std::size_t at = line.find(ours);
+    if (at == line.npos) continue;
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un a{};
+    a.sun_family = AF_UNIX;
+    const std::size_t n = line.copy(a.sun_path + 1, sizeof a.sun_path - 1, at + 1);
+    std::array<char, 4096> buffer;
+    if (::connect(fd, reinterpret_cast<sockaddr*>(&a), static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + n)) == 0) {
+      while (::read(fd, buffer.data(), buffer.size()) > 0) {
+      }
     }
+    ::close(fd);
   }
-  ::close(fd);
 }
 
 }  // namespace
