@@ -55,7 +55,7 @@ void log_start(const Services& services, LogLevel level, const char* file) {
   state.level = level;
   state.standard = services.notice_descriptor;
   if (file == nullptr || *file == '\0') return;
-  const int fd = ::open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+  const int fd = ::open(file, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0640);
   if (fd < 0) {
     const int error = errno;
     log(LogLevel::error, "can't open the log file %s: %s; logging to stderr", file, std::strerror(error));
