@@ -54,7 +54,8 @@ Engine* start(const Services& services, EngineFailure& failure) {
 extern "C" __attribute__((visibility("default"))) mtcp::intercept::Engine* mtcp_engine_entry(
     std::uint32_t abi, const mtcp::intercept::Services* services, mtcp::intercept::EngineFailure* failure) {
   if (abi != mtcp::intercept::kEngineAbi) {
-    failure->message = "libmtcp_engine.so and libmtcp_shim.so are of different versions";
+    *failure = {.message = "libmtcp_engine.so and libmtcp_shim.so are of different versions",
+                .exit_status = mtcp::intercept::kExitConfiguration};
     return nullptr;
   }
   return mtcp::intercept::start(*services, *failure);

@@ -95,29 +95,27 @@ const intercept::Services* services() {
   return &given;
 }
 
+// There is a configuration, so this program is to run on the stack: without an engine it does not run.
+[[gnu::format(printf, 1, 2)]] void fail(const char* format, ...) {
+  char text[PATH_MAX + 256];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  say("mtcp: %s; unset LD_PRELOAD to run on the kernel\n", text);
+  raw_syscall(SYS_exit_group, intercept::kExitConfiguration);
+}
+
 Engine* load() {
   keep_stderr();
   char path[PATH_MAX];
-  if (!engine_path(path)) {
-    say("mtcp: cannot tell where %s is: everything goes to the kernel\n", intercept::kEngineFileName);
-    return nullptr;
-  }
+  if (!engine_path(path)) fail("cannot tell where %s is", intercept::kEngineFileName);
   void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    say("mtcp: cannot load the engine: %s: everything goes to the kernel\n", dlerror());
-    return nullptr;
-  }
+  if (library == nullptr) fail("cannot load the engine: %s", dlerror());
   const auto entry = reinterpret_cast<EngineEntry>(dlsym(library, intercept::kEngineEntryName));
-  if (entry == nullptr) {
-    say("mtcp: %s is not an engine (no %s): everything goes to the kernel\n", path,
-        intercept::kEngineEntryName);
-    return nullptr;
-  }
+  if (entry == nullptr) fail("%s is not an engine (no %s)", path, intercept::kEngineEntryName);
   if (process.fds.size == 0) map_table();  // the lock is held
-  if (process.fds.size == 0) {
-    say("mtcp: no memory for the descriptor table: everything goes to the kernel\n");
-    return nullptr;
-  }
+  if (process.fds.size == 0) fail("no memory for the descriptor table");
   EngineFailure failure;
   Engine* e = entry(intercept::kEngineAbi, services(), &failure);
   if (e == nullptr) report(failure);
