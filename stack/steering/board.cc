@@ -29,7 +29,9 @@ class Board::Change {
  public:
   Change(Board& board, const SharedDevice& device) : board_(board) {
     std::atomic<std::uint64_t>& changer = board_.head().changer;
-    for (std::uint32_t tries = 1;; ++tries) {
+    // Nobody takes so long; but one that has been stopped in there, or has gone mad, must not stop all others.
+    constexpr std::uint32_t kPatience = 1'000'000;
+    for (std::uint32_t tries = 1; tries < kPatience; ++tries) {
       std::uint64_t holder = 0;
       if (changer.compare_exchange_strong(holder, device.self(), std::memory_order_acquire)) return;
       constexpr std::uint32_t kBetweenLooks = 64;
@@ -58,11 +60,18 @@ std::size_t Board::memory(const Shape& shape) {
 
 std::size_t Board::head_memory() { return pages(sizeof(Head)); }
 
-Board::Board(std::byte* memory, const Shape& shape, const Secrets& secrets) : memory_(memory) { prepare(shape, secrets); }
+Board::Board(std::byte* memory, const Shape& shape, const Secrets& secrets) 
+    : memory_(memory), shape_(shape), secrets_(secrets) {
+  prepare();
+}
 
 Board::Board(std::byte* head, Map map, const Shape& shape, const Secrets* secrets)
-    : memory_(head), map_(std::move(map)), parts_(std::size_t{shape.places} * (shape.places + 1)) {
-  if (secrets != nullptr) prepare(shape, *secrets);
+    : memory_(head),
+      map_(std::move(map)),
+      parts_(std::size_t{shape.places} * (shape.places + 1)),
+      shape_(shape),
+      secrets_(secrets != nullptr ? *secrets : this->head().secrets) {
+  if (secrets != nullptr) prepare();
 }
 
 std::byte* Board::part(std::size_t index, std::size_t offset, std::size_t bytes) {
@@ -71,13 +80,10 @@ std::byte* Board::part(std::size_t index, std::size_t offset, std::size_t bytes)
   return parts_[index];
 }
 
-void Board::prepare(const Shape& shape, const Secrets& secrets) {
-  assert(shape.places > 0 && shape.places <= kMaxStacks);
-  assert(std::has_single_bit(shape.entries) && shape.entries <= kMaxSteeringEntries);
-  head().frame = static_cast<std::uint32_t>(shape.frame);
-  head().places_made = shape.places;
-  head().entries = shape.entries;
-  head().secrets = secrets;
+void Board::prepare() {
+  assert(shape_.places > 0 && shape_.places <= kMaxStacks);
+  assert(std::has_single_bit(shape_.entries) && shape_.entries <= kMaxSteeringEntries);
+  head().secrets = secrets_;
   for (auto& e : head().table) e.store(kNobody | kNobody << 8, std::memory_order_relaxed);
   head().version.store(1, std::memory_order_release);
 }
@@ -169,8 +175,7 @@ bool Board::bury(std::uint8_t stack, std::uint8_t heir, const SharedDevice& devi
   }
   if (mail) p.mail.store(0, std::memory_order_relaxed);
   for (std::uint32_t from = 0; from < places() && mail; ++from)
-    for (Mailbox box(this->mail(from, stack), frame(), kMailSlots); from != stack && !box.empty(); box.release())
-      mail(box.read());
+    if (from != stack) Mailbox(this->mail(from, stack), frame(), kMailSlots).drain(mail);
   if (owner != 0) vacate(stack);
   return true;
 }
@@ -185,7 +190,7 @@ void Board::take_parked(std::uint8_t stack, const SharedDevice& device, const st
     if (!parked_for(stack, i)) continue;
     const Change change(*this, device);
     for (auto& w : place(i).parked) w.store(0, std::memory_order_release);
-    for (Mailbox box(mail(i, i), frame(), kMailSlots); !box.empty(); box.release()) visit(box.read());
+    Mailbox(mail(i, i), frame(), kMailSlots).drain(visit);
   }
 }
 

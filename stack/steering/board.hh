@@ -1,6 +1,8 @@
 // What the stacks that share a device know of each other, in memory that all of them map; the process that
 // opens the device makes it before it forks. A process may die at any instruction: nothing here is left
-// half done by that, and nobody waits for the dead.
+// half done by that, and nobody waits for the dead. And one may write there what it likes: the others believe it about
+// flows and listeners, but take nothing from there as an index, a length or a place in memory that they have not
+// checked. How large the board is and what lies where each process knows by itself.
 #pragma once
 
 #include <array>
@@ -87,7 +89,7 @@ class Board {
   }
   [[nodiscard]] std::uint32_t ways_given() const { return head().ways_given.load(std::memory_order_relaxed); }
   [[nodiscard]] StackSet members() const;
-  [[nodiscard]] std::uint32_t places() const { return head().places_made; }
+  [[nodiscard]] std::uint32_t places() const { return shape_.places; }
   // Changes with every change of the members and the table.
   [[nodiscard]] std::uint32_t version() const { return head().version.load(std::memory_order_acquire); }
 
@@ -98,13 +100,13 @@ class Board {
   // `entry`: any number, as a hash is.
   [[nodiscard]] Owners owners(std::uint32_t entry) const {
     const std::uint16_t e = head().table[entry & (entries() - 1)].load(std::memory_order_relaxed);
-    return {static_cast<std::uint8_t>(e), static_cast<std::uint8_t>(e >> 8)};
+    return {known(static_cast<std::uint8_t>(e)), known(static_cast<std::uint8_t>(e >> 8))};
   }
-  [[nodiscard]] std::uint32_t entries() const { return head().entries; }
+  [[nodiscard]] std::uint32_t entries() const { return shape_.entries; }
   // Tells the device which queue each entry's packets are to come on, if it does not know and another one is not just
   // telling it.
   void spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device);
-  [[nodiscard]] const Secrets& secrets() const { return head().secrets; }
+  [[nodiscard]] const Secrets& secrets() const { return secrets_; }
   // A connection goes from one stack to another. Within a second a segment of it that nobody knows is on its heels, and not
   // to be refused. Each stack says what time it takes it for: a reader may have read the clock before the writer did.
   void note_move(std::uint32_t hash, Time now) {
@@ -156,9 +158,15 @@ class Board {
   // have been told. Only the stack itself writes; one that dies or leaves has an heir.
   static constexpr std::uint32_t kOrphans = 2 * kLedger;  // beyond that, peers learn of it when they send something
   [[nodiscard]] std::span<LedgerEntry> orphans(std::uint32_t stack);
+  // Who has put something into our mailboxes since the last time.
+  [[nodiscard]] StackSet take_mail(std::uint8_t stack) { return StackSet(place(stack).mail.exchange(0)) & everybody(); }
+  // Of those that there is room for.
+  [[nodiscard]] StackSet everybody() const {
+    return StackSet(places() == kMaxStacks ? ~std::uint64_t{0} : (std::uint64_t{1} << places()) - 1);
+  }
   // Where the mail from one stack to another begins; see mailbox.hh. Null if it can't be mapped.
   [[nodiscard]] std::byte* mail(std::uint32_t from, std::uint32_t to);
-  [[nodiscard]] std::size_t frame() const { return head().frame; }
+  [[nodiscard]] std::size_t frame() const { return shape_.frame; }
 
  private:
   [[nodiscard]] static std::uint32_t milliseconds_of(Time t) {  // and wraps around
@@ -171,9 +179,8 @@ class Board {
   };
   struct Head {
     std::atomic<std::uint32_t> version;
-    std::uint32_t frame, places_made, entries;
     std::atomic<std::uint32_t> refusals, ways_given;
-    Secrets secrets;
+    Secrets secrets;  // for a process that comes later
     std::array<std::atomic<std::uint16_t>, kMaxSteeringEntries> table;  // present | previous << 8
     alignas(64) std::atomic<std::uint64_t> changer;                  // who changes the table just now
     std::array<Place, kMaxStacks> places;
@@ -190,11 +197,14 @@ class Board {
   void inherit(std::span<const LedgerEntry> entries, std::uint8_t heir);
   void share_out();
   [[nodiscard]] std::uint32_t nth(std::uint32_t n) const;
-  void prepare(const Shape& shape, const Secrets& secrets);
+  void prepare();
   [[nodiscard]] std::byte* part(std::size_t index, std::size_t offset, std::size_t bytes);
   std::byte* memory_;
   Map map_;                         // null: all of it lies behind the head
   std::vector<std::byte*> parts_;   // what has been mapped so far: of each stack, then of each pair
+  [[nodiscard]] std::uint8_t known(std::uint8_t stack) const { return stack < places() ? stack : kNobody; }
+  const Shape shape_;
+  const Secrets secrets_;
 };
 
 }  // namespace mtcp::stack

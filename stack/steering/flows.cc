@@ -1,4 +1,6 @@
 // Whose a flow is: SteeringPort's part that TCP asks.
+#include <algorithm>
+
 #include "stack/steering/steering_port.hh"
 
 namespace mtcp::stack {
@@ -100,7 +102,7 @@ void SteeringPort::forget_flow(std::uint32_t index) {
 
 bool SteeringPort::next_orphan(FlowKey& key, std::uint32_t& number) {
   const std::span<LedgerEntry> orphans = board_.orphans(me_);
-  const std::uint32_t end = orphans.empty() ? 0 : board_.place(me_).orphans_end.load(std::memory_order_relaxed);
+  const std::uint32_t end = orphans.empty() ? 0 : std::min(board_.place(me_).orphans_end.load(std::memory_order_relaxed), Board::kOrphans);
   while (next_orphan_ < end) {
     number = next_orphan_++;
     const LedgerEntry& e = orphans[number];
@@ -114,7 +116,8 @@ bool SteeringPort::next_orphan(FlowKey& key, std::uint32_t& number) {
 
 void SteeringPort::orphan_told(std::uint32_t number) {
   board_.orphans(me_)[number].local = 0;
-  if (--being_told_ != 0 || next_orphan_ < board_.place(me_).orphans_end.load(std::memory_order_relaxed)) return;
+  if (--being_told_ != 0 || next_orphan_ < std::min(board_.place(me_).orphans_end.load(std::memory_order_relaxed), Board::kOrphans))
+    return;
   next_orphan_ = 0;  // all have been told
   board_.place(me_).orphans_end.store(0, std::memory_order_release);
 }

@@ -4,6 +4,8 @@
 #include <cassert>
 #include <cstring>
 
+#include "stack/packet/packet.hh"
+
 namespace mtcp::stack {
 namespace {
 constexpr std::size_t kLine = 64;
@@ -43,17 +45,28 @@ void Mailbox::announce(std::size_t n) {
   ends().written.store(written + static_cast<std::uint32_t>(n), std::memory_order_release);
 }
 
-bool Mailbox::empty() const {
-  return memory_ == nullptr || ends().written.load(std::memory_order_acquire) == ends().read.load(std::memory_order_relaxed);
+bool Mailbox::empty() {
+  if (memory_ == nullptr) return true;
+  const std::uint32_t written = ends().written.load(std::memory_order_acquire);
+  const std::uint32_t waiting = written - ends().read.load(std::memory_order_relaxed);
+  if (waiting != 0 && waiting <= slots_) [[likely]]
+    return false;
+  if (waiting != 0) ends().read.store(written, std::memory_order_release);
+  return true;
 }
 
 Letter Mailbox::read() const {
   Slot& s = slot(ends().read.load(std::memory_order_relaxed));
-  return {s.kind, s.flags, StackSet(s.tried), {s.bytes(), std::min<std::size_t>(s.length, stride_ - kSlotHeader)}};
+  constexpr std::uint16_t kFlags = kRxL4Good | kTxL4Offload | kSecondRound | kHandover;
+  return {s.kind, static_cast<std::uint16_t>(s.flags & kFlags), StackSet(s.tried), {s.bytes(), std::min<std::size_t>(s.length, stride_ - kSlotHeader)}};
 }
 
 void Mailbox::release() {
   ends().read.store(ends().read.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+}
+
+void Mailbox::drain(const std::function<void(const Letter&)>& visit) {
+  for (std::uint32_t left = slots_; left > 0 && !empty(); --left, release()) visit(read());
 }
 
 }  // namespace mtcp::stack

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "stack/steering/stack_set.hh"
@@ -40,10 +41,14 @@ class Mailbox {
   void announce(std::size_t n);
 
   // --- the reader
-  [[nodiscard]] bool empty() const;
-  // The oldest letter; the mailbox is not empty. Lengths are as the writer said, but not more than fits.
+  // A writer that says there are more letters than slots has none.
+  [[nodiscard]] bool empty();
+  // The oldest letter; the mailbox is not empty. Lengths are as the writer said, but not more than fits, and flags those
+  // that a letter may have.
   [[nodiscard]] Letter read() const;
   void release();
+  // Shows all letters, as many as fit into a mailbox at most, and releases them.
+  void drain(const std::function<void(const Letter&)>& visit);
 
  private:
   struct Ends {

@@ -263,14 +263,14 @@ Packet* SteeringPort::copy_of(const Letter& letter) {
 
 std::size_t SteeringPort::receive_mail(Packet** out, std::size_t max) {
   Board::Place& place = board_.place(me_);
-  if (place.mail.load(std::memory_order_relaxed) != 0) waiting_mail_ = waiting_mail_ | StackSet(place.mail.exchange(0));
+  if (place.mail.load(std::memory_order_relaxed) != 0) waiting_mail_ = waiting_mail_ | board_.take_mail(me_);
   if (waiting_mail_.empty()) return 0;
   std::size_t n = 0;
   std::array<Packet*, 32> outgoing;
   std::size_t to_send = 0;
   for (const std::uint32_t from : waiting_mail_) {
     Mailbox box = mailbox(from, me_);
-    for (; n < max && to_send < outgoing.size(); box.release()) {
+    for (std::uint32_t left = Board::kMailSlots; n < max && to_send < outgoing.size() && left > 0; box.release(), --left) {
       if (box.empty()) {
         waiting_mail_.remove(from);
         break;

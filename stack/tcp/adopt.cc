@@ -130,7 +130,7 @@ void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
   h.snd_wl2 = Seq(m.snd_wl2);
   // What has been announced is not taken back; but no window is so large that sequence numbers lose their order.
   h.rcv_adv = later(h.rcv_adv, earlier(Seq(m.rcv_adv), h.rcv_nxt + kMostWindow));
-  c.path_mtu = m.path_mtu;
+  c.path_mtu = m.path_mtu == 0 ? 0 : std::clamp(m.path_mtu, 68U, 65535U);
   c.tx.max_window = std::clamp(m.max_window, h.snd_wnd, kMostWindow);
   const auto time_of = [this](std::int64_t ns) {
     return std::clamp(Duration(ns), Duration::zero(), options.tcp.rto_max);

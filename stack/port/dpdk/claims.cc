@@ -63,6 +63,7 @@ std::uint64_t own_identity() {
 bool is_alive(std::uint64_t owner) {
   if (owner == own_identity()) return true;
   const auto pid = static_cast<std::uint32_t>(owner >> 32);
+  if (pid == 0 || pid > INT32_MAX) return false;  // no process: others may have written there
   if (const auto stat = read_stat(pid))
     return stat->start == static_cast<std::uint32_t>(owner) && stat->state != 'Z' && stat->state != 'X';
   // Not visible (hidepid): then the kernel still tells whether there is such a process.

@@ -47,7 +47,7 @@ void UmemFrames::take_over(std::vector<std::uint32_t>& free) {
   collect(free);  // before the marks are looked at: some of these may have been cleared already
   free.clear();
   const std::uint32_t next = load(socket_.tx.producer);
-  for (std::uint32_t i = 0; i < marks_.size(); ++i) {
+  for (std::uint32_t i = 0; i < marks_.size() && address(i) + socket_.frame_size <= socket_.size; ++i) {
     const std::uint64_t m = marks_[i].load(std::memory_order_acquire);
     const auto use = static_cast<Use>(m >> 32);
     const bool unpublished =
@@ -61,8 +61,10 @@ void UmemFrames::collect(std::vector<std::uint32_t>& free) {
   const std::uint32_t end = load(socket_.completion.producer);
   std::uint32_t i = *socket_.completion.consumer;
   if (i == end) return;
+  if (end - i > socket_.completion.size) i = end;  // somebody else has written there
   for (; i != end; ++i) {
     const std::uint32_t frame = frame_at(*xsk_ring_cons__comp_addr(&socket_.completion, i));
+    if (frame >= marks_.size() || address(frame) + socket_.frame_size > socket_.size || free.size() >= marks_.size()) continue;
     marks_[frame].store(mark(Use::free, 0), std::memory_order_relaxed);
     free.push_back(frame);
   }
