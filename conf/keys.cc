@@ -68,6 +68,10 @@ const Key kKeys[] = {
      "Packet buffers of each stack, about 2 KiB each. They hold what is received and not yet read, and what "
      "is sent\n"
      "and not yet acknowledged. \"auto\": by the rings and the memory there is."},
+    {"device", "peer_users", Users{AT(device.peer_users)}, "[33]",
+     "A memif's other end must belong to root, to the user of this process, or to one of these (numbers as of id -u). What\n"
+     "the two share is their packets and the memory that they lie in. `secret=` in `port`, the same on both ends, can be\n"
+     "asked for in addition."},
 
     // --- [interface]
     {"interface", "address", Addresses{AT(stack.interface.addresses)}, "[\"10.9.0.2/24\"]",

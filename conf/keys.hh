@@ -64,10 +64,14 @@ struct Addresses {
 struct Gateways {
   std::vector<stack::IpAddress>& (*at)(Options&);
 };
+// A number, or a list of such
+struct Users {
+  std::vector<std::uint32_t>& (*at)(Options&);
+};
 
 struct Key {
   std::string_view section, name;
-  std::variant<Flag, Count, Span, Text, Choice, Sizes, Levels, PortRange, Addresses, Gateways> type;
+  std::variant<Flag, Count, Span, Text, Choice, Sizes, Levels, PortRange, Addresses, Gateways, Users> type;
   std::string_view example;  // for the reference where the default says little; empty: the default
   std::string_view doc;      // lines of the reference
 };

@@ -32,6 +32,7 @@ std::string default_of(const PortRange& t, Options& o) {
 }
 std::string default_of(const Addresses&, Options&) { return "[]"; }
 std::string default_of(const Gateways&, Options&) { return "[]"; }
+std::string default_of(const Users&, Options&) { return "[]"; }
 
 std::string commented(std::string_view text) {
   std::string result = "# ";

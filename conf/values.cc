@@ -187,6 +187,22 @@ Verdict store(const Gateways& t, const toml::node& n, Options& o) {
   });
 }
 
+Verdict store(const Users& t, const toml::node& n, Options& o) {
+  auto& list = t.at(o);
+  list.clear();
+  const auto take = [&](const toml::node& where) -> Verdict {
+    const auto* i = where.as_integer();
+    if (i == nullptr || i->get() < 0 || i->get() >= UINT32_MAX) return Wrong{.why = {}, .where = &where};
+    list.push_back(static_cast<std::uint32_t>(i->get()));
+    return {};
+  };
+  const auto* several = n.as_array();
+  if (several == nullptr) return take(n);
+  for (const toml::node& element : *several)
+    if (Verdict v = take(element)) return v;
+  return {};
+}
+
 std::string words_for(const Flag&) { return "true or false"; }
 std::string words_for(const Count& t) {
   return (t.automatic ? "\"auto\" or a" : "a") + std::string(" whole number from ") + std::to_string(t.low) +
@@ -210,6 +226,7 @@ std::string words_for(const PortRange&) { return "[first, last], ascending, each
 std::string words_for(const Addresses&) {
   return "an address with its prefix length, like \"10.9.0.2/24\", or a list of such";
 }
+std::string words_for(const Users&) { return "the number of a user, like 33, or a list of such"; }
 std::string words_for(const Gateways&) { return "an address like \"10.9.0.1\", or a list of such"; }
 
 }  // namespace

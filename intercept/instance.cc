@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "intercept/clock.hh"
+#include "intercept/log.hh"
 #include "intercept/relay.hh"
 #include "intercept/socket.hh"
 
@@ -29,7 +30,7 @@ std::uint32_t events_of_edges(std::uint8_t edges) {
 
 Instance::Instance(const Options& options, std::unique_ptr<stack::Port> port,
                    std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets)
-    : port_(std::move(port)), own_pool_(std::move(own_pool)), last_now_(now()) {
+    : device_name_(options.device.port), port_(std::move(port)), own_pool_(std::move(own_pool)), last_now_(now()) {
   worker_ = std::make_unique<stack::Worker>(options.stack, port_.get(), port_ ? port_->pool() : *own_pool_,
                                             stats_, secrets, last_now_);
 }
@@ -66,12 +67,21 @@ void Instance::dispatch() {
   if (relay != nullptr) relay->run_ready();
 }
 
+void Instance::log_notices() {
+  if (port_ == nullptr) return;
+  for (stack::Port::Notice n; !(n = port_->notice()).text.empty();) {
+    if (n.address_conflict) stats_.add(stack::Counter::address_conflict);
+    log(LogLevel::warning, "%s: %s", device_name_.c_str(), n.text.c_str());
+  }
+}
+
 bool Instance::prepare_sleep(stack::Time now, stack::Time& latest) {
   now = std::max(now, last_now_);
   worker_->flush(now);
   if (worker_->must_poll()) return false;
   latest = worker_->next_deadline();
   if (latest <= now) return false;
+  log_notices();
   if (port_) {
     const stack::Duration longest = std::min(port_->max_sleep(), kLongestSleep);
     latest = std::min(latest, now + longest);

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "intercept/clock.hh"
 #include "intercept/options.hh"
@@ -53,6 +54,9 @@ class Instance {
   }
   // Tells the watchers of sockets whose readiness a call (not a packet) has changed.
   void dispatch();
+  // What the port has to tell whoever runs the program goes to the log. Part of prepare_sleep(); for programs that never
+  // sleep the steward calls it.
+  void log_notices();
   // Before a sleep: sends everything, arms the port. False: there is work, do not sleep. On true `latest` is
   // how long to sleep at most, and finish_sleep() must follow.
   bool prepare_sleep(stack::Time now, stack::Time& latest);
@@ -75,6 +79,7 @@ class Instance {
   static constexpr std::size_t kMovedPerTurn = 262144;  // bytes
   static constexpr std::size_t kLeastMoved = 512;       // what a call counts for that moves less
 
+  const std::string device_name_;
   std::unique_ptr<stack::Port> port_;
   std::unique_ptr<stack::PacketPool> own_pool_;
   stack::Stats stats_;

@@ -17,6 +17,7 @@ struct DeviceOptions {
   Toggle hugepages = Toggle::automatic;
   std::uint32_t rx_ring = 1024, tx_ring = 1024;  // descriptors
   std::uint32_t packets = 0;                     // packet buffers per stack; 0: automatic
+  std::vector<std::uint32_t> peer_users;         // memif: who may be at the other end, beside root and our own user
   // Each process that polls opens its own (memif, vhost-user); else opened once and inherited across fork.
   [[nodiscard]] bool is_private() const {
     return port.starts_with("net_memif") || port.starts_with("net_vhost");

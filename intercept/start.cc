@@ -115,7 +115,8 @@ stack::DeviceConfig device_config(const Options& options) {
           .tx_ring = options.device.tx_ring,
           .mtu = options.stack.interface.mtu,
           .packets = packets_of(options),
-          .hugepages = hugepages_of(options.device.hugepages)};
+          .hugepages = hugepages_of(options.device.hugepages),
+          .peer_users = options.device.peer_users};
 }
 
 // A process of this program, forked before the device was opened like this one, may have it, or be about to: then this one

@@ -102,8 +102,8 @@ std::string report(Process& process) {
              static_cast<unsigned long long>(share.received), static_cast<unsigned long long>(share.lost),
              share.hash_agrees, share.hash_differs);
     if (const stack::Port* port = instance.port(); port != nullptr)
-      append(out, "wire checksums=%s merged=%llu tx_dropped=%llu rx_dropped=%llu\n",
-             port->tx_checksum_offload() ? "device" : "stack", static_cast<unsigned long long>(port->tx_merged()),
+      append(out, "wire link=%s checksums=%s merged=%llu tx_dropped=%llu rx_dropped=%llu\n",
+             port->link_up() ? "up" : "down", port->tx_checksum_offload() ? "device" : "stack", static_cast<unsigned long long>(port->tx_merged()),
              static_cast<unsigned long long>(port->tx_dropped()),
              static_cast<unsigned long long>(port->rx_dropped()));
     instance.worker().for_each(

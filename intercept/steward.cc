@@ -18,6 +18,7 @@ namespace {
 constexpr stack::Duration kTick = stack::milliseconds(1);
 // While a thread of the application sleeps in a call of ours, packets and timers wake that thread, and that wakes us.
 constexpr stack::Duration kSleeperTick = stack::milliseconds(10);
+constexpr stack::Duration kBetweenNotices = stack::milliseconds(250);
 // Nothing is open: nobody can need the stack sooner than it takes to open something.
 constexpr stack::Duration kIdleTick = stack::milliseconds(10);
 constexpr stack::Duration kLongest = stack::milliseconds(500);
@@ -201,6 +202,11 @@ void Steward::loop() {
     }
     if (farewell_.load(std::memory_order_acquire) == Farewell::asked) say_farewell();
     if (parked) unpark();
+    if (const stack::Time t = now(); t >= next_notices_) {
+      next_notices_ = t + kBetweenNotices;
+      const std::unique_lock guard(process_.lock, std::try_to_lock);
+      if (guard.owns_lock()) instance.log_notices();
+    }
     if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_);
   }
 }

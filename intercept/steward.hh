@@ -60,6 +60,7 @@ class Steward {
   int wake_fd_ = -1;
   Sleeper parked_;
   int stat_fd_ = -1;
+  stack::Time next_notices_{};
   std::vector<int> pollable_;
   std::vector<pollfd> fds_;
 };

@@ -87,6 +87,7 @@ class MemifSide(Side):
         self.shim = shim
         # A memif joins two processes: a worker and its client.
         wire, device = (f"{tag}-{{worker}}", f"queues = {self.workers}\n") if self.workers > 1 else (tag, "")
+        device += "peer_users = [33, 65534]\n"  # www-data, nobody: as nginx has been built to run its workers
         socket = f"socket-abstract=yes,socket=/mtcp-{wire},id=0,rsize=10,bsize=2048"
         self.server_config = write_config(directory / "memif-server.toml", f"net_memif0,role=server,{socket}", self.address, device)
         self.client_config = write_config(directory / "memif-client.toml", f"net_memif0,role=client,{socket}", "10.77.2.2", device)

@@ -22,7 +22,9 @@ struct DeviceConfig {
   std::uint32_t mtu = 1500;
   std::uint32_t packets = 65536;  // buffers per stack
   int hugepages = -1;             // -1 automatic (use them when there are enough), 0 off, 1 required
-  bool* misconfigured = nullptr;  // becomes true if the failure is that these values cannot go together
+  std::vector<std::uint32_t> peer_users;  // memif: who may be at the other end, besides root and this process's user
+  std::vector<std::uint32_t> addresses;   // the stack's own, IPv4 in host order: an interface of the kernel must not have them
+  bool* misconfigured = nullptr;  // becomes true if the failure is one that the user must mend
   bool* in_use = nullptr;         // becomes true if the failure is that another program has the device
 };
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "stack/base/time.hh"
 #include "stack/packet/packet.hh"
@@ -59,6 +60,12 @@ class Port {
   // Frames since the start that the device refused for good, and those that carried several segments each.
   [[nodiscard]] virtual std::uint64_t tx_dropped() const { return 0; }
   [[nodiscard]] virtual std::uint64_t tx_merged() const { return 0; }
+  // For whoever runs the program, each once: what keeps the port from working. An empty text: nothing (more).
+  struct Notice {
+    std::string text;
+    bool address_conflict = false;  // somebody else has an address of ours
+  };
+  virtual Notice notice() { return {}; }
 
   // Packets of pool() that the device has in its rings, at most: neither free nor in use.
   [[nodiscard]] virtual std::size_t packets_held() const { return 0; }

@@ -387,6 +387,12 @@ std::uint64_t SteeringPort::tx_dropped() const {
   return sum;
 }
 
+Port::Notice SteeringPort::notice() {
+  for (auto& q : queues_)
+    if (Notice n = q->notice(); !n.text.empty()) return n;
+  return {};
+}
+
 std::uint64_t SteeringPort::tx_merged() const {
   std::uint64_t sum = tx_merged_before_;
   for (const auto& q : queues_) sum += q->tx_merged();

@@ -44,6 +44,7 @@ class SteeringPort final : public Port {
   [[nodiscard]] std::uint64_t tx_dropped() const override;
   [[nodiscard]] std::uint64_t tx_merged() const override;
   [[nodiscard]] std::size_t packets_held() const override;
+  Notice notice() override;
 
   [[nodiscard]] bool shared() const override { return true; }
   bool forward_unknown(Packet* p, Time now) override;

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pwd
 import random
 import shutil
 import signal
@@ -322,6 +323,7 @@ class Context:
         if self.on_kernel:
             return self.veth()
         name, device = (f"{self.tag}-{{worker}}", f"queues = {wires}\n") if wires else (self.tag, "")
+        device += f"peer_users = [{pwd.getpwnam('www-data').pw_uid}]\n"  # nginx's workers; the clients are root's
         space = self.namespace("m")
         sides = []
         for role, address in (("server", "10.99.1.2"), ("client", "10.99.1.1")):

@@ -29,6 +29,7 @@ class CopyingPort final : public Port {
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] std::size_t packets_free() override { return queue_->packets_free(); }
   [[nodiscard]] std::uint64_t rx_dropped() const override { return queue_->rx_dropped() + dropped_; }
+  Notice notice() override { return queue_->notice(); }
 
  private:
   static constexpr std::size_t kBurst = 64;

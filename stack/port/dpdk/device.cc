@@ -25,6 +25,7 @@
 #include "stack/port/dpdk/interrupts.hh"
 #include "stack/port/dpdk/kernel_interface.hh"
 #include "stack/port/dpdk/memif.hh"
+#include "stack/port/dpdk/memif_guard.hh"
 
 namespace mtcp::stack {
 
@@ -187,6 +188,7 @@ bool DpdkDevice::probe(std::string& message) {
   if (kind_ == Kind::af_xdp) port = af_xdp_arguments(config_);
   if (kind_ == Kind::memif) {
     port = memif_arguments(config_);
+    memif_guard().allow(config_.peer_users);
     hint = memif_hint(config_);
   }
   std::string name = port.substr(0, port.find(','));

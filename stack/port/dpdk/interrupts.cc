@@ -44,9 +44,10 @@ int Interrupts::descriptor() {
   return epoll_;
 }
 
-void Interrupts::watch(int fd) {
+void Interrupts::watch(int fd, Trigger trigger) {
   epoll_event event{};
   event.events = EPOLLIN;
+  if (trigger == Trigger::edge) event.events |= EPOLLET;
   event.data.fd = fd;
   system_call(SYS_epoll_ctl, descriptor(), EPOLL_CTL_ADD, fd, reinterpret_cast<long>(&event));
 }
@@ -54,7 +55,7 @@ void Interrupts::watch(int fd) {
 int Interrupts::add(rte_intr_handle* handle, Handler handler, void* arg) {
   const int fd = rte_intr_fd_get(handle);
   if (fd < 0 || handler == nullptr) return -EINVAL;
-  if (std::ranges::find(sources_, fd, &Source::fd) == sources_.end()) watch(fd);
+  if (std::ranges::find(sources_, fd, &Source::fd) == sources_.end()) watch(fd, Trigger::level);
   sources_.push_back({fd, handle, handler, arg});
   return 0;
 }

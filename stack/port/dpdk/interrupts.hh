@@ -28,8 +28,10 @@ class Interrupts {
   // A descriptor that is readable while something is pending, or something is on a descriptor given to
   // watch(). It exists from the first use on. -1 if the kernel refused it.
   [[nodiscard]] int descriptor();
-  // Adds a descriptor without a callback to those that descriptor() tells about. It leaves by being closed.
-  void watch(int fd);
+  // Adds a descriptor without a callback to those that descriptor() tells about. It leaves by being closed. `edge`: once for
+  // each time that something comes, until the next poll(); nobody has to read it.
+  enum class Trigger : bool { level, edge };
+  void watch(int fd, Trigger trigger);
   // Forgets all callbacks and closes the descriptors that they were for. For a device that is gone.
   void clear();
 

@@ -26,6 +26,8 @@
 #include <utility>
 #include <vector>
 
+#include "stack/port/dpdk/memif_guard.hh"
+
 namespace mtcp::stack::dpdk {
 
 long system_call(long number, long a, long b, long c, long d, long e, long f) {
@@ -178,30 +180,9 @@ int mtcp_dpdk_socket(int domain, int type, int protocol) {
 }
 
 int mtcp_dpdk_close(int fd) {
+  mtcp::stack::dpdk::memif_guard().forget(fd);
   std::erase(watch().descriptors, fd);
   return static_cast<int>(system_call(SYS_close, fd));
-}
-
-int mtcp_dpdk_accept(int fd, sockaddr* address, socklen_t* length) {
-  return move_high(static_cast<int>(
-      system_call(SYS_accept4, fd, arg(address), arg(length), SOCK_CLOEXEC | SOCK_NONBLOCK)));
-}
-
-ssize_t mtcp_dpdk_recvmsg(int fd, msghdr* message, int flags) {
-  const long n = system_call(SYS_recvmsg, fd, arg(message), flags | MSG_CMSG_CLOEXEC);
-  if (n < 0) return n;
-  for (cmsghdr* c = CMSG_FIRSTHDR(message); c != nullptr; c = CMSG_NXTHDR(message, c)) {
-    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int received;
-      unsigned char* place = CMSG_DATA(c) + i * sizeof(int);
-      memcpy(&received, place, sizeof received);
-      received = move_high(received);
-      memcpy(place, &received, sizeof received);
-    }
-  }
-  return n;
 }
 
 int mtcp_dpdk_eventfd(unsigned initial, int flags) {

@@ -15,11 +15,12 @@
 #include "stack/port/dpdk/eal.hh"
 #include "stack/port/dpdk/interrupts.hh"
 #include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/memif_guard.hh"
 
 namespace mtcp::stack::dpdk {
 
 // The driver's view of a queue, which it gives no access to. Every use is checked: the version here, the
-// contents in usable(). Without it a port naps for a millisecond instead of sleeping.
+// contents in connected(). A connection that does not look like that is given up.
 static_assert(RTE_VERSION >= RTE_VERSION_NUM(22, 11, 0, 0) && RTE_VERSION < RTE_VERSION_NUM(22, 12, 0, 0),
               "compare MemifQueue with struct memif_queue of this DPDK");
 struct MemifQueue {
@@ -43,6 +44,8 @@ namespace {
 constexpr std::uint32_t kCookie = 0x3E31F20;
 constexpr std::uint16_t kMaskInterrupt = 1;
 constexpr Duration kRetry = milliseconds(50);
+// So long two ends that are started together may take.
+constexpr Duration kPatience = seconds(1);
 
 bool has_key(const std::string& port, const char* key) {
   return port.find("," + std::string(key) + "=") != port.npos;
@@ -63,9 +66,6 @@ MemifQueue* queue(void* const* table, std::uint16_t index) {
   return table == nullptr ? nullptr : static_cast<MemifQueue*>(table[index]);
 }
 
-// The next slot that we receive from; the driver keeps it, so that it may go on where we stopped.
-std::uint16_t& position(MemifQueue& q) { return q.type == 0 ? q.last_head : q.last_tail; }
-
 MemifRing* ring_of(const MemifQueue& q) {
   const std::span<std::byte> region = memif_region();
   if (q.region != 0 || q.ring_offset % alignof(MemifRing) != 0 ||
@@ -77,11 +77,6 @@ MemifRing* ring_of(const MemifQueue& q) {
 
 std::atomic_ref<std::uint16_t> ring_field(std::uint16_t& field) {
   return std::atomic_ref<std::uint16_t>(field);
-}
-
-void drain(int event) {
-  std::uint64_t ignored;
-  system_call(SYS_read, event, reinterpret_cast<long>(&ignored), sizeof ignored);
 }
 
 }  // namespace
@@ -104,31 +99,29 @@ std::string memif_hint(const DeviceConfig& config) {
          "own)";
 }
 
+// The driver's own ways to receive and to send believe what the peer has written into the rings: nothing goes through
+// them.
 std::size_t MemifPort::rx(Packet** out, std::size_t max) {
-  if (!receiver_.attached()) return EthdevPort::rx(out, max);
-  std::uint16_t& next = position(*rx_queue_);
-  const std::size_t want = std::min<std::size_t>(max, receiver_.waiting(next));
+  if (!receiver_.attached()) return 0;
+  const std::size_t want = std::min<std::size_t>(max, receiver_.waiting());
   if (want == 0) return 0;
   const std::size_t have = pool_.alloc(out, want);
   // Without packets what comes is dropped, as a card does it: nobody may wait for a ring that stands still.
   if (have == 0) [[unlikely]] {
-    dropped_ += receiver_.discard(want, next);
+    dropped_ += receiver_.discard(want);
     return 0;
   }
-  const std::size_t n = receiver_.receive(out, have, next, dropped_);
+  const std::size_t n = receiver_.receive(out, have, dropped_);
   if (n < have) pool_.free(out + n, have - n);
   return n;
 }
 
-// What we copy ourselves the driver never holds.
-bool MemifPort::busy(const Packet& p) const { return !sender_.attached() && EthdevPort::busy(p); }
-
 std::size_t MemifPort::tx(Packet* const* packets, std::size_t n) {
-  const std::size_t sent = sender_.attached() ? send(packets, n) : EthdevPort::tx(packets, n);
-  // Between filling the ring and looking at the peer's mask there must be a barrier (the driver has none), or
-  // the mask seen is that of before while the peer, unmasking, sees the ring of before: a wake-up would be
-  // lost.
-  if (tx_ring_ != nullptr && sent > 0) {
+  if (!sender_.attached()) return 0;
+  const std::size_t sent = send(packets, n);
+  // Between filling the ring and looking at the peer's mask there must be a barrier, or the mask seen is that of before
+  // while the peer, unmasking, sees the ring of before: a wake-up would be lost.
+  if (sent > 0) {
     std::atomic_thread_fence(std::memory_order_seq_cst);
     if ((ring_field(tx_ring_->flags).load(std::memory_order_relaxed) & kMaskInterrupt) == 0) {
       const std::uint64_t one = 1;
@@ -152,59 +145,39 @@ std::size_t MemifPort::send(Packet* const* packets, std::size_t n) {
   return sent;
 }
 
-bool MemifPort::delivered() const {
-  if (tx_ring_ == nullptr) return true;
-  const std::uint16_t head = ring_field(tx_ring_->head).load(std::memory_order_acquire);
-  const std::uint16_t tail = ring_field(tx_ring_->tail).load(std::memory_order_acquire);
-  // A client's ring is empty when the server's tail has come up; a server's when the client has given all
-  // slots back.
-  const bool client = rx_queue_->type != 0;
-  return static_cast<std::uint16_t>(head - tail) == (client ? 0 : 1 << rx_queue_->log2_ring_size);
-}
-
 bool MemifPort::arm() {
-  if (rx_ring_ == nullptr) return true;
+  if (!receiver_.attached()) return true;
   armed_ = true;
   ring_field(rx_ring_->flags).store(0, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  const bool waiting =
-      rx_queue_->type == 0
-          ? ring_field(rx_ring_->head).load(std::memory_order_acquire) != rx_queue_->last_head
-          : ring_field(rx_ring_->tail).load(std::memory_order_acquire) != rx_queue_->last_tail;
-  return !waiting;  // another thread may be asleep already: who asked disarms
+  return receiver_.waiting() == 0;  // another thread may be asleep already: who asked disarms
 }
 
+// The wake-up is taken note of, not read: the descriptor is the peer's as well, and could block.
 void MemifPort::disarm() {
   if (!armed_) return;
   armed_ = false;
   ring_field(rx_ring_->flags).store(kMaskInterrupt, std::memory_order_relaxed);
-  drain(rx_event_);
+  look();
 }
 
-Duration MemifPort::max_sleep() const {
-  if (rx_ring_ != nullptr) return milliseconds(20);
-  return link_up_ ? Duration(milliseconds(1)) : kRetry;
-}
+Duration MemifPort::max_sleep() const { return receiver_.attached() ? milliseconds(20) : kRetry; }
 
-void MemifPort::connected() {
+bool MemifPort::connected() {
   const struct rte_eth_fp_ops& ops = ::rte_eth_fp_ops[state_.port];
-  MemifQueue* rx = queue(ops.rxq.data, index_);
+  const MemifQueue* rx = queue(ops.rxq.data, index_);
   const MemifQueue* tx = queue(ops.txq.data, index_);
   if (rx == nullptr || tx == nullptr || rx->mempool != pool_.mempool() || rx->in_port != state_.port ||
       tx->in_port != state_.port || rx->type == tx->type || (rx->type & ~1) != 0 || (tx->type & ~1) != 0)
-    return;
-  MemifRing* const rx_ring = ring_of(*rx);
-  MemifRing* const tx_ring = ring_of(*tx);
+    return false;
+  rx_ring_ = ring_of(*rx);
+  tx_ring_ = ring_of(*tx);
   rx_event_ = rte_intr_fd_get(rx->interrupt);
   tx_event_ = rte_intr_fd_get(tx->interrupt);
-  if (rx_ring == nullptr || tx_ring == nullptr || rx_event_ < 0 || tx_event_ < 0) return;
-  rx_queue_ = rx;
-  rx_ring_ = rx_ring;
-  tx_ring_ = tx_ring;
-  interrupts().watch(rx_event_);
-  sender_.attach(memif_region(), *tx_ring, tx->log2_ring_size, tx->type == 0);
-  if (receiver_.attach(memif_region(), *rx_ring, rx->log2_ring_size, rx->type != 0))
-    receiver_.give_back(position(*rx));
+  if (rx_ring_ == nullptr || tx_ring_ == nullptr || rx_event_ < 0 || tx_event_ < 0) return false;
+  interrupts().watch(rx_event_, Interrupts::Trigger::edge);
+  return sender_.attach(memif_region(), *tx_ring_, tx->log2_ring_size, tx->type == 0) &&
+         receiver_.attach(memif_region(), *rx_ring_, rx->log2_ring_size, rx->type != 0);
 }
 
 // The driver has unmapped the rings and closed their descriptors.
@@ -212,23 +185,53 @@ void MemifPort::disconnected() {
   armed_ = false;
   sender_.detach();
   receiver_.detach();
-  rx_queue_ = nullptr;
   rx_ring_ = tx_ring_ = nullptr;
   rx_event_ = tx_event_ = -1;
 }
 
-void MemifPort::control(Time now) {
-  if (descriptor_ < 0) descriptor_ = interrupts().descriptor();
+// What the control connection and the wake-ups have brought.
+void MemifPort::look() {
   interrupts().poll();
   const bool was_up = link_up_;
   update_link();
   if (was_up && !link_up_) disconnected();
-  if (!was_up && link_up_) connected();
+  if (was_up || !link_up_ || connected()) return;
+  notice_ = "the peer's rings are not such as this end understands: disconnected";
+  disconnected();
+  restart();
+}
+
+void MemifPort::restart() {
+  if (state_.started) rte_eth_dev_stop(state_.port);
+  state_.started = rte_eth_dev_start(state_.port) == 0;
+  update_link();
+}
+
+void MemifPort::control(Time now) {
+  if (descriptor_ < 0) descriptor_ = interrupts().descriptor();
+  look();
+  complain(now);
   if (link_up_ || now < next_attempt_ || interrupts().count() > 0) return;
   // A client whose server is not there, or went away: the driver tries once per start.
   next_attempt_ = now + kRetry;
-  if (state_.started) rte_eth_dev_stop(state_.port);
-  state_.started = rte_eth_dev_start(state_.port) == 0;
+  restart();
 }
+
+// Two ends that do not find each other would wait for ever, and nobody would know.
+void MemifPort::complain(Time now) {
+  const std::string& refusal = memif_guard().refusal();
+  if (refusal != refusal_) notice_ = refusal_ = refusal;
+  if (link_up_ || down_since_ == Time{}) {
+    down_since_ = now;
+    if (link_up_) complained_ = false;
+  }
+  if (link_up_ || complained_ || now - down_since_ < kPatience) return;
+  complained_ = true;
+  if (!notice_.empty()) return;
+  notice_ = "no peer yet: link down. Is the other end running, with the same socket=, the other role= and, if the socket "
+            "is abstract, in the same network namespace?";
+}
+
+Port::Notice MemifPort::notice() { return {std::exchange(notice_, {})}; }
 
 }  // namespace mtcp::stack::dpdk

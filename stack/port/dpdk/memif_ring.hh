@@ -30,18 +30,18 @@ struct MemifDescriptor {
 };
 static_assert(sizeof(MemifDescriptor) == 16 && sizeof(MemifRing) == 128);
 
-// One direction of a ring pair. `region` holds the ring, its descriptors and all buffers.
+// One direction of a ring pair. `region` holds the ring, its descriptors and all buffers, and the peer may write to all
+// of it at any time: where we are in the ring, and as the client where our buffers lie, is known here.
 class MemifDirection {
  public:
-  // False if the ring does not look like one that can be used: then the driver has to do it. `client`: we
-  // are.
+  // False if the ring does not lie in the region, or as a client's not as we have laid it out. `client`: we are.
   bool attach(std::span<std::byte> region, MemifRing& ring, unsigned log2_size, bool client);
   void detach() { ring_ = nullptr; }
   [[nodiscard]] bool attached() const { return ring_ != nullptr; }
 
  protected:
-  // Where `len` bytes of a descriptor lie; null if it leads out of the region.
-  [[nodiscard]] std::byte* buffer(const MemifDescriptor& d, std::size_t len) const;
+  // Where `len` bytes of a slot's buffer lie; null if that leads out of the region.
+  [[nodiscard]] std::byte* buffer(std::uint16_t slot, std::size_t len) const;
   [[nodiscard]] MemifDescriptor& descriptor(std::uint16_t slot) const {
     return descriptors_[slot & (size_ - 1)];
   }
@@ -50,7 +50,9 @@ class MemifDirection {
   MemifRing* ring_ = nullptr;
   MemifDescriptor* descriptors_ = nullptr;
   std::uint16_t size_ = 0;
-  std::uint32_t buffer_size_ = 0;  // as the client has laid them out
+  std::uint16_t position_ = 0;     // the next slot that we write or read
+  std::uint32_t buffer_size_ = 0;  // the client's own
+  std::size_t first_buffer_ = 0;
   bool client_ = false;
 };
 
@@ -58,28 +60,31 @@ class MemifSender : public MemifDirection {
  public:
   // Copies frames into the ring, returns how many found room. All packets stay the caller's.
   std::size_t send(Packet* const* packets, std::size_t n);
+  // Everything sent has been taken.
+  [[nodiscard]] bool empty() const;
 
  private:
-  [[nodiscard]] std::uint16_t room(std::uint16_t slot) const;
+  [[nodiscard]] std::uint16_t room() const;
 };
 
 class MemifReceiver : public MemifDirection {
  public:
+  // The same, and offers all buffers of a client.
+  bool attach(std::span<std::byte> region, MemifRing& ring, unsigned log2_size, bool client);
   // Copies up to n frames into `packets`, which are empty (reset()), sets data and len, and gives their slots
-  // back. Returns how many; `position` is the next slot to look at. Frames that fit no packet are counted in
-  // `dropped`.
-  std::size_t receive(Packet* const* packets, std::size_t n, std::uint16_t& position, std::uint64_t& dropped);
+  // back. Returns how many. Frames that fit no packet are counted in `dropped`.
+  std::size_t receive(Packet* const* packets, std::size_t n, std::uint64_t& dropped);
   // Passes over up to n frames, returns how many.
-  std::size_t discard(std::size_t n, std::uint16_t& position);
-  // All slots before `position` are the sender's again. Once at the start, too: a client's ring is empty
-  // then.
-  void give_back(std::uint16_t position) const;
-  // How many slots wait from `position` on.
-  [[nodiscard]] std::uint16_t waiting(std::uint16_t position) const;
+  std::size_t discard(std::size_t n);
+  // How many slots wait.
+  [[nodiscard]] std::uint16_t waiting() const;
 
  private:
-  bool append(Packet& p, const MemifDescriptor& d) const;
+  void give_back();
+  bool append(Packet& p, std::uint16_t slot) const;
   void prefetch(std::uint16_t slot) const;
+
+  std::uint16_t offered_ = 0;  // the client's: buffers of the slots before this one are the sender's to fill
 };
 
 }  // namespace mtcp::stack::dpdk
