@@ -37,6 +37,13 @@ std::uint32_t packets_of(const Options& o) {
 
 int hugepages_of(Toggle t) { return t == Toggle::automatic ? -1 : t == Toggle::on ? 1 : 0; }
 
+std::vector<std::uint32_t> own_addresses(const Options& o) {
+  std::vector<std::uint32_t> list;
+  for (const auto& a : o.stack.interface.addresses)
+    if (a.address.is_v4()) list.push_back(a.address.as_v4());
+  return list;
+}
+
 // A signal waits, blocked, that may ask this process to do something else.
 bool asked_to_end() {
   sigset_t pending;
@@ -116,7 +123,8 @@ stack::DeviceConfig device_config(const Options& options) {
           .mtu = options.stack.interface.mtu,
           .packets = packets_of(options),
           .hugepages = hugepages_of(options.device.hugepages),
-          .peer_users = options.device.peer_users};
+          .peer_users = options.device.peer_users,
+          .addresses = own_addresses(options)};
 }
 
 // A process of this program, forked before the device was opened like this one, may have it, or be about to: then this one

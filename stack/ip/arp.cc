@@ -107,6 +107,21 @@ void Arp::fail(Neighbour& n) {
   if (failed_.size() < kMaxNeighbours) failed_.push_back(n.address);
 }
 
+void Arp::suspect(std::uint32_t address, Time now) {
+  Neighbour* n = table_.find(address);
+  if (n == nullptr || !n->resolved() || n->state == State::probe || now - n->updated < kLockTime) return;
+  if (now < n->next_probe || !requests_.take(now)) return;
+  n->next_probe = now + kProbeInterval;
+  send_request(n->address, kBroadcastMac);
+}
+
+bool Arp::next_moved(std::uint32_t& address) {
+  if (moved_.empty()) return false;
+  address = moved_.front();
+  moved_.pop_front();
+  return true;
+}
+
 bool Arp::next_failed(std::uint32_t& address) {
   if (failed_.empty()) return false;
   address = failed_.front();
@@ -184,6 +199,7 @@ void Arp::learn(const ArpPacket& a, bool for_us, Time now) {
 }
 
 void Arp::confirm(Neighbour& n, const MacAddress& mac, State state, Time now) {
+  if (n.resolved() && n.mac != mac && moved_.size() < kMaxNeighbours) moved_.push_back(n.address);
   n.state = state;
   n.mac = mac;
   n.updated = now;

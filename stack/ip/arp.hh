@@ -49,6 +49,11 @@ class Arp {
   void announce(Time now);
   // The entry of a gateway: kept whatever happens.
   void pin(std::uint32_t address);
+  // What is sent to this neighbour is not answered. It may have another MAC address by now: all are asked, once a second. No
+  // answer changes nothing: it is as good as it was.
+  void suspect(std::uint32_t address, Time now);
+  // A neighbour that has told another MAC address since the last call.
+  bool next_moved(std::uint32_t& address);
   // A neighbour that has failed since the last call.
   bool next_failed(std::uint32_t& address);
   [[nodiscard]] const Neighbour* find(std::uint32_t address) { return table_.find(address); }
@@ -79,7 +84,7 @@ class Arp {
   TokenBucket requests_{1000, 1000};  // broadcasts: spoofed sources on the link do not make us shout
   TokenBucket replies_{1000, 1000};
   std::size_t waiting_ = 0;  // packets in all queues
-  std::deque<std::uint32_t> failed_;
+  std::deque<std::uint32_t> failed_, moved_;
   Time due_ = kNever;  // the earliest next_probe
   Time next_announce_ = kNever;
   Time defended_{Duration::min() / 2};

@@ -33,6 +33,8 @@ Network::Impl::Impl(const Options& options, Port* the_port, PacketCache& cache, 
       routes(options, mtu_of(options, the_port, mtu_of_buffers(cache)), mtu_of_buffers(cache),
              the_port != nullptr),
       arp(link, routes),
+      largest_mtu(mtu_of(options, the_port, mtu_of_buffers(cache))),
+      port_mtu(the_port == nullptr ? 0 : the_port->mtu()),
       loopback_bound(std::max<std::size_t>(cache.pool().capacity() / 4, 64)) {
   for (const std::uint32_t gateway : routes.gateways()) arp.pin(gateway);
 }
@@ -82,6 +84,25 @@ void Network::announce(Time now) {
   if (impl_->port == nullptr) return;
   impl_->link.mac = impl_->port->mac();
   impl_->arp.announce(now);
+}
+
+bool Network::follow_mtu(std::uint32_t& mtu) {
+  if (impl_->port == nullptr || impl_->port->mtu() == impl_->port_mtu) return false;
+  impl_->port_mtu = impl_->port->mtu();
+  mtu = std::min(impl_->largest_mtu, impl_->port_mtu);
+  impl_->routes.set_mtu(mtu);
+  return true;
+}
+
+void Network::suspect(const Path& path, const IpAddress& remote, Time now) {
+  if (!path.local && remote.is_v4()) impl_->arp.suspect(path.next_hop(remote).as_v4(), now);
+}
+
+bool Network::next_moved(IpAddress& next_hop) {
+  std::uint32_t address = 0;
+  if (!impl_->arp.next_moved(address)) return false;
+  next_hop = IpAddress::v4(address);
+  return true;
 }
 
 bool Network::next_unreachable(IpAddress& next_hop) {

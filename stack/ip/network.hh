@@ -67,6 +67,13 @@ class Network {
   Time run_timers(Time now);
   // Announces our addresses (gratuitous ARP, RFC 5227 section 3); at start and when the link comes back.
   void announce(Time now);
+  // The device carries other packets than before: adjusts the paths and returns true. `mtu`: what they may have now.
+  bool follow_mtu(std::uint32_t& mtu);
+  // Nobody answers at the other end of `path`: its neighbour is asked whether it is still there.
+  void suspect(const Path& path, const IpAddress& remote, Time now);
+  // Neighbours that have another MAC address than before, one at a time: what path.next_hop(remote) would be. What was sent
+  // to the old one is lost.
+  bool next_moved(IpAddress& next_hop);
   // Neighbours that did not answer, one at a time: what path.next_hop(remote) would be. As if ICMP had said
   // "host unreachable".
   bool next_unreachable(IpAddress& next_hop);

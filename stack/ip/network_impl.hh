@@ -45,6 +45,8 @@ struct Network::Impl {
   bool offload = false;  // the device computes TCP checksums
   RouteTable routes;
   Arp arp;
+  const std::uint32_t largest_mtu;  // as at the start
+  std::uint32_t port_mtu;           // as last seen
   TokenBucket echo_limit{1000, 1000};
   PacketList loopback;
   std::size_t loopback_count = 0;

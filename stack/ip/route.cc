@@ -102,8 +102,14 @@ const Path* RouteTable::find_or_add(const Path& wanted) {
     if (p->source == wanted.source && p->local == wanted.local && p->gateway == wanted.gateway)
       return p.get();
   }
-  paths_.push_back(std::make_unique<const Path>(wanted));
+  paths_.push_back(std::make_unique<Path>(wanted));
   return paths_.back().get();
+}
+
+void RouteTable::set_mtu(std::uint32_t mtu) {
+  mtu_ = mtu;
+  for (const auto& p : paths_)
+    if (!p->local) p->mtu = mtu;
 }
 
 }  // namespace mtcp::stack

@@ -31,6 +31,8 @@ class RouteTable {
   // `mtu` and `local_mtu`: what device and buffers allow. Without a `device` there are local paths only.
   RouteTable(const Options& options, std::uint32_t mtu, std::uint32_t local_mtu, bool device);
 
+  // What the device allows from now on; for all paths, those that are in use included.
+  void set_mtu(std::uint32_t mtu);
   // See Network::path().
   Result<const Path*> path(const IpAddress& remote, const IpAddress& from);
   [[nodiscard]] bool is_local(const IpAddress& a) const {
@@ -77,7 +79,7 @@ class RouteTable {
   std::uint32_t local_mtu_;
   bool loopback_;
   bool device_;
-  std::vector<std::unique_ptr<const Path>> paths_;
+  std::vector<std::unique_ptr<Path>> paths_;
 };
 
 }  // namespace mtcp::stack

@@ -375,6 +375,12 @@ std::size_t SteeringPort::packets_held() const {
   return sum;
 }
 
+std::uint32_t SteeringPort::mtu() const {
+  std::uint32_t least = device_.mtu();
+  for (const auto& q : queues_) least = std::min(least, q->mtu());
+  return least;
+}
+
 std::uint64_t SteeringPort::rx_dropped() const {
   std::uint64_t sum = dropped_before_ + traffic_.lost;
   for (const auto& q : queues_) sum += q->rx_dropped();

@@ -37,7 +37,7 @@ class SteeringPort final : public Port {
   [[nodiscard]] Duration max_sleep() const override;
   [[nodiscard]] bool link_up() const override;
   [[nodiscard]] MacAddress mac() const override { return device_.mac(); }
-  [[nodiscard]] std::uint32_t mtu() const override { return device_.mtu(); }
+  [[nodiscard]] std::uint32_t mtu() const override;
   [[nodiscard]] bool tx_checksum_offload() const override { return device_.tx_checksum_offload(); }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] std::uint64_t rx_dropped() const override;

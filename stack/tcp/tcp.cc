@@ -233,11 +233,28 @@ std::size_t Tcp::run_timers(Time now) {
     const bool up = port->link_up();
     if (up && !priv->link_was_up) network.announce(now);
     priv->link_was_up = up;
+    if (std::uint32_t mtu = 0; network.follow_mtu(mtu)) follow_mtu(mtu, now);
   }
   priv->network_due = network.run_timers(now);
   IpAddress next_hop;
+  while (network.next_moved(next_hop)) on_neighbour_moved(next_hop, now);
   while (network.next_unreachable(next_hop)) on_unreachable(next_hop);
   return fired;
+}
+
+// The interface carries less than what the connections were made for: as a router would say it.
+void Tcp::follow_mtu(std::uint32_t mtu, Time now) {
+  connections.for_each([&](Connection& c, std::uint32_t) {
+    if (!c.path->local) sender.on_path_mtu(c, mtu, now);
+  });
+}
+
+// What has been sent to its former address is lost: those that wait for an answer ask again at once.
+void Tcp::on_neighbour_moved(const IpAddress& next_hop, Time now) {
+  connections.for_each([&](Connection& c, std::uint32_t) {
+    if (c.tx.retries != 0 && !c.path->local && c.path->next_hop(c.key.remote) == next_hop && c.retransmit_timer.armed())
+      wheel.arm(c.retransmit_timer, now + milliseconds(1));
+  });
 }
 
 std::size_t Tcp::poll(Time now) {

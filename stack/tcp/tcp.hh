@@ -186,6 +186,8 @@ class Tcp {
   void on_icmp(IcmpError& e, Time now);  // takes the packet
   void on_icmp(FlowRef ref, const IcmpError& e, Time now);
   void on_unreachable(const IpAddress& next_hop);
+  void on_neighbour_moved(const IpAddress& next_hop, Time now);
+  void follow_mtu(std::uint32_t mtu, Time now);
   // The application has let go. Orphans are bounded: past that the connection is reset, and gone (false).
   bool detach(Connection& c, Time now);
 

@@ -267,6 +267,36 @@ TEST_CASE("An unsolicited reply cannot take over a neighbour just confirmed; lat
   CHECK(parsed_ethernet(sent[1]).destination == kOtherMac);
 }
 
+TEST_CASE("rfc1122 2.3.2.1: advice that a neighbour does not answer asks all at once; a new MAC address is told once") {
+  Bench b;
+  resolve(b);
+  const auto path = b.network->path(IpAddress::v4(kPeer), IpAddress::any_v4());
+  IpAddress moved;
+  b.network->suspect(**path, IpAddress::v4(kPeer), b.now);
+  CHECK(b.flush().empty());  // it has just answered
+  b.now += seconds(1);
+  b.network->suspect(**path, IpAddress::v4(kPeer), b.now);
+  auto sent = b.flush();
+  REQUIRE(sent.size() == 1);
+  CHECK(parsed_ethernet(sent[0]).type == kEtherArp);
+  CHECK(parsed_ethernet(sent[0]).destination == kBroadcastMac);
+  b.network->suspect(**path, IpAddress::v4(kPeer), b.now);
+  CHECK(b.flush().empty());  // asked already
+  b.pass(seconds(10));
+  CHECK(b.flush().empty());
+  b.send(kPeer);
+  CHECK(b.flush().size() == 1);  // nobody has answered: it is where it was
+  CHECK_FALSE(b.network->next_moved(moved));
+  (void)b.input(arp_reply(kPeer, kOtherMac));
+  b.send(kPeer);
+  sent = b.flush();
+  REQUIRE(sent.size() == 2);  // to be confirmed
+  CHECK(parsed_ethernet(sent[1]).destination == kOtherMac);
+  REQUIRE(b.network->next_moved(moved));
+  CHECK(moved == IpAddress::v4(kPeer));
+  CHECK_FALSE(b.network->next_moved(moved));
+}
+
 TEST_CASE("A storm of requests is answered up to the limit, and keeps no packet") {
   Bench b;
   const std::size_t before = b.pool.available();

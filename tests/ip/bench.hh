@@ -46,7 +46,8 @@ class RecordingPort final : public Port {
   [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
   [[nodiscard]] bool link_up() const override { return true; }
   [[nodiscard]] MacAddress mac() const override { return kOurMac; }
-  [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
+  [[nodiscard]] std::uint32_t mtu() const override { return mtu_now; }
+  std::uint32_t mtu_now = 1500;
   [[nodiscard]] bool tx_checksum_offload() const override { return offload; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
 

@@ -204,3 +204,22 @@ TEST_CASE("Malformed packets on the loopback wire are dropped as well") {
   CHECK(feed(six) == Input::consumed);  // from :: to ::, which is not ours
   CHECK(b.count(Counter::rx_not_ours) == 1);
 }
+
+TEST_CASE("a device whose MTU changes: its paths follow, those in use included, but never beyond the configuration") {
+  Bench b;
+  const Path* path = *b.network->path(IpAddress::v4(kPeer), IpAddress::any_v4());
+  const Path* local = *b.network->path(IpAddress::v4(kUs), IpAddress::any_v4());
+  const std::uint32_t before = path->mtu, local_before = local->mtu;
+  std::uint32_t mtu = 0;
+  CHECK_FALSE(b.network->follow_mtu(mtu));
+  b.port.mtu_now = 1000;
+  REQUIRE(b.network->follow_mtu(mtu));
+  CHECK(mtu == 1000);
+  CHECK(path->mtu == 1000);
+  CHECK(local->mtu == local_before);
+  CHECK_FALSE(b.network->follow_mtu(mtu));
+  b.port.mtu_now = 9000;
+  REQUIRE(b.network->follow_mtu(mtu));
+  CHECK(mtu == before);
+  CHECK(path->mtu == before);
+}

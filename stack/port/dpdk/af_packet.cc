@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -25,6 +26,12 @@ namespace {
 std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048u, mtu + 18 + 76)); }
 
 }  // namespace
+
+std::uint32_t af_packet_slot(const DeviceConfig& config) {
+  const std::string chosen = value_of(config.port, "framesz");
+  const auto size = static_cast<std::uint32_t>(strtoul(chosen.c_str(), nullptr, 10));
+  return size != 0 ? size : frame_size(config.mtu);
+}
 
 std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues) {
   std::string port = config.port;
@@ -78,14 +85,17 @@ void af_packet_prepare(const PacketRing& ring, std::uint32_t tx_ring) {
 }
 
 AfPacketPort::AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& pool, const PacketRing& ring,
-                           bool inherited)
+                           bool inherited, const std::vector<std::uint32_t>& addresses)
     : state_(state),
       index_(index),
       pool_(pool),
       owner_(getpid()),
       ring_(ring),
       next_(state.claims->received(index)),
-      sender_(ring.fd, ring.offload) {
+      sender_(ring.fd, ring.offload),
+      link_(interface_of_socket(ring.fd)) {
+  // One of the device's queues is enough to look after its addresses.
+  if (index == 0 && !addresses.empty()) addresses_.emplace(interface_of_socket(ring.fd), addresses);
   if (inherited) repair();
 }
 
@@ -98,7 +108,7 @@ AfPacketPort::~AfPacketPort() {
 // The former owner may have died between any two steps.
 void AfPacketPort::repair() {
   // release_frame() moves on first and then gives the frame back.
-  const std::uint32_t next = next_.load(std::memory_order_relaxed);
+  const std::uint32_t next = position();
   const std::uint32_t last = before(next);
   if (!ready(next) && ready(last)) std::atomic_ref(frame(last)->tp_status).store(TP_STATUS_KERNEL);
 }
@@ -112,7 +122,7 @@ bool AfPacketPort::ready(std::uint32_t n) const {
 }
 
 std::size_t AfPacketPort::count_ready(std::size_t most) const {
-  std::uint32_t n = next_.load(std::memory_order_relaxed);
+  std::uint32_t n = position();
   std::size_t count = 0;
   while (count < most && ready(n)) {
     ++count;
@@ -122,43 +132,53 @@ std::size_t AfPacketPort::count_ready(std::size_t most) const {
 }
 
 void AfPacketPort::release_frame() {
-  const std::uint32_t n = next_.load(std::memory_order_relaxed);
+  const std::uint32_t n = position();
   next_.store(after(n), std::memory_order_release);
   std::atomic_ref(frame(n)->tp_status).store(TP_STATUS_KERNEL, std::memory_order_release);
 }
 
-bool AfPacketPort::take(const tpacket2_hdr& header, Packet* p) {
+AfPacketPort::Frame AfPacketPort::look_at(std::uint32_t n) const {
+  const tpacket2_hdr* slot = frame(n);
+  tpacket2_hdr header;
+  memcpy(&header, slot, sizeof header);
+  const std::uint32_t size = ring_.frames.tp_frame_size;
+  const std::uint32_t offset = std::min<std::uint32_t>(header.tp_mac, size);
+  return {header.tp_status, header.tp_len, std::min(header.tp_snaplen, size - offset),
+          reinterpret_cast<const std::byte*>(slot) + offset};
+}
+
+bool AfPacketPort::take(const Frame& frame, Packet* p) {
   // A tag that the kernel took off: another VLAN's packet.
-  if (header.tp_snaplen < header.tp_len || header.tp_snaplen > p->tailroom() ||
-      (header.tp_status & TP_STATUS_VLAN_VALID) != 0)
+  if (frame.present < frame.length || frame.present > p->tailroom() || (frame.status & TP_STATUS_VLAN_VALID) != 0)
     return false;
-  memcpy(p->data, reinterpret_cast<const std::byte*>(&header) + header.tp_mac, header.tp_snaplen);
-  p->len = header.tp_snaplen;
+  memcpy(p->data, frame.data, frame.present);
+  p->len = frame.present;
   // Not ready: it comes from this machine, and a network card would fill the checksum in.
-  if ((header.tp_status & (TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID)) != 0) p->flags = kRxL4Good;
+  if ((frame.status & (TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID)) != 0) p->flags = kRxL4Good;
   return true;
 }
 
 // The slot holds the beginning, the socket's queue the whole: received straight into the pieces' buffers. A
 // process that died in the midst of this may have left the queue one packet ahead of the slots.
-void AfPacketPort::take_large(const tpacket2_hdr& header) {
+void AfPacketPort::take_large(const Frame& frame) {
   constexpr std::size_t kMaxPieces = 128;
   std::array<Packet*, kMaxPieces> pieces;
   std::array<iovec, kMaxPieces + 2> parts;
   VirtioHeader work;
-  std::array<std::byte, 256> headers;
+  std::array<std::byte, 256> headers, start;
   if (std::exchange(ahead_, false)) {
     ++dropped_;
     return;
   }
-  const auto* start = reinterpret_cast<const std::byte*>(&header) + header.tp_mac;
-  const LargeFrame large = analyse_large({start, header.tp_snaplen}, header.tp_len, state_.mtu);
+  const std::size_t begin = std::min(start.size(), std::size_t{frame.present});
+  memcpy(start.data(), frame.data, begin);
+  const LargeFrame large = analyse_large({start.data(), begin}, frame.length, state_.mtu);
   std::size_t n = large.headers == 0 || large.headers > headers.size() ? 0 : large.pieces();
   if (n > kMaxPieces) n = 0;
   const std::size_t got = n == 0 ? 0 : pool_.alloc(pieces.data(), n);
   parts[0] = {&work, sizeof work};
   parts[1] = {headers.data(),
-              n > 0 && got == n ? large.headers : std::min(headers.size(), std::size_t{header.tp_snaplen})};
+              n > 0 && got == n ? large.headers : begin};
   std::size_t count = 2;
   if (got == n) {
     for (std::size_t i = 0; i < n; ++i)
@@ -174,9 +194,9 @@ void AfPacketPort::take_large(const tpacket2_hdr& header) {
       system_call(SYS_recvmsg, ring_.fd, reinterpret_cast<long>(&message), MSG_DONTWAIT | MSG_TRUNC) -
       static_cast<long>(in_front);
   const std::size_t known = parts[1].iov_len;
-  if (received > 0 && memcmp(headers.data(), start, std::min(known, static_cast<std::size_t>(received))) != 0)
+  if (received > 0 && memcmp(headers.data(), start.data(), std::min(known, static_cast<std::size_t>(received))) != 0)
     ahead_ = true;
-  if (n == 0 || got < n || received != static_cast<long>(header.tp_len) || ahead_) {
+  if (n == 0 || got < n || received != static_cast<long>(frame.length) || ahead_) {
     ++dropped_;
     if (got > 0) pool_.free(pieces.data(), got);
     return;
@@ -201,13 +221,13 @@ std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
   std::size_t stock = waiting > 0 ? pool_.alloc(fresh.data(), waiting) : 0;
   if (waiting > 0 && stock == 0) [[unlikely]] return discard(waiting), taken;
   while (stock > 0 && taken < max && cut_.empty()) {
-    const std::uint32_t n = next_.load(std::memory_order_relaxed);
+    const std::uint32_t n = position();
     if (!ready(n)) break;
-    const tpacket2_hdr& header = *frame(n);
-    if ((header.tp_status & TP_STATUS_COPY) != 0) {
-      take_large(header);
+    const Frame received = look_at(n);
+    if ((received.status & TP_STATUS_COPY) != 0) {
+      take_large(received);
       give_out_cut();
-    } else if (take(header, fresh[stock - 1])) {
+    } else if (take(received, fresh[stock - 1])) {
       out[taken++] = fresh[--stock];
     } else {
       ++dropped_;
@@ -215,21 +235,44 @@ std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
     release_frame();
   }
   if (stock > 0) pool_.free(fresh.data(), stock);
+  if (taken == 0 && std::exchange(slept_, false)) take_error();
   return taken;
 }
 
 // Without packets what comes is dropped, as a card does it: nobody may wait for a ring that stands still.
 void AfPacketPort::discard(std::size_t frames) {
   for (; frames > 0; --frames) {
-    const tpacket2_hdr& header = *frame(next_.load(std::memory_order_relaxed));
-    if ((header.tp_status & TP_STATUS_COPY) != 0)
-      take_large(header);  // counts it
+    const Frame received = look_at(position());
+    if ((received.status & TP_STATUS_COPY) != 0)
+      take_large(received);  // counts it
     else
       ++dropped_;
     release_frame();
   }
 }
 
-bool AfPacketPort::arm() { return cut_.empty() && !ready(next_.load(std::memory_order_relaxed)); }
+// What goes out while the link is down would be gone; so it waits.
+std::size_t AfPacketPort::tx(Packet* const* packets, std::size_t n) {
+  if (!link_.up()) return 0;
+  const std::size_t sent = sender_.send(packets, n);
+  if (sender_.lost_link()) link_.look_soon();
+  return sent;
+}
+
+void AfPacketPort::service(Time now) {
+  sender_.try_again();
+  link_.look(now);
+  if (addresses_) addresses_->look(now);
+}
+
+// An error of the socket, which a link that goes down leaves there, makes it readable until somebody asks for it.
+void AfPacketPort::take_error() {
+  int error = 0;
+  socklen_t size = sizeof error;
+  system_call(SYS_getsockopt, ring_.fd, SOL_SOCKET, SO_ERROR, reinterpret_cast<long>(&error), reinterpret_cast<long>(&size));
+  if (error != 0) link_.look_soon();
+}
+
+bool AfPacketPort::arm() { return cut_.empty() && !ready(position()); }
 
 }  // namespace mtcp::stack::dpdk

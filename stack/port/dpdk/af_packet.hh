@@ -3,13 +3,17 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "stack/port/device.hh"
 #include "stack/port/dpdk/device_state.hh"
+#include "stack/port/dpdk/interface_watch.hh"
 #include "stack/port/dpdk/libc_calls.hh"
 #include "stack/port/dpdk/packet_sender.hh"
 
@@ -17,6 +21,8 @@ namespace mtcp::stack::dpdk {
 
 // The device string with what the user left out: queues, ring and frame sizes.
 std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues);
+// Bytes of a ring's slot.
+[[nodiscard]] std::uint32_t af_packet_slot(const DeviceConfig& config);
 // False and `message` if the interface does not exist, is down, or may not be opened. Lowers `mtu` to the
 // interface's.
 bool af_packet_check(const DeviceConfig& config, std::uint32_t& mtu, std::string& message);
@@ -33,39 +39,46 @@ void af_packet_prepare(const PacketRing& ring, std::uint32_t tx_ring);
 class AfPacketPort final : public Port {
  public:
   // `index` has been claimed for this process; the destructor releases it. `ring` is the one of this queue.
-  // `inherited`: the former owner of the queue died. `state` and `pool` outlive the port.
+  // `inherited`: the former owner of the queue died. `addresses`: the stack's, to be looked after by the first queue's port;
+  // IPv4, host order. `state` and `pool` outlive the port.
   AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& pool, const PacketRing& ring,
-               bool inherited);
+               bool inherited, const std::vector<std::uint32_t>& addresses);
   ~AfPacketPort() override;
   AfPacketPort(const AfPacketPort&) = delete;
   AfPacketPort& operator=(const AfPacketPort&) = delete;
 
   std::size_t rx(Packet** out, std::size_t max) override;
-  std::size_t tx(Packet* const* packets, std::size_t n) override { return sender_.send(packets, n); }
+  std::size_t tx(Packet* const* packets, std::size_t n) override;
   [[nodiscard]] bool busy(const Packet&) const override { return false; }
   [[nodiscard]] bool congested() const override { return sender_.congested(); }
-  void service(Time) override { sender_.try_again(); }
+  void service(Time now) override;
   // The socket is readable while there is a frame that has not been taken; what has been taken already is not
   // seen.
   bool arm() override;
-  void disarm() override {}
+  void disarm() override { slept_ = true; }
   [[nodiscard]] std::span<const int> pollable() const override { return {&ring_.fd, 1}; }
   [[nodiscard]] Duration max_sleep() const override { return congested() ? milliseconds(1) : Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return state_.started; }
+  [[nodiscard]] bool link_up() const override { return state_.started && link_.up(); }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
-  [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
+  [[nodiscard]] std::uint32_t mtu() const override { return std::min(state_.mtu, link_.mtu()); }
   [[nodiscard]] bool tx_checksum_offload() const override { return ring_.offload; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] std::uint64_t rx_dropped() const override { return dropped_; }
   [[nodiscard]] std::uint64_t tx_dropped() const override { return sender_.dropped(); }
   [[nodiscard]] std::uint64_t tx_merged() const override { return sender_.merged(); }
+  Notice notice() override { return addresses_ ? addresses_->notice() : Notice{}; }
 
  private:
   static constexpr std::size_t kBurst = 64;
 
   void repair();
+  void take_error();
   [[nodiscard]] std::uint32_t after(std::uint32_t n) const {
     return n + 1 == ring_.frames.tp_frame_nr ? 0 : n + 1;
+  }
+  [[nodiscard]] std::uint32_t position() const {
+    const std::uint32_t n = next_.load(std::memory_order_relaxed);
+    return n < ring_.frames.tp_frame_nr ? n : 0;
   }
   [[nodiscard]] std::uint32_t before(std::uint32_t n) const {
     return (n == 0 ? ring_.frames.tp_frame_nr : n) - 1;
@@ -74,8 +87,14 @@ class AfPacketPort final : public Port {
   [[nodiscard]] bool ready(std::uint32_t n) const;
   [[nodiscard]] std::size_t count_ready(std::size_t most) const;
   void release_frame();
-  bool take(const tpacket2_hdr& header, Packet* p);
-  void take_large(const tpacket2_hdr& header);
+  // What the kernel says of a frame; it lies in memory that other processes of this program have, too.
+  struct Frame {
+    std::uint32_t status, length, present;  // bytes of it in the slot
+    const std::byte* data;
+  };
+  [[nodiscard]] Frame look_at(std::uint32_t n) const;
+  bool take(const Frame& frame, Packet* p);
+  void take_large(const Frame& frame);
   void discard(std::size_t frames);
 
   DeviceState& state_;
@@ -85,6 +104,9 @@ class AfPacketPort final : public Port {
   const PacketRing ring_;
   std::atomic<std::uint32_t>& next_;  // frame to receive
   PacketSender sender_;
+  LinkWatch link_;
+  std::optional<AddressWatch> addresses_;
+  bool slept_ = false;     // since the last look for frames
   PacketList cut_;         // pieces of large packets, not yet given out
   bool ahead_ = false;     // the next large packet has left the socket's queue already
   std::uint64_t dropped_ = 0;

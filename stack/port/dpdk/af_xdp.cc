@@ -116,14 +116,15 @@ bool has_partial_checksum(std::span<const std::byte> frame) {
 }
 
 AfXdpPort::AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames,
-                     bool on_virtual)
+                     bool on_virtual, const DeviceConfig& config)
     : state_(state),
       index_(index),
       pool_(pool),
       owner_(getpid()),
       frames_(frames),
       socket_(frames.socket()),
-      on_virtual_(on_virtual) {
+      on_virtual_(on_virtual),
+      link_(interface_of(config.port)) {
   free_.reserve(frames_.send_frames());
   frames_.take_over(free_);
   if (unsent() > 0) kick();
@@ -135,11 +136,16 @@ AfXdpPort::~AfXdpPort() {
 
 // --- receiving
 
-std::uint32_t AfXdpPort::waiting() const { return load(socket_.rx.producer) - load(socket_.rx.consumer); }
+// The rings' counters and descriptors lie in memory that other processes of this program have, too.
+std::uint32_t AfXdpPort::waiting() const {
+  const std::uint32_t n = load(socket_.rx.producer) - load(socket_.rx.consumer);
+  return n <= socket_.rx.size ? n : 0;
+}
 
 bool AfXdpPort::take(const xdp_desc& descriptor, Packet* p) const {
-  if (descriptor.len > p->tailroom()) return false;
-  memcpy(p->data, socket_.area + xsk_umem__add_offset_to_addr(descriptor.addr), descriptor.len);
+  const std::uint64_t at = xsk_umem__add_offset_to_addr(descriptor.addr);
+  if (descriptor.len > p->tailroom() || at > socket_.size || socket_.size - at < descriptor.len) return false;
+  memcpy(p->data, socket_.area + at, descriptor.len);
   p->len = descriptor.len;
   if (on_virtual_ && has_partial_checksum(p->bytes())) p->flags = kRxL4Good;
   return true;
@@ -156,7 +162,7 @@ std::size_t AfXdpPort::rx(Packet** out, std::size_t max) {
   const auto n = static_cast<std::uint32_t>(stock > 0 ? stock : there);
   std::size_t taken = 0;
   for (std::uint32_t i = 0; i < n; ++i) {
-    const xdp_desc& descriptor = *xsk_ring_cons__rx_desc(&socket_.rx, from + i);
+    const xdp_desc descriptor = *xsk_ring_cons__rx_desc(&socket_.rx, from + i);
     if (i >= stock) {
       ++dropped_;
     } else if (take(descriptor, fresh[i])) {
@@ -187,7 +193,9 @@ std::uint64_t AfXdpPort::rx_dropped() const {
 
 // --- sending
 
-std::uint32_t AfXdpPort::unsent() const { return load(socket_.tx.producer) - load(socket_.tx.consumer); }
+std::uint32_t AfXdpPort::unsent() const {
+  return std::min(load(socket_.tx.producer) - load(socket_.tx.consumer), socket_.tx.size);
+}
 
 void AfXdpPort::put(const Packet& p, std::uint32_t place) {
   const std::uint32_t frame = free_.back();
@@ -208,6 +216,7 @@ void AfXdpPort::kick() const {
 }
 
 std::size_t AfXdpPort::tx(Packet* const* packets, std::size_t n) {
+  if (!link_.up()) return 0;
   frames_.collect(free_);
   const std::uint32_t first = load(socket_.tx.producer);
   std::uint32_t place = first;
@@ -229,7 +238,8 @@ std::size_t AfXdpPort::tx(Packet* const* packets, std::size_t n) {
 void AfXdpPort::service(Time now) {
   if (now < next_control_) return;
   next_control_ = now + milliseconds(1);
-  if (unsent() > 0) kick();
+  link_.look(now);
+  if (unsent() > 0 && link_.up()) kick();
 }
 
 }  // namespace mtcp::stack::dpdk

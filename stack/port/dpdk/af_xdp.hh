@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "stack/port/device.hh"
 #include "stack/port/dpdk/device_state.hh"
+#include "stack/port/dpdk/interface_watch.hh"
 #include "stack/port/dpdk/umem_frames.hh"
 
 namespace mtcp::stack::dpdk {
@@ -38,7 +40,8 @@ class AfXdpPort final : public Port {
   // `index` has been claimed for this process; the destructor releases it. What is passed outlives the port.
   // `on_virtual`: packets may come whose checksum their sender on this machine has left to the hardware that
   // there is not.
-  AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames, bool on_virtual);
+  AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames, bool on_virtual,
+            const DeviceConfig& config);
   ~AfXdpPort() override;
   AfXdpPort(const AfXdpPort&) = delete;
   AfXdpPort& operator=(const AfXdpPort&) = delete;
@@ -52,11 +55,11 @@ class AfXdpPort final : public Port {
   void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {&socket_.fd, 1}; }
   [[nodiscard]] Duration max_sleep() const override {
-    return unsent() > 0 ? milliseconds(1) : Duration::max();
+    return unsent() > 0 && link_.up() ? milliseconds(1) : Duration::max();
   }
-  [[nodiscard]] bool link_up() const override { return state_.started; }
+  [[nodiscard]] bool link_up() const override { return state_.started && link_.up(); }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
-  [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
+  [[nodiscard]] std::uint32_t mtu() const override { return std::min(state_.mtu, link_.mtu()); }
   [[nodiscard]] bool tx_checksum_offload() const override { return false; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   // Frames that did not fit, and those for which the kernel had no frame or no room in the ring.
@@ -78,6 +81,7 @@ class AfXdpPort final : public Port {
   UmemFrames& frames_;
   Xsk& socket_;
   const bool on_virtual_;
+  LinkWatch link_;
   std::vector<std::uint32_t> free_;  // frames to send in
   std::uint64_t dropped_ = 0;
   Time next_control_{};

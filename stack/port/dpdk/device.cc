@@ -22,6 +22,7 @@
 #include "stack/port/dpdk/dpdk_device.hh"
 #include "stack/port/dpdk/eal.hh"
 #include "stack/port/dpdk/interface_lock.hh"
+#include "stack/port/dpdk/interface_watch.hh"
 #include "stack/port/dpdk/interrupts.hh"
 #include "stack/port/dpdk/kernel_interface.hh"
 #include "stack/port/dpdk/memif.hh"
@@ -106,7 +107,8 @@ bool DpdkDevice::check(std::string& message) {
   }
   if (!check_rings(config_.rx_ring, config_.tx_ring, message)) return false;
   const std::uint32_t mtu = config_.mtu;
-  if (kind_ == Kind::af_packet) return af_packet_check(config_, config_.mtu, message) && check_mtu(mtu, message);
+  if (kind_ == Kind::af_packet)
+    return af_packet_check(config_, config_.mtu, message) && check_mtu(mtu, message) && check_addresses(message);
   if (kind_ == Kind::af_xdp) {
     if (!af_xdp_check(config_, config_.queues, config_.mtu, message) || !check_mtu(mtu, message)) return false;
     virtual_ = is_virtual(interface_of(config_.port));
@@ -125,6 +127,13 @@ bool DpdkDevice::check_rings(std::uint32_t rx_ring, std::uint32_t tx_ring, std::
             std::to_string(rx_ring) + ") and tx_ring (" + std::to_string(tx_ring) + ") hold that many packets, and " +
             std::to_string(kToWorkWith) + " are needed to work with; set packets to " + std::to_string(need) +
             " or more, or to \"auto\"";
+  if (config_.misconfigured != nullptr) *config_.misconfigured = true;
+  return false;
+}
+
+bool DpdkDevice::check_addresses(std::string& message) {
+  message = shared_address(config_.addresses);
+  if (message.empty()) return true;
   if (config_.misconfigured != nullptr) *config_.misconfigured = true;
   return false;
 }
@@ -165,7 +174,11 @@ std::size_t DpdkDevice::pool_packets() const {
   return copies() ? kUnusedPackets : config_.packets;
 }
 
-std::size_t DpdkDevice::pool_frame() const { return frame() + (kind_ == Kind::af_xdp ? kXdpHeadroom : 0); }
+// The af_packet driver wants a packet to hold a slot of the ring, though it takes none.
+std::size_t DpdkDevice::pool_frame() const {
+  if (kind_ == Kind::af_packet) return std::max<std::size_t>(frame(), af_packet_slot(config_));
+  return frame() + (kind_ == Kind::af_xdp ? kXdpHeadroom : 0);
+}
 
 bool DpdkDevice::create_pools(std::string& message) {
   const std::size_t packets = pool_packets();

@@ -69,6 +69,7 @@ class DpdkDevice final : public Device, public SharedDevice {
 
  private:
   bool check_rings(std::uint32_t rx_ring, std::uint32_t tx_ring, std::string& message);
+  bool check_addresses(std::string& message);
   bool check_mtu(std::uint32_t wanted, std::string& message);
   bool start_environment(std::string& message);
   bool create_pools(std::string& message);

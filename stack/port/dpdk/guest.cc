@@ -88,7 +88,7 @@ std::unique_ptr<Port> GuestDevice::claim_queue(std::uint32_t queue, std::uint32_
   const auto outcome = state_.claims->claim(queue);
   if (outcome == Claims::Outcome::taken) return nullptr;
   return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), *pools_[stack], rings_[queue],
-                                        outcome == Claims::Outcome::inherited);
+                                        outcome == Claims::Outcome::inherited, std::vector<std::uint32_t>{});
 }
 
 std::unique_ptr<Port> GuestDevice::claim(std::uint32_t queue, std::uint32_t stack) {

@@ -150,9 +150,9 @@ std::unique_ptr<Port> DpdkDevice::claim_ring(std::uint32_t queue, PacketPool& po
   const auto outcome = state_.claims->claim(queue);
   if (outcome == Claims::Outcome::taken) return nullptr;
   if (kind_ == Kind::af_xdp)
-    return std::make_unique<AfXdpPort>(state_, static_cast<std::uint16_t>(queue), pool, *frames_[queue], virtual_);
+    return std::make_unique<AfXdpPort>(state_, static_cast<std::uint16_t>(queue), pool, *frames_[queue], virtual_, config_);
   return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), pool, rings_[queue],
-                                        outcome == Claims::Outcome::inherited);
+                                        outcome == Claims::Outcome::inherited, config_.addresses);
 }
 
 std::unique_ptr<Port> DpdkDevice::claim(std::uint32_t queue, std::uint32_t stack) {

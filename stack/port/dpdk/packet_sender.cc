@@ -76,6 +76,8 @@ void PacketSender::describe(std::span<Packet* const> packets, Burst& burst) cons
 // The kernel has refused a frame of so many packets. False: there is no room now.
 bool PacketSender::refused(std::size_t packets) {
   if (errno == EAGAIN || errno == EINTR) return false;
+  lost_link_ = errno == ENETDOWN || errno == ENXIO || errno == EMSGSIZE;
+  if (errno == ENETDOWN) return false;  // they wait
   if (packets > 1 && (errno == EINVAL || errno == EMSGSIZE || errno == EOPNOTSUPP)) {
     merges_ = false;  // then as they are, from now on
     return true;
@@ -86,14 +88,18 @@ bool PacketSender::refused(std::size_t packets) {
 
 std::size_t PacketSender::send(Packet* const* packets, std::size_t n) {
   std::size_t taken = 0;
-  congested_ = false;
+  congested_ = lost_link_ = false;
   while (taken < n && !congested_) {
     Burst burst;
     describe({packets + taken, std::min(n - taken, kBurst)}, burst);
     std::size_t done = 0;
     while (done < burst.count) {
-      const long sent = system_call(SYS_sendmmsg, fd_, reinterpret_cast<long>(&burst.frames[done]),
-                                    static_cast<long>(burst.count - done), MSG_DONTWAIT);
+      const auto call = [&] {
+        return system_call(SYS_sendmmsg, fd_, reinterpret_cast<long>(&burst.frames[done]),
+                           static_cast<long>(burst.count - done), MSG_DONTWAIT);
+      };
+      long sent = call();
+      if (sent < 0 && errno == ENETDOWN) sent = call();  // it may be of a former time that the link was down
       std::size_t gone = sent > 0 ? static_cast<std::size_t>(sent) : 0;
       if (sent < 0) {
         const bool merged = merges_;

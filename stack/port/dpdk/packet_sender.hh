@@ -29,6 +29,8 @@ class PacketSender {
   // The kernel had no room the last time; until then, or until try_again().
   [[nodiscard]] bool congested() const { return congested_; }
   void try_again() { congested_ = false; }
+  // The last time there was no link, or frames were too large for it.
+  [[nodiscard]] bool lost_link() const { return lost_link_; }
   // Frames since the start that the kernel refused, and those that several segments went in.
   [[nodiscard]] std::uint64_t dropped() const { return dropped_; }
   [[nodiscard]] std::uint64_t merged() const { return merged_; }
@@ -41,7 +43,7 @@ class PacketSender {
   const int fd_;
   const bool offload_;
   bool merges_;  // until the kernel refuses one
-  bool congested_ = false;
+  bool congested_ = false, lost_link_ = false;
   std::uint64_t dropped_ = 0, merged_ = 0;
 };
 

@@ -73,6 +73,7 @@ void Sender::on_syn_timer(Connection& c, Time now) {
   }
   if (++c.tx.retries > linear) ++c.tx.backoff;
   c.hot.retransmitting_syn = true;
+  network.suspect(*c.path, c.key.remote, now);
   ++c.retransmits;
   stats.add(Counter::retransmitted_segments);
   stats.add(Counter::rto_fired);
@@ -107,6 +108,7 @@ void Sender::on_timeout(Connection& c, Time now) {
     return;
   }
   stats.add(Counter::rto_fired);
+  if (t.retries != 0) network.suspect(*c.path, c.key.remote, now);  // RFC 1122 section 2.3.2.1, advice from above
   enter_loss(c, now);
   if (t.backoff != UINT8_MAX) ++t.backoff;
   if (t.retries != UINT8_MAX) ++t.retries;

@@ -1,0 +1,60 @@
+// What becomes of an interface of the kernel while the stack is on it, and what the kernel does there by itself.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "stack/base/time.hh"
+#include "stack/port/port.hh"
+
+namespace mtcp::stack::dpdk {
+
+// The name of the interface that a packet socket is bound to; empty if it is gone.
+[[nodiscard]] std::string interface_of_socket(int fd);
+// An address of ours that is the kernel's as well: both would answer, and the kernel refuse what is the stack's. Empty, or
+// what is wrong and the line that mends it. `addresses`: IPv4, host order.
+[[nodiscard]] std::string shared_address(const std::vector<std::uint32_t>& addresses);
+// The kernel would send on what comes for one of `addresses` on the interface, and tell its senders to go elsewhere. The
+// same.
+[[nodiscard]] std::string forwarded_address(const std::string& interface, const std::vector<std::uint32_t>& addresses);
+
+// Whether the interface is up and how large its packets may be; looked at ten times a second.
+class LinkWatch {
+ public:
+  explicit LinkWatch(std::string interface) : name_(std::move(interface)) {}
+  void look(Time now) {
+    if (now >= next_) look_now(now);
+  }
+  // At the next look(), whenever that is.
+  void look_soon() { next_ = {}; }
+  [[nodiscard]] bool up() const { return up_; }
+  [[nodiscard]] std::uint32_t mtu() const { return mtu_; }
+
+ private:
+  void look_now(Time now);
+  const std::string name_;
+  Time next_{};
+  bool up_ = true;
+  std::uint32_t mtu_ = UINT32_MAX;
+};
+
+// Looks once a second for what was not so when the device was opened, and tells it once.
+class AddressWatch {
+ public:
+  AddressWatch(std::string interface, std::vector<std::uint32_t> addresses)
+      : interface_(std::move(interface)), addresses_(std::move(addresses)) {}
+  void look(Time now);
+  // Empty if there is nothing to tell.
+  [[nodiscard]] Port::Notice notice() { return std::exchange(notice_, {}); }
+
+ private:
+  const std::string interface_;
+  const std::vector<std::uint32_t> addresses_;
+  Time next_{};
+  std::string shared_, forwarded_;  // as told
+  Port::Notice notice_;
+};
+
+}  // namespace mtcp::stack::dpdk
