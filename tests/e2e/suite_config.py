@@ -80,7 +80,7 @@ def bad_address(context):
 
 @test("config-unknown-congestion-control", shim_only=True)
 def unknown_cc(context):
-    expect_error(run_with(context, GOOD + '[tcp]\ncongestion_control = "vegas"\n'), 6, "vegas", "newreno")
+    expect_error(run_with(context, GOOD + '[tcp]\ncongestion_control = "vegas"\n'), 6, "vegas", "reno")
 
 
 @test("config-syntax-error", shim_only=True)
