@@ -323,7 +323,8 @@ class Context:
         if self.on_kernel:
             return self.veth()
         name, device = (f"{self.tag}-{{worker}}", f"queues = {wires}\n") if wires else (self.tag, "")
-        device += f"peer_users = [{pwd.getpwnam('www-data').pw_uid}]\n"  # nginx's workers; the clients are root's
+        users = [pwd.getpwnam(name).pw_uid for name in ("www-data", "nobody")]
+        device += f"peer_users = {users}\n"  # nginx's workers, and clients that are not root's
         space = self.namespace("m")
         sides = []
         for role, address in (("server", "10.99.1.2"), ("client", "10.99.1.1")):
