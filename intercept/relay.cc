@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
 #include <utility>
 
 #include "intercept/address.hh"
@@ -95,14 +96,13 @@ void Relay::serve() {
   const int n = watch_fd() < 0
                     ? 0
                     : process_.kernel.epoll_pwait2(watch_fd(), events.data(), kEventsAtOnce, &zero, nullptr);
-  for (int i = 0; i < n; ++i) {
-    const int fd = events[static_cast<std::size_t>(i)].data.fd;
-    if (children_.contains(fd)) {
-      serve_child(fd);
-    } else if (const auto r = by_pump_.find(fd); r != by_pump_.end()) {
-      pump_event(*r->second, events[static_cast<std::size_t>(i)].events);
-    }
-  }
+  const std::span<const epoll_event> came(events.data(), static_cast<std::size_t>(std::max(n, 0)));
+  // The pumps first, which are only marked here: what a child says may close some and open others under the same numbers, to
+  // which an event of the former must not be taken for one of theirs (its end would be the new one's).
+  for (const epoll_event& e : came)
+    if (const auto r = by_pump_.find(e.data.fd); r != by_pump_.end()) pump_event(*r->second, e.events);
+  for (const epoll_event& e : came)
+    if (children_.contains(e.data.fd)) serve_child(e.data.fd);
   run_ready();
 }
 
