@@ -122,7 +122,7 @@ def main():
             run("chroot", inside, "dpkg", "--purge", "mtcp")
             (inside / "root/mtcp.deb").unlink()
             own = ("var/lib/dpkg", "var/log", "var/cache", "etc/ld.so.cache", "usr/lib/python3", "root/")
-            left = [f for f in files(world / "upper") if f not in before and not f.startswith(own)]
+            left = [f for f in files(world / "upper") if f not in before and not f.startswith(own) and (inside / f).exists()]  # else it is a whiteout: removed
             left += [str(p) for p in (inside / "etc/mtcp", inside / "usr/share/doc/mtcp") if p.exists()]
             check("purge leaves nothing", not left, left)
             os._exit(not all(results))
