@@ -1,6 +1,5 @@
 // Congestion control as the rest of TCP sees it. What is lost, and what is sent again, is the sender's business; how much
-// may be in the network, and how fast it leaves, is decided here: hot.cwnd, tx.ssthresh and tx.pacing_rate are the outputs,
-// and nothing else writes them. The objects live for ever and hold nothing: what one keeps of a connection is in
+// may be in the network is decided here: hot.cwnd and tx.ssthresh are the outputs, and nothing else writes them. The objects live for ever and hold nothing: what one keeps of a connection is in
 // Connection::congestion.
 #pragma once
 
@@ -29,7 +28,6 @@ struct AckSample {
   bool original_arrived = false;    // something sent once, before the timeout, has arrived (F-RTO)
   bool duplicate = false;           // without SACK: a duplicate ACK
   bool dsack = false;               // the peer has got something twice
-  bool ece = false;                 // it carries ECN-Echo
   bool reordered = false;           // something came later than what was sent after it ...
   Seq reordered_from;               // ... and this is the lowest of that
 };
