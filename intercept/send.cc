@@ -27,6 +27,7 @@ class Send {
         left_(v),
         total_(total),
         more_((flags & MSG_MORE) != 0),
+        record_((flags & MSG_EOR) != 0),
         blocking_(!s.nonblocking && (flags & MSG_DONTWAIT) == 0) {}
 
   ssize_t run() {
@@ -50,6 +51,7 @@ class Send {
       return give_up(-to_errno(sent.error()));
     }
     done_ += *sent;
+    if (record_ && done_ >= total_) [[unlikely]] process_.instance->worker().end_record(*s_.connection);
     if (done_ >= total_ || (!blocking_ && *sent > 0)) return result();
     left_.consume(*sent);
     return -EAGAIN;
@@ -88,6 +90,7 @@ class Send {
   std::size_t total_;
   std::size_t done_ = 0;
   bool more_;
+  bool record_;
   bool blocking_;
 };
 

@@ -55,6 +55,7 @@ Result<std::size_t> Worker::send(Connection& c, std::span<const iovec> data, boo
   tcp_->transmit_bursts(now);
   return n;
 }
+void Worker::end_record(Connection& c) { tcp_->sender.end_record(c); }
 Result<std::size_t> Worker::reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now) {
   return tcp_->sender.reserve(c, bytes, out, now);
 }

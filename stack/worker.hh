@@ -144,6 +144,8 @@ class Worker {
   // Copies up to the free space of the send buffer; returns bytes taken. would_block if none; broken_pipe after
   // shutdown or close by the peer's reset; not_connected. `more`: MSG_MORE.
   Result<std::size_t> send(Connection& c, std::span<const iovec> data, bool more, Time now);
+  // MSG_EOR: what is written from now on shares no segment with what has been written.
+  void end_record(Connection& c);
   // The same without a copy: lends up to `out.size()` pieces of buffer for at most `bytes` bytes in all; fill them
   // from the front and commit how many bytes are there (the rest is given back). No other call on `c` in between.
   Result<std::size_t> reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now);  // returns pieces

@@ -88,6 +88,7 @@ enum PacketMark : std::uint8_t {
   kResent = 1 << 2,      // and its latest retransmission may still arrive
   kPush = 1 << 3,        // a write ends here: it carries PSH
   kBurstEnd = 1 << 4,    // it carries PSH as the last of several that leave together
+  kRecordEnd = 1 << 5,   // MSG_EOR: nothing is added to it any more
 };
 
 // A source of packets, shared by all that use a device. Not for the fast path: see PacketCache.

@@ -300,6 +300,44 @@ TEST_CASE("TCP_NOTSENT_LOWAT: writable only while little waits to be sent") {
   CHECK((s.edges() & SocketBase::kWriteEdge) != 0);
 }
 
+namespace {
+
+std::vector<std::string> segments(Script& s) {
+  std::vector<std::string> all;
+  for (const Out& o : s.all_sent())
+    if (!o.data.empty()) all.push_back(o.data);
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("MSG_EOR: what is written later does not share a segment with the record") {
+  Script s;
+  s.write("record", true);
+  s.worker->end_record(*s.c);
+  CHECK(s.sent_nothing());
+  s.write("later", true);
+  CHECK(segments(s) == std::vector<std::string>{"record"});  // it is not the last any more
+  s.write(" still");
+  s.peer_ack(6);
+  CHECK(segments(s) == std::vector<std::string>{"later still"});
+}
+
+TEST_CASE("MSG_EOR: a record that is cut into segments ends where its last one does") {
+  Setup setup;
+  setup.socket.nodelay = true;
+  Script s(setup);
+  s.write("x", true);
+  s.write(pattern(299), true);
+  s.worker->end_record(*s.c);
+  s.c->hot.mss = 200;  // as after "fragmentation needed"
+  s.write("later");
+  const auto all = segments(s);
+  REQUIRE(all.size() == 3);
+  CHECK(all[1].size() == 100);
+  CHECK(all[2] == "later");
+}
+
 TEST_CASE("reserve and commit send what was written straight into the packets") {
   Script s;
   s.write("start", true);

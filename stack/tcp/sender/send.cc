@@ -20,6 +20,7 @@ Seq queue_end(const Connection& c) {
 std::uint32_t room_in_last(const Connection& c, std::uint32_t segment) {
   const Packet* p = c.tx.queue.back();
   if (c.tx.unsent == nullptr || p->transmissions != 0 || p->payload_len >= segment) return 0;
+  if ((p->marks & kRecordEnd) != 0) return 0;
   const std::uint32_t tail = p->capacity - std::uint32_t{p->payload_offset} - p->payload_len;
   return std::min(segment - p->payload_len, tail);
 }
@@ -138,6 +139,11 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
   return std::size_t{taken};
 }
 
+void Sender::end_record(Connection& c) {
+  if (Packet* last = c.tx.queue.back(); last != nullptr && c.tx.unsent != nullptr)
+    last->marks = static_cast<std::uint8_t>(last->marks | kRecordEnd);
+}
+
 Result<std::size_t> Sender::reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time) {
   if (const Errc e = cannot_send(c); e != Errc::ok) return e;
   (void)tcp_.memory.update();
@@ -222,7 +228,7 @@ bool Sender::cut(Connection& c, Packet* p, std::uint32_t at) {
   rest->transmissions = p->transmissions;
   rest->sent_at = p->sent_at;
   rest->marks = p->marks;
-  p->marks = static_cast<std::uint8_t>(p->marks & ~(kPush | kBurstEnd));
+  p->marks = static_cast<std::uint8_t>(p->marks & ~(kPush | kBurstEnd | kRecordEnd));
   p->payload_len = static_cast<std::uint16_t>(at);
   p->flags = static_cast<std::uint16_t>(p->flags & ~kPayloadSum);
   c.tx.queue.insert_after(p, rest);

@@ -41,6 +41,7 @@ class Sender {
 
   // --- send.cc: the application's writes (worker.hh)
   Result<std::size_t> send(Connection& c, std::span<const iovec> data, bool more, Time now);
+  static void end_record(Connection& c);  // MSG_EOR
   Result<std::size_t> reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now);
   void commit(Connection& c, std::size_t bytes, bool more, Time now);
   // "Fragmentation needed" (RFC 1191): bytes, IP packet.
