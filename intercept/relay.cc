@@ -24,6 +24,7 @@ namespace {
 constexpr int kEventsAtOnce = 64;
 constexpr std::size_t kRequestsAtOnce = 64;
 constexpr std::uint64_t kNobodys = UINT64_MAX;  // a serial that no child was born after
+constexpr std::uint64_t kChild = 1ULL << 63;    // of what an event says: a child's id, not a serial
 
 bool has_connection(Process& process) {
   if (!process.started() || process.instance->worker().connections() == 0) return false;
@@ -59,7 +60,7 @@ int Relay::after_fork_in_child() {
   close_internal(process_, fork_ends_[0]);
   for (Offer& o : offers_) withdraw(o);
   offers_.clear();
-  for (auto& [channel, child] : children_) close_internal(process_, child.channel);
+  for (auto& [id, child] : children_) close_internal(process_, child.channel);
   for (auto& [serial, r] : relayed_) {
     close_internal(process_, r->pump);
     close_internal(process_, r->user);
@@ -67,7 +68,6 @@ int Relay::after_fork_in_child() {
     process_.sockets.free(*r->socket);
   }
   children_.clear();
-  by_pump_.clear();
   relayed_.clear();
   pumps_.store(0, std::memory_order_relaxed);
   int watch = watch_.exchange(-1, std::memory_order_relaxed);
@@ -77,7 +77,7 @@ int Relay::after_fork_in_child() {
 
 // --- the watched descriptors
 
-int Relay::watch(int fd, std::uint32_t events) {
+int Relay::watch(int fd, std::uint64_t which, std::uint32_t events) {
   int set = watch_fd();
   if (set < 0) {
     set = process_.kernel.epoll_create1(EPOLL_CLOEXEC);
@@ -86,8 +86,14 @@ int Relay::watch(int fd, std::uint32_t events) {
     watch_.store(set, std::memory_order_relaxed);
     if (process_.steward != nullptr) process_.steward->wake();  // it sleeps without this
   }
-  epoll_event e{.events = events, .data = {.fd = fd}};
+  epoll_event e{.events = events, .data = {.u64 = which}};
   return process_.kernel.epoll_ctl(set, EPOLL_CTL_ADD, fd, &e);
+}
+
+// To close it is not enough: a child that has just been forked has a copy, so that the set would go on to tell of it.
+void Relay::close_watched(int& fd) {
+  if (fd >= 0) (void)process_.kernel.epoll_ctl(watch_fd(), EPOLL_CTL_DEL, fd, nullptr);
+  close_internal(process_, fd);
 }
 
 void Relay::serve() {
@@ -97,28 +103,30 @@ void Relay::serve() {
                     ? 0
                     : process_.kernel.epoll_pwait2(watch_fd(), events.data(), kEventsAtOnce, &zero, nullptr);
   const std::span<const epoll_event> came(events.data(), static_cast<std::size_t>(std::max(n, 0)));
-  // The pumps first, which are only marked here: what a child says may close some and open others under the same numbers, to
-  // which an event of the former must not be taken for one of theirs (its end would be the new one's).
-  for (const epoll_event& e : came)
-    if (const auto r = by_pump_.find(e.data.fd); r != by_pump_.end()) pump_event(*r->second, e.events);
-  for (const epoll_event& e : came)
-    if (children_.contains(e.data.fd)) serve_child(e.data.fd);
+  for (const epoll_event& e : came) {
+    if ((e.data.u64 & kChild) != 0) {
+      if (children_.contains(e.data.u64)) serve_child(e.data.u64);
+    } else if (const auto r = relayed_.find(e.data.u64); r != relayed_.end()) {
+      pump_event(*r->second, e.events);
+    }
+  }
   run_ready();
 }
 
 // --- children
 
 void Relay::add_child(int channel, std::uint64_t born, std::unordered_set<std::uint64_t> settled) {
-  children_.emplace(channel, Child{channel, born, std::move(settled)});
-  if (const int error = watch(channel, EPOLLIN); error != 0) {
+  const std::uint64_t id = kChild | next_child_++;
+  children_.emplace(id, Child{channel, born, std::move(settled)});
+  if (const int error = watch(channel, id, EPOLLIN); error != 0) {
     log(LogLevel::warning, "a child can't use this process's connections: error %d", -error);
-    end_child(channel);
+    end_child(id);
   }
 }
 
-void Relay::end_child(int channel) {
-  auto node = children_.extract(channel);
-  close_internal(process_, node.mapped().channel);
+void Relay::end_child(std::uint64_t id) {
+  auto node = children_.extract(id);
+  close_watched(node.mapped().channel);
   std::unordered_set<std::uint64_t> all;
   for (const auto& [serial, r] : relayed_) all.insert(serial);
   for (const std::uint64_t serial : all) {
@@ -126,15 +134,16 @@ void Relay::end_child(int channel) {
   }
 }
 
-void Relay::serve_child(int channel) {
+void Relay::serve_child(std::uint64_t id) {
   std::array<Request, kRequestsAtOnce> requests;
+  const int channel = children_.find(id)->second.channel;
   for (;;) {
     int passed = -1;
     const ssize_t got = receive_message(process_.kernel, channel, requests.data(), sizeof requests, passed);
     if (got == -EAGAIN) return;
-    if (got <= 0) return end_child(channel);
+    if (got <= 0) return end_child(id);
     const auto count = static_cast<std::size_t>(got) / sizeof(Request);
-    Child& child = children_.find(channel)->second;
+    Child& child = children_.find(id)->second;
     if (passed >= 0) {
       // A child of the child has what the child has now.
       add_child(process_.keep_high(passed), child.born, child.settled);
@@ -192,7 +201,7 @@ Socket* Relay::find(const Request& request) {
 
 bool Relay::held(std::uint64_t serial) const {
   if (offered(serial)) return true;
-  for (const auto& [channel, child] : children_) {
+  for (const auto& [id, child] : children_) {
     if (serial < child.born && !child.settled.contains(serial)) return true;
   }
   return false;
@@ -287,9 +296,7 @@ int Relay::open_pair(Relayed& r) {
   }
   r.pump = ends[0];
   r.user = ends[1];
-  by_pump_[r.pump] = &r;
-  if (const int error = watch(r.pump, EPOLLIN | EPOLLRDHUP | EPOLLET); error != 0) {
-    by_pump_.erase(r.pump);
+  if (const int error = watch(r.pump, r.serial, EPOLLIN | EPOLLRDHUP | EPOLLET); error != 0) {
     close_internal(process_, r.pump);
     close_internal(process_, r.user);
     return error;
@@ -312,11 +319,8 @@ void Relay::drop_if_unheld(Relayed& r) {
 }
 
 void Relay::drop(Relayed& r) {
-  if (r.pump >= 0) {
-    by_pump_.erase(r.pump);
-    pumps_.store(pumps_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
-  }
-  close_internal(process_, r.pump);
+  if (r.pump >= 0) pumps_.store(pumps_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+  close_watched(r.pump);
   close_internal(process_, r.user);
   r.watch_hook.unlink();
   r.socket->serial = kNobodys;

@@ -110,10 +110,11 @@ class Relay {
 
   Offer* offer_of(std::uint64_t serial);
   void withdraw(Offer& o);
-  int watch(int fd, std::uint32_t events);
+  int watch(int fd, std::uint64_t which, std::uint32_t events);
+  void close_watched(int& fd);
   void add_child(int channel, std::uint64_t born, std::unordered_set<std::uint64_t> settled);
-  void end_child(int channel);
-  void serve_child(int channel);
+  void end_child(std::uint64_t id);
+  void serve_child(std::uint64_t id);
   void answer(Child& child, const Request& request);
   int descriptor_for(const Request& request);
   Socket* find(const Request& request);
@@ -139,9 +140,10 @@ class Relay {
   std::atomic<int> watch_{-1};  // an epoll set of all channels and pumps
   std::atomic<std::uint32_t> pumps_{0};
   int fork_ends_[2] = {-1, -1};                                          // during a fork
-  std::unordered_map<int, Child> children_;                              // by channel
+  // What `watch_` says of an event is a serial or a child's id: never used twice, where a descriptor's number is.
+  std::uint64_t next_child_ = 0;
+  std::unordered_map<std::uint64_t, Child> children_;                    // by id
   std::unordered_map<std::uint64_t, std::unique_ptr<Relayed>> relayed_;  // by serial
-  std::unordered_map<int, Relayed*> by_pump_;
   std::vector<Offer> offers_;
   stack::IntrusiveList<Relayed, &Relayed::ready_hook> ready_;
   std::unique_ptr<std::byte[]> buffer_;

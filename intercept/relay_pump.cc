@@ -36,7 +36,7 @@ void Relay::pump_event(Relayed& r, std::uint32_t events) {
 
 void Relay::want_out(Relayed& r, bool on) {
   r.wants_out = on;
-  epoll_event e{.events = EPOLLIN | EPOLLRDHUP | EPOLLET | (on ? EPOLLOUT : 0U), .data = {.fd = r.pump}};
+  epoll_event e{.events = EPOLLIN | EPOLLRDHUP | EPOLLET | (on ? EPOLLOUT : 0U), .data = {.u64 = r.serial}};
   (void)process_.kernel.epoll_ctl(watch_fd(), EPOLL_CTL_MOD, r.pump, &e);
 }
 

@@ -30,8 +30,7 @@ def start_forking(server, port="7001"):
     return program
 
 
-# Long only, because it still fails now and then: README, "Not yet".
-@test("fork-python-socketserver", long_only=True)
+@test("fork-python-socketserver")
 def forking_server(context):
     server, client = context.veth()
     program = start_forking(server)

@@ -126,6 +126,47 @@ TEST_CASE("a passed connection keeps its name, its options and its half closes")
   ::close(other);
 }
 
+// A child has copies of what this process has open until it has closed them, which may take it a while.
+TEST_CASE("what becomes of an earlier relay does not end a later one, while a child still has copies of it") {
+  Bench b;
+  const auto first = b.pair();
+  const int first_user = pass(b, first.server);
+  serve(b);
+  int gate[2];
+  REQUIRE(::pipe(gate) == 0);
+  b->before_fork();
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::alarm(20);
+    char c = 0;
+    ::close(gate[1]);
+    ::_exit(::read(gate[0], &c, 1) == 0 ? 0 : 1);
+  }
+  b->after_fork(false);
+  REQUIRE(::shutdown(first_user, SHUT_RDWR) == 0);
+  serve(b);
+  const auto second = b.pair();
+  const int second_user = pass(b, second.server);
+  serve(b);
+  REQUIRE(relayed(b) == 2);
+  REQUIRE(::shutdown(first_user, SHUT_RDWR) == 0);  // an event once more, though it has no relay by now
+  serve(b);
+  REQUIRE(::send(second_user, "still here", 10, MSG_NOSIGNAL) == 10);
+  serve(b);
+  CHECK(b.recv(second.client, 100, MSG_DONTWAIT) == "still here");
+  REQUIRE(b.send(second.client, "so am I") == 7);
+  serve(b);
+  CHECK(read_kernel(second_user) == "so am I");
+  ::close(gate[0]);
+  ::close(gate[1]);
+  int status = 1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  ::close(first_user);
+  ::close(second_user);
+}
+
 TEST_CASE("more than the pair and the window hold waits, and none of it is lost") {
   Bench b;
   const auto p = b.pair(SOCK_NONBLOCK);
