@@ -97,7 +97,8 @@ class Nginx:
             return None
 
     def workers(self):
-        return children(self.pid())
+        """Those that live: one that has ended is the master's child until it looks, which may be a moment after wait_gone()."""
+        return [pid for pid in children(self.pid()) if not zombie(pid)]
 
     def serving_pids(self):
         return self.workers() if self.options["master"] == "on" else [self.pid()]
