@@ -14,7 +14,7 @@ constexpr std::string_view kToggles[] = {"auto", "on", "off"};  // in the order 
 constexpr std::string_view kPolls[] = {"adaptive", "busy"};
 constexpr std::string_view kLevels[] = {"none", "error", "warning", "info",
                                         "debug"};  // as intercept::LogLevel
-constexpr std::string_view kCongestionControls[] = {"cubic", "reno"};
+constexpr std::string_view kCongestionControls[] = {"cubic", "reno", "bbr"};
 
 template <class Words>
 std::size_t index_of(const Words& words, std::string_view word) {

@@ -24,6 +24,7 @@ namespace mtcp::stack {
 class Listener;
 class CongestionControl;
 class Scoreboard;
+struct Pacing;
 
 // What a socket sets before there is a connection, and may change while there is one. Inherited from the
 // listener.
@@ -50,6 +51,7 @@ struct SocketOptions {
   Duration user_timeout{};             // TCP_USER_TIMEOUT; 0: none
   Duration fin_timeout{};              // TCP_LINGER2
   std::uint32_t syn_retries = 0;       // TCP_SYNCNT
+  std::uint64_t max_pacing_rate = UINT64_MAX;  // SO_MAX_PACING_RATE, bytes a second
 };
 
 enum class TimerKind : std::uint8_t {
@@ -206,6 +208,7 @@ struct Connection : SocketBase {
   std::uint8_t hops = 0;         // between stacks of the device (handover.hh)
   std::uint8_t memory_class = 0;  // in which list memory_hook is
   Listener* listener = nullptr;  // while it waits there to be accepted
+  Pacing* pacing = nullptr;      // sender/pacing.hh; null: it is neither paced nor measured
 
   TimerNode retransmit_timer{static_cast<std::uint8_t>(TimerKind::retransmit)};
   TimerNode delayed_ack_timer{static_cast<std::uint8_t>(TimerKind::delayed_ack)};
@@ -249,7 +252,7 @@ struct Connection : SocketBase {
     bool fin_lost : 1 = false;
   } recovery;
   // What congestion control keeps; zero at the start.
-  static constexpr std::size_t kCongestionState = 80;
+  static constexpr std::size_t kCongestionState = 64;
   alignas(8) std::array<std::byte, kCongestionState> congestion{};
 };
 static_assert(sizeof(Connection::Hot) == 64, "the hot part is one cache line");

@@ -273,6 +273,7 @@ std::size_t Tcp::poll(Time now) {
     work += n;
   }
   work += run_timers(now);
+  if (sender.pacing_due(now)) [[unlikely]] work += sender.run_pacing(now);
   if (priv->handover_now) hand_over_waiting(now);
   transmit(now);
   return work;
@@ -306,7 +307,7 @@ bool Tcp::must_poll() const {
 }
 
 Time Tcp::next_deadline() const {
-  Time first = std::min(wheel.next_deadline(), priv->network_due);
+  Time first = std::min({wheel.next_deadline(), priv->network_due, sender.pacing_deadline()});
   if (!priv->told.empty()) first = std::min(first, priv->told.front().again);
   if (!priv->adopting.empty()) first = std::min(first, priv->adopting.front().deadline);
   first = std::min(first, priv->handover_due);

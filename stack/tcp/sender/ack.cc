@@ -165,6 +165,10 @@ bool Sender::on_ack(Connection& c, Segment& s, Time now) {
 
 // The last part of every ACK: the windows follow.
 void Sender::finish_ack(Connection& c, const AckSample& a, Time now) {
+  if (c.pacing != nullptr) [[unlikely]] {
+    finish_rate_sample(c, a, now);
+    if (!c.tx.cc->has_model()) update_pacing_rate(c);
+  }
   c.tx.cc->on_ack(c, a, now);
   // The send buffer follows: what is in flight, and as much to go out next.
   if (c.options.sndbuf == 0)

@@ -30,7 +30,7 @@ void Sender::start(Connection& c, Time now) {
   auto& h = c.hot;
   const auto& d = options.tcp;
   auto& t = c.tx;
-  t.cc = &choose_congestion_control(c.options, d.congestion_control);
+  choose_control(c);
   // RFC 6928; RFC 5681 section 3.1: one segment if the SYN was lost. As Linux, which believes it the second time: one SYN
   // too many is soon sent (RFC 6298 appendix A), or has met what is left of an earlier connection.
   t.cc->start(c, t.retries > 1 ? h.mss : d.initial_window * h.mss, now);
@@ -44,13 +44,17 @@ void Sender::start(Connection& c, Time now) {
   t.first_unanswered = Time{};
 }
 
+void Sender::choose_control(Connection& c) {
+  c.tx.cc = &choose_congestion_control(c.options, options.tcp.congestion_control);
+  if (!c.tx.cc->has_model() && c.options.max_pacing_rate == kUnlimitedRate && c.pacing == nullptr) [[likely]] return;
+  if (!prepare_pacing(c) && c.tx.cc->has_model()) c.tx.cc = find_congestion_control("cubic");  // no memory for a model
+}
+
 void Sender::on_options(Connection& c, const SocketOptions& old, Time now) {
   auto& h = c.hot;
-  const CongestionControl& cc = choose_congestion_control(c.options, options.tcp.congestion_control);
-  if (&cc != c.tx.cc) {
-    c.tx.cc = &cc;
-    cc.start(c, h.cwnd, now);
-  }
+  const CongestionControl* const former = c.tx.cc;
+  choose_control(c);
+  if (c.tx.cc != former) c.tx.cc->start(c, h.cwnd, now);
   if (c.options.max_segment != 0 && c.options.max_segment < h.mss) h.mss = std::max<std::uint16_t>(c.options.max_segment, 64);
   if (old.cork && !c.options.cork) h.more = false;
   // As Linux: to switch Nagle's algorithm off sends what cork and MSG_MORE hold back, too.
@@ -94,6 +98,7 @@ void Sender::free_queue(Connection& c) {
   while (Packet* p = c.tx.queue.pop_front()) release(p);
   while (Packet* p = c.tx.lent.pop_front()) cache.free(p);
   if (c.tx.board != nullptr) drop_board(c);
+  if (c.pacing != nullptr) drop_pacing(c);
   c.tx.unsent = nullptr;
   c.tx.memory = c.hot.snd_queued = 0;
 }

@@ -21,6 +21,7 @@ void CongestionControl::start(Connection& c, std::uint32_t cwnd, Time) const {
 }
 
 void CongestionControl::on_idle(Connection&, Duration, std::uint32_t, Time) const {}
+void CongestionControl::on_flight_begins(Connection&, Time) const {}
 void CongestionControl::on_sent(Connection&, std::uint32_t) const {}
 
 // --- WindowControl

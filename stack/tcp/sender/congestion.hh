@@ -1,6 +1,6 @@
 // Congestion control as the rest of TCP sees it. What is lost, and what is sent again, is the sender's business; how much
-// may be in the network is decided here: hot.cwnd and tx.ssthresh are the outputs, and nothing else writes them. The objects live for ever and hold nothing: what one keeps of a connection is in
-// Connection::congestion.
+// may be in the network is decided here: hot.cwnd, tx.ssthresh and the pacing rate are the outputs, and nothing else writes them. The objects live for ever and hold
+// nothing: what one keeps of a connection is in Connection::congestion, and in Pacing::model where it has a model of the path.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +39,9 @@ class CongestionControl {
 
   // As in net.ipv4.tcp_congestion_control; never null.
   [[nodiscard]] virtual const char* name() const = 0;
+  // It is told of the rate at which the path delivers (Pacing::delivery, a sample with each ACK) and sets that at which
+  // packets leave (Pacing::set_rate). Connection::pacing is there for it.
+  [[nodiscard]] bool has_model() const { return has_model_; }
   // The connection begins, or changes to this one with the window that it has.
   virtual void start(Connection& c, std::uint32_t cwnd, Time now) const;
   // After the sender has drawn its conclusions from an ACK, in every phase.
@@ -51,6 +54,8 @@ class CongestionControl {
   virtual void on_timeout(Connection& c, bool first, Time now) const = 0;
   // Nothing was in the network for `idle`, longer than the RTO, and now there will be (RFC 5681 section 4.1).
   virtual void on_idle(Connection& c, Duration idle, std::uint32_t restart_window, Time now) const;
+  // Nothing is in flight, and now something will be. Only with has_model().
+  virtual void on_flight_begins(Connection& c, Time now) const;
   // Bytes were sent, first or again, in a phase beyond disorder.
   virtual void on_sent(Connection& c, std::uint32_t bytes) const;
   // The reduction was a mistake.
@@ -59,7 +64,7 @@ class CongestionControl {
   void on_smaller_segments(Connection& c) const { set_cwnd(c, c.hot.cwnd); }
 
  protected:
-  CongestionControl() = default;
+  constexpr explicit CongestionControl(bool has_model = false) : has_model_(has_model) {}
   ~CongestionControl() = default;
   // At least a segment, at most 1 GB.
   static void set_cwnd(Connection& c, std::uint64_t bytes);
@@ -69,6 +74,9 @@ class CongestionControl {
     static_assert(std::is_trivially_copyable_v<State> && std::is_trivially_destructible_v<State>);
     return *reinterpret_cast<State*>(c.congestion.data());
   }
+
+ private:
+  const bool has_model_;
 };
 
 // The one with this name, or null.

@@ -7,5 +7,6 @@ namespace mtcp::stack {
 
 [[nodiscard]] const CongestionControl& reno();   // RFC 5681
 [[nodiscard]] const CongestionControl& cubic();  // RFC 9438
+[[nodiscard]] const CongestionControl& bbr();    // Linux's version 1
 
 }  // namespace mtcp::stack

@@ -103,6 +103,7 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
   tcp_.write_header(c, *out, p->seq, flags, now);
   // Each its own: RACK asks which of two was sent later, and a burst has one time.
   p->sent_at = latest_stamp_ = std::max(now, latest_stamp_ + Duration(1));
+  if (is_paced(c)) [[unlikely]] note_paced(c, *p);
   if (p->transmissions != UINT8_MAX) ++p->transmissions;
   stats.add(Counter::segments_sent);
   if (again) {
@@ -155,6 +156,7 @@ bool Sender::push_new(Connection& c, Time now, bool override) {
   while (Packet* p = t.unsent) {
     if (p->payload_len > full && !split(c, p, full)) break;
     if (!may_send(c, *p, override, limited) || must_stop(c)) break;
+    if (is_paced(c) && must_pace(c, now)) [[unlikely]] break;
     // As Linux: PSH ends each frame of several segments, so that it is not held back on its way.
     if (sent != 0) {
       const bool last = p->next == nullptr || (sent + 1) % kTxBurst == 0 || h.flight() + p->payload_len + h.mss > h.cwnd;
@@ -193,6 +195,7 @@ void Sender::push(Connection& c, Time now, bool override) {
     }
   }
   if (h.snd_una == h.snd_nxt) {
+    if (is_paced(c) && c.pacing->place != UINT32_MAX) return;  // that timer comes first
     if (t.unsent != nullptr || (h.fin_queued && !h.fin_sent)) arm_probe(c, now);
   } else if (sent && (!c.retransmit_timer.armed() || t.timer_use == TimerUse::window ||
                       t.timer_use == TimerUse::tail_probe)) {
@@ -202,6 +205,7 @@ void Sender::push(Connection& c, Time now, bool override) {
 
 // RFC 5681 section 4.1.
 void Sender::begin_after_idle(Connection& c, Time now) {
+  if (is_paced(c) && c.tx.cc->has_model()) c.tx.cc->on_flight_begins(c, now);
   const Duration idle = now - c.tx.last_sent;
   if (idle <= backed_off(c.tx.rto, 0, options.tcp)) return;
   const std::uint32_t restart = options.tcp.slow_start_after_idle ? options.tcp.initial_window * c.hot.mss : UINT32_MAX;

@@ -179,7 +179,7 @@ bool Sender::resend_lost(Connection& c, Time now) {
       h.cwnd_limited = true;
       return false;
     }
-    if (must_stop(c)) return false;
+    if (must_stop(c) || (is_paced(c) && must_pace(c, now))) return false;
     // One that still waits for the device counts as sent again.
     if (!transmit(c, p, now) && (p->flags & kQueued) == 0) return false;
     note_resent(c, i, now);

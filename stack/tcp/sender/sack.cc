@@ -98,6 +98,7 @@ void Sender::mark_sacked(Connection& c, const SackBlock& block, AckSample& a, Ti
       a.latest_rtt = since(p.sent_at, now);
     }
     advance_rack(c, p, now);
+    if (c.pacing != nullptr) c.pacing->delivery.on_sacked(p.seq);
     a.delivered += p.payload_len;
     a.sacked = true;
     board.set_sacked(i);

@@ -40,7 +40,7 @@ bool Scoreboard::grow() {
 bool Scoreboard::build(Packet* first, const Packet* end) {
   head_ = tail_ = 0;
   oldest_ = newest_ = kNone;
-  sacked_ = lost_ = resent_ = sacked_packets_ = resent_packets_ = to_resend_ = 0;
+  sacked_ = lost_ = resent_ = sacked_packets_ = resent_packets_ = to_resend_ = newly_lost_ = 0;
   bool resent = false;
   for (Packet* p = first; p != end; p = p->next) {
     if (!append(p)) return false;
@@ -174,6 +174,7 @@ void Scoreboard::set_lost(Place i) {
   clear(p, kResent);
   set(p, kLost);
   lost_ += p.payload_len;
+  newly_lost_ += p.payload_len;
   set_bit(lost_bits_.get(), i);
   ++to_resend_;
 }

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "stack/packet/packet.hh"
 
@@ -50,6 +51,8 @@ class Scoreboard {
   [[nodiscard]] std::uint32_t sacked() const { return sacked_; }
   [[nodiscard]] std::uint32_t lost() const { return lost_; }
   [[nodiscard]] std::uint32_t resent() const { return resent_; }
+  // Bytes that were marked lost since this was asked.
+  [[nodiscard]] std::uint32_t take_newly_lost() { return std::exchange(newly_lost_, 0U); }
   // Packets.
   [[nodiscard]] std::uint32_t sacked_packets() const { return sacked_packets_; }
   [[nodiscard]] std::uint32_t resent_packets() const { return resent_packets_; }
@@ -77,6 +80,7 @@ class Scoreboard {
   Place oldest_ = kNone, newest_ = kNone;
   std::uint32_t sacked_ = 0, lost_ = 0, resent_ = 0;
   std::uint32_t sacked_packets_ = 0, resent_packets_ = 0, to_resend_ = 0;
+  std::uint32_t newly_lost_ = 0;
 };
 
 }  // namespace mtcp::stack

@@ -93,6 +93,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
   const std::size_t wanted = total(data);
   if (wanted == 0) return std::size_t{0};
   (void)tcp_.memory.update();
+  if (is_paced(c)) note_app_limited(c);
   const std::size_t space = send_room(c);
   if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
   const auto n = static_cast<std::uint32_t>(std::min(wanted, space));
@@ -175,6 +176,7 @@ Result<std::size_t> Sender::reserve(Connection& c, std::size_t bytes, std::span<
 }
 
 void Sender::commit(Connection& c, std::size_t bytes, bool more, Time now) {
+  if (is_paced(c)) note_app_limited(c);
   auto left = static_cast<std::uint32_t>(bytes);
   if (const std::uint32_t part = std::min<std::uint32_t>(left, c.tx.lent_in_last); part != 0) {
     Packet* p = c.tx.queue.back();

@@ -11,6 +11,7 @@
 #include "stack/base/intrusive_list.hh"
 #include "stack/packet/tx_queue.hh"
 #include "stack/tcp/connection.hh"
+#include "stack/tcp/sender/pacing.hh"
 #include "stack/timer/wheel.hh"
 #include "stack/wire/segment.hh"
 #include "stack/worker.hh"
@@ -67,6 +68,11 @@ class Sender {
   void on_retransmit_timer(Connection& c, Time now);
   void arm_retransmit(Connection& c, Time now);
   void arm_probe(Connection& c, Time now);  // nothing in flight and something to send: persist timer
+
+  // --- pacing.cc: those whose packets leave at a rate
+  [[nodiscard]] bool pacing_due(Time now) const { return pacing_timers_.due(now); }
+  [[nodiscard]] Time pacing_deadline() const { return pacing_timers_.next(); }
+  std::size_t run_pacing(Time now);
 
   IntrusiveList<Connection, &Connection::push_hook> blocked;
   bool device_full = false;  // it took less than it was offered in this turn: no use in asking again
@@ -152,7 +158,19 @@ class Sender {
   void begin_after_idle(Connection& c, Time now);
   bool cut(Connection& c, Packet* p, std::uint32_t at);
 
+  // --- pacing.cc; all but the first with Connection::pacing
+  [[nodiscard]] static bool is_paced(const Connection& c) { return c.pacing != nullptr; }
+  bool prepare_pacing(Connection& c);  // false: no memory
+  void drop_pacing(Connection& c);
+  bool must_pace(Connection& c, Time now);
+  static void note_paced(Connection& c, const Packet& p);
+  static void update_pacing_rate(Connection& c);
+  static void note_app_limited(Connection& c);
+  static void finish_rate_sample(Connection& c, const AckSample& a, Time now);
+  void choose_control(Connection& c);
+
   std::vector<std::unique_ptr<Scoreboard>> spare_boards_;
+  PacingTimers pacing_timers_;
   Time latest_stamp_{};  // Packet::sent_at of what was sent last
   // What it uses of the worker's TCP.
   Tcp& tcp_;
