@@ -43,6 +43,7 @@ std::size_t Instance::turn(stack::Time now) {
   turns.store(turns.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   worker_->flush(now);
   const std::size_t handled = worker_->poll(now);
+  useful_turns += handled != 0 ? 1 : 0;
   dispatch();
   return handled;
 }

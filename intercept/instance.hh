@@ -72,6 +72,7 @@ class Instance {
   // without the lock.
   std::atomic<std::uint64_t> turns{0};
   std::atomic<std::uint32_t> sleeping{0};
+  std::uint64_t useful_turns = 0;  // of those, how many found something to handle. Lock held.
 
  private:
   void hand_over_now();

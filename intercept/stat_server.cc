@@ -90,9 +90,9 @@ std::string report(Process& process) {
     if (process.instance == nullptr) return out + "end\n";
     Instance& instance = *process.instance;
     const stack::PacketPool& pool = instance.pool();
-    append(out, "stack connections=%zu time_waits=%zu packets_free=%zu packets=%zu sleeping=%u turns=%llu\n",
+    append(out, "stack connections=%zu time_waits=%zu packets_free=%zu packets=%zu sleeping=%u turns=%llu useful=%llu\n",
            instance.worker().connections(), instance.worker().time_waits(), pool.available(), pool.capacity(),
-           instance.sleeping.load(), static_cast<unsigned long long>(instance.turns.load()));
+           instance.sleeping.load(), static_cast<unsigned long long>(instance.turns.load()), static_cast<unsigned long long>(instance.useful_turns));
     append_memory(out, instance.worker().memory());
     if (stack::Port::Share share; instance.port() != nullptr && instance.port()->share(share))
       append(out,

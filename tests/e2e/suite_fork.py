@@ -19,7 +19,7 @@ POSTGRES = Path("/usr/lib/postgresql/15/bin")
 def expect_relayed(server, pid, at_least):
     """The stack of process `pid` has carried the connections, through relays."""
     if server.on_stack:
-        out = command(PYTHON, HERE.parent.parent / "scripts/mtcp-stat", "--counters", "--all", pid).stdout
+        out = command(PYTHON, HERE.parent.parent / "scripts/mtcp-stat", "--counters", "--zeros", pid).stdout
         relayed = next(int(word) for line in out.splitlines() if "relayed_connections" in line for word in line.split() if word.isdigit())
         expect(relayed >= at_least, f"{relayed} connections were relayed, expected {at_least} at least")
 

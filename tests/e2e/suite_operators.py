@@ -1,4 +1,4 @@
-"""What a person meets: mtcp-run -n, mtcp-stat, messages and exit statuses, the README's first example."""
+"""What a person meets: mtcp-run -n, messages and exit statuses, the README's first example."""
 
 import os
 import re
@@ -104,43 +104,6 @@ def names(context):
         shown = wait_until(lambda: re.search(r"program=(\S+)", command(sys.executable, STAT, program.pid, check=False).stdout), what="a stack")
         expect_equal("mtcp-stat's name", shown[1], name)
         program.kill()
-
-
-@test("stat-lists-processes-listeners-and-says-who-has-a-stack", shim_only=True)
-def stat_list(context):
-    server, client = context.veth()
-    nginx = Nginx(server, workers=2).start()
-    get(client, f"{nginx.url}/hello")
-    workers = sorted(nginx.workers())
-    stacks = wait_until(lambda: (text := command(sys.executable, STAT).stdout) and
-                        all(re.search(rf"^ *{pid}  nginx +net_af_packet0", text, re.M) for pid in workers) and text, what="a line for each worker")
-    master = next(line for line in stacks.splitlines() if line.split()[:1] == [str(nginx.pid())])
-    expect(all(str(pid) in master for pid in workers), f"the master's line does not name its workers: {master}")
-    done = command(sys.executable, STAT, nginx.pid(), check=False)
-    expect(done.returncode == 1 and all(str(pid) in done.stderr for pid in workers), f"of the master it says: {done.stderr}")
-    text = command(sys.executable, STAT, "-n", workers[0]).stdout
-    expect(re.search(rf"^LISTEN +(\S+):{nginx.port}\b", text, re.M), f"no listener: {text}")
-    expect("cwnd bytes" in text, f"no unit: {text}")
-    nobody = command("setpriv", "--reuid=nobody", "--clear-groups", PYTHON, STAT, workers[0], check=False)
-    expect(nobody.returncode == 1 and "run as root" in nobody.stderr, f"to another user it says: {nobody.stderr}")
-    done = command(sys.executable, STAT, os.getpid(), check=False)
-    expect(done.returncode == 1 and "does not run on mtcp" in done.stderr, f"of any other it says: {done.stderr}")
-    version = command(sys.executable, STAT, "--version", check=False)
-    expect(re.match(r"\d+\.\d+\.\d+ \(.*DPDK", version.stdout) or not (ROOT / "build/preload/mtcp-check").exists(), f"the version: {version.stdout}")
-    nginx.stop()
-
-
-@test("stat-in-another-pid-namespace", shim_only=True)
-def stat_pid_namespace(context):
-    server, _ = context.veth()
-    outer = server.start("unshare", "--pid", "--fork", "--mount-proc", PYTHON, "-c", WAITS, server.address)
-    outer.says("ready")
-    pid = wait_until(lambda: children(outer.pid), what="the child")[0]
-    done = wait_until(lambda: (done := command(sys.executable, STAT, pid, check=False)).returncode == 0 and done, what="an answer")
-    expect("pid=1 " in done.stdout and "LISTEN" in done.stdout, f"it said: {done.stdout}")
-    expect(re.search(rf"^ *{pid}  ", command(sys.executable, STAT).stdout, re.M), "it is not in the list")
-    outer.kill()
-    command("kill", "-9", pid, check=False)
 
 
 @test("readme-first-run", shim_only=True)
