@@ -37,6 +37,8 @@ const Key kKeys[] = {
      "served.\n"
      "  net_af_packet0,iface=NAME           a kernel interface: veth, any NIC\n"
      "  net_af_xdp0,iface=NAME              the same through AF_XDP: the kernel receives nothing there meanwhile\n"
+     "  net_af_xdp0,iface=NAME,share=kernel the same, shared: the stack has its own TCP ports, the kernel all else on the same\n"
+     "                                      address (which `address` repeats). xdp=generic or xdp=native: how\n"
      "  net_memif0,role=server,socket-abstract=yes,socket=/NAME\n"
      "                                      shared memory to another mtcp process, which has role=client\n"
      "  net_memif0,role=server,socket-abstract=yes,socket=/NAME-{worker}\n"

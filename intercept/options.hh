@@ -22,6 +22,8 @@ struct DeviceOptions {
   [[nodiscard]] bool is_private() const {
     return port.starts_with("net_memif") || port.starts_with("net_vhost");
   }
+  // The interface and its addresses are the kernel's as well.
+  [[nodiscard]] bool is_shared_with_kernel() const { return port.find(",share=kernel") != std::string::npos; }
   // A private device of which there are `queues`, told apart by a number in the port string
   // (worker_number.hh).
   [[nodiscard]] bool is_numbered() const {

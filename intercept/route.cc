@@ -17,6 +17,7 @@ bool is_broadcast_or_multicast(const stack::IpAddress& a) {
 constexpr const char* kLoopback = "loopback is the kernel's (loopback = false in [stack])";
 constexpr const char* kByRule = "by a rule";
 constexpr const char* kOwn = "an address of the stack";
+constexpr const char* kShared = "an address of the kernel's and the stack's";
 
 bool covers(Rule::Role rule, Rule::Role role) { return rule == Rule::Role::any || rule == role; }
 
@@ -60,6 +61,8 @@ Router::Verdict Router::judge_listen(const stack::Endpoint& local) const {
   if (rule != nullptr && !rule->to_stack) return {Owner::kernel, kByRule};
   if (wildcard) return {Owner::both, rule != nullptr ? kByRule : "on the wildcard address"};
   if (local.address.is_loopback()) return {Owner::both, rule != nullptr ? kByRule : "on loopback"};
+  // Who connects from this machine comes by the kernel's loopback.
+  if (options_.device.is_shared_with_kernel()) return {Owner::both, rule != nullptr ? kByRule : kShared};
   return {Owner::stack, rule != nullptr ? kByRule : kOwn};
 }
 
@@ -72,6 +75,8 @@ Router::Verdict Router::judge_connect(const stack::Endpoint& local, const stack:
   if (const Rule* rule = match(Rule::Role::connect, remote); rule != nullptr) {
     return {rule->to_stack ? Owner::stack : Owner::kernel, kByRule};
   }
+  if (owns(remote.address) && !remote.address.is_loopback() && options_.device.is_shared_with_kernel())
+    return {Owner::kernel, kShared};
   if (owns(remote.address) || remote.address.is_any()) return {Owner::stack, kOwn};
   const auto& interface = options_.stack.interface;
   for (const auto& own : interface.addresses) {

@@ -155,6 +155,7 @@ int Process::open_device_now() {
     for (const int fd : options.device.is_private() ? std::span<const int>{} : device->descriptors()) {
       if (fd < files.size()) files.put_reserved(fd);
     }
+    if (const std::string how = device->summary(); !how.empty()) log(LogLevel::info, "%s", how.c_str());
     return 0;
   }
   if (message != start_error) log(LogLevel::error, "%s: %s", config.port.c_str(), message.c_str());

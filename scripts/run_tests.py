@@ -19,7 +19,7 @@ BUILD, SANITIZED, THREADS, FUZZ, PACKAGE = (ROOT / name for name in ("build", "b
 # The test programs that must be there: one that is gone from the build is a failure, not one less to run.
 REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "packet", "port af_packet", "port af_xdp", "port card_lock",
                  "port claims", "port device", "port memif", "port merge", "port offload", "port packet_sender", "port pool",
-                 "port sharing", "port split", "port spreading", "port umem", "ports", "preload", "preload-names", "preload-nohup",
+                 "port share", "port sharing", "port split", "port spreading", "port umem", "ports", "preload", "preload-names", "preload-nohup",
                  "preload-programs", "scripts", "steering", "tcp_data", "thread_stress", "wheel", "wire"}
 REQUIRED_SIM = {"sim_churn", "sim_deaths", "sim_exit", "sim_listeners", "sim_loopback", "sim_opening", "sim_passive", "sim_recovery", "sim_sharing",
                 "sim_shortage", "sim_smoke", "sim_stacks", "sim_stacks_card", "sim_stacks_churn", "sim_states", "sim_time_wait",

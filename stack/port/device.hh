@@ -23,7 +23,7 @@ struct DeviceConfig {
   std::uint32_t packets = 65536;  // buffers per stack
   int hugepages = -1;             // -1 automatic (use them when there are enough), 0 off, 1 required
   std::vector<std::uint32_t> peer_users;  // memif: who may be at the other end, besides root and this process's user
-  std::vector<std::uint32_t> addresses;   // the stack's own, IPv4 in host order: an interface of the kernel must not have them
+  std::vector<std::uint32_t> addresses;   // the stack's own, IPv4 in host order: an interface of the kernel must not have them, unless it is shared, and if there are none then, those that it has
   bool* misconfigured = nullptr;  // becomes true if the failure is one that the user must mend
   bool* in_use = nullptr;         // becomes true if the failure is that another program has the device
 };
@@ -57,6 +57,8 @@ class Device {
   // All that it has open, which the application must not close: fixed once it is open, but for a private
   // device's (memif).
   [[nodiscard]] virtual std::span<const int> descriptors() const { return {}; }
+  // How it is used, in a few words for whoever runs the program; empty: there is nothing to say.
+  [[nodiscard]] virtual std::string summary() const { return {}; }
   // The calling process is about to end: true if no other one has this device any more, be it with a stack or without.
   virtual bool end_of_family() { return true; }
   [[nodiscard]] virtual DeviceInvitation invite() const { return {}; }

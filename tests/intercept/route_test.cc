@@ -52,6 +52,16 @@ TEST_CASE("without rules connecting follows the interface's network and gateway"
   CHECK(router.connect(kAny, {stack::IpAddress{{0x20, 0x01}}, 80}) == Owner::kernel);  // no IPv6 gateway
 }
 
+TEST_CASE("where the address is the kernel's as well, that serves who connects on this machine") {
+  Options o = on_one_network();
+  o.device.port = "net_af_xdp0,iface=eth0,share=kernel";
+  const Router router(o, "curl");
+  CHECK(router.listen(at(10, 9, 0, 2)) == Owner::both);
+  CHECK(router.listen(at(10, 9, 0, 3)) == Owner::kernel);
+  CHECK(router.connect(kAny, at(10, 9, 0, 2)) == Owner::kernel);
+  CHECK(router.connect(kAny, at(10, 9, 0, 7)) == Owner::stack);
+}
+
 TEST_CASE("a socket bound to an address of the kernel connects there") {
   const Options o = on_one_network();
   const Router router(o, "curl");

@@ -16,6 +16,7 @@
 #include "stack/port/dpdk/kernel_interface.hh"
 #include "stack/port/dpdk/libc_calls.hh"
 #include "stack/port/dpdk/pool.hh"
+#include "stack/port/dpdk/share/sharing.hh"
 #include "stack/port/dpdk/xdp_program.hh"
 #include "stack/steering/board.hh"
 #include "stack/wire/checksum.hh"
@@ -46,7 +47,7 @@ std::uint32_t af_xdp_ring(const DeviceConfig& config) {
 }
 
 std::string af_xdp_arguments(const DeviceConfig& config) {
-  std::string port = config.port;
+  std::string port = without_sharing(config.port);
   const auto add = [&](const char* key, std::uint32_t value) {
     if (value_of(port, key).empty()) port += "," + std::string(key) + "=" + std::to_string(value);
   };
@@ -116,7 +117,7 @@ bool has_partial_checksum(std::span<const std::byte> frame) {
 }
 
 AfXdpPort::AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames,
-                     bool on_virtual, const DeviceConfig& config)
+                     bool on_virtual, bool pieces, const DeviceConfig& config)
     : state_(state),
       index_(index),
       pool_(pool),
@@ -124,6 +125,7 @@ AfXdpPort::AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, 
       frames_(frames),
       socket_(frames.socket()),
       on_virtual_(on_virtual),
+      pieces_(pieces),
       link_(interface_of(config.port)) {
   free_.reserve(frames_.send_frames());
   frames_.take_over(free_);
@@ -131,7 +133,9 @@ AfXdpPort::AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, 
 }
 
 AfXdpPort::~AfXdpPort() {
-  if (owner_ == getpid()) state_.claims->release(index_);  // else this is the child of a fork
+  if (owner_ != getpid()) return;  // the child of a fork: everything is the parent's
+  while (Packet* p = cut_.pop_front()) pool_.free(&p, 1);
+  state_.claims->release(index_);
 }
 
 // --- receiving
@@ -152,6 +156,7 @@ bool AfXdpPort::take(const xdp_desc& descriptor, Packet* p) const {
 }
 
 std::size_t AfXdpPort::rx(Packet** out, std::size_t max) {
+  if (pieces_) return rx_pieces(out, max);
   std::array<Packet*, kBurst> fresh;
   const std::size_t there = std::min({max, kBurst, std::size_t{waiting()}});
   if (there == 0) return 0;
@@ -176,10 +181,13 @@ std::size_t AfXdpPort::rx(Packet** out, std::size_t max) {
   // In this order: UmemFrames::take_over().
   store(socket_.fill.producer, to + n);
   store(socket_.rx.consumer, from + n);
-  // A card that ran out of frames.
-  if (xsk_ring_prod__needs_wakeup(&socket_.fill) != 0)
-    system_call(SYS_recvfrom, socket_.fd, 0, 0, MSG_DONTWAIT, 0, 0);
+  wake_driver();
   return taken;
+}
+
+// A card that ran out of frames.
+void AfXdpPort::wake_driver() {
+  if (xsk_ring_prod__needs_wakeup(&socket_.fill) != 0) system_call(SYS_recvfrom, socket_.fd, 0, 0, MSG_DONTWAIT, 0, 0);
 }
 
 std::uint64_t AfXdpPort::rx_dropped() const {

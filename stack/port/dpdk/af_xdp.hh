@@ -39,8 +39,8 @@ class AfXdpPort final : public Port {
  public:
   // `index` has been claimed for this process; the destructor releases it. What is passed outlives the port.
   // `on_virtual`: packets may come whose checksum their sender on this machine has left to the hardware that
-  // there is not.
-  AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames, bool on_virtual,
+  // there is not. `pieces`: a frame may come in several (xsk_use_pieces()).
+  AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames, bool on_virtual, bool pieces,
             const DeviceConfig& config);
   ~AfXdpPort() override;
   AfXdpPort(const AfXdpPort&) = delete;
@@ -51,7 +51,7 @@ class AfXdpPort final : public Port {
   [[nodiscard]] bool busy(const Packet&) const override { return false; }
   // Asks the kernel once more to send what it had no room for.
   void service(Time now) override;
-  bool arm() override { return waiting() == 0; }
+  bool arm() override { return cut_.empty() && waiting() == 0; }
   void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {&socket_.fd, 1}; }
   [[nodiscard]] Duration max_sleep() const override {
@@ -73,6 +73,12 @@ class AfXdpPort final : public Port {
   bool take(const xdp_desc& descriptor, Packet* p) const;
   void put(const Packet& p, std::uint32_t place);
   void kick() const;
+  void wake_driver();
+  // A received frame: its descriptors, and what they describe.
+  struct Chain;
+  bool read_chain(std::uint32_t from, std::uint32_t available, Chain& chain) const;
+  void take_chain(const Chain& chain);
+  std::size_t rx_pieces(Packet** out, std::size_t max);
 
   DeviceState& state_;
   const std::uint16_t index_;
@@ -81,7 +87,9 @@ class AfXdpPort final : public Port {
   UmemFrames& frames_;
   Xsk& socket_;
   const bool on_virtual_;
+  const bool pieces_;
   LinkWatch link_;
+  PacketList cut_;  // received, and not given out yet
   std::vector<std::uint32_t> free_;  // frames to send in
   std::uint64_t dropped_ = 0;
   Time next_control_{};

@@ -112,6 +112,7 @@ bool DpdkDevice::check(std::string& message) {
   if (kind_ == Kind::af_xdp) {
     if (!af_xdp_check(config_, config_.queues, config_.mtu, message) || !check_mtu(mtu, message)) return false;
     virtual_ = is_virtual(interface_of(config_.port));
+    return read_sharing(config_, virtual_, sharing_, message);
   }
   return true;
 }
@@ -198,7 +199,10 @@ bool DpdkDevice::probe(std::string& message) {
   std::string port = config_.port;
   std::string hint;
   if (kind_ == Kind::af_packet) port = af_packet_arguments(config_, config_.queues);
-  if (kind_ == Kind::af_xdp) port = af_xdp_arguments(config_);
+  if (kind_ == Kind::af_xdp) {
+    port = af_xdp_arguments(config_);
+    if (sharing_.generic) xsk_use_pieces();
+  }
   if (kind_ == Kind::memif) {
     port = memif_arguments(config_);
     memif_guard().allow(config_.peer_users);
@@ -314,12 +318,28 @@ bool DpdkDevice::configure(std::string& message) {
 bool DpdkDevice::start(std::string& message) {
   log_clear();
   state_.started = rte_eth_dev_start(state_.port) == 0;
-  if (state_.started && kind_ == Kind::af_xdp) return program_.attach(interface_of(config_.port), message);
+  if (state_.started && kind_ == Kind::af_xdp) return attach_program(message);
   // A memif client may be there before its server; its port goes on trying.
   if (state_.started) return spread(message);
   if (kind_ == Kind::memif) return true;
   message = config_.port + " does not start: " + log_last_error();
   return false;
+}
+
+bool DpdkDevice::attach_program(std::string& message) {
+  if (sharing_.shared) {
+    shared_ports_ = SharedPorts::create(MTCP_SHARE_ADDRESSES);
+    if (shared_ports_ == nullptr) {
+      message = std::string("the kernel makes no map of shared ports: ") + strerror(errno);
+      return false;
+    }
+    std::vector<IpAddress> addresses;
+    for (const std::uint32_t a : config_.addresses) addresses.push_back(IpAddress::v4(a));
+    shared_ports_->add(addresses.empty() ? addresses_of(interface_of(config_.port)) : addresses);
+  }
+  const bool done = program_.attach(interface_of(config_.port), sharing_.generic, shared_ports_.get(), message);
+  if (shared_ports_ != nullptr) shared_ports_->close_maps();
+  return done;
 }
 
 bool DpdkDevice::open(std::string& message) {

@@ -18,6 +18,8 @@
 #include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/libc_calls.hh"
 #include "stack/port/dpdk/pool.hh"
+#include "stack/port/dpdk/share/shared_ports.hh"
+#include "stack/port/dpdk/share/sharing.hh"
 #include "stack/port/dpdk/shared.hh"
 #include "stack/port/dpdk/umem_frames.hh"
 #include "stack/port/dpdk/xdp_program.hh"
@@ -47,6 +49,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] bool any_parked() const override;
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
   [[nodiscard]] std::span<const int> descriptors() const override { return open_descriptors(); }
+  [[nodiscard]] std::string summary() const override { return summary_of(sharing_); }
   bool end_of_family() override { return shared_ == nullptr || shared_->end_of_family(); }
   [[nodiscard]] DeviceInvitation invite() const override;
   void abandon() override;
@@ -81,6 +84,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   void configure_rss(const rte_eth_dev_info& info, rte_eth_conf& conf);
   bool set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_offloads, std::string& message);
   bool set_up_xdp(std::string& message);
+  bool attach_program(std::string& message);
   bool start(std::string& message);
   bool spread(std::string& message);
   int set_table(std::span<const std::uint8_t> queues);
@@ -122,6 +126,8 @@ class DpdkDevice final : public Device, public SharedDevice {
   std::vector<std::unique_ptr<UmemFrames>> frames_;  // af_xdp: one per queue
   XdpProgram program_;
   bool virtual_ = false;  // af_xdp: the interface is
+  Sharing sharing_;       // af_xdp: how
+  std::unique_ptr<SharedPorts> shared_ports_;  // null: the interface is the stack's alone
   // What this process's stacks have; what a parent had before a fork is still here, and left alone.
   struct Stack {
     ~Stack();

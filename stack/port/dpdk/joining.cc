@@ -12,14 +12,20 @@
 #include "stack/port/dpdk/copying_port.hh"
 #include "stack/port/dpdk/dpdk_device.hh"
 #include "stack/port/dpdk/guest.hh"
+#include "stack/port/dpdk/kernel_interface.hh"
 #include "stack/port/dpdk/memif.hh"
+#include "stack/port/dpdk/share/sharing_port.hh"
 #include "stack/steering/steering_port.hh"
 
 namespace mtcp::stack::dpdk {
 
 std::unique_ptr<Port> DpdkDevice::join() {
   if (!is_shared()) return claim(0, 0);
-  return SteeringPort::join(*this);
+  auto port = SteeringPort::join(*this);
+  if (port == nullptr || shared_ports_ == nullptr) return port;
+  const std::uint8_t number = port->number();
+  return std::make_unique<SharingPort>(std::move(port), *shared_ports_, number, interface_of(config_.port),
+                                       config_.addresses.empty());
 }
 
 std::optional<std::array<std::uint64_t, 4>> DpdkDevice::secrets() const {
@@ -150,7 +156,8 @@ std::unique_ptr<Port> DpdkDevice::claim_ring(std::uint32_t queue, PacketPool& po
   const auto outcome = state_.claims->claim(queue);
   if (outcome == Claims::Outcome::taken) return nullptr;
   if (kind_ == Kind::af_xdp)
-    return std::make_unique<AfXdpPort>(state_, static_cast<std::uint16_t>(queue), pool, *frames_[queue], virtual_, config_);
+    return std::make_unique<AfXdpPort>(state_, static_cast<std::uint16_t>(queue), pool, *frames_[queue], virtual_, sharing_.generic,
+                                       config_);
   return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), pool, rings_[queue],
                                         outcome == Claims::Outcome::inherited, config_.addresses);
 }

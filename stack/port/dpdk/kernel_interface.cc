@@ -1,6 +1,8 @@
 #include "stack/port/dpdk/kernel_interface.hh"
 
+#include <arpa/inet.h>
 #include <ctype.h>
+#include <ifaddrs.h>
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -95,6 +97,31 @@ Channels channels_of(const std::string& interface) {
   channels.cmd = ETHTOOL_GCHANNELS;
   if (!Query(interface).ethtool(&channels)) return {};
   return {std::max(1u, channels.rx_count + channels.combined_count), std::max(1u, channels.combined_count)};
+}
+
+std::vector<IpAddress> addresses_of(const std::string& interface) {
+  std::vector<IpAddress> list;
+  ifaddrs* all = nullptr;
+  if (getifaddrs(&all) != 0) return list;
+  for (const ifaddrs* i = all; i != nullptr; i = i->ifa_next) {
+    if (i->ifa_addr == nullptr || interface != i->ifa_name) continue;
+    IpAddress a;
+    if (i->ifa_addr->sa_family == AF_INET) {
+      sockaddr_in in;
+      memcpy(&in, i->ifa_addr, sizeof in);
+      a = IpAddress::v4(ntohl(in.sin_addr.s_addr));
+    } else if (i->ifa_addr->sa_family == AF_INET6) {
+      sockaddr_in6 in;
+      memcpy(&in, i->ifa_addr, sizeof in);
+      memcpy(a.bytes.data(), &in.sin6_addr, a.bytes.size());
+      if (IN6_IS_ADDR_LINKLOCAL(&in.sin6_addr)) continue;
+    } else {
+      continue;
+    }
+    list.push_back(a);
+  }
+  freeifaddrs(all);
+  return list;
 }
 
 bool is_virtual(const std::string& interface) {

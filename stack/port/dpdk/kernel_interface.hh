@@ -5,6 +5,9 @@
 #include <initializer_list>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "stack/wire/address.hh"
 
 namespace mtcp::stack::dpdk {
 
@@ -27,6 +30,8 @@ struct Channels {
   std::uint32_t receive = 1, combined = 1;
 };
 Channels channels_of(const std::string& interface);
+// Its addresses that mean the same on every interface: not the link-local ones of IPv6.
+std::vector<IpAddress> addresses_of(const std::string& interface);
 // No hardware behind it: a veth, bridge, tunnel.
 bool is_virtual(const std::string& interface);
 

@@ -1,9 +1,16 @@
-// The program on an interface that gives every frame to the AF_XDP socket of its queue.
+// The program on an interface that gives every frame, or those that are the stack's, to the AF_XDP socket of its queue.
 #pragma once
 
 #include <string>
 
 namespace mtcp::stack::dpdk {
+
+class SharedPorts;
+class Descriptor;
+
+// The program for an interface that is shared with the kernel (share/program.bpf.c): its descriptor, or -1 and errno. Segments of
+// the ports in there go to the socket in the map of their queue.
+long load_for_some(const Descriptor& sockets, const SharedPorts& ports);
 
 // Whether this process may do so: false and `message` if the kernel has no AF_XDP, or refuses it.
 bool may_use_xdp(const std::string& interface, std::string& message);
@@ -21,7 +28,9 @@ class XdpProgram {
   // For the sockets that there are (xsks()), all on this interface. False and `message` if it cannot be
   // attached. What a program that died has left there is taken off: the sockets have been bound, so that
   // nobody uses it any more.
-  bool attach(const std::string& interface, std::string& message);
+  // `generic`: not in the driver but above it (kernel interfaces without hardware). `shared`: the program that leaves to the
+  // kernel what is not in there; null: the one that takes everything.
+  bool attach(const std::string& interface, bool generic, SharedPorts* shared, std::string& message);
   // Other processes that have it keep it.
   void detach();
 

@@ -33,6 +33,12 @@ std::vector<Xsk*>& all() {
   return instance;
 }
 
+bool& pieces() {
+  static bool wanted = false;
+  return wanted;
+}
+constexpr std::uint16_t kUsePieces = 1U << 4;  // XDP_USE_SG
+
 template <typename T>
 long arg(T* p) {
   return reinterpret_cast<long>(p);
@@ -114,6 +120,7 @@ bool bind_patiently(const Xsk& x, std::uint16_t flags) {
   sockaddr_xdp address{};
   address.sxdp_family = AF_XDP;
   address.sxdp_flags = flags;
+  if (pieces()) address.sxdp_flags = static_cast<std::uint16_t>((flags & ~XDP_ZEROCOPY) | XDP_COPY | kUsePieces);
   address.sxdp_ifindex = x.ifindex;
   address.sxdp_queue_id = x.queue;
   constexpr timespec kPause{0, 20'000'000};
@@ -151,6 +158,8 @@ void destroy(Xsk* x) {
 }  // namespace
 
 std::span<Xsk* const> xsks() { return all(); }
+
+void xsk_use_pieces() { pieces() = true; }
 
 }  // namespace mtcp::stack::dpdk
 

@@ -34,5 +34,9 @@ inline void store(std::uint32_t* counter, std::uint32_t value) {
 }
 // In the order in which they were made: queue 0 first.
 [[nodiscard]] std::span<Xsk* const> xsks();
+// For the sockets that are made after this: a frame may come in several pieces, each but the last with kMoreFollows in its
+// descriptor's options (Linux 6.6).
+void xsk_use_pieces();
+inline constexpr std::uint32_t kMoreFollows = 1;  // XDP_PKT_CONTD
 
 }  // namespace mtcp::stack::dpdk

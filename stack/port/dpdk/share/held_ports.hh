@@ -1,0 +1,37 @@
+// Local ports of connections that the stack opens, held by a socket of the kernel each, so that nobody of the kernel's gets
+// one of them for the same address, and the stack none that somebody has.
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+
+#include "stack/wire/address.hh"
+
+namespace mtcp::stack::dpdk {
+
+class HeldPorts {
+ public:
+  HeldPorts();
+  ~HeldPorts();
+  HeldPorts(const HeldPorts&) = delete;
+  HeldPorts& operator=(const HeldPorts&) = delete;
+
+  // False if somebody of the kernel's has it. True as well without descriptors or memory to spare: then it is not held, and
+  // a connection of the kernel's from the same to the same endpoint would win (program.bpf.c).
+  bool hold(const Endpoint& local);
+  void release(const Endpoint& local);
+  [[nodiscard]] std::size_t held() const { return held_.size(); }
+
+ private:
+  struct Hash {
+    std::size_t operator()(const Endpoint& e) const;
+  };
+  struct Held {
+    int fd = -1;
+    std::uint32_t uses = 0;
+  };
+  std::unordered_map<Endpoint, Held, Hash> held_;
+  std::size_t most_;  // descriptors
+};
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,29 @@
+/* What the XDP program and the stacks have in common: two maps of one array each, which every process of the device maps
+ * into its memory and changes without a system call. C for the program (program.bpf.c), and valid C++ for shared_ports.cc. */
+#pragma once
+
+#include <linux/types.h>
+
+/* Stacks of a device, a bit each (stack/steering/stack_set.hh). */
+#define MTCP_SHARE_STACKS 64
+/* Addresses of the stack, at most; each has 65,536 entries, a megabyte, in the map of ports. */
+#define MTCP_SHARE_ADDRESSES 8
+#define MTCP_SHARE_PORTS 65536
+
+/* An address as in IPv6, in network byte order; IPv4 mapped (RFC 4291 section 2.5.5.2). */
+struct mtcp_share_address {
+  __u64 half[2];
+};
+
+/* Whose a port of an address is: a bit for each stack, which that stack alone sets, and clears, or who finds it dead. */
+struct mtcp_share_port {
+  __u64 listeners; /* take new connections */
+  __u64 flows;     /* have connections from it, or had some until a short while ago */
+};
+
+struct mtcp_share_state {
+  __u32 addresses; /* how many of the following there are: none is taken away again */
+  __u32 unused;
+  struct mtcp_share_address address[MTCP_SHARE_ADDRESSES];
+  __u64 owner[MTCP_SHARE_STACKS]; /* of a stack's bits: its process (claims.hh); 0: nobody */
+};

@@ -1,0 +1,181 @@
+/* On an interface that the stack shares with the kernel: TCP segments for ports of the stack go to the AF_XDP socket of
+ * their queue, and so do ICMP errors about its segments. All else is the kernel's: ARP and neighbour discovery, UDP, echo,
+ * fragments, tagged frames, other addresses and ports, and connections that the kernel itself has from a port which a
+ * stack has as well. */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "layout.h"
+
+/* Only their names matter here: the opener makes the maps (xdp_program.cc). */
+struct {
+  __uint(type, BPF_MAP_TYPE_XSKMAP);
+  __type(key, __u32);
+  __type(value, __u32);
+} sockets SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __type(key, __u32);
+  __type(value, struct mtcp_share_state);
+} state SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __type(key, __u32);
+  __type(value, struct mtcp_share_port);
+} ports SEC(".maps");
+
+/* A flow as our end sees it. Addresses as in the layout, ports in network byte order. */
+struct flow {
+  struct mtcp_share_address local, remote;
+  __be16 local_port, remote_port;
+};
+
+/* States of struct bpf_sock. */
+enum { TIME_WAIT = 6, LISTEN = 10 };
+
+/* RFC 792 and RFC 4443; the kernel's headers of these want libc's. */
+struct icmp_header {
+  __u8 type, code;
+  __u16 checksum;
+  __u32 rest;
+};
+enum { UNREACHABLE = 3, SOURCE_QUENCH = 4, TIME_EXCEEDED = 11, PARAMETER_PROBLEM = 12 };
+enum { FIRST_NO_ERROR_V6 = 128 };
+
+static __always_inline void map_v4(struct mtcp_share_address *to, __be32 address) {
+  __u32 half[4] = {0, 0, bpf_htonl(0xffff), address};
+  __builtin_memcpy(to, half, sizeof half);
+}
+
+static __always_inline void take_v6(struct mtcp_share_address *to, const struct in6_addr *address) {
+  __builtin_memcpy(to, address, sizeof *to);
+}
+
+/* Null if it is no address of the stack. */
+static __always_inline const struct mtcp_share_port *port_of(const struct flow *flow) {
+  const __u32 zero = 0;
+  const struct mtcp_share_state *now = bpf_map_lookup_elem(&state, &zero);
+  if (!now) return 0;
+#pragma clang loop unroll(full)
+  for (__u32 i = 0; i < MTCP_SHARE_ADDRESSES; ++i) {
+    if (i >= now->addresses) return 0;
+    if (now->address[i].half[0] != flow->local.half[0] || now->address[i].half[1] != flow->local.half[1]) continue;
+    const __u32 key = i * MTCP_SHARE_PORTS + bpf_ntohs(flow->local_port);
+    return bpf_map_lookup_elem(&ports, &key);
+  }
+  return 0;
+}
+
+/* Whether the kernel has this very connection: it was there before the stack had the port, or has the port since. */
+static __always_inline int is_kernels(struct xdp_md *context, const struct flow *flow, int v4) {
+  struct bpf_sock_tuple tuple;
+  __u32 size;
+  if (v4) {
+    __u32 half[4];
+    __builtin_memcpy(half, &flow->remote, sizeof half);
+    tuple.ipv4.saddr = half[3];
+    __builtin_memcpy(half, &flow->local, sizeof half);
+    tuple.ipv4.daddr = half[3];
+    tuple.ipv4.sport = flow->remote_port;
+    tuple.ipv4.dport = flow->local_port;
+    size = sizeof tuple.ipv4;
+  } else {
+    __builtin_memcpy(tuple.ipv6.saddr, &flow->remote, sizeof tuple.ipv6.saddr);
+    __builtin_memcpy(tuple.ipv6.daddr, &flow->local, sizeof tuple.ipv6.daddr);
+    tuple.ipv6.sport = flow->remote_port;
+    tuple.ipv6.dport = flow->local_port;
+    size = sizeof tuple.ipv6;
+  }
+  struct bpf_sock *found = bpf_skc_lookup_tcp(context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+  if (!found) return 0;
+  /* A new connection of the stack's may have followed one in TIME-WAIT. */
+  const int its = found->state != LISTEN && found->state != TIME_WAIT;
+  bpf_sk_release(found);
+  return its;
+}
+
+static __always_inline int to_stack(struct xdp_md *context) {
+  return bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);
+}
+
+static __always_inline int segment(struct xdp_md *context, struct flow *flow, const struct tcphdr *tcp, int v4) {
+  if ((void *)(tcp + 1) > (void *)(long)context->data_end) return XDP_PASS;
+  flow->local_port = tcp->dest;
+  flow->remote_port = tcp->source;
+  const int opens = tcp->syn && !tcp->ack;
+  const struct mtcp_share_port *port = port_of(flow);
+  if (!port) return XDP_PASS;
+  if (opens) return port->listeners ? to_stack(context) : XDP_PASS;
+  if (!(port->listeners | port->flows) || is_kernels(context, flow, v4)) return XDP_PASS;
+  return to_stack(context);
+}
+
+/* About a segment of ours, the beginning of which it carries: what it came from is our end. */
+static __always_inline int complaint(struct xdp_md *context, struct flow *flow, const __be16 *tcp_ports, int v4) {
+  if ((void *)(tcp_ports + 2) > (void *)(long)context->data_end) return XDP_PASS;
+  flow->local_port = tcp_ports[0];
+  flow->remote_port = tcp_ports[1];
+  const struct mtcp_share_port *port = port_of(flow);
+  if (!port || !(port->listeners | port->flows) || is_kernels(context, flow, v4)) return XDP_PASS;
+  return to_stack(context);
+}
+
+static __always_inline int is_fragment(const struct iphdr *ip) { return ip->frag_off & bpf_htons(0x3fff); }
+
+static __always_inline int ipv4(struct xdp_md *context, const struct iphdr *ip) {
+  void *end = (void *)(long)context->data_end;
+  struct flow flow;
+  if ((void *)(ip + 1) > end || ip->ihl < 5 || is_fragment(ip)) return XDP_PASS;
+  const void *next = (const void *)ip + ip->ihl * 4;
+  if (ip->protocol == IPPROTO_TCP) {
+    map_v4(&flow.local, ip->daddr);
+    map_v4(&flow.remote, ip->saddr);
+    return segment(context, &flow, next, 1);
+  }
+  const struct icmp_header *icmp = next;
+  if (ip->protocol != IPPROTO_ICMP || (void *)(icmp + 1) > end) return XDP_PASS;
+  if (icmp->type != UNREACHABLE && icmp->type != TIME_EXCEEDED && icmp->type != PARAMETER_PROBLEM &&
+      icmp->type != SOURCE_QUENCH)
+    return XDP_PASS;
+  const struct iphdr *sent = (const void *)(icmp + 1);
+  if ((void *)(sent + 1) > end || sent->protocol != IPPROTO_TCP || sent->ihl < 5) return XDP_PASS;
+  map_v4(&flow.local, sent->saddr);
+  map_v4(&flow.remote, sent->daddr);
+  return complaint(context, &flow, (const void *)sent + sent->ihl * 4, 1);
+}
+
+static __always_inline int ipv6(struct xdp_md *context, const struct ipv6hdr *ip) {
+  void *end = (void *)(long)context->data_end;
+  struct flow flow;
+  if ((void *)(ip + 1) > end) return XDP_PASS;
+  if (ip->nexthdr == IPPROTO_TCP) {
+    take_v6(&flow.local, &ip->daddr);
+    take_v6(&flow.remote, &ip->saddr);
+    return segment(context, &flow, (const void *)(ip + 1), 0);
+  }
+  const struct icmp_header *icmp = (const void *)(ip + 1);
+  if (ip->nexthdr != IPPROTO_ICMPV6 || (void *)(icmp + 1) > end || icmp->type >= FIRST_NO_ERROR_V6) return XDP_PASS;
+  const struct ipv6hdr *sent = (const void *)(icmp + 1);
+  if ((void *)(sent + 1) > end || sent->nexthdr != IPPROTO_TCP) return XDP_PASS;
+  take_v6(&flow.local, &sent->saddr);
+  take_v6(&flow.remote, &sent->daddr);
+  return complaint(context, &flow, (const void *)(sent + 1), 0);
+}
+
+SEC("xdp")
+int mtcp_share(struct xdp_md *context) {
+  const struct ethhdr *ethernet = (void *)(long)context->data;
+  if ((void *)(ethernet + 1) > (void *)(long)context->data_end) return XDP_PASS;
+  if (ethernet->h_proto == bpf_htons(ETH_P_IP)) return ipv4(context, (const void *)(ethernet + 1));
+  if (ethernet->h_proto == bpf_htons(ETH_P_IPV6)) return ipv6(context, (const void *)(ethernet + 1));
+  return XDP_PASS;
+}

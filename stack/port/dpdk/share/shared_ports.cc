@@ -1,0 +1,145 @@
+#include "stack/port/dpdk/share/shared_ports.hh"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "stack/port/dpdk/claims.hh"
+
+namespace mtcp::stack::dpdk {
+
+namespace {
+
+// Of an owner (pid and start time): who withdraws what a dead one had.
+constexpr __u64 kWithdrawing = __u64{1} << 63;
+
+std::size_t whole_pages(std::size_t bytes) { return (bytes + 4095) & ~std::size_t{4095}; }
+
+void* map(const Descriptor& fd, std::size_t bytes) {
+  const long at = system_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED,
+                              static_cast<long>(fd.number()), 0);
+  return at == -1 ? nullptr : reinterpret_cast<void*>(at);
+}
+
+void change(__u64& set, std::uint64_t bit, bool on) {
+  std::atomic_ref<__u64> all(set);
+  if (((all.load(std::memory_order_relaxed) & bit) != 0) == on) return;
+  on ? all.fetch_or(bit, std::memory_order_seq_cst) : all.fetch_and(~bit, std::memory_order_seq_cst);
+}
+
+}  // namespace
+
+std::unique_ptr<SharedPorts> SharedPorts::create(std::uint32_t room) {
+  const long state = create_map({BPF_MAP_TYPE_ARRAY, sizeof(mtcp_share_state), 1, BPF_F_MMAPABLE, "mtcp_state"});
+  const long ports = create_map({BPF_MAP_TYPE_ARRAY, sizeof(mtcp_share_port), room * MTCP_SHARE_PORTS, BPF_F_MMAPABLE, "mtcp_ports"});
+  std::unique_ptr<SharedPorts> made(new SharedPorts(room, state, ports));
+  if (!made->state_map_ || !made->ports_map_ || !made->map_memory()) return nullptr;
+  return made;
+}
+
+bool SharedPorts::map_memory() {
+  const std::size_t n = std::size_t{room_} * MTCP_SHARE_PORTS;
+  state_ = static_cast<mtcp_share_state*>(map(state_map_, whole_pages(sizeof *state_)));
+  auto* ports = static_cast<mtcp_share_port*>(map(ports_map_, whole_pages(n * sizeof(mtcp_share_port))));
+  if (ports != nullptr) ports_ = {ports, n};
+  return state_ != nullptr && ports != nullptr;
+}
+
+SharedPorts::~SharedPorts() {
+  if (state_ != nullptr) munmap(state_, whole_pages(sizeof *state_));
+  if (!ports_.empty()) munmap(ports_.data(), whole_pages(ports_.size_bytes()));
+}
+
+void SharedPorts::close_maps() {
+  for (Descriptor* map : {&state_map_, &ports_map_})
+    if (*map) system_call(SYS_close, map->release());
+}
+
+void SharedPorts::join(std::uint32_t stack) {
+  const std::atomic_ref<__u64> owner(state_->owner[stack]);
+  // Somebody may be at it just now, because who had the number before has died.
+  for (__u64 whose; ((whose = owner.load(std::memory_order_acquire)) & kWithdrawing) != 0 && is_alive(whose & ~kWithdrawing);)
+    system_call(SYS_sched_yield);
+  withdraw(stack);
+  owner.store(own_identity(), std::memory_order_release);
+}
+
+void SharedPorts::leave(std::uint32_t stack) {
+  withdraw(stack);
+  std::atomic_ref(state_->owner[stack]).store(0, std::memory_order_release);
+}
+
+// Should this process die meanwhile, it is in the dead one's place, and the next one that looks begins again.
+void SharedPorts::look_for_the_dead() {
+  looked_at_ = (looked_at_ + 1) % MTCP_SHARE_STACKS;
+  const std::atomic_ref<__u64> owner(state_->owner[looked_at_]);
+  __u64 whose = owner.load(std::memory_order_acquire);
+  if (whose == 0 || is_alive(whose & ~kWithdrawing)) return;
+  if (!owner.compare_exchange_strong(whose, own_identity() | kWithdrawing, std::memory_order_acq_rel)) return;
+  withdraw(looked_at_);
+  owner.store(0, std::memory_order_release);
+}
+
+void SharedPorts::withdraw(std::uint32_t stack) {
+  const std::uint64_t bit = std::uint64_t{1} << stack;
+  for (mtcp_share_port& p : ports_) {
+    change(p.listeners, bit, false);
+    change(p.flows, bit, false);
+  }
+}
+
+std::uint32_t SharedPorts::addresses() const {
+  return std::min<std::uint32_t>(std::atomic_ref(state_->addresses).load(std::memory_order_acquire), room_);
+}
+
+void SharedPorts::add(std::span<const IpAddress> addresses) {
+  for (const IpAddress& a : addresses) {
+    const std::uint32_t n = this->addresses();
+    if (n == room_ || place_of(a) >= 0) continue;
+    memcpy(&state_->address[n], a.bytes.data(), sizeof state_->address[n]);
+    std::atomic_ref(state_->addresses).store(n + 1, std::memory_order_release);
+  }
+}
+
+bool SharedPorts::is_first(std::uint32_t stack) const {
+  for (std::uint32_t i = 0; i < stack; ++i)
+    if (std::atomic_ref(state_->owner[i]).load(std::memory_order_relaxed) != 0) return false;
+  return true;
+}
+
+int SharedPorts::place_of(const IpAddress& address) const {
+  const std::uint32_t n = addresses();
+  for (std::uint32_t i = 0; i < n; ++i)
+    if (memcmp(&state_->address[i], address.bytes.data(), sizeof state_->address[i]) == 0) return static_cast<int>(i);
+  return -1;
+}
+
+Endpoint SharedPorts::endpoint(std::uint32_t port) const {
+  Endpoint e;
+  memcpy(e.address.bytes.data(), &state_->address[port / MTCP_SHARE_PORTS], e.address.bytes.size());
+  e.port = static_cast<std::uint16_t>(port);
+  return e;
+}
+
+void SharedPorts::set(std::uint32_t stack, Kind kind, const Endpoint& local, bool on) {
+  const std::uint64_t bit = std::uint64_t{1} << stack;
+  const bool any = local.address.is_any(), only_v4 = local.address == IpAddress::any_v4();
+  const std::uint32_t n = addresses();
+  for (std::uint32_t i = 0; i < n; ++i) {
+    const IpAddress its = endpoint(i * MTCP_SHARE_PORTS).address;
+    if (any ? only_v4 && !its.is_v4() : its != local.address) continue;
+    mtcp_share_port& p = port(i, local.port);
+    change(kind == Kind::listeners ? p.listeners : p.flows, bit, on);
+  }
+}
+
+bool SharedPorts::owned(const Endpoint& local) const {
+  const int place = place_of(local.address);
+  if (place < 0) return false;
+  const mtcp_share_port& p = port(static_cast<std::uint32_t>(place), local.port);
+  return (p.listeners | p.flows) != 0;
+}
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,66 @@
+// Which ports of which addresses are the stacks' on an interface that the kernel has as well: in the maps of the XDP program
+// there, which every process of the device has in its memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "stack/port/dpdk/bpf_calls.hh"
+#include "stack/port/dpdk/share/layout.h"
+#include "stack/wire/address.hh"
+
+namespace mtcp::stack::dpdk {
+
+class SharedPorts {
+ public:
+  // For the process that opens the device, or null (errno): maps of no port yet, for up to so many addresses.
+  static std::unique_ptr<SharedPorts> create(std::uint32_t room);
+  ~SharedPorts();
+  SharedPorts(const SharedPorts&) = delete;
+  SharedPorts& operator=(const SharedPorts&) = delete;
+
+  // The maps, for the program that looks at them. Closed when it has been loaded: the memory stays.
+  [[nodiscard]] const Descriptor& state_map() const { return state_map_; }
+  [[nodiscard]] const Descriptor& ports_map() const { return ports_map_; }
+  void close_maps();
+
+  // A stack of the calling process begins: what an earlier one under its number had is withdrawn.
+  void join(std::uint32_t stack);
+  void leave(std::uint32_t stack);
+  // Looks whether the process of one stack that has joined lives, the next one with each call; what a dead one had is withdrawn.
+  void look_for_the_dead();
+
+  enum class Kind { listeners, flows };
+  // Adds or takes away this stack at a port. An address that is none of the stack's has no ports; 0.0.0.0
+  // has those of all IPv4 addresses, :: those of all.
+  void set(std::uint32_t stack, Kind kind, const Endpoint& local, bool on);
+  // Addresses of the stack beyond those that are there, as far as there is room. One stack at a time: is_first().
+  void add(std::span<const IpAddress> addresses);
+  [[nodiscard]] bool is_first(std::uint32_t stack) const;
+  // Where the address is in the table of addresses; -1: nowhere.
+  [[nodiscard]] int place_of(const IpAddress& address) const;
+  [[nodiscard]] std::uint32_t addresses() const;
+  // A port by its number among those of all addresses: place * MTCP_SHARE_PORTS + number.
+  [[nodiscard]] Endpoint endpoint(std::uint32_t port) const;
+  // For tests: whether the segments of somebody's connections to this port come to the stack.
+  [[nodiscard]] bool owned(const Endpoint& local) const;
+
+ private:
+  SharedPorts(std::uint32_t room, long state_map, long ports_map)
+      : room_(room), state_map_(state_map), ports_map_(ports_map) {}
+  bool map_memory();
+  void withdraw(std::uint32_t stack);
+  mtcp_share_port& port(std::uint32_t place, std::uint16_t number) const {
+    return ports_[std::size_t{place} * MTCP_SHARE_PORTS + number];
+  }
+
+  const std::uint32_t room_;
+  Descriptor state_map_, ports_map_;
+  mtcp_share_state* state_ = nullptr;
+  std::span<mtcp_share_port> ports_;
+  std::uint32_t looked_at_ = 0;
+};
+
+}  // namespace mtcp::stack::dpdk

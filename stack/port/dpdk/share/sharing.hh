@@ -1,0 +1,23 @@
+// How an AF_XDP port uses its interface: what the port string says, and what is chosen where it says nothing.
+#pragma once
+
+#include <string>
+
+#include "stack/port/device.hh"
+
+namespace mtcp::stack::dpdk {
+
+struct Sharing {
+  bool shared = false;   // share=kernel: with the kernel, whose address is the stack's as well
+  bool generic = false;  // XDP above the driver; frames may come in pieces
+  std::string summary;
+};
+
+// Of "net_af_xdp0,iface=NAME[,share=kernel][,xdp=native|generic]". `on_virtual`: the interface has no hardware. False and
+// `message` if a value is wrong.
+bool read_sharing(const DeviceConfig& config, bool on_virtual, Sharing& sharing, std::string& message);
+// The port string without that, as the driver wants it.
+[[nodiscard]] std::string without_sharing(std::string port);
+[[nodiscard]] inline const std::string& summary_of(const Sharing& sharing) { return sharing.summary; }
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,180 @@
+#include "stack/port/dpdk/share/sharing_port.hh"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "stack/base/bytes.hh"
+#include "stack/port/dpdk/kernel_interface.hh"
+#include "stack/wire/ethernet.hh"
+
+namespace mtcp::stack::dpdk {
+
+using Kind = SharedPorts::Kind;
+
+SharingPort::SharingPort(std::unique_ptr<Port> inner, SharedPorts& ports, std::uint32_t stack, const std::string& interface, bool follows)
+    : ForwardingPort(std::move(inner)),
+      ports_(ports),
+      stack_(stack),
+      owner_(getpid()),
+      interface_(interface),
+      follows_(follows),
+      addresses_(ports.addresses()),
+      neighbours_(interface),
+      uses_(static_cast<Use*>(calloc(std::size_t{MTCP_SHARE_ADDRESSES} * MTCP_SHARE_PORTS, sizeof(Use)))) {
+  ports_.join(stack_);
+}
+
+// The number is another's as soon as the inner port has left.
+SharingPort::~SharingPort() {
+  if (owner_ == getpid()) ports_.leave(stack_);  // else this is the child of a fork
+}
+
+// --- frames
+
+bool SharingPort::is_arp(const Packet& p) {
+  return p.len >= kEthernetHeader && load_be<std::uint16_t>(p.data + 12) == kEtherArp;
+}
+
+// A question of ours is the kernel's to answer; what we would tell others it has told them.
+void SharingPort::take_arp(Packet* p) {
+  ArpPacket a;
+  if (parse_arp(p->bytes().subspan(kEthernetHeader), a) == ParseError::none && a.operation == kArpRequest && a.sender != a.target)
+    neighbours_.ask(a.target, a.sender, now_);
+  if ((p->flags & kKeep) == 0) p->pool->free(&p, 1);
+}
+
+std::size_t SharingPort::tx(Packet* const* packets, std::size_t n) {
+  std::size_t done = 0;
+  while (done < n) {
+    const auto* const end = packets + n;
+    const auto* const arp = std::find_if(packets + done, end, [](const Packet* p) { return is_arp(*p); });
+    const auto before = static_cast<std::size_t>(arp - packets) - done;
+    const std::size_t sent = before == 0 ? 0 : inner().tx(packets + done, before);
+    done += sent;
+    if (sent < before) return done;
+    if (arp != end) take_arp(packets[done++]);
+  }
+  return done;
+}
+
+Packet* SharingPort::make_answer(const KernelNeighbours::Answer& answer) {
+  Packet* p = nullptr;
+  if (pool().alloc(&p, 1) == 0) return nullptr;
+  p->len = kEthernetHeader + kArpPacket;
+  write_ethernet(p->data, {mac(), answer.mac, kEtherArp});
+  write_arp(p->data + kEthernetHeader, {kArpReply, answer.mac, answer.address, mac(), answer.asked_by});
+  return p;
+}
+
+std::size_t SharingPort::rx(Packet** out, std::size_t max) {
+  std::size_t n = 0;
+  while (!answers_.empty() && n < max) [[unlikely]] {
+    Packet* p = make_answer(answers_.front());
+    if (p == nullptr) break;
+    answers_.pop_front();
+    out[n++] = p;
+  }
+  return n + inner().rx(out + n, max - n);
+}
+
+Duration SharingPort::max_sleep() const {
+  return neighbours_.waiting() ? std::min<Duration>(milliseconds(1), inner().max_sleep()) : inner().max_sleep();
+}
+
+void SharingPort::service(Time now) {
+  now_ = now;
+  inner().service(now);
+  if (neighbours_.waiting()) {
+    KernelNeighbours::Answer answer;
+    while (neighbours_.next(answer, now)) answers_.push_back(answer);
+  }
+  if (now < next_round_) return;
+  next_round_ = now + kRound;
+  ports_.look_for_the_dead();
+  follow_addresses(now);
+  end_lingering(now);
+}
+
+// --- ports
+
+// A new address is the kernel's until then.
+void SharingPort::follow_addresses(Time now) {
+  if (!follows_) return;
+  if (now >= next_addresses_ && ports_.is_first(stack_)) {
+    next_addresses_ = now + kAddresses;
+    ports_.add(addresses_of(interface_));
+  }
+  if (ports_.addresses() == addresses_) return;
+  addresses_ = ports_.addresses();
+  for (const Endpoint& l : listeners_)
+    if (l.port != 0) ports_.set(stack_, Kind::listeners, l, true);
+}
+
+void SharingPort::note_listener(std::uint32_t index, const Endpoint& local, Listening how) {
+  if (index >= listeners_.size()) listeners_.resize(index + 1);
+  listeners_[index] = how == Listening::no ? Endpoint{} : local;
+  if (how != Listening::no) {
+    ports_.set(stack_, Kind::listeners, local, true);
+  } else {
+    ports_.set(stack_, Kind::listeners, local, false);
+    for (const Endpoint& other : listeners_)  // a wildcard's and an address's share some
+      if (other.port == local.port) ports_.set(stack_, Kind::listeners, other, true);
+  }
+  ForwardingPort::note_listener(index, local, how);
+}
+
+bool SharingPort::reserve_flow(const FlowKey& key) {
+  if (!held_.hold({key.local, key.local_port})) return false;
+  if (!ForwardingPort::reserve_flow(key)) {
+    held_.release({key.local, key.local_port});
+    return false;
+  }
+  reserved_ = key;
+  return true;
+}
+
+void SharingPort::release_flow(const FlowKey& key) {
+  if (reserved_ == key) {
+    held_.release({key.local, key.local_port});
+    reserved_ = {};
+  }
+  ForwardingPort::release_flow(key);
+}
+
+void SharingPort::note_flow(std::uint32_t index, const FlowKey& key) {
+  ForwardingPort::note_flow(index, key);
+  if (index >= flow_ports_.size()) flow_ports_.resize(std::max<std::size_t>(index + 1, 2 * flow_ports_.size()), kNone);
+  const int place = ports_.place_of(key.local);
+  if (place < 0 || uses_ == nullptr) return;
+  const std::uint32_t port = static_cast<std::uint32_t>(place) * MTCP_SHARE_PORTS + key.local_port;
+  flow_ports_[index] = port;
+  if (reserved_.local_port != 0 && reserved_ == key) {
+    flow_ports_[index] |= kHeld;
+    reserved_ = {};
+  }
+  if (uses_[port].flows++ == 0) ports_.set(stack_, Kind::flows, {key.local, key.local_port}, true);
+}
+
+void SharingPort::forget_flow(std::uint32_t index) {
+  ForwardingPort::forget_flow(index);
+  if (index >= flow_ports_.size() || flow_ports_[index] == kNone) return;
+  const std::uint32_t noted = std::exchange(flow_ports_[index], kNone), port = noted & ~kHeld;
+  if ((noted & kHeld) != 0) held_.release(ports_.endpoint(port));
+  Use& use = uses_[port];
+  if (--use.flows > 0 || use.lingers) return;
+  use.lingers = true;
+  lingering_.push_back({port, now_ + kLinger});
+}
+
+void SharingPort::end_lingering(Time now) {
+  while (!lingering_.empty() && lingering_.front().until <= now) {
+    const std::uint32_t port = lingering_.front().port;
+    lingering_.pop_front();
+    uses_[port].lingers = false;
+    if (uses_[port].flows == 0) ports_.set(stack_, Kind::flows, ports_.endpoint(port), false);
+  }
+}
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,64 @@
+// A port that is another one, but for what a derived class changes.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "stack/port/port.hh"
+
+namespace mtcp::stack {
+
+class ForwardingPort : public Port {
+ public:
+  explicit ForwardingPort(std::unique_ptr<Port> inner) : inner_(std::move(inner)) {}
+
+  std::size_t rx(Packet** out, std::size_t max) override { return inner_->rx(out, max); }
+  std::size_t tx(Packet* const* packets, std::size_t n) override { return inner_->tx(packets, n); }
+  [[nodiscard]] bool busy(const Packet& p) const override { return inner_->busy(p); }
+  [[nodiscard]] bool congested() const override { return inner_->congested(); }
+  [[nodiscard]] bool delivered() const override { return inner_->delivered(); }
+  void service(Time now) override { inner_->service(now); }
+  bool arm() override { return inner_->arm(); }
+  void disarm() override { inner_->disarm(); }
+  [[nodiscard]] std::span<const int> pollable() const override { return inner_->pollable(); }
+  [[nodiscard]] Duration max_sleep() const override { return inner_->max_sleep(); }
+  [[nodiscard]] bool link_up() const override { return inner_->link_up(); }
+  [[nodiscard]] MacAddress mac() const override { return inner_->mac(); }
+  [[nodiscard]] std::uint32_t mtu() const override { return inner_->mtu(); }
+  [[nodiscard]] bool tx_checksum_offload() const override { return inner_->tx_checksum_offload(); }
+  [[nodiscard]] PacketPool& pool() override { return inner_->pool(); }
+  [[nodiscard]] std::uint64_t rx_dropped() const override { return inner_->rx_dropped(); }
+  [[nodiscard]] std::uint64_t tx_dropped() const override { return inner_->tx_dropped(); }
+  [[nodiscard]] std::uint64_t tx_merged() const override { return inner_->tx_merged(); }
+  Notice notice() override { return inner_->notice(); }
+  [[nodiscard]] std::size_t packets_held() const override { return inner_->packets_held(); }
+  [[nodiscard]] std::size_t packets_free() override { return inner_->packets_free(); }
+
+  [[nodiscard]] bool shared() const override { return inner_->shared(); }
+  bool forward_unknown(Packet* p, Time now) override { return inner_->forward_unknown(p, now); }
+  [[nodiscard]] bool comes_home(const FlowKey& key) const override { return inner_->comes_home(key); }
+  bool reserve_flow(const FlowKey& key) override { return inner_->reserve_flow(key); }
+  void release_flow(const FlowKey& key) override { inner_->release_flow(key); }
+  void set_serving(bool on) override { inner_->set_serving(on); }
+  void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override { inner_->note_listener(index, local, how); }
+  [[nodiscard]] bool others_listen(const Endpoint& local) const override { return inner_->others_listen(local); }
+  bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least, Time now) override {
+    return inner_->hand_over(key, messages, least, now);
+  }
+  [[nodiscard]] bool must_give_way() const override { return inner_->must_give_way(); }
+  void has_given_way() override { inner_->has_given_way(); }
+  void take_all_parked() override { inner_->take_all_parked(); }
+  void note_flow(std::uint32_t index, const FlowKey& key) override { inner_->note_flow(index, key); }
+  void forget_flow(std::uint32_t index) override { inner_->forget_flow(index); }
+  bool share(Share& out) const override { return inner_->share(out); }
+  bool next_orphan(FlowKey& key, std::uint32_t& number) override { return inner_->next_orphan(key, number); }
+  void orphan_told(std::uint32_t number) override { inner_->orphan_told(number); }
+
+ protected:
+  [[nodiscard]] Port& inner() const { return *inner_; }
+
+ private:
+  std::unique_ptr<Port> inner_;
+};
+
+}  // namespace mtcp::stack

@@ -1,0 +1,177 @@
+"""One interface, one address: the stack has its listeners and connections, the kernel all else, at the same time."""
+
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+
+from harness import command, expect, expect_equal, kill, wait_until
+from nginx import Nginx
+from registry import test
+from suite_af_xdp import program_on
+from suite_wire import stat
+from suite_workers import PID, expect_no_failure, expect_shared, flows, result_of, start_flows
+from web import expect_files, expect_wrk, get, get_status, small_files
+
+HERE = Path(__file__).resolve().parent
+PYTHON = "/usr/bin/python3"
+
+
+def stack_opens(context, nginx, counter="passive_opens"):
+    return sum(stat(context, pid)[0].get(counter, 0) for pid in nginx.serving_pids())
+
+
+def refused(client, url):
+    return get_status(client, url, 3)[0] == 7
+
+
+def beside_test(name, workers):
+    """nginx on the stack, another in the kernel, clients of both, and what is the kernel's alone."""
+
+    @test(name)
+    def run(context):
+        server, client = context.veth(driver="af_xdp", share=True)
+        nginx = Nginx(server, workers=workers, server=PID).start()
+        other = Nginx(server.kernel_side(), port=9000, greeting="kernel").start()
+        wait_until(lambda: len(nginx.workers()) == workers, 10, f"{workers} workers")
+        expect_equal("the kernel's answer", get(client, f"{other.url}/hello"), "kernel\n")
+        expect_files(client, nginx.url, small_files(client))
+        loads = [start_flows(client, "load", n, "/k8", 2, 8, 8) for n in (nginx, other)]
+        expect_equal("answered echo requests", client.run(PYTHON, HERE / "wire_tool.py", "ping", server.address).stdout.strip(), "5 of 5")
+        expect(refused(client, f"http://{server.address}:7777/"), "a port that nobody has is not refused")
+        expect_equal("the answer on the machine itself", get(server.kernel_side(), f"{nginx.url}/hello"), "hello\n")
+        for load in loads:
+            expect_no_failure(result_of(load), 100)
+        if workers > 1:
+            expect_shared(nginx, client, workers)
+        expect_wrk(client, f"{nginx.url}/m1", seconds=1, connections=8, at_least=50)
+        put = client.run("curl", "-sS", "-T", context.files.root / "m10", f"{nginx.url}/put/m10", "-o", "/dev/null", "-w", "%{http_code}")
+        expect_equal("the answer to PUT", put.stdout, "201")
+        same = command("cmp", context.files.root / "m10", nginx.prefix / "put/m10", check=False)
+        expect_equal("the difference of what came", same.returncode, 0)
+        if server.on_stack:
+            expect(stack_opens(context, nginx) > 100, "the connections were not the stack's")
+            expect(program_on(server.namespace), "there is no XDP program on the interface")
+        nginx.stop()
+        wait_until(lambda: not program_on(server.namespace), 5, "the end of the XDP program")
+        expect(refused(client, f"{nginx.url}/hello"), "the port of what has ended is not refused")
+        expect_equal("the kernel's answer", get(client, f"{other.url}/hello"), "kernel\n")
+        other.stop()
+
+    return run
+
+
+beside_test("share-beside-the-kernel", 1)
+beside_test("share-beside-the-kernel-4-workers", 4)
+
+
+def several(client, server, seconds, clients=50):
+    """Clients with a connection for each request, of whom some are refused; nothing else may happen to them."""
+    return client.start(PYTHON, HERE / "refused_client.py", server.address, "8080", str(seconds), str(clients))
+
+
+@test("share-listener-comes-and-goes-under-load")
+def comes_and_goes(context):
+    """In between the kernel refuses, as for any other port, and takes over at once for who listens there without the stack."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    load = several(client, server, 8)
+    sides = (server, server.kernel_side(), server)
+    for side in sides:
+        time.sleep(0.3)
+        nginx = Nginx(side).start()
+        wait_until(lambda: get_status(client, f"{nginx.url}/hello", 3)[1] == "200", 5, "an answer")
+        time.sleep(0.7)
+        nginx.stop()
+        expect(refused(client, f"{nginx.url}/hello"), "the port of what has ended is not refused")
+    expect_equal("the client's status", load.wait(30), 0)
+    result = json.loads(load.output().splitlines()[-1])
+    # What a listener has not accepted is reset when it is closed.
+    expect_equal("what else happened to the clients", set(result["other"]) - {"ConnectionResetError: [Errno 104] Connection reset by peer"}, set())
+    expect(result["answered"] > 100 and result["refused"] > 10, f"the clients saw {result}")
+
+
+class Steady:
+    """Asks the kernel's server all the time, on one connection each: how long the longest answer took."""
+
+    def __init__(self, client, url):
+        self.client, self.url, self.longest, self.failures, self.ended = client, url, 0.0, [], False
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        while not self.ended:
+            began = time.monotonic()
+            try:
+                get(self.client, self.url)
+            except Exception as error:  # noqa: BLE001
+                self.failures.append(str(error))
+            self.longest = max(self.longest, time.monotonic() - began)
+
+    def end(self):
+        self.ended = True
+        self.thread.join()
+        expect_equal("failures of the kernel's server", self.failures, [])
+        expect(self.longest < 1, f"the kernel's server paused for {self.longest:.2f} s")
+
+
+@test("share-all-killed-under-load", shim_only=True)
+def killed(context):
+    """Nothing of the stack remains, and nobody else notices."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    other = Nginx(server.kernel_side(), port=9000, greeting="kernel").start()
+    steady = Steady(client, f"{other.url}/hello")
+    for _ in range(2):
+        nginx = Nginx(server, workers=2).start()
+        load = start_flows(client, "load", nginx, "/k8", 5, 4, 4)
+        time.sleep(0.5)
+        victim = nginx.workers()[0]
+        kill(victim, signal.SIGKILL)  # its successor and the other go on
+        time.sleep(0.5)
+        get(client, f"{nginx.url}/hello")
+        for pid in nginx.all_pids():
+            kill(pid, signal.SIGKILL)
+        nginx.program.wait(5)
+        wait_until(lambda: not program_on(server.namespace), 2, "the end of the XDP program")
+        expect(refused(client, f"{nginx.url}/hello"), "the port of what was killed is not refused")
+        load.kill()
+        again = Nginx(server.kernel_side(), greeting="again").start()
+        expect_equal("the kernel's answer on that port", get(client, f"{again.url}/hello"), "again\n")
+        again.stop()
+    steady.end()
+    other.stop()
+
+
+@test("share-clients")
+def clients(context):
+    """The stack and the kernel connect from one address to one server, out of few ports: neither takes what the other has."""
+    server, client = context.veth(stack="client", driver="af_xdp", share=True, more="[tcp]\nip_local_port_range = [40000, 40999]\n")
+    client.namespace.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40999")
+    nginx = Nginx(server, workers=2, server='location = /port { return 200 "$remote_port\\n"; }').start()
+    expect_files(client, nginx.url, ["empty", "one", "k64", "m10"])
+    words = [PYTHON, HERE / "refused_client.py", "--hold", server.address, "8080", "300"]
+    holders = [side.start(*words) for side in (client, client.kernel_side())]
+    ports = []
+    for holder in holders:
+        holder.says("ports")
+        ports.append(set(json.loads(holder.output().splitlines()[-1])["ports"]))
+    expect_equal("the connections that each has", [len(p) for p in ports], [300, 300])
+    expect_equal("ports that both have", ports[0] & ports[1], set())
+    for holder in holders:
+        holder.kill()
+    expect_wrk(client, f"{nginx.url}/k8", seconds=1, connections=16)
+    expect_wrk(client.kernel_side(), f"{nginx.url}/k8", seconds=1, connections=16)
+    expect_wrk(client, f"{nginx.url}/s64", seconds=1, connections=16, more=["-H", "Connection: close"])
+    nginx.stop()
+
+
+@test("share-mistakes-are-named", shim_only=True)
+def mistakes(context):
+    server, _ = context.veth(driver="af_xdp", share=True)
+    for port, words in (("net_af_xdp0,iface=wire,share=all", "write share=kernel"), ("net_af_xdp0,iface=wire,xdp=fast", "expected xdp=native or xdp=generic")):
+        server.config = context.write_config(port, server.address)
+        nginx = Nginx(server)
+        done = server.run(*nginx.words(), check=False, timeout=20)
+        expect_equal("the status", done.returncode, 78)
+        text = nginx.log() + done.stderr
+        expect(words in text, f"it said: {text}")

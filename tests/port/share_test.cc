@@ -1,0 +1,267 @@
+// The XDP program that shares an interface with the kernel, packet by packet: what it gives to the stack, and what it leaves. The
+// kernel runs it on what it is given (BPF_PROG_TEST_RUN); whole programs on such an interface: tests/e2e/suite_share.py.
+#include <catch2/catch.hpp>
+
+#include <cstring>
+#include <vector>
+
+#include "stack/base/bytes.hh"
+#include "stack/port/dpdk/share/shared_ports.hh"
+#include "stack/port/dpdk/xdp_program.hh"
+#include "tests/port/wire.hh"
+
+using namespace mtcp::stack;
+using namespace mtcp::stack::dpdk;
+using namespace mtcp::test;
+
+namespace {
+
+using Bytes = std::vector<std::byte>;
+using Kind = SharedPorts::Kind;
+
+constexpr std::uint8_t kSyn = 2, kAck = 16;
+const IpAddress kOurs = IpAddress::v4(127, 0, 0, 2), kPeer = IpAddress::v4(127, 0, 0, 3);
+IpAddress v6(std::uint8_t last) {
+  IpAddress a;
+  a.bytes[0] = 0xfd;
+  a.bytes[15] = last;
+  return a;
+}
+
+// Segments and what they are in, from the inside out.
+Bytes tcp(std::uint16_t from, std::uint16_t to, std::uint8_t flags) {
+  Bytes b(20);
+  store_be<std::uint16_t>(&b[0], from);
+  store_be<std::uint16_t>(&b[2], to);
+  b[12] = std::byte{0x50};
+  b[13] = std::byte{flags};
+  return b;
+}
+
+Bytes ip(const IpAddress& from, const IpAddress& to, std::uint8_t protocol, const Bytes& inside, std::uint16_t fragment = 0) {
+  const bool v4 = from.is_v4();
+  Bytes b(v4 ? 20 : 40);
+  b[0] = std::byte{v4 ? std::uint8_t{0x45} : std::uint8_t{0x60}};
+  if (v4) {
+    store_be<std::uint16_t>(&b[2], static_cast<std::uint16_t>(20 + inside.size()));
+    store_be<std::uint16_t>(&b[6], fragment);
+    b[9] = std::byte{protocol};
+    store_be<std::uint32_t>(&b[12], from.as_v4());
+    store_be<std::uint32_t>(&b[16], to.as_v4());
+  } else {
+    store_be<std::uint16_t>(&b[4], static_cast<std::uint16_t>(inside.size()));
+    b[6] = std::byte{protocol};
+    memcpy(&b[8], from.bytes.data(), 16);
+    memcpy(&b[24], to.bytes.data(), 16);
+  }
+  b.insert(b.end(), inside.begin(), inside.end());
+  return b;
+}
+
+Bytes frame(const Bytes& inside, std::uint16_t type = 0, std::uint16_t tag = 0) {
+  Bytes b(12);
+  if (tag != 0) {
+    b.resize(16);
+    store_be<std::uint16_t>(&b[12], 0x8100);
+    store_be<std::uint16_t>(&b[14], tag);
+  }
+  if (type == 0) type = (std::to_integer<int>(inside[0]) >> 4) == 4 ? 0x0800 : 0x86dd;
+  b.resize(b.size() + 2);
+  store_be<std::uint16_t>(&b[b.size() - 2], type);
+  b.insert(b.end(), inside.begin(), inside.end());
+  b.resize(std::max<std::size_t>(b.size(), 60));
+  return b;
+}
+
+Bytes icmp(std::uint8_t type, const Bytes& about) {
+  Bytes b(8);
+  b[0] = std::byte{type};
+  b.insert(b.end(), about.begin(), about.end());
+  return b;
+}
+
+class Shared {
+ public:
+  Shared() : sockets_(create_map({BPF_MAP_TYPE_CPUMAP, 4, 1, 0, "test"})) {
+    const std::uint32_t packets = 64;  // in the place of a socket: what goes there has been redirected
+    EXPECT(sockets_ && put(sockets_, 0, &packets));
+    ports_ = SharedPorts::create(3);
+    EXPECT(ports_ != nullptr);
+    ports_->add(std::vector{kOurs, v6(2)});
+    program_ = std::make_unique<Descriptor>(load_for_some(sockets_, *ports_));
+    EXPECT(*program_);
+    ports_->join(0);
+    ports_->join(1);
+  }
+  SharedPorts& ports() { return *ports_; }
+
+  // Whether the stack gets it; if not, the kernel must.
+  bool takes(Bytes packet) const {
+    bpf_attr a{};
+    a.test.prog_fd = program_->number();
+    a.test.data_in = reinterpret_cast<std::uintptr_t>(packet.data());
+    a.test.data_size_in = static_cast<std::uint32_t>(packet.size());
+    EXPECT(bpf(BPF_PROG_TEST_RUN, a) == 0);
+    EXPECT(a.test.retval == XDP_REDIRECT || a.test.retval == XDP_PASS);
+    return a.test.retval == XDP_REDIRECT;
+  }
+  bool takes_segment(std::uint16_t to, std::uint8_t flags) const {
+    return takes(frame(ip(kPeer, kOurs, 6, tcp(5000, to, flags))));
+  }
+
+ private:
+  Descriptor sockets_;
+  std::unique_ptr<SharedPorts> ports_;
+  std::unique_ptr<Descriptor> program_;
+};
+
+// In a namespace of its own, because the program asks the kernel about its connections.
+template <typename Body>
+int apart(Body body) {
+  Process p([&](Process&) {
+    EXPECT(unshare(CLONE_NEWNET) == 0);
+    run("ip link set lo up");
+    Shared shared;
+    body(shared);
+  });
+  return p.join();
+}
+
+}  // namespace
+
+TEST_CASE("shared with the kernel: a listener's port takes what opens connections, and all else to it") {
+  CHECK(apart([](Shared& s) {
+          EXPECT(!s.takes_segment(80, kSyn) && !s.takes_segment(80, kAck));
+          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
+          EXPECT(s.takes_segment(80, kSyn) && s.takes_segment(80, kAck) && s.takes_segment(80, kSyn | kAck));
+          EXPECT(!s.takes_segment(81, kSyn) && !s.takes_segment(81, kAck));
+          EXPECT(!s.takes(frame(ip(kPeer, kPeer, 6, tcp(5000, 80, kSyn)))));
+          s.ports().set(0, Kind::listeners, {kOurs, 80}, false);
+          EXPECT(!s.takes_segment(80, kSyn) && !s.takes_segment(80, kAck));
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: the port of a connection takes its segments, and no new connection") {
+  CHECK(apart([](Shared& s) {
+          s.ports().set(0, Kind::flows, {kOurs, 40000}, true);
+          EXPECT(s.takes_segment(40000, kAck) && s.takes_segment(40000, kSyn | kAck));
+          EXPECT(!s.takes_segment(40000, kSyn));
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: a listener on any address has those that are the stack's") {
+  CHECK(apart([](Shared& s) {
+          s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, true);
+          EXPECT(s.takes_segment(80, kSyn) && s.takes(frame(ip(v6(1), v6(2), 6, tcp(5000, 80, kSyn)))));
+          EXPECT(!s.takes(frame(ip(v6(1), v6(3), 6, tcp(5000, 80, kSyn)))));
+          s.ports().set(0, Kind::listeners, {IpAddress::any_v4(), 80}, false);
+          EXPECT(!s.takes_segment(80, kSyn) && s.takes(frame(ip(v6(1), v6(2), 6, tcp(5000, 80, kSyn)))));
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: an address that comes later takes part, as long as there is room") {
+  CHECK(apart([](Shared& s) {
+          s.ports().set(0, Kind::listeners, {kPeer, 80}, true);
+          EXPECT(!s.takes(frame(ip(kOurs, kPeer, 6, tcp(5000, 80, kSyn)))));
+          s.ports().add(std::vector{v6(2), kPeer, v6(4)});
+          EXPECT(s.ports().addresses() == 3);
+          EXPECT(!s.takes(frame(ip(kOurs, kPeer, 6, tcp(5000, 80, kSyn)))));
+          s.ports().set(0, Kind::listeners, {kPeer, 80}, true);
+          EXPECT(s.takes(frame(ip(kOurs, kPeer, 6, tcp(5000, 80, kSyn)))));
+          s.ports().set(0, Kind::listeners, {v6(4), 80}, true);
+          EXPECT(!s.takes(frame(ip(v6(1), v6(4), 6, tcp(5000, 80, kSyn)))));
+          EXPECT(s.ports().is_first(0) && !s.ports().is_first(1));
+          s.ports().leave(0);
+          EXPECT(s.ports().is_first(1));
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: UDP, ARP, fragments, tagged and short frames stay the kernel's") {
+  CHECK(apart([](Shared& s) {
+          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
+          const Bytes syn = tcp(5000, 80, kSyn);
+          EXPECT(s.takes(frame(ip(kPeer, kOurs, 6, syn))));
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 17, syn))));
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 6, syn), 0x0806)));
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 6, syn, 0x2000))) && !s.takes(frame(ip(kPeer, kOurs, 6, syn, 5))));
+          EXPECT(s.takes(frame(ip(kPeer, kOurs, 6, syn, 0x4000))));  // DF
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 6, syn), 0, 5)));
+          for (std::size_t n = 14; n < 54; ++n) {
+            Bytes cut = frame(ip(kPeer, kOurs, 6, syn));
+            cut.resize(n);
+            EXPECT(!s.takes(cut));
+          }
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: ICMP errors about the stack's connections are the stack's, others and echo are not") {
+  CHECK(apart([](Shared& s) {
+          s.ports().set(0, Kind::flows, {kOurs, 40000}, true);
+          s.ports().set(0, Kind::flows, {v6(2), 40000}, true);
+          const Bytes ours = ip(kOurs, kPeer, 6, tcp(40000, 80, kAck)), others = ip(kOurs, kPeer, 6, tcp(40001, 80, kAck));
+          EXPECT(s.takes(frame(ip(kPeer, kOurs, 1, icmp(3, ours)))) && s.takes(frame(ip(kPeer, kOurs, 1, icmp(11, ours)))));
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 1, icmp(3, others)))));
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 1, icmp(8, ours)))) && !s.takes(frame(ip(kPeer, kOurs, 1, icmp(5, ours)))));
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 1, icmp(3, ip(kOurs, kPeer, 17, tcp(40000, 80, 0)))))));
+          const Bytes ours6 = ip(v6(2), v6(1), 6, tcp(40000, 80, kAck));
+          EXPECT(s.takes(frame(ip(v6(1), v6(2), 58, icmp(2, ours6)))));  // packet too big
+          EXPECT(!s.takes(frame(ip(v6(1), v6(2), 58, icmp(135, ours6)))));
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: a connection that the kernel has stays the kernel's, whatever becomes of its port") {
+  CHECK(apart([](Shared& s) {
+          const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+          const auto at = [](const IpAddress& a, std::uint16_t port) {
+            sockaddr_in in{};
+            in.sin_family = AF_INET;
+            in.sin_port = htons(port);
+            in.sin_addr.s_addr = htonl(a.as_v4());
+            return in;
+          };
+          const sockaddr_in here = at(kOurs, 80), there = at(kPeer, 5000);
+          EXPECT(bind(listener, reinterpret_cast<const sockaddr*>(&here), sizeof here) == 0 && listen(listener, 5) == 0);
+          EXPECT(bind(client, reinterpret_cast<const sockaddr*>(&there), sizeof there) == 0);
+          EXPECT(connect(client, reinterpret_cast<const sockaddr*>(&here), sizeof here) == 0);
+          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
+          EXPECT(!s.takes_segment(80, kAck));  // of 5000
+          EXPECT(s.takes(frame(ip(kPeer, kOurs, 6, tcp(5001, 80, kAck)))) && s.takes_segment(80, kSyn));
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 1, icmp(3, ip(kOurs, kPeer, 6, tcp(80, 5000, kAck)))))));
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: a port is the stack's as long as one of several stacks has it") {
+  CHECK(apart([](Shared& s) {
+          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
+          s.ports().set(1, Kind::listeners, {kOurs, 80}, true);
+          s.ports().leave(0);
+          EXPECT(s.takes_segment(80, kSyn));
+          s.ports().leave(1);
+          EXPECT(!s.takes_segment(80, kSyn) && !s.takes_segment(80, kAck));
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: what a killed process had is withdrawn by another that looks, or by its successor") {
+  const bool successor = GENERATE(false, true);
+  CHECK(apart([=](Shared& s) {
+          for (int life = 0; life < 3; ++life) {
+            const pid_t child = fork();
+            if (child == 0) {
+              s.ports().join(2);
+              s.ports().set(2, Kind::listeners, {kOurs, 80}, true);
+              s.ports().set(2, Kind::flows, {kOurs, 40000}, true);
+              _exit(0);  // as if killed: nothing is given back
+            }
+            EXPECT(waitpid(child, nullptr, 0) == child);
+            EXPECT(s.takes_segment(80, kSyn) && s.takes_segment(40000, kAck));
+            if (successor)
+              s.ports().join(2), s.ports().leave(2);
+            else
+              for (int i = 0; i < MTCP_SHARE_STACKS; ++i) s.ports().look_for_the_dead();
+            EXPECT(!s.takes_segment(80, kSyn) && !s.takes_segment(40000, kAck));
+          }
+          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
+          for (int i = 0; i < MTCP_SHARE_STACKS; ++i) s.ports().look_for_the_dead();
+          EXPECT(s.takes_segment(80, kSyn));  // of the living
+        }) == 0);
+}
