@@ -57,9 +57,13 @@ Way way_to(Process& process, const stack::Endpoint& remote) {
   return loopback ? Way::kernel : process.has_relatives() ? Way::locally : Way::stack;
 }
 
-int start(Process& process, Socket& s, const stack::Endpoint& remote) {
-  // No place on the device: to a program that is no local address to be had, as when all ports are taken.
-  if (const int error = process.ensure_started(); error != 0) return error == -EBUSY ? -EADDRNOTAVAIL : error;
+int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote) {
+  {
+    const Hold hold_it(process, s);
+    // No place on the device: to a program that is no local address to be had, as when all ports are taken.
+    if (const int error = process.await_stack(guard); error != 0) return error == -EBUSY ? -EADDRNOTAVAIL : error;
+    if (s.state != Socket::State::undecided || s.descriptors == 0) return -ECONNABORTED;  // by another thread
+  }
   process.provisional = false;
   process.instance->moved(0);  // thousands of connects in a row: their SYNs leave as they come
   const auto connection = process.instance->worker().connect(s.local, remote, s.options, now());
@@ -192,7 +196,7 @@ int Process::connect(int fd, const sockaddr* a, socklen_t n) {
     case Way::stack:
       break;
   }
-  if (const int error = start(*this, *s, remote); error != 0) return error;
+  if (const int error = start(*this, guard, *s, remote); error != 0) return error;
   return wait_for_handshake(*this, guard, *s, -EINPROGRESS);
 }
 

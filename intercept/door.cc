@@ -1,17 +1,14 @@
 #include "intercept/door.hh"
 
 #include <errno.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cstring>
 #include <vector>
 
-#include "intercept/clock.hh"
 #include "intercept/process.hh"
 #include "intercept/program_key.hh"
 #include "intercept/relay_channel.hh"
@@ -21,8 +18,6 @@ namespace {
 
 constexpr int kQueue = 128;
 constexpr std::size_t kMostDescriptors = 253;  // SCM_MAX_FD
-// Who has taken the name opens the device, which takes half a second at most, and then has a steward that answers.
-constexpr stack::Duration kPatience = stack::seconds(10);
 
 struct DoorName {
   sa_family_t family = AF_UNIX;
@@ -52,20 +47,6 @@ struct Control {
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMostDescriptors)> bytes{};
 };
 
-// Whether there is something to read, or the end, before it takes too long. Handlers of signals do not end the waiting.
-bool is_answered(Kernel& kernel, int fd) {
-  const stack::Time until = now() + kPatience;
-  pollfd answered{fd, POLLIN, 0};
-  int result = -EINTR;
-  while (result == -EINTR) {
-    const stack::Duration left = std::max(until - now(), stack::Duration::zero());
-    const auto s = std::chrono::duration_cast<stack::seconds>(left);
-    const timespec patience{.tv_sec = s.count(), .tv_nsec = (left - s).count()};
-    result = kernel.ppoll(&answered, 1, &patience, nullptr);
-  }
-  return result > 0;
-}
-
 // An answer: the terms, and the descriptors along with them, the door's own the last.
 void send_invitation(Kernel& kernel, int fd, const stack::DeviceInvitation& invitation) {
   iovec v{const_cast<std::byte*>(invitation.terms.data()), invitation.terms.size()};
@@ -84,7 +65,8 @@ void send_invitation(Kernel& kernel, int fd, const stack::DeviceInvitation& invi
   (void)kernel.sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-bool receive_invitation(Kernel& kernel, int fd, stack::DeviceInvitation& invitation) {
+// 0, -EAGAIN if it is not there yet, or another -errno.
+int receive_invitation(Kernel& kernel, int fd, stack::DeviceInvitation& invitation) {
   iovec v{invitation.terms.data(), invitation.terms.size()};
   Control control;
   msghdr m{};
@@ -92,13 +74,15 @@ bool receive_invitation(Kernel& kernel, int fd, stack::DeviceInvitation& invitat
   m.msg_iovlen = 1;
   m.msg_control = control.bytes.data();
   m.msg_controllen = control.bytes.size();
-  const ssize_t n = kernel.recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
+  const ssize_t n = kernel.recvmsg(fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   for (cmsghdr* c = n >= 0 ? CMSG_FIRSTHDR(&m) : nullptr; c != nullptr; c = CMSG_NXTHDR(&m, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
     invitation.descriptors.resize((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
     std::memcpy(invitation.descriptors.data(), CMSG_DATA(c), invitation.descriptors.size() * sizeof(int));
   }
-  return n == static_cast<ssize_t>(v.iov_len) && (m.msg_flags & MSG_CTRUNC) == 0 && invitation.descriptors.size() > 1;
+  if (n < 0) return static_cast<int>(n);
+  const bool whole = n == static_cast<ssize_t>(v.iov_len) && (m.msg_flags & MSG_CTRUNC) == 0;
+  return whole && invitation.descriptors.size() > 1 ? 0 : -EPROTO;
 }
 
 }  // namespace
@@ -120,28 +104,47 @@ bool Door::take() {
 
 void Door::close() { close_internal(process_, fd_); }
 
-std::unique_ptr<stack::Device> Door::knock() {
+void Door::stop_knocking() {
+  close_internal(process_, answer_fd_);
+  waiting_ = false;
+}
+
+// -EAGAIN: it is there, and so many ask it that it can't hear this one yet.
+int Door::begin_to_knock() {
   Kernel& kernel = process_.kernel;
-  const int fd = kernel.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-  if (fd < 0) return nullptr;
+  const int fd = kernel.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return fd;
   const DoorName name = name_of(process_.options.device.port);
+  int error = fd < process_.files.size() ? kernel.connect(fd, generic(name), sizeof name) : -EMFILE;
+  if (error == 0 && !is_trusted(kernel, fd)) error = -EACCES;
+  if (error == 0) {
+    answer_fd_ = process_.keep_high(fd);
+  } else {
+    (void)kernel.close(fd);
+  }
+  return error;
+}
+
+Door::Answer Door::knock(std::unique_ptr<stack::Device>& device) {
   stack::DeviceInvitation invitation;
-  const bool invited = kernel.connect(fd, generic(name), sizeof name) == 0 && is_trusted(kernel, fd) &&
-                       is_answered(kernel, fd) && receive_invitation(kernel, fd, invitation);
-  (void)kernel.close(fd);
-  if (!invited) {
-    for (const int passed : invitation.descriptors) (void)kernel.close(passed);
-    return nullptr;
+  int error = answer_fd_ < 0 ? begin_to_knock() : 0;
+  if (error == 0) error = receive_invitation(process_.kernel, answer_fd_, invitation);
+  waiting_ = error == -EAGAIN;
+  if (waiting_) return Answer::waiting;
+  stop_knocking();
+  if (error != 0) {
+    for (const int passed : invitation.descriptors) (void)process_.kernel.close(passed);
+    return Answer::nobody;
   }
   const int door = invitation.descriptors.back();
   invitation.descriptors.pop_back();
-  auto device = process_.open_as_guest(invitation);
+  device = process_.open_as_guest(invitation);
   if (device == nullptr || door >= process_.files.size()) {
-    (void)kernel.close(door);
+    (void)process_.kernel.close(door);
   } else {
     fd_ = process_.keep_high(door);
   }
-  return device;
+  return device != nullptr ? Answer::device : Answer::nobody;
 }
 
 void Door::serve() {

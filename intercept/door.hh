@@ -14,7 +14,7 @@ namespace mtcp::intercept {
 
 class Process;
 
-// All with the process's lock held, except where it says otherwise.
+// All with the process's lock held, except where it says otherwise. Nothing here waits.
 class Door {
  public:
   explicit Door(Process& process) : process_(process) {}
@@ -25,13 +25,27 @@ class Door {
   [[nodiscard]] bool take();
   // Nothing has come of it.
   void close();
-  // The device of another process, or null: it is gone, or has none to share.
-  [[nodiscard]] std::unique_ptr<stack::Device> knock();
+
+  enum class Answer {
+    nobody,   // the other process is gone, or has no device to share
+    waiting,  // it has not answered so far (it opens the device, or is stopped): to be asked again
+    device,
+  };
+  // Asks for the device of another process, or whether it has answered.
+  [[nodiscard]] Answer knock(std::unique_ptr<stack::Device>& device);
+  [[nodiscard]] bool waiting() const { return waiting_; }
+  [[nodiscard]] int answer_fd() const { return answer_fd_; }  // the answer comes here; -1: look again later
+  // In the child of a fork: the answer is its parent's.
+  void stop_knocking();
   void serve();
 
  private:
+  [[nodiscard]] int begin_to_knock();
+
   Process& process_;
   int fd_ = -1;
+  int answer_fd_ = -1;
+  bool waiting_ = false;  // for an answer
 };
 
 }  // namespace mtcp::intercept

@@ -45,8 +45,8 @@ void EarlyStart::wait() {
     const stack::Duration left = due_ - now();
     if (left <= stack::Duration::zero()) {
       due_ = stack::kNever;
-      process_.start_for_listeners();
-      break;
+      process_.start_for_listeners();  // which may arm it again
+      continue;
     }
     guard.unlock();
     const timespec pause{.tv_sec = 0, .tv_nsec = std::min<stack::Duration>(left, kPatience).count()};

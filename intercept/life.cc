@@ -154,13 +154,14 @@ void Process::retire() {
 }
 
 void Process::before_fork() {
-  lock.lock();
+  std::unique_lock guard(lock);
+  open_device_early(guard);
   early_start.cancel();
   if (provisional) retire();
-  open_device_early();
   for (Socket* s : listeners) open_local_listener(*this, *s);
   relay.before_fork();
   heritage.before_fork();
+  (void)guard.release();  // until after_fork()
 }
 
 void Process::after_fork(bool child) {
@@ -187,6 +188,8 @@ void Process::after_fork(bool child) {
   release_worker_number();  // the parent's: it is to be free when the parent dies
   (void)steward.release();
   early_start.abandon();
+  door.stop_knocking();
+  asked_since = {};
   const std::int16_t channel = heritage.after_fork_in_child(relay.after_fork_in_child());
   for_each_socket(*this, [channel](Socket& s) {
     disown(s, channel);
@@ -212,7 +215,7 @@ void Process::after_fork(bool child) {
 void Process::before_privileges() {
   std::unique_lock guard(lock);
   // Some programs give up root before they listen: the configuration can say so of them.
-  open_device_early(router.names_as_listener());
+  open_device_early(guard, router.names_as_listener());
 }
 
 void Process::at_exit() {

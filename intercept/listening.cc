@@ -65,7 +65,10 @@ void Process::start_soon() {
 
 void Process::start_for_listeners() {
   const bool own = std::any_of(listeners.begin(), listeners.end(), [](const Socket* s) { return !s->shared && !s->forked; });
-  if (started() || exiting || successor || !own || open_device_now() != 0) return;
+  if (started() || exiting || successor || !own) return;
+  const int error = open_device_now();
+  if (error == -EBUSY) early_start.arm();  // until another process has answered
+  if (error != 0) return;
   provisional = ensure_started() == 0;
 }
 

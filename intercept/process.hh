@@ -100,9 +100,11 @@ class Process final : public Engine {
   // can't be opened (-ENODEV, -EACCES, ...) or another process has the queue (-EBUSY). Listeners that exist
   // are put on it.
   int ensure_started();
+  // The same, and waits, with the lock given up, while another process of this program is about to share its device.
+  int await_stack(std::unique_lock<Lock>& guard);
   // Opens an inherited device now if it will be needed (there are listeners, or will be). Errors are logged
-  // and told again by ensure_started().
-  void open_device_early(bool will_listen = false);
+  // and told again by ensure_started(). The lock is given up while another process has it.
+  void open_device_early(std::unique_lock<Lock>& guard, bool will_listen = false);
   [[noreturn]] void exit_without_device() const;  // a server without a device hears nothing
   [[nodiscard]] bool has_relatives() const { return services.has_relatives != nullptr && services.has_relatives(); }
   // What outlives this process (lasting.hh), if it has not been read yet. 0 or -EAGAIN.
@@ -224,13 +226,14 @@ class Process final : public Engine {
   EarlyStart early_start{*this};
   bool provisional = false;    // the stack is there for listeners that nobody here has waited for so far
   stack::Time next_attempt{};  // a start that failed because the queue is taken is not tried before this
+  stack::Time asked_since{};   // another process has been asked for the device, and has not answered
 
  private:
   void finish(Socket& s);  // closes the connection or listener and frees the socket
   void finish(EpollSet& set);
   int open_device_now();
-  bool share_device();
-  void await_device();
+  int share_device();
+  void await_device(std::unique_lock<Lock>& guard);
   int number_device(stack::DeviceConfig& config, std::string& message);
   int wait_for_place(stack::Time now);
   void add_local_side(EpollItem& item, int ep);

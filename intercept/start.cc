@@ -27,6 +27,9 @@ namespace {
 // Internal descriptors go this far below the limit, away from the application's.
 constexpr int kReservedRange = 64;
 constexpr stack::Duration kRetryInterval = stack::milliseconds(10);
+constexpr stack::Duration kAnswerInterval = stack::milliseconds(1);
+// Who is about to share the device opens it, which takes half a second at most, and answers then.
+constexpr stack::Duration kOwnerPatience = stack::seconds(10);
 constexpr std::uint32_t kDefaultPackets = 65536;
 constexpr std::size_t kStackMemory = std::size_t{8} << 20;  // bytes that a stack takes at its start, packets aside
 
@@ -128,16 +131,16 @@ stack::DeviceConfig device_config(const Options& options) {
 }
 
 // A process of this program, forked before the device was opened like this one, may have it, or be about to: then this one
-// has a part in it. False: it is ours to open.
-bool Process::share_device() {
+// has a part in it (0), or will have when that one answers (-EBUSY). -ENOENT: it is ours to open.
+int Process::share_device() {
   constexpr int kTries = 3;  // who had the name may be gone when it is asked
-  if (options.device.is_private() || !has_relatives() || open_as_guest == nullptr) return false;
+  if (options.device.is_private() || !has_relatives() || open_as_guest == nullptr) return -ENOENT;
   for (int i = 0; i < kTries; ++i) {
-    if (door.take()) return false;
-    device = door.knock();
-    if (device != nullptr) return true;
+    if (!door.waiting() && door.take()) break;
+    const Door::Answer answer = door.knock(device);
+    if (answer != Door::Answer::nobody) return answer == Door::Answer::device ? 0 : -EBUSY;
   }
-  return false;
+  return -ENOENT;
 }
 
 int Process::open_device_now() {
@@ -149,7 +152,9 @@ int Process::open_device_now() {
   std::string message;
   const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;
   if (numbered == -EBUSY) return numbered;
-  if (numbered == 0 && !share_device()) device = open_device(config, message);
+  const int shared = numbered == 0 ? share_device() : numbered;
+  if (shared == -EBUSY) return shared;
+  if (shared == -ENOENT) device = open_device(config, message);
   if (device != nullptr) {
     // A memif's come and go; those of a device that is shared stay, here and in all children.
     for (const int fd : options.device.is_private() ? std::span<const int>{} : device->descriptors()) {
@@ -179,35 +184,57 @@ int Process::load_secrets() {
   return 0;
 }
 
-void Process::open_device_early(bool will_listen) {
-  if (options.device.port.empty() || device != nullptr) return;
-  bool listens = will_listen;
-  for (int fd = 0; fd < files.end() && !listens; ++fd) {
-    const Socket* s = files.socket(fd);
-    listens = s != nullptr && s->state == Socket::State::listening;
-  }
-  if (!listens) return;
+void Process::open_device_early(std::unique_lock<Lock>& guard, bool will_listen) {
+  if (options.device.port.empty() || device != nullptr || (!will_listen && listeners.empty())) return;
   (void)load_secrets();
-  if (options.device.is_private() || open_device_now() == 0) return;
-  if (successor && in_use) return await_device();
-  exit_without_device();
-}
-
-// The program that has left its listeners to this one (nginx changes its binary so) serves on until it leaves. A signal,
-// which may tell this one to leave instead, ends the waiting; what is forked then has no device.
-void Process::await_device() {
-  log(LogLevel::warning, "%s: waiting until the program before this one has left it", options.device.port.c_str());
+  if (options.device.is_private()) return;
   const std::uint32_t signals = *services.signal_count();
-  while (in_use && *services.signal_count() == signals && !asked_to_end()) {
-    const timespec pause{.tv_sec = 0, .tv_nsec = kRetryInterval.count()};
-    (void)kernel.ppoll(nullptr, 0, &pause, nullptr);
-    if (open_device_now() == 0) return log(LogLevel::warning, "%s is free", options.device.port.c_str());
+  const stack::Time patience = now() + kOwnerPatience;
+  bool told = false;
+  for (int error = open_device_now(); error != 0; error = open_device_now()) {
+    // The program that has left its listeners to this one (nginx changes its binary so) serves on until it leaves. A signal,
+    // which may tell this one to leave instead, ends the waiting; what is forked then has no device.
+    const bool left = error != -EBUSY && successor && in_use;
+    if (error != -EBUSY && !left) exit_without_device();
+    if (left && (*services.signal_count() != signals || asked_to_end())) return;
+    if (error == -EBUSY && now() >= patience) return;
+    if (left && !told) log(LogLevel::warning, "%s: waiting until the program before this one has left it", options.device.port.c_str());
+    told = told || left;
+    await_device(guard);
   }
-  if (!in_use) exit_without_device();
+  if (told) log(LogLevel::warning, "%s is free", options.device.port.c_str());
 }
 
-// An old worker that is on its way out has it: its place will be free.
+// Without the lock: who has the device may be stopped, and other threads have their own work.
+void Process::await_device(std::unique_lock<Lock>& guard) {
+  pollfd answer{door.answer_fd(), POLLIN, 0};
+  const timespec pause{.tv_sec = 0, .tv_nsec = kRetryInterval.count()};
+  guard.unlock();
+  (void)kernel.ppoll(&answer, 1, &pause, nullptr);
+  guard.lock();
+}
+
+int Process::await_stack(std::unique_lock<Lock>& guard) {
+  const stack::Time patience = now() + kOwnerPatience;
+  int error = ensure_started();
+  for (; error == -EBUSY && door.waiting() && now() < patience; error = ensure_started()) {
+    await_device(guard);
+    next_attempt = {};
+  }
+  return error;
+}
+
+// An old worker that is on its way out has it: its place will be free. Or another process is about to share the device.
 int Process::wait_for_place(stack::Time t) {
+  if (door.waiting()) {
+    if (asked_since == stack::Time{}) asked_since = t;
+    const bool late = t - asked_since > stack::seconds(1);
+    if (late && start_error.empty())
+      log(LogLevel::warning, "%s: another process of this program has it, and does not answer: waiting", options.device.port.c_str());
+    if (late) start_error = "busy";
+    next_attempt = t + (late ? kRetryInterval : kAnswerInterval);
+    return -EBUSY;
+  }
   if (start_error.empty())
     log(LogLevel::warning, "every place on %s is taken: waiting", options.device.port.c_str());
   start_error = "busy";

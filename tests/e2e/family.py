@@ -1,8 +1,10 @@
 """Programs of several processes on one device, for suite_family.py. usage: family.py WHAT ADDRESS PORT [COUNT]"""
 
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 
 WHAT, ADDRESS, PORT = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -103,6 +105,38 @@ def hand_down():
     print(statuses([child(first)] + others), flush=True)
 
 
+def stopped():
+    """One that has the device is stopped. Another one wants its part of it, and its other threads go on meanwhile."""
+    reader, writer = os.pipe()
+
+    def first():
+        assert ask() == b"answer"
+        os.write(writer, b"x")
+        time.sleep(60)
+
+    pid = child(first)
+    answers = []
+
+    def second():
+        os.read(reader, 1)
+        os.kill(pid, signal.SIGSTOP)
+        thread = threading.Thread(target=lambda: answers.append(ask()))
+        thread.start()
+        longest = 0.0
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            start = time.monotonic()
+            socket.socket().close()
+            longest = max(longest, time.monotonic() - start)
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGCONT)
+        thread.join(10)
+        print(f"longest {longest:.2f} {answers}", flush=True)
+
+    print(statuses([child(second)]), flush=True)
+    os.kill(pid, signal.SIGKILL)
+
+
 def busy():
     """Listens, and does something else for a while."""
     s = listener()
@@ -159,4 +193,4 @@ def activated():
 
 
 {"to-parent": to_parent, "connect": connect, "listen": listen, "hand-down": hand_down, "busy": busy, "transfer": transfer,
- "beside": beside, "activated": activated}[WHAT]()
+ "beside": beside, "activated": activated, "stopped": stopped}[WHAT]()

@@ -78,6 +78,16 @@ def forked_before(context):
     expect_equal("what came of those that the first has left", out.strip(), str([0] * 5))
 
 
+@test("family-one-is-stopped")
+def one_stopped(context):
+    server, client = context.veth(stack="client")
+    answering = server.start(PYTHON, "-u", "-c", ANSWER, server.address, "7302")
+    answering.says("ready")
+    words = client.run(PYTHON, "-u", HERE / "family.py", "stopped", server.address, "7302", timeout=30).stdout.split()
+    expect(words[:1] == ["longest"] and float(words[1]) < 1, f"a thread did not go on while another one waited for a sibling that is stopped: {words}")
+    expect_equal("the answers and the status", words[2:], ["[b'answer']", "[0]"])
+
+
 @test("family-each-child-has-a-listener")
 def each_listens(context):
     server, client = context.veth()
