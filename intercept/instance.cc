@@ -91,13 +91,16 @@ bool Instance::prepare_sleep(stack::Time now, stack::Time& latest) {
       return false;
     }
   }
-  sleeping.store(sleeping.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  const std::uint32_t others = sleeping.load(std::memory_order_relaxed);
+  asleep_until_ = others == 0 ? latest : std::min(latest, asleep_until_);
+  sleeping.store(others + 1, std::memory_order_relaxed);
   return true;
 }
 
 void Instance::finish_sleep(bool goes_on) {
   const std::uint32_t left = sleeping.load(std::memory_order_relaxed) - 1;
   sleeping.store(left, std::memory_order_relaxed);
+  asleep_until_ = stack::kNever;
   if (left > 0) return;
   if (port_) port_->disarm();
   if (parked != nullptr && !goes_on) std::exchange(parked, nullptr)->wake();

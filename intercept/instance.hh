@@ -46,7 +46,10 @@ class Instance {
   // and the caller may go on to something that is not ours (the next job of a pool): what it queued goes out
   // now.
   void hand_over() {
-    if (sleeping.load(std::memory_order_relaxed) != 0 && worker_->pending()) hand_over_now();
+    if (sleeping.load(std::memory_order_relaxed) == 0) return;
+    if (worker_->pending()) hand_over_now();
+    // The next burst of what is paced comes before anybody wakes up by himself.
+    if (parked != nullptr && worker_->pacing_deadline() < asleep_until_) [[unlikely]] std::exchange(parked, nullptr)->wake();
   }
   // What is on the loopback wire arrives: for a call that looks at one of its sockets.
   void settle_loopback() {
@@ -87,6 +90,7 @@ class Instance {
   std::unique_ptr<stack::Worker> worker_;
   stack::Time last_now_{};
   std::size_t moved_ = 0;  // since the last turn
+  stack::Time asleep_until_{};  // when the first of those who sleep wakes up by himself; kNever: not known
 };
 
 }  // namespace mtcp::intercept

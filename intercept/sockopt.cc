@@ -1,6 +1,7 @@
 // getsockopt and setsockopt. What the stack honours has a row in sockopt_table.cc or is a structure here; what becomes of
 // all others is listed in sockopt_kinds.cc.
 #include <errno.h>
+#include <linux/inet_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/time.h>
@@ -24,6 +25,7 @@ namespace {
 
 constexpr std::size_t kCongestionNameMax = 16;                // TCP_CA_NAME_MAX
 constexpr int kMemInfo = 55, kCookie = 57;                     // SO_MEMINFO, SO_COOKIE
+constexpr int kMaxPacingRate = 47;                             // SO_MAX_PACING_RATE
 constexpr int kReceiveTimeoutNew = 66, kSendTimeoutNew = 67;  // the 64-bit variants; the same structure here
 
 bool is_receive_timeout(int name) { return name == SO_RCVTIMEO || name == kReceiveTimeoutNew; }
@@ -59,6 +61,25 @@ int set_timeout(stack::Duration& target, const void* v, socklen_t n) {
     target = stack::seconds(t.tv_sec) + stack::microseconds(t.tv_usec);
   }
   return 0;
+}
+
+// Bytes a second, as an unsigned int or long; in both all ones are no limit.
+int set_pacing_rate(Socket& s, const void* v, socklen_t n) {
+  std::uint32_t narrow = 0;
+  if (n < sizeof narrow) return -EINVAL;
+  if (n >= sizeof s.options.max_pacing_rate) {
+    std::memcpy(&s.options.max_pacing_rate, v, sizeof s.options.max_pacing_rate);
+    return 0;
+  }
+  std::memcpy(&narrow, v, sizeof narrow);
+  s.options.max_pacing_rate = narrow == UINT32_MAX ? UINT64_MAX : narrow;
+  return 0;
+}
+
+int get_pacing_rate(const Socket& s, void* v, socklen_t* n) {
+  const std::uint64_t rate = s.options.max_pacing_rate;
+  if (*n >= sizeof rate) return give(rate, v, n);
+  return give(static_cast<std::uint32_t>(std::min<std::uint64_t>(rate, UINT32_MAX)), v, n);
 }
 
 int get_linger(const Socket& s, void* v, socklen_t* n) {
@@ -122,13 +143,35 @@ int get_peer_name(const Socket& s, void* v, socklen_t* n) {
 }
 
 // TCP_CONGESTION.
+std::string_view congestion_of(Process& process, const Socket& s) {
+  const std::uint8_t chosen = s.options.congestion;
+  if (chosen != 0) return stack::congestion_control_names()[chosen - 1U];
+  return process.options.stack.tcp.congestion_control;
+}
+
 int get_congestion(Process& process, const Socket& s, void* v, socklen_t* n) {
   std::array<char, kCongestionNameMax> name{};
-  const auto all = stack::congestion_control_names();
-  const std::uint8_t chosen = s.options.congestion;
-  const std::string_view is = chosen != 0 ? all[chosen - 1U] : std::string_view(process.options.stack.tcp.congestion_control);
+  const std::string_view is = congestion_of(process, s);
   std::memcpy(name.data(), is.data(), std::min(is.size(), name.size() - 1));
   return give(name, v, n);
+}
+
+// TCP_CC_INFO. As in Linux, CUBIC and Reno have nothing to say.
+int get_congestion_info(Process& process, Socket& s, void* v, socklen_t* n) {
+  if (congestion_of(process, s) != "bbr") return *n = 0, 0;
+  tcp_bbr_info out{};
+  if (s.state == Socket::State::stream) {
+    const auto in = process.instance->worker().info(*s.connection);
+    constexpr float kGainUnit = 256;
+    out.bbr_bw_lo = static_cast<std::uint32_t>(in.model_rate);
+    out.bbr_bw_hi = static_cast<std::uint32_t>(in.model_rate >> 32);
+    out.bbr_min_rtt = in.model_min_rtt == stack::Duration::max()
+                          ? UINT32_MAX
+                          : static_cast<std::uint32_t>(std::chrono::duration_cast<stack::microseconds>(in.model_min_rtt).count());
+    out.bbr_pacing_gain = static_cast<std::uint32_t>(in.model_pacing_gain * kGainUnit);
+    out.bbr_cwnd_gain = static_cast<std::uint32_t>(in.model_cwnd_gain * kGainUnit);
+  }
+  return give(out, v, n);
 }
 
 // --- setting
@@ -183,6 +226,11 @@ int set_structure(Process& process, Socket& s, int level, int name, const void* 
     if (error == 0) apply(process, s);
     return error;
   }
+  if (level == SOL_SOCKET && name == kMaxPacingRate) {
+    const int error = set_pacing_rate(s, v, n);
+    if (error == 0) apply(process, s);
+    return error;
+  }
   if (level == IPPROTO_TCP && name == TCP_CONGESTION) return set_congestion(process, s, v, n);
   return -ENOTSUP;
 }
@@ -206,6 +254,7 @@ bool is_read_only(int level, int name) {
 int get_socket_level(Process& process, Socket& s, int name, void* v, socklen_t* n) {
   if (name == SO_ERROR) return get_error(process, s, v, n);
   if (name == SO_LINGER) return get_linger(s, v, n);
+  if (name == kMaxPacingRate) return get_pacing_rate(s, v, n);
   if (is_receive_timeout(name)) return give(to_timeval(s.receive_timeout), v, n);
   if (is_send_timeout(name)) return give(to_timeval(s.send_timeout), v, n);
   if (name == kMemInfo) return give(memory_info(process, s), v, n);
@@ -219,7 +268,7 @@ int get_structure(Process& process, Socket& s, int level, int name, void* v, soc
   if (level == SOL_SOCKET) return get_socket_level(process, s, name, v, n);
   if (level == IPPROTO_TCP && name == TCP_INFO) return get_tcp_info(process, s, v, n);
   if (level == IPPROTO_TCP && name == TCP_CONGESTION) return get_congestion(process, s, v, n);
-  if (level == IPPROTO_TCP && name == TCP_CC_INFO) return *n = 0, 0;  // nothing to say of NewReno, as in Linux
+  if (level == IPPROTO_TCP && name == TCP_CC_INFO) return get_congestion_info(process, s, v, n);
   if (level == IPPROTO_IP && name == IP_MTU) {
     if (s.state != Socket::State::stream) return -ENOTCONN;
     return give(static_cast<int>(process.instance->worker().info(*s.connection).path_mtu), v, n);
@@ -235,6 +284,7 @@ int replay_structures(Process& process, const Socket& s) {
   };
   if (s.receive_timeout != stack::Duration::zero()) tell(SO_RCVTIMEO, to_timeval(s.receive_timeout));
   if (s.send_timeout != stack::Duration::zero()) tell(SO_SNDTIMEO, to_timeval(s.send_timeout));
+  if (s.options.max_pacing_rate != UINT64_MAX) tell(kMaxPacingRate, s.options.max_pacing_rate);
   if (s.options.linger) {
     const auto seconds = std::chrono::duration_cast<stack::seconds>(s.options.linger_time).count();
     tell(SO_LINGER, linger{.l_onoff = 1, .l_linger = static_cast<int>(seconds)});

@@ -45,7 +45,6 @@ constexpr Listed kSocketLevel[] = {
     {44, kKept},        // SO_LOCK_FILTER
     {45, kKept},        // SO_SELECT_ERR_QUEUE
     {46, kKept},        // SO_BUSY_POLL
-    {47, kKernels, -1}, // SO_MAX_PACING_RATE
     {48, kPassed},      // SO_BPF_EXTENSIONS
     {49, kKept},        // SO_INCOMING_CPU
     {50, kKernels},     // SO_ATTACH_BPF: a program

@@ -128,13 +128,15 @@ void Steward::run_relay() {
   if (process_.instance != nullptr) process_.instance->turn(now());
 }
 
-bool Steward::park() {
+bool Steward::park(stack::Time& until) {
   const std::unique_lock guard(process_.lock, std::try_to_lock);
   if (!guard.owns_lock() || process_.instance == nullptr) return false;
   if (!process_.attended.empty()) process_.review_attention();
   Instance& instance = *process_.instance;
   if (!process_.attended.empty() || wake_fd_ < 0 || instance.sleeping.load(std::memory_order_relaxed) == 0) return false;
   instance.parked = &parked_;
+  // Those who sleep may not know of the next burst of what is paced.
+  until = std::min(now() + kSleeperTick, instance.worker().pacing_deadline());
   return true;
 }
 
@@ -167,8 +169,7 @@ void Steward::loop() {
       relayed = false;
     } else if (!application_active || application_sleeps) {
       run_what_is_due();
-      parked = park();
-      if (parked) until = now() + kSleeperTick;
+      parked = park(until);
     }
     seen = instance.turns.load(std::memory_order_relaxed);
 

@@ -49,7 +49,8 @@ class Steward {
   void run_what_is_due();
   void run_relay();
   // The same: asks to be woken when it does no longer. True if it will be.
-  bool park();
+  // `until`: not longer than then.
+  bool park(stack::Time& until);
   void unpark();
 
   Process& process_;

@@ -73,6 +73,10 @@ void fill(tcp_info& out, const stack::ConnectionInfo& in) {
   out.tcpi_rcv_space = in.rcv_space;
   out.tcpi_rcv_ooopack = in.out_of_order_received;
   out.tcpi_rcv_ssthresh = in.rcv_wnd;
+  out.tcpi_pacing_rate = in.pacing_rate;
+  out.tcpi_max_pacing_rate = in.max_pacing_rate;
+  out.tcpi_delivery_rate = in.delivery_rate;
+  out.tcpi_delivery_rate_app_limited = in.delivery_app_limited ? 1 : 0;
   out.tcpi_bytes_acked = in.bytes_acked;
   out.tcpi_bytes_received = in.bytes_received;
   out.tcpi_last_data_sent = millis_since(in.last_sent, t);

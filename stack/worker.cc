@@ -14,6 +14,7 @@ void Worker::flush(Time now) { tcp_->flush(now); }
 bool Worker::pending() const { return tcp_->pending(); }
 bool Worker::must_poll() const { return tcp_->must_poll(); }
 Time Worker::next_deadline() const { return tcp_->next_deadline(); }
+Time Worker::pacing_deadline() const { return tcp_->sender.pacing_deadline(); }
 SocketBase* Worker::next_event() { return tcp_->events.pop_front(); }
 std::size_t Worker::connections() const { return tcp_->connections.size(); }
 std::size_t Worker::time_waits() const { return tcp_->priv->time_waits.size(); }

@@ -63,6 +63,13 @@ struct ConnectionInfo {
   std::uint32_t sacked = 0, lost = 0, resent = 0;  // bytes of what is in flight; lost ones that were sent again are in both
   std::uint32_t duplicate_threshold = 3;           // packets
   Duration min_rtt = Duration::max();              // max(): no sample
+  std::uint64_t pacing_rate = UINT64_MAX, delivery_rate = 0;  // bytes a second; UINT64_MAX: not limited, 0: not measured
+  std::uint64_t max_pacing_rate = UINT64_MAX;      // as the application wants it
+  bool delivery_app_limited = false;               // delivery_rate says less of the path than of the application
+  // BBR's model.
+  std::uint64_t model_rate = 0;  // bytes a second
+  Duration model_min_rtt{};
+  float model_pacing_gain = 0, model_cwnd_gain = 0;
   std::uint64_t bytes_received = 0, bytes_acked = 0;
   Time last_sent{}, last_received{}, last_data_received{}, created{};
 };
@@ -99,6 +106,8 @@ class Worker {
   [[nodiscard]] bool must_poll() const;
   // poll() need not be called before this unless a packet comes. kNever if no timer is armed.
   [[nodiscard]] Time next_deadline() const;
+  // The part of it that may be much sooner than when it was last asked: the next burst of a connection that is paced.
+  [[nodiscard]] Time pacing_deadline() const;
   // The next socket whose readiness may have changed since it was last returned here, or null. Read and clear `edges`.
   SocketBase* next_event();
   [[nodiscard]] std::size_t connections() const;  // that hold a slot, closed by the application or not

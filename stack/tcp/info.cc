@@ -1,6 +1,8 @@
 // What the socket layer asks of a connection, and the options that it changes.
 #include "stack/tcp/buffers.hh"
+#include "stack/tcp/sender/bbr.hh"
 #include "stack/tcp/sender/congestion.hh"
+#include "stack/tcp/sender/controls.hh"
 #include "stack/tcp/sender/rto.hh"
 #include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
@@ -64,6 +66,25 @@ void Tcp::set_options(Connection& c, const SocketOptions& o, Time now) {
   sender.wake_writer(c);
 }
 
+namespace {
+
+void tell_rates(const Connection& c, ConnectionInfo& i) {
+  i.pacing_rate = Sender::window_rate(c);
+  i.max_pacing_rate = c.options.max_pacing_rate;
+  if (c.pacing == nullptr) return;
+  i.pacing_rate = c.pacing->rate;
+  i.delivery_rate = c.pacing->delivery.bytes_per_second();
+  i.delivery_app_limited = c.pacing->delivery.latest_was_app_limited();
+  if (c.tx.cc != &bbr()) return;
+  const BbrState& s = bbr_state(*c.pacing);
+  i.model_rate = static_cast<std::uint64_t>(s.use_policed ? s.policed_rate : s.rates.best());
+  i.model_min_rtt = s.min_rtt;
+  i.model_pacing_gain = s.pacing_gain;
+  i.model_cwnd_gain = s.cwnd_gain;
+}
+
+}  // namespace
+
 ConnectionInfo Tcp::info(const Connection& c) const {
   const auto& h = c.hot;
   ConnectionInfo i;
@@ -102,6 +123,7 @@ ConnectionInfo Tcp::info(const Connection& c) const {
   i.sacked += c.recovery.reno_sacked;
   i.duplicate_threshold = c.recovery.duplicate_threshold;
   i.min_rtt = std::min(c.recovery.min_rtt, c.recovery.former_min_rtt);
+  tell_rates(c, i);
   i.bytes_received = c.bytes_received;
   i.bytes_acked = c.bytes_acked;
   i.last_sent = c.tx.last_sent;

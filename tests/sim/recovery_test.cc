@@ -247,3 +247,41 @@ TEST_CASE("rfc9293 3.8.6.3: request and response are one segment each way", "[si
   }
   CHECK(frames <= 2 * 100 + 20);  // quick ACKs at the start
 }
+
+TEST_CASE("rfc2861 3.2: a window of which little is used for an RTO shrinks halfway to that, and ssthresh remembers it", "[sim]") {
+  for (const bool after_idle : {true, false}) {
+    OneWay w;
+    w.client.options.tcp.slow_start_after_idle = after_idle;
+    Socket& c = w.client.connect(w.server, 80);
+    c.send(3'000'000);
+    REQUIRE(w.sim.run_until([&] { return !w.server.accepted.empty() && w.server.accepted[0]->received == 3'000'000; }));
+    const std::uint32_t cwnd = w.client.worker->info(*c.connection).cwnd;
+    REQUIRE(cwnd > 500'000);
+    // Never idle for an RTO, and three segments at a time.
+    for (int i = 0; i < 30; ++i) {
+      c.send(4000);
+      w.sim.run_for(milliseconds(50));
+    }
+    const ConnectionInfo info = w.client.worker->info(*c.connection);
+    if (after_idle) {
+      CHECK(info.cwnd < cwnd / 16);
+      CHECK(info.cwnd >= 10 * 1448);
+    } else {
+      CHECK(info.cwnd >= cwnd);
+    }
+  }
+}
+
+TEST_CASE("rfc7661: a window that is in use does not shrink, however small the writes are", "[sim]") {
+  OneWay w;
+  w.sim.wire.options.bandwidth = 1.25e6;
+  w.sim.wire.options.queue = 1000;
+  Socket& c = w.client.connect(w.server, 80);
+  std::uint32_t least = UINT32_MAX;
+  for (int i = 0; i < 3000; ++i) {
+    if (c.to_send - (w.server.accepted.empty() ? 0 : w.server.accepted[0]->received) < 100'000) c.send(3000);
+    w.sim.run_for(milliseconds(1));
+    if (i > 1000) least = std::min<std::uint32_t>(least, w.client.worker->info(*c.connection).cwnd);
+  }
+  CHECK(least > 40'000);
+}

@@ -114,13 +114,14 @@ void Wire::send(std::size_t from, Frame frame) {
         std::uniform_int_distribution<std::size_t>(kEthernetHeader * 8, frame.size() * 8 - 1)(random_);
     frame[bit / 8] ^= std::byte{1} << (bit % 8);
   }
-  deliver(from, frame);
-  if (chance(options.duplicate)) deliver(from, frame);
+  deliver(from, frame, info.tcp);
+  if (chance(options.duplicate)) deliver(from, frame, info.tcp);
 }
 
-void Wire::deliver(std::size_t from, const Frame& frame) {
+// The bottleneck is beyond a router: ARP does not wait there.
+void Wire::deliver(std::size_t from, const Frame& frame, bool queues) {
   Time at = now_;
-  if (options.bandwidth > 0) {
+  if (options.bandwidth > 0 && queues) {
     End& sender = ends_[from];
     const auto takes =
         Duration(static_cast<std::int64_t>(static_cast<double>(frame.size() + 24) / options.bandwidth * 1e9));

@@ -144,7 +144,7 @@ class Wire {
   [[nodiscard]] bool chance(double p) { return p > 0 && std::uniform_real_distribution<>(0, 1)(random_) < p; }
   [[nodiscard]] FrameInfo inspect(std::size_t from, const Frame& frame);
   [[nodiscard]] bool dropped_by_rule(const FrameInfo& info);
-  void deliver(std::size_t from, const Frame& frame);
+  void deliver(std::size_t from, const Frame& frame, bool queues);
 
   std::mt19937_64& random_;
   const Time& now_;

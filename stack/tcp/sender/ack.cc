@@ -167,7 +167,7 @@ bool Sender::on_ack(Connection& c, Segment& s, Time now) {
 void Sender::finish_ack(Connection& c, const AckSample& a, Time now) {
   if (c.pacing != nullptr) [[unlikely]] {
     finish_rate_sample(c, a, now);
-    if (!c.tx.cc->has_model()) update_pacing_rate(c);
+    if (!c.tx.cc->has_model()) c.pacing->set_rate(window_rate(c));
   }
   c.tx.cc->on_ack(c, a, now);
   // The send buffer follows: what is in flight, and as much to go out next.

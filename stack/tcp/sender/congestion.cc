@@ -1,6 +1,7 @@
 #include "stack/tcp/sender/congestion.hh"
 
 #include <algorithm>
+#include <utility>
 
 #include "stack/tcp/sender/window_control.hh"
 
@@ -21,6 +22,7 @@ void CongestionControl::start(Connection& c, std::uint32_t cwnd, Time) const {
 }
 
 void CongestionControl::on_idle(Connection&, Duration, std::uint32_t, Time) const {}
+void CongestionControl::on_use(Connection&, std::uint32_t, std::uint32_t, Time) const {}
 void CongestionControl::on_flight_begins(Connection&, Time) const {}
 void CongestionControl::on_sent(Connection&, std::uint32_t) const {}
 
@@ -111,6 +113,26 @@ void WindowControl::on_idle(Connection& c, Duration idle, std::uint32_t restart_
   for (; idle > rto && cwnd > restart_window; idle -= rto) cwnd /= 2;
   set_cwnd(c, std::max(cwnd, restart_window));
   state_of<State>(c).acked = 0;
+}
+
+// RFC 2861 section 3.2, as Linux does it: after an RTO in which the window was not the limit, halfway down to what was used.
+void WindowControl::on_use(Connection& c, std::uint32_t flight, std::uint32_t least, Time now) const {
+  auto& s = state_of<State>(c);
+  const auto clock = static_cast<std::uint32_t>(std::chrono::duration_cast<milliseconds>(now.time_since_epoch()).count());
+  const bool limited = c.hot.cwnd_limited || (in_slow_start(c) && c.hot.cwnd < 2 * c.tx.max_flight);
+  if (limited || s.used_since == 0) {
+    s.used = 0;
+    s.used_since = clock;
+    return;
+  }
+  s.used = std::max(s.used, flight);
+  if (milliseconds(clock - s.used_since) < c.tx.rto) return;
+  s.used_since = clock;
+  const std::uint32_t used = std::max(std::exchange(s.used, 0U), least), cwnd = c.hot.cwnd;
+  // A full send buffer is not the application's idleness.
+  if (c.hot.phase != Phase::open || c.hot.wake_writer || used >= cwnd) return;
+  set_ssthresh(c, std::max(c.tx.ssthresh, cwnd - cwnd / 4));
+  set_cwnd(c, (std::uint64_t{cwnd} + used) / 2);
 }
 
 void WindowControl::on_sent(Connection& c, std::uint32_t bytes) const {

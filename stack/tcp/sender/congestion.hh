@@ -54,6 +54,9 @@ class CongestionControl {
   virtual void on_timeout(Connection& c, bool first, Time now) const = 0;
   // Nothing was in the network for `idle`, longer than the RTO, and now there will be (RFC 5681 section 4.1).
   virtual void on_idle(Connection& c, Duration idle, std::uint32_t restart_window, Time now) const;
+  // Something was sent while the window was larger than `least`, and now so much is in flight: who has long used less of it
+  // than there is no longer knows that the path bears it (RFC 2861, RFC 7661).
+  virtual void on_use(Connection& c, std::uint32_t flight, std::uint32_t least, Time now) const;
   // Nothing is in flight, and now something will be. Only with has_model().
   virtual void on_flight_begins(Connection& c, Time now) const;
   // Bytes were sent, first or again, in a phase beyond disorder.

@@ -1,4 +1,4 @@
-// CUBIC (RFC 9438), the default as in Linux.
+// CUBIC (RFC 9438), the default as in Linux; its first slow start ends by HyStart++ (RFC 9406).
 #include <algorithm>
 #include <cmath>
 
@@ -10,6 +10,16 @@ namespace {
 constexpr float kC = 0.4F, kBeta = 0.7F;  // RFC 9438 sections 4.1 and 4.6
 constexpr float kAlpha = 3 * (1 - kBeta) / (1 + kBeta);  // section 4.3
 
+// RFC 9406 section 4.3.
+constexpr Duration kLeastRise = milliseconds(4), kMostRise = milliseconds(16);
+constexpr std::uint8_t kSamples = 8, kConservativeRounds = 5;
+constexpr std::uint32_t kConservativeDivisor = 4;
+constexpr std::uint32_t kFromSegments = 16;  // as Linux (hystart_low_window): before that there is nothing to learn
+
+std::uint32_t micros(Duration d) {
+  return static_cast<std::uint32_t>(std::min<std::int64_t>(std::chrono::duration_cast<microseconds>(d).count(), UINT32_MAX - 1));
+}
+
 float seconds_of(Duration d) { return static_cast<float>(d.count()) * 1e-9F; }
 
 class Cubic final : public WindowControl {
@@ -19,34 +29,92 @@ class Cubic final : public WindowControl {
 
  private:
   // Windows in segments.
-  struct CubicState : State {
+  struct Curve {
     Time epoch;  // zero: congestion avoidance has not begun again
     float w_max, prior_w_max, origin, k, w_est;
     float fraction;  // of a byte that cwnd has grown
   };
+  // Round trips in microseconds; 0: none.
+  struct FirstSlowStart {
+    std::uint32_t round_rtt, last_rtt;  // the least of this round and of the one before
+    std::uint32_t baseline;             // the least when growth became conservative; 0: it has not
+    Seq round_end;
+    std::uint8_t samples, rounds;       // of this round; of conservative growth
+    bool begun;
+  };
+  // One after the other: zero both at the start and where the one follows the other.
+  struct CubicState : State {
+    union {
+      Curve curve;
+      FirstSlowStart first;
+    };
+  };
+  static_assert(sizeof(FirstSlowStart) <= sizeof(Curve));
+  static bool in_first_slow_start(const Connection& c) { return c.tx.ssthresh == UINT32_MAX; }
+  static std::uint32_t start_slowly(Connection& c, std::uint32_t acked, const AckSample& a);
+  static void end_round(Connection& c, FirstSlowStart& f);
+  static void leave_first_slow_start(Connection& c) { state_of<CubicState>(c).curve = {}; }
   void grow(Connection& c, std::uint32_t acked, const AckSample& a, Time now) const override;
   [[nodiscard]] std::uint32_t reduced(Connection& c, Time now) const override;
   void on_undone(Connection& c, Time) const override {
-    auto& s = state_of<CubicState>(c);
+    if (in_first_slow_start(c)) return leave_first_slow_start(c);  // back in it: it begins to learn anew
+    auto& s = state_of<CubicState>(c).curve;
     s.w_max = s.prior_w_max;
     s.epoch = Time{};
   }
   // Section 4.8: after a timeout the curve begins at the window that slow start ends with.
   void on_reset(Connection& c, Time) const override {
-    auto& s = state_of<CubicState>(c);
+    auto& s = state_of<CubicState>(c).curve;
     s.w_max = 0;
     s.epoch = Time{};
   }
-  static void begin_epoch(const Connection& c, CubicState& s, Time now);
+  static void begin_epoch(const Connection& c, Curve& s, Time now);
   static void avoid(Connection& c, std::uint32_t acked, Time now);
 };
 
-void Cubic::grow(Connection& c, std::uint32_t acked, const AckSample&, Time now) const {
-  if (in_slow_start(c)) acked = slow_start(c, acked);
+void Cubic::grow(Connection& c, std::uint32_t acked, const AckSample& a, Time now) const {
+  if (in_slow_start(c)) {
+    const bool watched = in_first_slow_start(c) && c.hot.cwnd >= kFromSegments * c.hot.mss;
+    acked = watched ? start_slowly(c, acked, a) : slow_start(c, acked);
+  }
   if (acked != 0) avoid(c, acked, now);
 }
 
-void Cubic::begin_epoch(const Connection& c, CubicState& s, Time now) {
+// RFC 9406 section 4.2: once the round trips become longer, a queue has begun to grow, and the window grows more slowly;
+// after five such rounds it is large enough. If they become shorter again, it was chance.
+std::uint32_t Cubic::start_slowly(Connection& c, std::uint32_t acked, const AckSample& a) {
+  auto& f = state_of<CubicState>(c).first;
+  if (!f.begun || at_or_after(c.hot.snd_una, f.round_end)) end_round(c, f);
+  if (!in_slow_start(c)) return acked;  // that was the last one
+  const Duration rtt = a.latest_rtt != kNoSample ? a.latest_rtt : a.rtt;
+  if (rtt != kNoSample) {
+    f.round_rtt = f.round_rtt == 0 ? std::max(micros(rtt), 1U) : std::min(f.round_rtt, std::max(micros(rtt), 1U));
+    if (f.samples != UINT8_MAX) ++f.samples;
+  }
+  if (f.samples >= kSamples && f.baseline == 0 && f.last_rtt != 0) {
+    const std::uint32_t rise = std::clamp(f.last_rtt / 8, micros(kLeastRise), micros(kMostRise));
+    if (f.round_rtt >= f.last_rtt + rise) {
+      f.baseline = f.round_rtt;
+      f.rounds = 0;
+    }
+  } else if (f.samples >= kSamples && f.baseline != 0 && f.round_rtt < f.baseline) {
+    f.baseline = 0;
+  }
+  return slow_start(c, f.baseline == 0 ? acked : std::max(acked / kConservativeDivisor, 1U));
+}
+
+void Cubic::end_round(Connection& c, FirstSlowStart& f) {
+  f.last_rtt = f.begun && f.samples != 0 ? f.round_rtt : 0;
+  f.round_rtt = 0;
+  f.samples = 0;
+  f.begun = true;
+  f.round_end = c.hot.snd_nxt;
+  if (f.baseline == 0 || ++f.rounds < kConservativeRounds) return;
+  set_ssthresh(c, c.hot.cwnd);
+  leave_first_slow_start(c);
+}
+
+void Cubic::begin_epoch(const Connection& c, Curve& s, Time now) {
   const float cwnd = static_cast<float>(c.hot.cwnd) / static_cast<float>(c.hot.mss);
   s.epoch = now;
   s.w_est = cwnd;
@@ -56,7 +124,7 @@ void Cubic::begin_epoch(const Connection& c, CubicState& s, Time now) {
 
 // Sections 4.2 to 4.5.
 void Cubic::avoid(Connection& c, std::uint32_t acked, Time now) {
-  auto& s = state_of<CubicState>(c);
+  auto& s = state_of<CubicState>(c).curve;
   if (s.epoch == Time{}) begin_epoch(c, s, now);
   const float mss = c.hot.mss, cwnd = static_cast<float>(c.hot.cwnd) / mss;
   const float arrived = static_cast<float>(acked) / mss;
@@ -75,7 +143,8 @@ void Cubic::avoid(Connection& c, std::uint32_t acked, Time now) {
 }
 
 std::uint32_t Cubic::reduced(Connection& c, Time) const {
-  auto& s = state_of<CubicState>(c);
+  if (in_first_slow_start(c)) leave_first_slow_start(c);
+  auto& s = state_of<CubicState>(c).curve;
   const float cwnd = static_cast<float>(c.hot.cwnd) / static_cast<float>(c.hot.mss);
   s.prior_w_max = s.w_max;
   // Section 4.7: fast convergence.
@@ -86,7 +155,8 @@ std::uint32_t Cubic::reduced(Connection& c, Time) const {
 
 // Section 4.2: time in which the application sent nothing does not count.
 void Cubic::on_idle(Connection& c, Duration idle, std::uint32_t restart_window, Time now) const {
-  auto& s = state_of<CubicState>(c);
+  if (in_first_slow_start(c)) leave_first_slow_start(c);
+  auto& s = state_of<CubicState>(c).curve;
   if (s.epoch != Time{}) s.epoch += idle;
   WindowControl::on_idle(c, idle, restart_window, now);
 }

@@ -167,7 +167,11 @@ bool Sender::push_new(Connection& c, Time now, bool override) {
     t.unsent = p->next;
     ++sent;
   }
-  if (sent != 0 || limited) note_use_of_window(c, limited);
+  if (sent != 0 || limited) {
+    note_use_of_window(c, limited);
+    const std::uint32_t least = options.tcp.initial_window * h.mss;
+    if (h.cwnd > least && options.tcp.slow_start_after_idle) t.cc->on_use(c, h.flight(), least, now);
+  }
   return sent != 0;
 }
 

@@ -136,11 +136,11 @@ std::size_t Sender::run_pacing(Time now) {
 
 // As Linux's tcp_update_pacing_rate, for those that have a window only: twice what it makes in slow start, and a fifth more
 // beyond it.
-void Sender::update_pacing_rate(Connection& c) {
-  if (c.tx.srtt <= Duration::zero()) return;
+std::uint64_t Sender::window_rate(const Connection& c) {
+  if (c.tx.srtt <= Duration::zero()) return kUnlimitedRate;
   const double gain = c.hot.cwnd < c.tx.ssthresh / 2 ? 2.0 : 1.2;
   const double window = std::max<std::uint32_t>(c.hot.cwnd, c.hot.snd_nxt - c.hot.snd_una);
-  c.pacing->set_rate(static_cast<std::uint64_t>(window * gain * 1e9 / static_cast<double>(c.tx.srtt.count())));
+  return static_cast<std::uint64_t>(window * gain * 1e9 / static_cast<double>(c.tx.srtt.count()));
 }
 
 // Draft section 3.4: nothing more to send, and the window would allow it.

@@ -73,6 +73,7 @@ class Sender {
   [[nodiscard]] bool pacing_due(Time now) const { return pacing_timers_.due(now); }
   [[nodiscard]] Time pacing_deadline() const { return pacing_timers_.next(); }
   std::size_t run_pacing(Time now);
+  [[nodiscard]] static std::uint64_t window_rate(const Connection& c);  // bytes a second, without a model
 
   IntrusiveList<Connection, &Connection::push_hook> blocked;
   bool device_full = false;  // it took less than it was offered in this turn: no use in asking again
@@ -164,7 +165,6 @@ class Sender {
   void drop_pacing(Connection& c);
   bool must_pace(Connection& c, Time now);
   static void note_paced(Connection& c, const Packet& p);
-  static void update_pacing_rate(Connection& c);
   static void note_app_limited(Connection& c);
   static void finish_rate_sample(Connection& c, const AckSample& a, Time now);
   void choose_control(Connection& c);

@@ -13,6 +13,7 @@ class WindowControl : public CongestionControl {
   void on_recovered(Connection& c, Time now) const final;
   void on_timeout(Connection& c, bool first, Time now) const final;
   void on_idle(Connection& c, Duration idle, std::uint32_t restart_window, Time now) const override;
+  void on_use(Connection& c, std::uint32_t flight, std::uint32_t least, Time now) const final;
   void on_sent(Connection& c, std::uint32_t bytes) const final;
   void undo(Connection& c, Time now) const final;
 
@@ -22,6 +23,7 @@ class WindowControl : public CongestionControl {
     std::uint32_t prior_cwnd = 0, prior_ssthresh = 0;  // before the reduction; ssthresh 0: nothing to undo
     std::uint32_t prr_delivered = 0, prr_out = 0, prr_flight = 0;
     std::uint32_t acked = 0;  // congestion avoidance: bytes since cwnd grew
+    std::uint32_t used = 0, used_since = 0;  // bytes at most in flight since then (ms), while the window was not the limit
   };
   // RFC 5681 section 3.1: true if the window is below ssthresh.
   static bool in_slow_start(const Connection& c) { return c.hot.cwnd < c.tx.ssthresh; }
