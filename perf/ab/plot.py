@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape
 from report import UNITS
 from sides import TITLES
 
-COLOURS = {"memif": "#1f6fb4", "veth": "#8fb9dd"}
+COLOURS = {"memif": "#1f6fb4", "veth": "#8fb9dd", "xdp": "#5fa88f", "loopback": "#c0a060"}
 WIDTH, LABELS, RIGHT, BAR, GAP, TOP = 860, 250, 190, 15, 14, 62
 
 
@@ -68,7 +68,7 @@ def bars(row, sides, scale, y):
 
 def draw(table, path):
     """Writes nothing if there is nothing to compare."""
-    sides = [side for side in ("memif", "veth") if any(side in row["sides"] for row in table)]
+    sides = [side for side in COLOURS if any(side in row["sides"] for row in table)]
     rows = [row for row in table if not row["sides"].get("kernel", {"void": True})["void"]]
     if not sides or not rows:
         return False

@@ -135,18 +135,23 @@ class Process:
         cleanup.add(self.kill)
 
     def session(self):
-        """The living processes of this session."""
-        pids = []
+        """The living processes that it has started, and itself: those of its session, and those of its descendants that have made one
+        of their own (PostgreSQL's)."""
+        parents, found = {}, set()
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (fields := stat_fields(entry)) and int(fields[3]) == self.child.pid:
-                pids.append(int(entry.name))
-        return pids
+            if entry.name.isdigit() and (fields := stat_fields(entry)):
+                parents[int(entry.name)] = int(fields[1])
+                if int(fields[3]) == self.child.pid:
+                    found.add(int(entry.name))
+        while grown := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= grown
+        return sorted(found)
 
     def cpu_seconds(self):
         ticks = 0
         for pid in self.session():
             if fields := stat_fields(Path("/proc") / str(pid)):
-                ticks += int(fields[11]) + int(fields[12])
+                ticks += sum(map(int, fields[11:15]))  # its own, and that of children that have ended
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def running(self):

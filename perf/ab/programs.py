@@ -1,0 +1,150 @@
+"""Any server under any client: one call of measure() is one sample of one side."""
+
+import shlex
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import metrics
+from loads import kill_quietly, wait_for
+from metrics import MetricError
+from system import BenchmarkError, Process
+from usage import megahertz, steal_ticks, usage_of
+
+# Waits at the client's end until somebody listens. Under the shim, too, where the client is.
+PROBE = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()"
+PATIENCE = 20  # seconds for a server to begin, and to end
+
+
+@dataclass
+class Load:
+    """What is compared. In the command lines {address}, {port}, {directory}, {seconds} are replaced."""
+
+    server: str
+    client: str
+    metric: str                    # as metrics.reader() takes it
+    port: int = 0                  # where the server listens, for who waits for it; 0: `settle` seconds instead
+    settle: float = 1.0
+    operations: int = 0            # that the client does in all, where its output does not tell
+    stop: int = signal.SIGTERM
+    prepare: object = None         # called with (directory, side) before a server starts
+    title: str = ""
+
+
+@dataclass
+class Sample:
+    """One measurement. With errors it says nothing about speed, and voids its row."""
+
+    value: float = 0
+    unit: str = ""
+    more_is_better: bool = True
+    seconds: float = 0             # that the client ran
+    operations: float = 0
+    p50_us: float = 0
+    p99_us: float = 0
+    p999_us: float = 0
+    server_cpu: float = 0          # seconds of processors, all of the server's processes
+    client_cpu: float = 0
+    switches: int = 0              # the server's context switches
+    memory: int = 0                # the server's, bytes
+    steal: float = 0               # share of the machine's time that others on its host had
+    megahertz: float = 0
+    errors: list = field(default_factory=list)
+
+
+class Bench:
+    def __init__(self, load, directory, cleanup, timeout):
+        self.load, self.directory, self.cleanup, self.timeout = load, directory, cleanup, timeout
+        self.read = metrics.reader(load.metric)
+        self.runs = 0
+
+    def words(self, text, side, seconds):
+        values = {"address": side.address, "port": self.load.port, "directory": self.directory, "seconds": seconds}
+        try:
+            return [word.format(**values) for word in shlex.split(text)]
+        except (KeyError, IndexError, ValueError) as error:
+            raise BenchmarkError(f"{text!r}: {{address}}, {{port}}, {{directory}} and {{seconds}} are known, other braces are doubled ({error})") from None
+
+    def measure(self, side, seconds, warm_up):
+        self.runs += 1
+        if self.load.prepare is not None:
+            self.load.prepare(self.directory, side)
+        sample = Sample()
+        server = Process([*side.server_words(), *self.words(self.load.server, side, seconds)], self.cleanup, self.directory / f"server-{self.runs}.log")
+        try:
+            if problem := self.wait_for_server(server, side):
+                sample.errors.append(problem)
+            elif not (warm_up and self.warm_up(side, sample)):
+                self.run_client(side, seconds, server, sample)
+            if not server.running():
+                sample.errors.append(f"the server ended by itself: status {server.child.returncode}")
+        finally:
+            if server.stop(self.load.stop, PATIENCE) is None:
+                sample.errors.append("the server did not stop when asked")
+        if sample.errors:
+            sample.errors += [f"server: {line}" for line in server.output().splitlines()[-3:]]
+        return sample
+
+    def wait_for_server(self, server, side):
+        """Returns what is wrong, if it is."""
+        if not self.load.port:
+            time.sleep(self.load.settle)
+            return None
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            done = subprocess.run([*side.client_words(), "python3", "-c", PROBE, side.address, str(self.load.port)], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            if done.returncode == 0:
+                return None
+            if time.monotonic() > give_up or not server.running():
+                lines = done.stdout.decode(errors="replace").strip().splitlines()
+                return f"nobody listens on port {self.load.port}: {lines[-1] if lines else done.returncode}"
+            time.sleep(0.05)
+
+    def warm_up(self, side, sample):
+        """A second of load that is not counted, if the client can be told how long. True if it failed."""
+        if "{seconds}" not in self.load.client:
+            return False
+        text, status, _ = self.client(side, 1)
+        if status != 0:
+            sample.errors.append(f"the client's warm-up ended with status {status}: {text.strip()[-200:]}")
+        return status != 0
+
+    def client(self, side, seconds):
+        """(output, status, processor seconds)"""
+        log = self.directory / f"client-{self.runs}.log"
+        words = [*side.client_words(), *self.words(self.load.client, side, seconds)]
+        with open(log, "wb") as output:
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        self.cleanup.add(kill_quietly, child)
+        used = wait_for(child, time.monotonic() + self.timeout)
+        return Path(log).read_text(errors="replace"), child.returncode, used
+
+    def run_client(self, side, seconds, server, sample):
+        before, stolen, started = usage_of(server), steal_ticks(), time.monotonic()
+        text, status, sample.client_cpu = self.client(side, seconds)
+        sample.seconds = time.monotonic() - started
+        after, stolen_after = usage_of(server), steal_ticks()
+        sample.server_cpu, sample.switches, sample.memory = after.cpu_seconds - before.cpu_seconds, after.switches - before.switches, after.memory
+        sample.steal = (stolen_after[0] - stolen[0]) / max(1, stolen_after[1] - stolen[1])
+        sample.megahertz = megahertz()
+        if status != 0:
+            why = f"killed after {self.timeout:g} s" if status == -signal.SIGKILL else f"status {status}"
+            sample.errors.append(f"client: {why}: {text.strip()[-300:]}")
+            return
+        if self.read is None:
+            sample.value, sample.unit, sample.more_is_better = sample.seconds, "s", False
+            return
+        try:
+            metric = self.read(text)
+        except MetricError as error:
+            sample.errors.append(str(error))
+            return
+        sample.value, sample.unit, sample.more_is_better = metric.value, metric.unit, metric.more_is_better
+        sample.operations = metric.operations or self.load.operations
+        sample.p50_us, sample.p99_us, sample.p999_us = metric.p50_us, metric.p99_us, metric.p999_us
+        sample.errors += metric.errors
+        if metric.value <= 0:
+            sample.errors.append("the metric is not above zero")

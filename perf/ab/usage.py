@@ -1,0 +1,55 @@
+"""What a load has cost: processor time, memory, context switches, and what the machine did beside it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Usage:
+    cpu_seconds: float = 0      # of all processes of the server
+    switches: int = 0           # context switches, both kinds
+    memory: int = 0             # bytes, proportional share (a page that two processes have counts half for each)
+
+
+def status_number(pid, name):
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(name + ":")), 0)
+
+
+def switches_of(pid):
+    """All threads: /proc/PID/status has those of the first only."""
+    try:
+        tasks = [task.name for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return 0
+    return sum(status_number(f"{pid}/task/{task}", kind) for task in tasks for kind in ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"))
+
+
+def memory_of(pid):
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))
+
+
+def usage_of(process):
+    """Of a system.Process and all that it has started, as it is now. Of what has ended by now the processor time is in it, the
+    switches are not."""
+    pids = process.session()
+    return Usage(process.cpu_seconds(), sum(map(switches_of, pids)), sum(map(memory_of, pids)))
+
+
+def steal_ticks():
+    """(stolen by the hypervisor, all) of the machine's processors since it started."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return fields[7], sum(fields)
+
+
+def megahertz():
+    """The processors' mean frequency as the kernel tells it; 0 if it does not."""
+    found = [float(line.partition(":")[2]) for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("cpu MHz")]
+    return sum(found) / len(found) if found else 0.0

@@ -1,0 +1,74 @@
+"""mtcp-ab: every preset on both sides, its reports, and what is left when it is interrupted. Speeds are not looked at."""
+
+import json
+import signal
+from pathlib import Path
+
+from harness import Program, command, expect, expect_equal, wait_until
+from registry import test
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+AB = ROOT / "scripts/mtcp-ab"
+SHORT = ("--rounds", 1, "--seconds", 1, "--no-warm-up", "--no-huge-pages")
+
+
+class Here:
+    """No namespace but this one: mtcp-ab makes its own."""
+
+    @staticmethod
+    def prefix():
+        return []
+
+
+def namespaces(pid):
+    return [line.split()[0] for line in command("ip", "netns", "list").stdout.splitlines() if line.startswith(f"any{pid}")]
+
+
+def preset(name, sides="kernel,veth"):
+    @test(f"ab-preset-{name}", shim_only=True)
+    def run(context):
+        path = context.directory / "ab.json"
+        done = command(AB, "--preset", name, "--sides", sides, *SHORT, "--shim", context.shim, "--json", path, check=False, timeout=120)
+        expect_equal(f"its status; it said: {done.stdout[-1500:]} {done.stderr}", done.returncode, 0)
+        result = json.loads(path.read_text())["sides"]
+        expect_equal("sides", sorted(result), sorted(sides.split(",")))
+        for side, values in result.items():
+            (sample,) = values["samples"]
+            expect(not values["void"] and sample["value"] > 0 and sample["unit"] and sample["server_cpu"] > 0, f"{side}: {values}")
+        expect(result["veth"]["comparison"]["ratio"] > 0 and result["veth"]["comparison"]["verdict"] == "too few rounds", f"one round: {result['veth']}")
+
+
+for preset_name in ("redis", "memcached", "haproxy", "iperf3", "pgbench"):
+    preset(preset_name)
+preset("nginx", "kernel,veth,memif,xdp,loopback")
+
+
+@test("ab-reports-of-any-program", shim_only=True)
+def reports(context):
+    """A program of whoever compares, the clock as the metric; one that fails voids its side and says why."""
+    server = "python3 -m http.server --bind {address} 8000"
+    client = "curl -sS -o /dev/null http://{address}:8000/"
+    page, table = context.directory / "ab.html", context.directory / "ab.csv"
+    done = command(AB, "--server", server, "--client", client, "--port", 8000, "--metric", "time", "--rounds", 5, "--no-huge-pages", "--shim", context.shim,
+                   "--html", page, "--csv", table, timeout=120)
+    expect(any(word in done.stdout for word in ("faster", "slower", "no difference shown")), f"no verdict: {done.stdout}")
+    expect_equal("lines of the table", len(table.read_text().splitlines()), 11)
+    expect("data:image/png;base64," in page.read_text() and "http.server" in page.read_text(), "the page lacks something")
+    done = command(AB, "--server", server, "--client", client.replace("8000", "8001"), "--port", 8000, "--metric", "time", *SHORT, "--shim", context.shim,
+                   check=False, timeout=120)
+    expect(done.returncode == 1 and "void: client: status 7" in done.stdout, f"a client that fails: {done.returncode} {done.stdout}")
+
+
+@test("ab-interrupted-tells-what-there-is", shim_only=True)
+def interrupted(context):
+    """A partial report, and no namespace left."""
+    words = [AB, "--preset", "nginx", "--sides", "kernel", "--rounds", 1000, "--seconds", 1, "--no-warm-up", "--no-huge-pages"]
+    program = Program(Here, words, {}, context.new_file("ab.log"))
+    context.programs.append(program)
+    program.says("round 1/1000", 30)
+    expect(namespaces(program.pid), "it has no namespaces of that name")
+    program.signal(signal.SIGINT)
+    wait_until(lambda: not program.running(), 30, "its end")
+    expect("interrupted" in program.output() and "requests/s" in program.output().split("interrupted")[1], f"no partial report: {program.output()[-500:]}")
+    expect_equal("its status", program.child.returncode, 130)
+    expect_equal("namespaces left", namespaces(program.pid), [])
