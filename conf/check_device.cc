@@ -33,7 +33,7 @@ std::string quoted(std::string_view s) { return "\"" + std::string(s) + "\""; }
 
 std::string what_is_wrong(std::string_view port) {
   const std::string_view name = port.substr(0, port.find(','));
-  if (is_pci_address(name)) return {};
+  if (is_pci_address(name) || port == "auto") return {};
   const std::string_view driver = driver_of(name);
   if (!name.starts_with("net_") && !name.starts_with("eth_")) {
     return quoted(port) + " is neither a device string nor a PCI address; an interface of the kernel is written " +
@@ -63,6 +63,8 @@ void check_device(const intercept::Options& options, const Places& places, Probl
   };
   if (device.port.empty()) return;
   if (std::string why = what_is_wrong(device.port); !why.empty()) say("device.port", std::move(why));
+  if (device.on_failure == intercept::OnFailure::kernel && !device.is_shared_with_kernel())
+    say("device.on_failure", "on_failure = \"kernel\": the kernel does not have the stack's address; expected share=kernel in port, or \"exit\"");
   if (device.queues > kMostShared && !device.is_numbered()) {
     say("device.queues", "queues = " + std::to_string(device.queues) + ": at most " + std::to_string(kMostShared) +
                              " stacks share a device; expected that or less, or \"auto\"");

@@ -4,6 +4,7 @@ namespace mtcp::conf {
 namespace {
 
 using intercept::LogLevel;
+using intercept::OnFailure;
 using intercept::Toggle;
 using stack::microseconds;
 using stack::milliseconds;
@@ -11,6 +12,7 @@ using stack::seconds;
 using std::chrono::hours;
 
 constexpr std::string_view kToggles[] = {"auto", "on", "off"};  // in the order of intercept::Toggle
+constexpr std::string_view kFailures[] = {"auto", "kernel", "exit"};  // as intercept::OnFailure
 constexpr std::string_view kPolls[] = {"adaptive", "busy"};
 constexpr std::string_view kLevels[] = {"none", "error", "warning", "info",
                                         "debug"};  // as intercept::LogLevel
@@ -39,6 +41,7 @@ const Key kKeys[] = {
      "  net_af_xdp0,iface=NAME              the same through AF_XDP: the kernel receives nothing there meanwhile\n"
      "  net_af_xdp0,iface=NAME,share=kernel the same, shared: the stack has its own TCP ports, the kernel all else on the same\n"
      "                                      address (which `address` repeats). xdp=generic or xdp=native: how\n"
+     "  auto                                that, with the interface of the default route\n"
      "  net_memif0,role=server,socket-abstract=yes,socket=/NAME\n"
      "                                      shared memory to another mtcp process, which has role=client\n"
      "  net_memif0,role=server,socket-abstract=yes,socket=/NAME-{worker}\n"
@@ -54,6 +57,12 @@ const Key kKeys[] = {
      "necessarily as many as the processes. \"auto\": one per CPU, no more than the device has, and of a network card,\n"
      "where each takes `packets` buffers, 16 at most. With {worker} in `port`: how many processes have a device at a\n"
      "time; must be set, and the same on the other end."},
+    {"device", "on_failure",
+     Choice{kFailures, [](const Options& o) { return static_cast<std::size_t>(o.device.on_failure); },
+            [](Options& o, std::size_t i) { o.device.on_failure = static_cast<OnFailure>(i); }},
+     "",
+     "When the device can't be opened (no permission, another program has it): \"kernel\": the program runs on the kernel\n"
+     "instead, which takes share=kernel in `port`; \"exit\": it ends with status 69. \"auto\": the first where it can be."},
     {"device", "hugepages",
      Choice{kToggles, [](const Options& o) { return static_cast<std::size_t>(o.device.hugepages); },
             [](Options& o, std::size_t i) { o.device.hugepages = static_cast<Toggle>(i); }},

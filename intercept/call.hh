@@ -80,6 +80,7 @@ inline void settle(Process& process, const Socket& s) {
 }
 
 // Of a socket with an option that only the kernel can honour.
+inline constexpr Router::Verdict kWithoutDevice{Router::Owner::kernel, "the device could not be opened"};
 inline constexpr Router::Verdict kKernelOnly{Router::Owner::kernel, "for an option that only the kernel can honour"};
 
 // Puts a connection and its socket together.

@@ -5,6 +5,7 @@
 
 #include "conf/load.hh"
 #include "conf/text.hh"
+#include "intercept/default_route.hh"
 #include "intercept/device_config.hh"
 #include "intercept/engine.hh"
 #include "intercept/worker_number.hh"
@@ -44,6 +45,7 @@ int check(const char* path, const CheckListener& listener) {
   const conf::LoadError error = conf::load(path, options);
   for (const std::string& problem : error.all) listener.problem(listener.context, problem.c_str());
   if (error.failed) return kExitConfiguration;
+  settle_port(options);
   tell(options, listener);
   if (options.device.port.empty()) return 0;
   std::string message;

@@ -176,7 +176,7 @@ int Process::connect(int fd, const sockaddr* a, socklen_t n) {
   stack::Endpoint remote;
   if (const int error = read_address(a, n, s->v6, remote); error != 0) return error;
   if (s->v6_only && remote.address.is_v4()) return -ENETUNREACH;
-  const Router::Verdict verdict = s->kernel_only ? kKernelOnly : router.judge_connect(s->local, remote);
+  const Router::Verdict verdict = s->kernel_only ? kKernelOnly : on_kernel ? kWithoutDevice : router.judge_connect(s->local, remote);
   if (verdict.owner == Router::Owner::kernel) {
     decisions.connects(remote, verdict);
     return connect_in_kernel(*this, guard, *s, fd, a, n);
@@ -196,7 +196,9 @@ int Process::connect(int fd, const sockaddr* a, socklen_t n) {
     case Way::stack:
       break;
   }
-  if (const int error = start(*this, guard, *s, remote); error != 0) return error;
+  const int error = start(*this, guard, *s, remote);
+  if (error == -ENETDOWN && on_kernel && s->state == Socket::State::undecided) return connect_in_kernel(*this, guard, *s, fd, a, n);
+  if (error != 0) return error;
   return wait_for_handshake(*this, guard, *s, -EINPROGRESS);
 }
 

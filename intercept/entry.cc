@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "conf/load.hh"
+#include "intercept/default_route.hh"
 #include "intercept/log.hh"
 #include "intercept/process.hh"
 #include "stack/port/device.hh"
@@ -39,6 +40,7 @@ Engine* start(const Services& services, EngineFailure& failure) {
     failure = {.message = reason.c_str(), .exit_status = kExitConfiguration};
     return nullptr;
   }
+  settle_port(options);
   const bool known = take_log_level(options);
   log_start(services, options.log_level, options.log_file.c_str());
   if (!known) log(LogLevel::warning, "MTCP_LOG is none of none, error, warning, info, debug: ignored");

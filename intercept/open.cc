@@ -104,7 +104,7 @@ int Process::listen(int fd, int backlog) {
     if (const int error = replay_options(*this, *s); error != 0) return error;
     if (const int error = bind_automatically(*this, *s); error != 0) return error;
   }
-  const Router::Verdict verdict = s->kernel_only ? kKernelOnly : router.judge_listen(s->local);
+  const Router::Verdict verdict = s->kernel_only ? kKernelOnly : on_kernel ? kWithoutDevice : router.judge_listen(s->local);
   const Router::Owner owner = verdict.owner;
   decisions.listens(s->local, verdict);
   if (owner == Router::Owner::kernel) return listen_in_kernel(*this, guard, *s, fd, backlog);

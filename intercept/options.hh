@@ -10,6 +10,7 @@
 namespace mtcp::intercept {
 
 enum class Toggle : std::uint8_t { automatic, on, off };
+enum class OnFailure : std::uint8_t { automatic, kernel, exit };
 
 struct DeviceOptions {
   std::string port;          // DPDK device string or PCI address; empty: loopback only
@@ -22,8 +23,15 @@ struct DeviceOptions {
   [[nodiscard]] bool is_private() const {
     return port.starts_with("net_memif") || port.starts_with("net_vhost");
   }
+  // What a program does whose device can't be opened. Only where the kernel has its addresses as well can it do its work there.
+  OnFailure on_failure = OnFailure::automatic;
+  [[nodiscard]] bool falls_back() const { return is_shared_with_kernel() && on_failure != OnFailure::exit; }
   // The interface and its addresses are the kernel's as well.
-  [[nodiscard]] bool is_shared_with_kernel() const { return port.find(",share=kernel") != std::string::npos; }
+  [[nodiscard]] bool is_shared_with_kernel() const {
+    return is_automatic() || port.find(",share=kernel") != std::string::npos;
+  }
+  // The interface of the default route, shared (default_route.hh).
+  [[nodiscard]] bool is_automatic() const { return port == "auto"; }
   // A private device of which there are `queues`, told apart by a number in the port string
   // (worker_number.hh).
   [[nodiscard]] bool is_numbered() const {

@@ -217,6 +217,7 @@ class Process final : public Engine {
   OpenAsGuest open_as_guest;
   std::string start_error;     // why ensure_started() failed last time; told once
   bool misconfigured = false;  // why the device could not be opened: its values cannot go together ...
+  bool on_kernel = false;      // the device could not be opened, and so all sockets are the kernel's (on_failure)
   bool in_use = false;         // why the device could not be opened: another program has it
   bool successor = false;      // listeners came from a program that may still have the device
   bool told_of_exec = false;   // that a connection ends with it

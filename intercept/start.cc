@@ -145,6 +145,7 @@ int Process::share_device() {
 
 int Process::open_device_now() {
   if (device != nullptr) return 0;
+  if (on_kernel) return -ENETDOWN;
   stack::DeviceConfig config = device_config(options);
   config.misconfigured = &misconfigured;
   config.in_use = &in_use;
@@ -163,7 +164,11 @@ int Process::open_device_now() {
     if (const std::string how = device->summary(); !how.empty()) log(LogLevel::info, "%s", how.c_str());
     return 0;
   }
-  if (message != start_error) log(LogLevel::error, "%s: %s", config.port.c_str(), message.c_str());
+  on_kernel = options.device.falls_back() && !misconfigured && !(successor && in_use);
+  if (on_kernel)
+    log(LogLevel::warning, "%s: %s. This program runs on the kernel (on_failure)", config.port.c_str(), message.c_str());
+  else if (message != start_error)
+    log(LogLevel::error, "%s: %s", config.port.c_str(), message.c_str());
   start_error = message;
   door.close();
   release_worker_number();
@@ -185,7 +190,7 @@ int Process::load_secrets() {
 }
 
 void Process::open_device_early(std::unique_lock<Lock>& guard, bool will_listen) {
-  if (options.device.port.empty() || device != nullptr || (!will_listen && listeners.empty())) return;
+  if (options.device.port.empty() || device != nullptr || on_kernel || (!will_listen && listeners.empty())) return;
   (void)load_secrets();
   if (options.device.is_private()) return;
   const std::uint32_t signals = *services.signal_count();
@@ -194,6 +199,7 @@ void Process::open_device_early(std::unique_lock<Lock>& guard, bool will_listen)
   for (int error = open_device_now(); error != 0; error = open_device_now()) {
     // The program that has left its listeners to this one (nginx changes its binary so) serves on until it leaves. A signal,
     // which may tell this one to leave instead, ends the waiting; what is forked then has no device.
+    if (on_kernel) return;
     const bool left = error != -EBUSY && successor && in_use;
     if (error != -EBUSY && !left) exit_without_device();
     if (left && (*services.signal_count() != signals || asked_to_end())) return;
@@ -252,6 +258,7 @@ int Process::wait_for_memory(stack::Time t) {
 int Process::ensure_started() {
   if (instance != nullptr) return 0;
   if (exiting) return -ESHUTDOWN;
+  if (on_kernel) return -ENETDOWN;
   const stack::Time t = now();
   if (t < next_attempt) return -EBUSY;
   if (!memory_to_spare() || !memory_available(kStackMemory)) return wait_for_memory(t);
@@ -262,6 +269,7 @@ int Process::ensure_started() {
   } else {
     const int opened = open_device_now();
     if (opened == -EBUSY || (opened != 0 && successor && in_use)) return wait_for_place(t);
+    if (opened != 0 && on_kernel) return next_attempt = stack::kNever, -ENETDOWN;
     if (opened != 0) {
       for (int fd = 0; fd < files.end(); ++fd) {
         const Socket* s = files.socket(fd);

@@ -228,6 +228,21 @@ TEST_CASE("a device that cannot be is an error") {
     CHECK(load_text("[device]\nport = \"" + std::string(good) + "\"\n[interface]\naddress = \"10.9.0.2/24\"\n").error == "");
 }
 
+TEST_CASE("a program can go on in the kernel only where that has the stack's address") {
+  const auto loaded = [](const char* port, const char* what) {
+    return load_text("[device]\nport = \"" + std::string(port) + "\"\non_failure = \"" + what + "\"\n[interface]\naddress = \"10.9.0.2/24\"\n");
+  };
+  CHECK(loaded("net_af_packet0,iface=x", "kernel").error ==
+        "3:14: on_failure = \"kernel\": the kernel does not have the stack's address; expected share=kernel in port, or \"exit\"");
+  for (const char* port : {"auto", "net_af_xdp0,iface=x,share=kernel"}) {
+    CHECK(loaded(port, "kernel").options.device.falls_back());
+    CHECK(loaded(port, "auto").options.device.falls_back());
+    CHECK_FALSE(loaded(port, "exit").options.device.falls_back());
+  }
+  CHECK(loaded("net_af_packet0,iface=x", "exit").error == "");
+  CHECK_FALSE(loaded("net_af_packet0,iface=x", "auto").options.device.falls_back());
+}
+
 TEST_CASE("a text without quotes is told so") {
   CHECK(load_text("[device]\nport = net_af_packet0,iface=eth1   # the uplink\n").error ==
         "2:9: port = net_af_packet0,iface=eth1: a text is written in quotes: port = \"net_af_packet0,iface=eth1\"");

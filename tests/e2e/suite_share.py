@@ -175,3 +175,56 @@ def mistakes(context):
         expect_equal("the status", done.returncode, 78)
         text = nginx.log() + done.stderr
         expect(words in text, f"it said: {text}")
+
+
+def serve_files(side, port, user=None):
+    return side.start(PYTHON, "-u", "-m", "http.server", port, "--directory", side.context.files.root, user=user)
+
+
+def expect_on_kernel(client, server, program, port, reason):
+    wait_until(lambda: get_status(client, f"http://{server.address}:{port}/one", 3)[1] == "200", 10, "an answer")
+    for words in (reason, "This program runs on the kernel"):
+        expect(words in program.output(), f"it said: {program.output()}")
+
+
+@test("share-without-permission-the-program-runs-on-the-kernel", shim_only=True)
+def without_permission(context):
+    server, client = context.veth(driver="af_xdp", share=True)
+    program = serve_files(server, 8080, user="www-data")
+    expect_on_kernel(client, server, program, 8080, "no permission for AF_XDP")
+    expect(not program_on(server.namespace), "there is an XDP program on the interface")
+    program.kill()
+    server.config = context.write_config("net_af_xdp0,iface=wire,share=kernel", server.address, device='on_failure = "exit"\n')
+    program = serve_files(server, 8080, user="www-data")
+    expect_equal("the status", program.wait(20), 69)
+
+
+@test("share-second-program-runs-on-the-kernel", shim_only=True)
+def second_program(context):
+    """A server and a client beside the program that has the interface."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    nginx = Nginx(server).start()
+    upstream = Nginx(client, port=9000).start()
+    load = start_flows(client, "load", nginx, "/k8", 3, 4, 4)
+    program = serve_files(server, 8081)
+    expect_on_kernel(client, server, program, 8081, "in use by another program")
+    expect_files(server, upstream.url, ["empty", "k64"])
+    program.kill()
+    expect_no_failure(result_of(load), 100)
+    expect(stack_opens(context, nginx) > 10, "the connections were not the stack's")
+    upstream.stop()
+    nginx.stop()
+
+
+@test("share-auto-is-the-interface-of-the-default-route", shim_only=True)
+def automatic(context):
+    server, client = context.veth(driver="af_xdp", share=True)
+    server.config = context.write_config("auto", server.address)
+    program = serve_files(server, 8080)
+    expect_on_kernel(client, server, program, 8080, "there is no default route")
+    program.kill()
+    server.namespace.run("ip", "route", "add", "default", "via", client.address)
+    nginx = Nginx(server).start()
+    expect_files(client, nginx.url, ["empty", "k64", "m1"])
+    expect(stack_opens(context, nginx) > 0, "the connections were not the stack's")
+    nginx.stop()

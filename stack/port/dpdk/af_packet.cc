@@ -75,8 +75,7 @@ void af_packet_prepare(const PacketRing& ring, std::uint32_t tx_ring) {
   set(SOL_PACKET, PACKET_COPY_THRESH, 1);
   set(SOL_SOCKET, SO_RCVBUF, 8 << 20);
   set(SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20);
-  // Bytes that are on their way; the kernel doubles the number, and counts its own memory for a frame.
-  const int room = static_cast<int>(std::min(tx_ring, 1U << 20) * 1024);
+  const int room = sending_room(tx_ring);
   set(SOL_SOCKET, SO_SNDBUF, room);
   set(SOL_SOCKET, SO_SNDBUFFORCE, room);
   set(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);

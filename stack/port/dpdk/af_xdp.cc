@@ -117,7 +117,7 @@ bool has_partial_checksum(std::span<const std::byte> frame) {
 }
 
 AfXdpPort::AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames,
-                     bool on_virtual, bool pieces, const DeviceConfig& config)
+                     bool on_virtual, bool pieces, int sending_socket, const DeviceConfig& config)
     : state_(state),
       index_(index),
       pool_(pool),
@@ -127,6 +127,7 @@ AfXdpPort::AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, 
       on_virtual_(on_virtual),
       pieces_(pieces),
       link_(interface_of(config.port)) {
+  if (sending_socket >= 0) sender_.emplace(sending_socket, true);
   free_.reserve(frames_.send_frames());
   frames_.take_over(free_);
   if (unsent() > 0) kick();
@@ -225,6 +226,11 @@ void AfXdpPort::kick() const {
 
 std::size_t AfXdpPort::tx(Packet* const* packets, std::size_t n) {
   if (!link_.up()) return 0;
+  if (sender_) {
+    const std::size_t sent = sender_->send(packets, n);
+    if (sender_->lost_link()) link_.look_soon();
+    return sent;
+  }
   frames_.collect(free_);
   const std::uint32_t first = load(socket_.tx.producer);
   std::uint32_t place = first;
@@ -244,6 +250,7 @@ std::size_t AfXdpPort::tx(Packet* const* packets, std::size_t n) {
 }
 
 void AfXdpPort::service(Time now) {
+  if (sender_) sender_->try_again();
   if (now < next_control_) return;
   next_control_ = now + milliseconds(1);
   link_.look(now);

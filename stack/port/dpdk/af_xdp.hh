@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "stack/port/device.hh"
 #include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/interface_watch.hh"
+#include "stack/port/dpdk/packet_sender.hh"
 #include "stack/port/dpdk/umem_frames.hh"
 
 namespace mtcp::stack::dpdk {
@@ -39,9 +41,10 @@ class AfXdpPort final : public Port {
  public:
   // `index` has been claimed for this process; the destructor releases it. What is passed outlives the port.
   // `on_virtual`: packets may come whose checksum their sender on this machine has left to the hardware that
-  // there is not. `pieces`: a frame may come in several (xsk_use_pieces()).
+  // there is not. `pieces`: a frame may come in several (xsk_use_pieces()). `sending_socket`: what is sent goes through it
+  // (open_sending_socket()); -1: through the socket's own ring.
   AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames, bool on_virtual, bool pieces,
-            const DeviceConfig& config);
+            int sending_socket, const DeviceConfig& config);
   ~AfXdpPort() override;
   AfXdpPort(const AfXdpPort&) = delete;
   AfXdpPort& operator=(const AfXdpPort&) = delete;
@@ -55,12 +58,15 @@ class AfXdpPort final : public Port {
   void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {&socket_.fd, 1}; }
   [[nodiscard]] Duration max_sleep() const override {
-    return unsent() > 0 && link_.up() ? milliseconds(1) : Duration::max();
+    return congested() || (unsent() > 0 && link_.up()) ? milliseconds(1) : Duration::max();
   }
   [[nodiscard]] bool link_up() const override { return state_.started && link_.up(); }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
   [[nodiscard]] std::uint32_t mtu() const override { return std::min(state_.mtu, link_.mtu()); }
-  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
+  [[nodiscard]] bool tx_checksum_offload() const override { return sender_.has_value(); }
+  [[nodiscard]] bool congested() const override { return sender_ && sender_->congested(); }
+  [[nodiscard]] std::uint64_t tx_dropped() const override { return sender_ ? sender_->dropped() : 0; }
+  [[nodiscard]] std::uint64_t tx_merged() const override { return sender_ ? sender_->merged() : 0; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   // Frames that did not fit, and those for which the kernel had no frame or no room in the ring.
   [[nodiscard]] std::uint64_t rx_dropped() const override;
@@ -89,6 +95,7 @@ class AfXdpPort final : public Port {
   const bool on_virtual_;
   const bool pieces_;
   LinkWatch link_;
+  std::optional<PacketSender> sender_;
   PacketList cut_;  // received, and not given out yet
   std::vector<std::uint32_t> free_;  // frames to send in
   std::uint64_t dropped_ = 0;

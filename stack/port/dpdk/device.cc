@@ -27,6 +27,7 @@
 #include "stack/port/dpdk/kernel_interface.hh"
 #include "stack/port/dpdk/memif.hh"
 #include "stack/port/dpdk/memif_guard.hh"
+#include "stack/port/dpdk/packet_sender.hh"
 
 namespace mtcp::stack {
 
@@ -74,6 +75,7 @@ DpdkDevice::~DpdkDevice() {
     interrupts().clear();
     forget_packet_rings();
   }
+  for (const int fd : sending_sockets_) mtcp_dpdk_close(fd);
   for (const auto& pool : pools_)
     if (pool != nullptr) rte_mempool_free(pool->mempool());
 }
@@ -100,6 +102,10 @@ bool DpdkDevice::check(std::string& message) {
               " queues, 512 packets or more, and an MTU of 68 to 9600 can be had";
     return false;
   }
+  if (config_.port == "auto") {
+    message = "there is no default route, and so no interface to share; name one: port = \"net_af_xdp0,iface=NAME,share=kernel\"";
+    return false;
+  }
   if (kind_ == Kind::other && !config_.port.starts_with("net_")) {
     message = "\"" + config_.port +
               "\" is neither a DPDK device string (net_af_packet0,iface=eth0) nor a PCI address";
@@ -112,7 +118,8 @@ bool DpdkDevice::check(std::string& message) {
   if (kind_ == Kind::af_xdp) {
     if (!af_xdp_check(config_, config_.queues, config_.mtu, message) || !check_mtu(mtu, message)) return false;
     virtual_ = is_virtual(interface_of(config_.port));
-    return read_sharing(config_, virtual_, sharing_, message);
+    if (!read_sharing(config_, virtual_, sharing_, message)) return false;
+    if (sharing_.generic) config_.rx_ring = std::max(config_.rx_ring, kXdpReceiveFrames);  // 64 KB take some 36 places
   }
   return true;
 }
@@ -265,6 +272,14 @@ bool DpdkDevice::set_up_xdp(std::string& message) {
     message = std::string("no memory for the frames of ") + config_.port + ": " + strerror(errno);
     return false;
   }
+  // Above the driver there is a way out for frames of 64 KB with their checksums left out, which these sockets do not have.
+  for (std::uint32_t q = 0; sharing_.generic && q < config_.queues; ++q) {
+    const int fd = open_sending_socket(static_cast<int>(sockets[q]->ifindex), config_.tx_ring);
+    if (fd < 0) break;
+    sending_sockets_.push_back(fd);
+  }
+  if (sending_sockets_.size() != config_.queues) sending_sockets_.clear();
+  state_.tx_checksum = !sending_sockets_.empty();
   return true;
 }
 

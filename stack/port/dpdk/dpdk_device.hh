@@ -127,6 +127,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   XdpProgram program_;
   bool virtual_ = false;  // af_xdp: the interface is
   Sharing sharing_;       // af_xdp: how
+  std::vector<int> sending_sockets_;  // af_xdp: one per queue; none: they send by themselves
   std::unique_ptr<SharedPorts> shared_ports_;  // null: the interface is the stack's alone
   // What this process's stacks have; what a parent had before a fork is still here, and left alone.
   struct Stack {

@@ -157,7 +157,7 @@ std::unique_ptr<Port> DpdkDevice::claim_ring(std::uint32_t queue, PacketPool& po
   if (outcome == Claims::Outcome::taken) return nullptr;
   if (kind_ == Kind::af_xdp)
     return std::make_unique<AfXdpPort>(state_, static_cast<std::uint16_t>(queue), pool, *frames_[queue], virtual_, sharing_.generic,
-                                       config_);
+                                       sending_sockets_.empty() ? -1 : sending_sockets_[queue], config_);
   return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), pool, rings_[queue],
                                         outcome == Claims::Outcome::inherited, config_.addresses);
 }

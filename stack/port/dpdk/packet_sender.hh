@@ -18,6 +18,12 @@ struct VirtioHeader {
 };
 static_assert(sizeof(VirtioHeader) == 10);
 
+// A packet socket for sending alone on an interface, with PACKET_VNET_HDR and room for `tx_ring` packets on their way out; -1 if
+// it can't be had.
+int open_sending_socket(int ifindex, std::uint32_t tx_ring);
+// How many bytes of them SO_SNDBUF is to have: the kernel doubles the number, and counts its own memory for a frame.
+[[nodiscard]] int sending_room(std::uint32_t tx_ring);
+
 class PacketSender {
  public:
   // `offload`: the socket has PACKET_VNET_HDR, so that a frame can say what is still to be done to it.

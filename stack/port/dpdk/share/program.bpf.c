@@ -103,30 +103,26 @@ static __always_inline int is_kernels(struct xdp_md *context, const struct flow 
   return its;
 }
 
-static __always_inline int to_stack(struct xdp_md *context) {
-  return bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);
-}
+/* The following say whether what they look at is the stack's. */
 
 static __always_inline int segment(struct xdp_md *context, struct flow *flow, const struct tcphdr *tcp, int v4) {
-  if ((void *)(tcp + 1) > (void *)(long)context->data_end) return XDP_PASS;
+  if ((void *)(tcp + 1) > (void *)(long)context->data_end) return 0;
   flow->local_port = tcp->dest;
   flow->remote_port = tcp->source;
   const int opens = tcp->syn && !tcp->ack;
   const struct mtcp_share_port *port = port_of(flow);
-  if (!port) return XDP_PASS;
-  if (opens) return port->listeners ? to_stack(context) : XDP_PASS;
-  if (!(port->listeners | port->flows) || is_kernels(context, flow, v4)) return XDP_PASS;
-  return to_stack(context);
+  if (!port) return 0;
+  if (opens) return port->listeners != 0;
+  return (port->listeners | port->flows) && !is_kernels(context, flow, v4);
 }
 
 /* About a segment of ours, the beginning of which it carries: what it came from is our end. */
 static __always_inline int complaint(struct xdp_md *context, struct flow *flow, const __be16 *tcp_ports, int v4) {
-  if ((void *)(tcp_ports + 2) > (void *)(long)context->data_end) return XDP_PASS;
+  if ((void *)(tcp_ports + 2) > (void *)(long)context->data_end) return 0;
   flow->local_port = tcp_ports[0];
   flow->remote_port = tcp_ports[1];
   const struct mtcp_share_port *port = port_of(flow);
-  if (!port || !(port->listeners | port->flows) || is_kernels(context, flow, v4)) return XDP_PASS;
-  return to_stack(context);
+  return port && (port->listeners | port->flows) && !is_kernels(context, flow, v4);
 }
 
 static __always_inline int is_fragment(const struct iphdr *ip) { return ip->frag_off & bpf_htons(0x3fff); }
@@ -134,7 +130,7 @@ static __always_inline int is_fragment(const struct iphdr *ip) { return ip->frag
 static __always_inline int ipv4(struct xdp_md *context, const struct iphdr *ip) {
   void *end = (void *)(long)context->data_end;
   struct flow flow;
-  if ((void *)(ip + 1) > end || ip->ihl < 5 || is_fragment(ip)) return XDP_PASS;
+  if ((void *)(ip + 1) > end || ip->ihl < 5 || is_fragment(ip)) return 0;
   const void *next = (const void *)ip + ip->ihl * 4;
   if (ip->protocol == IPPROTO_TCP) {
     map_v4(&flow.local, ip->daddr);
@@ -142,12 +138,12 @@ static __always_inline int ipv4(struct xdp_md *context, const struct iphdr *ip) 
     return segment(context, &flow, next, 1);
   }
   const struct icmp_header *icmp = next;
-  if (ip->protocol != IPPROTO_ICMP || (void *)(icmp + 1) > end) return XDP_PASS;
+  if (ip->protocol != IPPROTO_ICMP || (void *)(icmp + 1) > end) return 0;
   if (icmp->type != UNREACHABLE && icmp->type != TIME_EXCEEDED && icmp->type != PARAMETER_PROBLEM &&
       icmp->type != SOURCE_QUENCH)
-    return XDP_PASS;
+    return 0;
   const struct iphdr *sent = (const void *)(icmp + 1);
-  if ((void *)(sent + 1) > end || sent->protocol != IPPROTO_TCP || sent->ihl < 5) return XDP_PASS;
+  if ((void *)(sent + 1) > end || sent->protocol != IPPROTO_TCP || sent->ihl < 5) return 0;
   map_v4(&flow.local, sent->saddr);
   map_v4(&flow.remote, sent->daddr);
   return complaint(context, &flow, (const void *)sent + sent->ihl * 4, 1);
@@ -156,26 +152,52 @@ static __always_inline int ipv4(struct xdp_md *context, const struct iphdr *ip) 
 static __always_inline int ipv6(struct xdp_md *context, const struct ipv6hdr *ip) {
   void *end = (void *)(long)context->data_end;
   struct flow flow;
-  if ((void *)(ip + 1) > end) return XDP_PASS;
+  if ((void *)(ip + 1) > end) return 0;
   if (ip->nexthdr == IPPROTO_TCP) {
     take_v6(&flow.local, &ip->daddr);
     take_v6(&flow.remote, &ip->saddr);
     return segment(context, &flow, (const void *)(ip + 1), 0);
   }
   const struct icmp_header *icmp = (const void *)(ip + 1);
-  if (ip->nexthdr != IPPROTO_ICMPV6 || (void *)(icmp + 1) > end || icmp->type >= FIRST_NO_ERROR_V6) return XDP_PASS;
+  if (ip->nexthdr != IPPROTO_ICMPV6 || (void *)(icmp + 1) > end || icmp->type >= FIRST_NO_ERROR_V6) return 0;
   const struct ipv6hdr *sent = (const void *)(icmp + 1);
-  if ((void *)(sent + 1) > end || sent->nexthdr != IPPROTO_TCP) return XDP_PASS;
+  if ((void *)(sent + 1) > end || sent->nexthdr != IPPROTO_TCP) return 0;
   take_v6(&flow.local, &sent->saddr);
   take_v6(&flow.remote, &sent->daddr);
   return complaint(context, &flow, (const void *)(sent + 1), 0);
 }
 
+/* A frame with a priority tag is one without (IEEE 802.1Q: VLAN 0 is none), which the stack knows nothing of. */
+struct tag {
+  __be16 control, type;
+};
+
+static __always_inline int without_tag(struct xdp_md *context) {
+  char *data = (void *)(long)context->data;
+  __u32 addresses[3];
+  if ((void *)(data + sizeof addresses + sizeof(struct tag)) > (void *)(long)context->data_end) return 0;
+  __builtin_memcpy(addresses, data, sizeof addresses);
+  __builtin_memcpy(data + sizeof(struct tag), addresses, sizeof addresses);
+  return bpf_xdp_adjust_head(context, sizeof(struct tag)) == 0;
+}
+
 SEC("xdp")
 int mtcp_share(struct xdp_md *context) {
+  void *end = (void *)(long)context->data_end;
   const struct ethhdr *ethernet = (void *)(long)context->data;
-  if ((void *)(ethernet + 1) > (void *)(long)context->data_end) return XDP_PASS;
-  if (ethernet->h_proto == bpf_htons(ETH_P_IP)) return ipv4(context, (const void *)(ethernet + 1));
-  if (ethernet->h_proto == bpf_htons(ETH_P_IPV6)) return ipv6(context, (const void *)(ethernet + 1));
-  return XDP_PASS;
+  if ((void *)(ethernet + 1) > end) return XDP_PASS;
+  const void *next = ethernet + 1;
+  __be16 type = ethernet->h_proto;
+  const int tagged = type == bpf_htons(ETH_P_8021Q);
+  if (tagged) {
+    const struct tag *tag = next;
+    if ((void *)(tag + 1) > end || (tag->control & bpf_htons(0xfff))) return XDP_PASS;
+    type = tag->type;
+    next = tag + 1;
+  }
+  int ours = 0;
+  if (type == bpf_htons(ETH_P_IP)) ours = ipv4(context, next);
+  if (type == bpf_htons(ETH_P_IPV6)) ours = ipv6(context, next);
+  if (!ours || (tagged && !without_tag(context))) return XDP_PASS;
+  return bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);
 }

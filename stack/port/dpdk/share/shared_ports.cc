@@ -73,9 +73,12 @@ void SharedPorts::leave(std::uint32_t stack) {
 
 // Should this process die meanwhile, it is in the dead one's place, and the next one that looks begins again.
 void SharedPorts::look_for_the_dead() {
-  looked_at_ = (looked_at_ + 1) % MTCP_SHARE_STACKS;
+  __u64 whose = 0;
+  for (int i = 0; whose == 0 && i < MTCP_SHARE_STACKS; ++i) {
+    looked_at_ = (looked_at_ + 1) % MTCP_SHARE_STACKS;
+    whose = std::atomic_ref(state_->owner[looked_at_]).load(std::memory_order_acquire);
+  }
   const std::atomic_ref<__u64> owner(state_->owner[looked_at_]);
-  __u64 whose = owner.load(std::memory_order_acquire);
   if (whose == 0 || is_alive(whose & ~kWithdrawing)) return;
   if (!owner.compare_exchange_strong(whose, own_identity() | kWithdrawing, std::memory_order_acq_rel)) return;
   withdraw(looked_at_);
