@@ -8,6 +8,11 @@
 #include "stack/wire/tcp_options.hh"
 
 namespace mtcp::sim {
+namespace {
+
+constexpr std::size_t kFullFrame = 1538;  // bytes, with what Ethernet puts around it
+
+}  // namespace
 
 // --- SimPort
 
@@ -123,9 +128,11 @@ void Wire::deliver(std::size_t from, const Frame& frame, bool queues) {
   Time at = now_;
   if (options.bandwidth > 0 && queues) {
     End& sender = ends_[from];
-    const auto takes =
-        Duration(static_cast<std::int64_t>(static_cast<double>(frame.size() + 24) / options.bandwidth * 1e9));
-    if (sender.idle_at > now_ + static_cast<std::int64_t>(options.queue) * takes) {
+    const auto time_for = [this](std::size_t bytes) {
+      return Duration(static_cast<std::int64_t>(static_cast<double>(bytes) / options.bandwidth * 1e9));
+    };
+    const Duration takes = time_for(frame.size() + 24);
+    if (sender.idle_at > now_ + time_for(options.queue * kFullFrame)) {
       ++dropped_;
       return;
     }

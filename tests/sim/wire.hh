@@ -29,7 +29,7 @@ struct WireOptions {
   Duration jitter{};  // uniform; frames may overtake each other
   Duration reorder_by = milliseconds(5);
   double bandwidth = 0;      // bytes per second; 0: unlimited
-  std::size_t queue = 1000;  // frames that may wait for the bandwidth
+  std::size_t queue = 1000;  // full frames' worth that may wait for the bandwidth
 };
 
 // What a rule sees of a frame.
