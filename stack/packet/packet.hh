@@ -40,8 +40,8 @@ struct alignas(64) Packet {
   std::uint8_t tos;              // sent: the IP header's DSCP and ECN
   std::uint8_t ttl;              // sent: 0 for the usual one
   union {
-    Time sent_at{};         // sent: last transmission
-    std::uint64_t seen_by;  // received, with kSteered: the stacks that have looked at it (stack/steering)
+    Time sent_at{};           // sent: last transmission
+    std::uint32_t flow_hash;  // received, with kSteered: as stacks are chosen by (stack/steering)
   };
 
   [[nodiscard]] std::byte* end() { return data + len; }
@@ -77,8 +77,10 @@ enum PacketFlag : std::uint16_t {
   kPayloadSum = 1 << 4,   // payload_sum is valid
   kHandover = 1 << 5,     // no frame but a message of another stack: Port::hand_over
   kRxHash = 1 << 7,       // received: the device has computed a hash of the flow
-  kSecondRound = 1 << 6,  // all stacks have looked at it, and now look again (stack/steering)
-  kSteered = 1 << 8,      // payload_offset and seen_by are valid (stack/steering)
+  kSteered = 1 << 8,      // payload_offset and flow_hash are valid (stack/steering)
+  kNotHome = 1 << 6,      // received: another stack is its flow's home (stack/steering)
+  kAsked = 1 << 9,        // and has sent it here, because it does not know the flow
+  kFinal = 1 << 10,       // and nobody else is to be asked
 };
 
 // What TCP's sender knows of a packet in flight.

@@ -35,8 +35,17 @@ class ForwardingPort : public Port {
   [[nodiscard]] std::size_t packets_free() override { return inner_->packets_free(); }
 
   [[nodiscard]] bool shared() const override { return inner_->shared(); }
-  bool forward_unknown(Packet* p, Time now) override { return inner_->forward_unknown(p, now); }
-  [[nodiscard]] bool comes_home(const FlowKey& key) const override { return inner_->comes_home(key); }
+  bool forward_unknown(Packet* p, const FlowKey& key, bool opens, Time now) override {
+    return inner_->forward_unknown(p, key, opens, now);
+  }
+  [[nodiscard]] bool may_open(const FlowKey& key) const override { return inner_->may_open(key); }
+  bool publish(const FlowKey& key) override { return inner_->publish(key); }
+  void withdraw(const FlowKey& key) override { inner_->withdraw(key); }
+  bool settle(const FlowKey& key, bool here) override { return inner_->settle(key, here); }
+  [[nodiscard]] bool is_home(const FlowKey& key) const override { return inner_->is_home(key); }
+  [[nodiscard]] bool must_publish() const override { return inner_->must_publish(); }
+  void all_published() override { inner_->all_published(); }
+  [[nodiscard]] bool has_others() const override { return inner_->has_others(); }
   bool reserve_flow(const FlowKey& key) override { return inner_->reserve_flow(key); }
   void release_flow(const FlowKey& key) override { inner_->release_flow(key); }
   void set_serving(bool on) override { inner_->set_serving(on); }

@@ -76,14 +76,29 @@ class Port {
   // --- other stacks on the same device (stack/steering). The defaults are those of a port that nobody shares.
   // There may be others.
   [[nodiscard]] virtual bool shared() const { return false; }
-  // A received packet of a flow that this stack does not know, its data anywhere within the frame: takes it
-  // (true) if another stack may know it.
-  virtual bool forward_unknown(Packet* /*p*/, Time /*now*/) { return false; }
-  // Whether this stack may open `key`: its packets come here, and no other stack may have chosen the same.
-  [[nodiscard]] virtual bool comes_home(const FlowKey& /*key*/) const { return true; }
-  // Keeps other stacks from opening `key`, until release_flow(); false if one has it already.
+  // A received packet of flow `key` that this stack does not know, its data anywhere within the frame: takes it (true) if
+  // another stack knows it or may know it, or it must not be refused now. `opens`: it is a SYN.
+  virtual bool forward_unknown(Packet* /*p*/, const FlowKey& /*key*/, bool /*opens*/, Time /*now*/) { return false; }
+  // Whether this stack may open `key`: it is the flow's home, where its packets come.
+  [[nodiscard]] virtual bool may_open(const FlowKey& /*key*/) const { return true; }
+  // Keeps who is not a stack of the device, but has its address, from using the local port of `key`, which is about to be opened
+  // (stack/port/dpdk/share). False if somebody does. release_flow(): it is not opened after all.
   virtual bool reserve_flow(const FlowKey& /*key*/) { return true; }
   virtual void release_flow(const FlowKey& /*key*/) {}
+  // Enters into the directory that this stack has `key`, until withdraw(); false if another one has it already, or there is
+  // no need to. For flows whose home is another stack, and all that are opened here.
+  virtual bool publish(const FlowKey& /*key*/) { return false; }
+  virtual void withdraw(const FlowKey& /*key*/) {}
+  // The same whatever was said before: for one that is established here, or that another stack has handed over. That it is
+  // gone, if not `here`.
+  virtual bool settle(const FlowKey& /*key*/, bool /*here*/) { return false; }
+  // This stack is the home of `key`.
+  [[nodiscard]] virtual bool is_home(const FlowKey& /*key*/) const { return true; }
+  // The table has changed: flows of this stack whose home it is no longer are to be published, and then all_published() told.
+  [[nodiscard]] virtual bool must_publish() const { return false; }
+  virtual void all_published() {}
+  // There are other stacks, so what is opened must be published.
+  [[nodiscard]] virtual bool has_others() const { return false; }
   // There are listeners: new connections may be steered to this stack.
   virtual void set_serving(bool /*on*/) {}
   // How it has the listener with this index in its slab: what the others may send here.

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
-#include <thread>
 
+#include "stack/steering/board_lock.hh"
 #include "stack/steering/mailbox.hh"
 #include "stack/steering/shared_device.hh"
 
@@ -13,55 +13,33 @@ namespace {
 
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
-constexpr std::size_t kLedgerBytes = pages(sizeof(LedgerEntry) * Board::kLedger);
-constexpr std::size_t kFlowBytes = kLedgerBytes + pages(sizeof(LedgerEntry) * Board::kOrphans);  // of one stack
+constexpr std::size_t kRecordBytes = pages(sizeof(FlowRecord) * Board::kRecords);
+constexpr std::size_t kFlowBytes = kRecordBytes + pages(sizeof(FlowRecord) * Board::kUntold);  // of one stack
 // What counts of a list whose end is written down beside it.
-std::span<LedgerEntry> used(std::span<LedgerEntry> list, const std::atomic<std::uint32_t>& end) {
+std::span<FlowRecord> used(std::span<FlowRecord> list, const std::atomic<std::uint32_t>& end) {
   return list.first(std::min<std::size_t>(end.load(std::memory_order_acquire), list.size()));
 }
 std::size_t mail_bytes(std::size_t frame) { return pages(Mailbox::memory(frame, Board::kMailSlots)); }
 
 }  // namespace
 
-// Holds the right to change members and table. Whoever finds it with a dead process takes it: every change is
-// one that share_out() completes, whatever was half done.
-class Board::Change {
- public:
-  Change(Board& board, const SharedDevice& device) : board_(board) {
-    std::atomic<std::uint64_t>& changer = board_.head().changer;
-    // Nobody takes so long; but one that has been stopped in there, or has gone mad, must not stop all others.
-    constexpr std::uint32_t kPatience = 1'000'000;
-    for (std::uint32_t tries = 1; tries < kPatience; ++tries) {
-      std::uint64_t holder = 0;
-      if (changer.compare_exchange_strong(holder, device.self(), std::memory_order_acquire)) return;
-      constexpr std::uint32_t kBetweenLooks = 64;
-      if (tries % kBetweenLooks == 0 && !device.alive(holder) &&
-          changer.compare_exchange_strong(holder, device.self(), std::memory_order_acquire))
-        return;
-      std::this_thread::yield();
-    }
-  }
-  ~Change() {
-    board_.share_out();
-    board_.head().version.fetch_add(1, std::memory_order_release);
-    board_.head().changer.store(0, std::memory_order_release);
-  }
-  Change(const Change&) = delete;
-  Change& operator=(const Change&) = delete;
-
- private:
-  Board& board_;
-};
-
 std::size_t Board::memory(const Shape& shape) {
   const std::size_t places = shape.places;
-  return pages(sizeof(Head)) + kFlowBytes * places + mail_bytes(shape.frame) * places * places;
+  return head_memory(shape) + kFlowBytes * places + mail_bytes(shape.frame) * places * places;
 }
 
-std::size_t Board::head_memory() { return pages(sizeof(Head)); }
+std::size_t Board::head_memory(const Shape& shape) { return pages(sizeof(Head)) + pages(Directory::memory(shape.words())); }
 
-Board::Board(std::byte* memory, const Shape& shape, const Secrets& secrets) 
-    : memory_(memory), shape_(shape), secrets_(secrets) {
+SipKey Board::directory_key(const Secrets& secrets) {
+  const SipKey key{secrets[0], secrets[1]};
+  return {siphash_words<2, 4>(key, secrets[2], std::uint64_t{0x4449'5200}), siphash_words<2, 4>(key, secrets[3], std::uint64_t{0x4449'5201})};
+}
+
+Board::Board(std::byte* memory, const Shape& shape, const Secrets& secrets)
+    : memory_(memory),
+      shape_(shape),
+      secrets_(secrets),
+      directory_(memory + pages(sizeof(Head)), shape.words(), directory_key(secrets)) {
   prepare();
 }
 
@@ -70,39 +48,44 @@ Board::Board(std::byte* head, Map map, const Shape& shape, const Secrets* secret
       map_(std::move(map)),
       parts_(std::size_t{shape.places} * (shape.places + 1)),
       shape_(shape),
-      secrets_(secrets != nullptr ? *secrets : this->head().secrets) {
+      secrets_(secrets != nullptr ? *secrets : this->head().secrets),
+      directory_(head + pages(sizeof(Head)), shape.words(), directory_key(secrets_)) {
   if (secrets != nullptr) prepare();
 }
 
 std::byte* Board::part(std::size_t index, std::size_t offset, std::size_t bytes) {
   if (map_ == nullptr) return memory_ + offset;
-  if (parts_[index] == nullptr) [[unlikely]] parts_[index] = map_(offset, bytes);
-  return parts_[index];
+  std::byte* known = parts_[index].load(std::memory_order_acquire);
+  if (known != nullptr) [[likely]] return known;
+  const std::lock_guard guard(mapping_);
+  known = parts_[index].load(std::memory_order_relaxed);
+  if (known == nullptr) parts_[index].store(known = map_(offset, bytes), std::memory_order_release);
+  return known;
 }
 
 void Board::prepare() {
   assert(shape_.places > 0 && shape_.places <= kMaxStacks);
   assert(std::has_single_bit(shape_.entries) && shape_.entries <= kMaxSteeringEntries);
   head().secrets = secrets_;
-  for (auto& e : head().table) e.store(kNobody | kNobody << 8, std::memory_order_relaxed);
+  for (auto& e : head().table) e.store(kNobody, std::memory_order_relaxed);
   head().version.store(1, std::memory_order_release);
 }
 
-std::span<LedgerEntry> Board::ledger(std::uint32_t stack) {
-  std::byte* flows = part(stack, head_memory() + kFlowBytes * stack, kFlowBytes);
+std::span<FlowRecord> Board::records(std::uint32_t stack) {
+  std::byte* flows = part(stack, head_memory(shape_) + kFlowBytes * stack, kFlowBytes);
   if (flows == nullptr) return {};
-  return {reinterpret_cast<LedgerEntry*>(flows), kLedger};
+  return {reinterpret_cast<FlowRecord*>(flows), kRecords};
 }
 
-std::span<LedgerEntry> Board::orphans(std::uint32_t stack) {
-  LedgerEntry* flows = ledger(stack).data();
+std::span<FlowRecord> Board::untold(std::uint32_t stack) {
+  std::byte* flows = reinterpret_cast<std::byte*>(records(stack).data());
   if (flows == nullptr) return {};
-  return {flows + kLedgerBytes / sizeof(LedgerEntry), kOrphans};
+  return {reinterpret_cast<FlowRecord*>(flows + kRecordBytes), kUntold};
 }
 
 std::byte* Board::mail(std::uint32_t from, std::uint32_t to) {
   const std::size_t pair = std::size_t{from} * places() + to, bytes = mail_bytes(frame());
-  return part(places() + pair, head_memory() + kFlowBytes * places() + bytes * pair, bytes);
+  return part(places() + pair, head_memory(shape_) + kFlowBytes * places() + bytes * pair, bytes);
 }
 
 StackSet Board::members() const {
@@ -122,6 +105,7 @@ std::uint8_t Board::join(const SharedDevice& device) {
     for (std::uint32_t from = 0; from < places(); ++from)
       if (from != i && !Mailbox(mail(from, i), frame(), kMailSlots).empty()) senders.add(from);
     p.mail.store(senders.bits(), std::memory_order_relaxed);
+    directory_.begin_generation(i);
     p.sleeping.store(0, std::memory_order_relaxed);
     p.owner.store(device.self(), std::memory_order_release);
     return i;
@@ -133,9 +117,10 @@ std::uint8_t Board::join(const SharedDevice& device) {
 // The place is free afterwards.
 void Board::vacate(std::uint8_t stack) {
   Place& p = place(stack);
-  for (LedgerEntry& e : used(ledger(stack), p.ledger_end)) e = {};
-  p.ledger_end.store(0, std::memory_order_relaxed);
-  reservations().forget(stack);
+  for (FlowRecord& r : used(records(stack), p.records_end)) r.clear();
+  p.records_end.store(0, std::memory_order_relaxed);
+  directory_.begin_generation(stack);
+  for (auto& e : head().yielding) e.fetch_and(~StackSet::of(stack).bits(), std::memory_order_release);
   const std::uint32_t listed = std::min(p.listeners_end.exchange(0, std::memory_order_relaxed), kListeners);
   for (std::uint32_t i = 0; i < listed; ++i) p.listeners[i].store(0, std::memory_order_relaxed);
   p.unlisted.store(Listening::no, std::memory_order_relaxed);
@@ -150,12 +135,12 @@ void Board::leave(std::uint8_t stack, const SharedDevice& device) {
   vacate(stack);
 }
 
-void Board::inherit(std::span<const LedgerEntry> entries, std::uint8_t heir) {
-  const std::span<LedgerEntry> all = orphans(heir);
-  auto end = static_cast<std::uint32_t>(used(all, place(heir).orphans_end).size());
-  for (const LedgerEntry& e : entries)
-    if (e.local != 0 && end < all.size()) all[end++] = e;
-  place(heir).orphans_end.store(end, std::memory_order_release);
+void Board::inherit(std::span<const FlowRecord> records, std::uint8_t heir) {
+  const std::span<FlowRecord> all = untold(heir);
+  auto end = static_cast<std::uint32_t>(used(all, place(heir).untold_end).size());
+  for (const FlowRecord& r : records)
+    if (r.is_used() && end < all.size()) all[end++].set(r.key);
+  place(heir).untold_end.store(end, std::memory_order_release);
 }
 
 // The heir has everything before the dead one's is forgotten: whoever dies in between, some are told twice, nobody never.
@@ -167,11 +152,10 @@ bool Board::bury(std::uint8_t stack, std::uint8_t heir, const SharedDevice& devi
   if (owner != 0 && device.alive(owner)) return false;
   if (owner == 0 && (heir == kNobody || !left_something(stack))) return false;
   if (heir == kNobody) heir = stack;
-  const std::span<const LedgerEntry> untold = used(orphans(stack), p.orphans_end);
-  inherit(used(ledger(stack), p.ledger_end), heir);
+  inherit(used(records(stack), p.records_end), heir);
   if (heir != stack) {
-    inherit(untold, heir);
-    p.orphans_end.store(0, std::memory_order_release);
+    inherit(used(untold(stack), p.untold_end), heir);
+    p.untold_end.store(0, std::memory_order_release);
   }
   if (mail) p.mail.store(0, std::memory_order_relaxed);
   for (std::uint32_t from = 0; from < places() && mail; ++from)
@@ -182,15 +166,30 @@ bool Board::bury(std::uint8_t stack, std::uint8_t heir, const SharedDevice& devi
 
 bool Board::left_something(std::uint8_t stack) const {
   const Place& p = place(stack);
-  return !present(stack) && (p.orphans_end.load(std::memory_order_acquire) != 0 || p.mail.load(std::memory_order_acquire) != 0);
+  return !present(stack) && (p.untold_end.load(std::memory_order_acquire) != 0 || p.mail.load(std::memory_order_acquire) != 0);
 }
 
 void Board::take_parked(std::uint8_t stack, const SharedDevice& device, const std::function<void(const Letter&)>& visit) {
   for (std::uint32_t i = 0; i < places(); ++i) {
-    if (!parked_for(stack, i)) continue;
+    const auto has = [&](const auto& w) { return parked_for(stack, w.load(std::memory_order_acquire)); };
+    if (std::ranges::none_of(place(i).parked, has)) continue;
     const Change change(*this, device);
-    for (auto& w : place(i).parked) w.store(0, std::memory_order_release);
-    Mailbox(mail(i, i), frame(), kMailSlots).drain(visit);
+    Mailbox box(mail(i, i), frame(), kMailSlots);
+    std::vector<std::byte> bytes;
+    for (std::uint32_t n = kMailSlots - static_cast<std::uint32_t>(std::min<std::size_t>(box.room(), kMailSlots)); n > 0 && !box.empty(); --n) {
+      Letter letter = box.read();
+      if (parked_for(stack, letter.tag)) {
+        visit(letter);
+        box.release();
+        continue;
+      }
+      bytes.assign(letter.bytes.begin(), letter.bytes.end());
+      letter.bytes = bytes;
+      box.release();
+      if (box.write(0, letter)) box.announce(1);  // behind the others: what is a connection's stays together
+    }
+    for (auto& w : place(i).parked)
+      if (has(w)) w.store(0, std::memory_order_release);
   }
 }
 
@@ -221,8 +220,16 @@ std::uint32_t Board::nth(std::uint32_t n) const {
   return i * 205 & mask;
 }
 
+bool Board::yielded(std::uint8_t stack, std::uint32_t version, const SharedDevice& device) {
+  const Lock lock(*this, device);
+  if (this->version() != version) return false;
+  for (auto& e : head().yielding)
+    if (StackSet(e.load(std::memory_order_relaxed)).has(stack)) e.fetch_and(~StackSet::of(stack).bits(), std::memory_order_release);
+  return true;
+}
+
 // Every stack that takes part gets as many entries as the others, give or take one; an entry stays where it is
-// if that allows, and one that moves remembers where it was.
+// if that allows, and who loses one is to say which of its flows it has.
 void Board::share_out() {
   const StackSet all = members();
   StackSet takers;
@@ -242,7 +249,7 @@ void Board::share_out() {
   };
   for (std::uint32_t n = 0; n < entries(); ++n) {
     const std::uint32_t i = nth(n);
-    const std::uint8_t owner = owners(i).present;
+    const std::uint8_t owner = home(i);
     moves[i] = !takers.has(owner) || !may_have_more(owner);
     if (!moves[i]) ++has[owner];
   }
@@ -252,9 +259,12 @@ void Board::share_out() {
     if (!moves[i]) continue;
     while (!may_have_more(next)) next = takers.after(next);
     ++has[next];
-    const Owners was = owners(i);
-    const std::uint8_t previous = all.has(was.present) ? was.present : all.has(was.previous) ? was.previous : kNobody;
-    head().table[i].store(static_cast<std::uint16_t>(next | std::uint32_t{previous} << 8), std::memory_order_relaxed);
+    StackSet yielding = this->yielding(i) & all;
+    if (const std::uint8_t was = home(i); all.has(was)) yielding.add(was);
+    yielding.remove(next);
+    // Before the entry itself: who finds nobody in here finds the flows in the directory.
+    head().yielding[i].store(yielding.bits(), std::memory_order_release);
+    head().table[i].store(static_cast<std::uint8_t>(next), std::memory_order_release);
     next = takers.after(next);
   }
 }

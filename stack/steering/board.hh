@@ -7,15 +7,17 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "stack/port/port.hh"
-#include "stack/steering/reservations.hh"
+#include "stack/steering/directory.hh"
 #include "stack/steering/stack_set.hh"
 #include "stack/wire/address.hh"
 
@@ -28,15 +30,24 @@ struct Letter;
 inline constexpr std::uint32_t kMaxSteeringEntries = 512;
 
 // A flow that a stack has in hand, for those who must tell its peer if that stack dies.
-struct LedgerEntry {
-  std::uint32_t local = 0, remote = 0;  // IPv4, host order; local 0: nothing
-  std::uint16_t local_port = 0, remote_port = 0;
+struct FlowRecord {
+  FlowKey key;
+  std::uint16_t vlan = 0;
+  std::atomic<std::uint16_t> used = 0;  // 0: nothing; written last and forgotten first
+
+  void set(const FlowKey& k) {
+    key = k;
+    used.store(1, std::memory_order_release);
+  }
+  void clear() { used.store(0, std::memory_order_release); }
+  [[nodiscard]] bool is_used() const { return used.load(std::memory_order_acquire) != 0; }
 };
+static_assert(sizeof(FlowRecord) == 40);
 
 class Board {
  public:
   static constexpr std::uint8_t kNobody = 0xff;
-  static constexpr std::uint32_t kLedger = 65536;     // flows per stack that it holds
+  static constexpr std::uint32_t kRecords = 65536;    // flows per stack whose peers are told of its death
   static constexpr std::uint32_t kMailSlots = 128;    // frames from one stack to another
   static constexpr std::uint32_t kListeners = 256;    // listeners per stack that it tells apart
   static constexpr std::uint32_t kParked = 4;         // and those for which connections wait
@@ -46,6 +57,8 @@ class Board {
     std::size_t frame;                            // bytes of the largest frame
     std::uint32_t places = kMaxStacks;            // stacks at a time, at most kMaxStacks
     std::uint32_t entries = kMaxSteeringEntries;  // of the table: a power of two, at most kMaxSteeringEntries
+    // Words of the directory.
+    [[nodiscard]] std::uint32_t words() const { return std::bit_ceil(places * kRecords); }
   };
 
   // Bytes that a board takes; most of it is never touched.
@@ -53,11 +66,11 @@ class Board {
   // `memory` is zeroed, page-aligned and shared. `secrets`: from the system's randomness, for all stacks of this
   // device: what one of them has chosen by a keyed hash (ISN, cookie, timestamp offset) the next one understands.
   Board(std::byte* memory, const Shape& shape, const Secrets& secrets);
-  // The same, whose parts are mapped as they are used: `head` are the first head_memory() bytes, and map() gives `bytes` more
+  // The same, whose parts are mapped as they are used: `head` are the first head_memory(shape) bytes, and map() gives `bytes` more
   // from `offset` on, or null. Without secrets it is a board that another process has made.
   using Map = std::function<std::byte*(std::size_t offset, std::size_t bytes)>;
   Board(std::byte* head, Map map, const Shape& shape, const Secrets* secrets);
-  [[nodiscard]] static std::size_t head_memory();
+  [[nodiscard]] static std::size_t head_memory(const Shape& shape);
   Board(const Board&) = delete;
   Board& operator=(const Board&) = delete;
 
@@ -94,40 +107,30 @@ class Board {
   [[nodiscard]] std::uint32_t version() const { return head().version.load(std::memory_order_acquire); }
 
   // --- whose a flow is
-  struct Owners {
-    std::uint8_t present = kNobody, previous = kNobody;
-  };
-  // `entry`: any number, as a hash is.
-  [[nodiscard]] Owners owners(std::uint32_t entry) const {
-    const std::uint16_t e = head().table[entry & (entries() - 1)].load(std::memory_order_relaxed);
-    return {known(static_cast<std::uint8_t>(e)), known(static_cast<std::uint8_t>(e >> 8))};
+  // The home of the flows of an entry of the table: any number, as a hash is.
+  [[nodiscard]] std::uint8_t home(std::uint32_t entry) const {
+    return known(head().table[entry & (entries() - 1)].load(std::memory_order_acquire));
   }
+  // Those who were it, and have not yet entered into the directory which of its flows they have.
+  [[nodiscard]] StackSet yielding(std::uint32_t entry) const {
+    return StackSet(head().yielding[entry & (entries() - 1)].load(std::memory_order_acquire)) & everybody();
+  }
+  // `stack` has entered all, as of `version`. False if there has been a change since then: it is to look again.
+  [[nodiscard]] bool yielded(std::uint8_t stack, std::uint32_t version, const SharedDevice& device);
+  [[nodiscard]] Directory& directory() { return directory_; }
   [[nodiscard]] std::uint32_t entries() const { return shape_.entries; }
   // Tells the device which queue each entry's packets are to come on, if it does not know and another one is not just
   // telling it.
   void spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device);
   [[nodiscard]] const Secrets& secrets() const { return secrets_; }
-  // A connection goes from one stack to another. Within a second a segment of it that nobody knows is on its heels, and not
-  // to be refused. Each stack says what time it takes it for: a reader may have read the clock before the writer did.
-  void note_move(std::uint32_t hash, Time now) {
-    moved(hash).store(std::uint64_t{hash} << 32 | milliseconds_of(now), std::memory_order_relaxed);
-  }
-  [[nodiscard]] bool moved_lately(std::uint32_t hash, Time now) {
-    const std::uint64_t m = moved(hash).load(std::memory_order_relaxed);
-    if (m == 0 || m >> 32 != hash) return false;
-    const auto since = static_cast<std::int32_t>(milliseconds_of(now) - static_cast<std::uint32_t>(m));
-    return since > -1000 && since < 1000;
-  }
-  // Of the flows that stacks have opened.
-  [[nodiscard]] Reservations reservations() { return Reservations(head().reserved.data()); }
 
   // --- a stack's own place
   struct alignas(64) Place {
     std::atomic<std::uint64_t> owner;      // the process; 0: nobody
     std::atomic<bool> serving;
     std::atomic<std::uint32_t> stopped;    // serving: when, by head's version; 0: it serves, or never has
-    std::atomic<std::uint32_t> ledger_end; // beyond the last ledger entry that has been used
-    std::atomic<std::uint32_t> orphans_end;
+    std::atomic<std::uint32_t> records_end; // beyond the last record that has been used
+    std::atomic<std::uint32_t> untold_end;
     std::atomic<std::uint64_t> queues;     // StackSet: those of the device that it polls
     alignas(64) std::atomic<std::uint64_t> mail;   // StackSet: who has put something into our mailboxes
     std::atomic<std::uint32_t> sleeping;   // whoever sets this back to 0 wakes the stack
@@ -144,20 +147,21 @@ class Board {
   void note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, Listening how);
   // The most that it has for connections to `local`, IPv4 or any.
   [[nodiscard]] Listening listening(std::uint32_t stack, const Endpoint& local) const;
-  // Leaves the messages of a connection for whoever has the listener next. False without room. For `stack` itself.
-  [[nodiscard]] bool park(std::uint8_t stack, const Endpoint& local, std::span<const std::span<const std::byte>> messages);
+  // Leaves the messages of a connection for whoever has the listener next. False without room. For `stack` itself; in bury(),
+  // which has the lock, without `device`.
+  [[nodiscard]] bool park(std::uint8_t stack, const Endpoint& local, std::uint64_t flow,
+                          std::span<const std::span<const std::byte>> messages, const SharedDevice* device);
   // Whether such wait for `local`; if it is any, for its port.
   [[nodiscard]] bool parked(const Endpoint& local) const;
   [[nodiscard]] bool any_parked() const;  // as of the last change of members
-  // Shows the letters of all places where some wait that `stack` has the listener for (kNobody: all), and forgets them.
+  // Shows the letters that wait for a listener which `stack` has (kNobody: all of them), and forgets them.
   void take_parked(std::uint8_t stack, const SharedDevice& device, const std::function<void(const Letter&)>& visit);
-  // By index in the stack's slab; only the stack itself writes.
-  // Empty if it can't be mapped.
-  [[nodiscard]] std::span<LedgerEntry> ledger(std::uint32_t stack);
-  // Flows of the dead whose peers `stack` is to tell; the first orphans_end of them count, and those whose `local` is 0
-  // have been told. Only the stack itself writes; one that dies or leaves has an heir.
-  static constexpr std::uint32_t kOrphans = 2 * kLedger;  // beyond that, peers learn of it when they send something
-  [[nodiscard]] std::span<LedgerEntry> orphans(std::uint32_t stack);
+  // Its flows by index in the stack's slab; only the stack itself writes. Empty if it can't be mapped.
+  [[nodiscard]] std::span<FlowRecord> records(std::uint32_t stack);
+  // Flows of the dead whose peers `stack` is to tell; the first untold_end of them count, and those that are not used have
+  // been told. Only the stack itself writes; one that dies or leaves has a successor.
+  static constexpr std::uint32_t kUntold = 2 * kRecords;  // beyond that, peers learn of it when they send something
+  [[nodiscard]] std::span<FlowRecord> untold(std::uint32_t stack);
   // Who has put something into our mailboxes since the last time.
   [[nodiscard]] StackSet take_mail(std::uint8_t stack) { return StackSet(place(stack).mail.exchange(0)) & everybody(); }
   // Of those that there is room for.
@@ -169,9 +173,6 @@ class Board {
   [[nodiscard]] std::size_t frame() const { return shape_.frame; }
 
  private:
-  [[nodiscard]] static std::uint32_t milliseconds_of(Time t) {  // and wraps around
-    return static_cast<std::uint32_t>(t.time_since_epoch() / milliseconds(1));
-  }
   struct Card {
     std::atomic<std::uint64_t> changer;  // who talks to it just now
     std::atomic<bool> fixed;             // its table can't be changed (any more)
@@ -181,30 +182,32 @@ class Board {
     std::atomic<std::uint32_t> version;
     std::atomic<std::uint32_t> refusals, ways_given;
     Secrets secrets;  // for a process that comes later
-    std::array<std::atomic<std::uint16_t>, kMaxSteeringEntries> table;  // present | previous << 8
+    std::array<std::atomic<std::uint8_t>, kMaxSteeringEntries> table;
+    alignas(64) std::array<std::atomic<std::uint64_t>, kMaxSteeringEntries> yielding;  // StackSet
     alignas(64) std::atomic<std::uint64_t> changer;                  // who changes the table just now
     std::array<Place, kMaxStacks> places;
     Card card;
-    std::array<std::atomic<std::uint64_t>, 65536> moved;  // by hash: hash << 32 | when; those of a second at 17,000 moves/s
-    alignas(64) std::array<std::byte, Reservations::kMemory> reserved;
   };
-  [[nodiscard]] std::atomic<std::uint64_t>& moved(std::uint32_t hash) { return head().moved[(hash * 0x9e37'79b1U) >> 16]; }
+  class Lock;
   class Change;
   [[nodiscard]] Head& head() { return *reinterpret_cast<Head*>(memory_); }
   [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }
+  [[nodiscard]] static SipKey directory_key(const Secrets& secrets);
   void vacate(std::uint8_t stack);
-  [[nodiscard]] bool parked_for(std::uint32_t stack, std::uint32_t at) const;
-  void inherit(std::span<const LedgerEntry> entries, std::uint8_t heir);
+  [[nodiscard]] bool parked_for(std::uint32_t stack, std::uint64_t word) const;
+  void inherit(std::span<const FlowRecord> records, std::uint8_t heir);
   void share_out();
   [[nodiscard]] std::uint32_t nth(std::uint32_t n) const;
   void prepare();
   [[nodiscard]] std::byte* part(std::size_t index, std::size_t offset, std::size_t bytes);
   std::byte* memory_;
   Map map_;                         // null: all of it lies behind the head
-  std::vector<std::byte*> parts_;   // what has been mapped so far: of each stack, then of each pair
+  std::mutex mapping_;
+  std::vector<std::atomic<std::byte*>> parts_;  // what has been mapped so far: of each stack, then of each pair
   [[nodiscard]] std::uint8_t known(std::uint8_t stack) const { return stack < places() ? stack : kNobody; }
   const Shape shape_;
   const Secrets secrets_;
+  Directory directory_;
 };
 
 }  // namespace mtcp::stack

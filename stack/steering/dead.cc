@@ -36,9 +36,20 @@ void SteeringPort::look_for_the_dead() {
 void SteeringPort::bury(std::uint8_t stack) {
   std::vector<Packet*> to_send;
   (void)board_.bury(stack, me_, device_, [&](const Letter& letter) {
-    if (!pass_on(letter, stack)) inherit(letter, to_send);
+    if (!pass_on(letter, stack, nullptr)) inherit(letter, to_send);
   });
   refresh();
+  transmit_for_others(to_send.data(), to_send.size());
+}
+
+// What came for a former stack of our slot.
+void SteeringPort::take_over_mail() {
+  std::vector<Packet*> to_send;
+  for (std::uint32_t from = 0; from < board_.places(); ++from)
+    if (from != me_)
+      mailbox(from, me_).drain([&](const Letter& letter) {
+        if (!pass_on(letter, me_, &device_)) inherit(letter, to_send);
+      });
   transmit_for_others(to_send.data(), to_send.size());
 }
 
@@ -46,6 +57,7 @@ void SteeringPort::inherit(const Letter& letter, std::vector<Packet*>& to_send) 
   Packet* p = copy_of(letter);
   if (p == nullptr) return;
   if (letter.kind == MailKind::frame) p->flags &= kRxL4Good;
+  if (letter.kind == MailKind::handover) board_.directory().set(letter.flow, {Directory::State::in_transit, me_});
   (letter.kind == MailKind::transmit ? to_send : inherited_).push_back(p);
 }
 

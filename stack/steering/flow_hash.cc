@@ -122,16 +122,4 @@ FrameKind classify(std::span<const std::byte> frame, const FlowHash& hash) {
   return {Kind::flow, hash.of_v4(long_at(inner, 16), long_at(inner, 12), word_at(ports, 2), word_at(ports, 0))};
 }
 
-Destination destination(std::span<const std::byte> frame) {
-  constexpr std::uint8_t kSynFlag = 0x02, kAckFlag = 0x10;
-  const auto ip = frame.subspan(kEthernet);
-  const auto payload = ip.subspan(header_length(ip));
-  if (byte_at(ip, 9) == kProtocolTcp) {
-    const std::uint8_t flags = payload.size() > 13 ? byte_at(payload, 13) : 0;
-    return {{IpAddress::v4(long_at(ip, 16)), word_at(payload, 2)}, (flags & (kSynFlag | kAckFlag)) == kSynFlag};
-  }
-  const auto inner = payload.subspan(8);
-  return {{IpAddress::v4(long_at(inner, 12)), word_at(inner, header_length(inner))}, false};
-}
-
 }  // namespace mtcp::stack

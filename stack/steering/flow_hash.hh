@@ -46,11 +46,4 @@ struct FrameKind {
 // Reads no byte beyond the frame; says `anyone` to whatever is not well formed.
 [[nodiscard]] FrameKind classify(std::span<const std::byte> frame, const FlowHash& hash);
 
-// Which endpoint of ours a frame is for that classify() calls a flow, and whether it is a SYN: it begins a new one.
-struct Destination {
-  Endpoint local;
-  bool opens = false;
-};
-[[nodiscard]] Destination destination(std::span<const std::byte> frame);
-
 }  // namespace mtcp::stack

@@ -7,6 +7,9 @@ namespace mtcp::stack {
 
 namespace {
 
+constexpr std::size_t kHeld = 128;          // packets
+constexpr Duration kHeldFor = seconds(1);  // a message that has not come by then was lost
+
 // One of `stacks`, the same for every packet of a flow, and each for as many flows as the others. `hash`: the part of it
 // that the table does not use.
 std::uint32_t pick(StackSet stacks, std::uint32_t hash) {
@@ -16,70 +19,130 @@ std::uint32_t pick(StackSet stacks, std::uint32_t hash) {
 
 }  // namespace
 
-// The stack that has not looked at a packet of this flow and most likely knows it; kMaxStacks: none is left.
-std::uint32_t SteeringPort::next_to_try(std::uint32_t hash, const Destination& to, StackSet tried) const {
-  const StackSet left = others_ - tried;
-  if (left.empty()) return kMaxStacks;
-  const Board::Owners owners = board_.owners(hash);
-  // Where the owner lacks the listener, new flows go to one that has it, and what follows goes there, too.
-  const bool owner_listens =
-      owners.present < kMaxStacks && board_.listening(owners.present, to.local) >= Listening::yes;
-  if (to.opens && owner_listens && left.has(owners.present)) return owners.present;
-  if (to.opens || !owner_listens)
-    if (const StackSet listeners = who_listens(to.local, Listening::yes) & left; !listeners.empty())
-      return pick(listeners, hash / board_.entries());
-  if (to.opens)
-    if (const StackSet leaving = who_listens(to.local, Listening::left) & left; !leaving.empty())
-      return pick(leaving, hash / board_.entries());
-  for (const std::uint8_t stack : {owners.present, owners.previous})
-    if (left.has(stack)) return stack;
-  return left.first();
+// --- segments of unknown flows
+
+bool SteeringPort::forward_unknown(Packet* p, const FlowKey& key, bool opens, Time now) {
+  refresh();
+  if ((p->flags & (kSteered | kFinal)) != kSteered) return false;
+  const std::uint32_t hash = p->flow_hash;
+  // Before the directory: who is in here no longer has entered what it has.
+  StackSet former = board_.yielding(hash) & others_;
+  const Directory::Entry there = board_.directory().find(board_.directory().hash(key));
+  switch (there.state) {
+    case Directory::State::owned:
+      if (others_.has(there.slot)) return pass(p, there.slot, kAsked);
+      break;
+    case Directory::State::in_transit:
+      if (others_.has(there.slot)) return pass(p, there.slot, kAsked);
+      if (there.slot == me_) return hold(p, key, now);
+      break;
+    case Directory::State::waiting:
+      if (!board_.any_parked()) break;  // it was lost
+      pool_.free(&p, 1);
+      return true;
+    case Directory::State::none:
+      break;
+  }
+  const bool asked = (p->flags & kAsked) != 0;
+  const std::uint8_t home = owner_of(hash);
+  if (!asked && others_.has(home)) return pass(p, home, 0);
+  // Those who have not entered theirs yet, one after the other. What opens a flow is nobody's so far.
+  while (asked && !former.empty() && former.first() < me_) former.remove(former.first());
+  if (!opens && !former.empty()) return pass(p, former.first(), kAsked);
+  return offer_to_listeners(p, {key.local, key.local_port}, opens, home);
 }
 
-bool SteeringPort::forward_unknown(Packet* p, Time now) {
-  refresh();
-  if ((p->flags & kSteered) == 0) return false;
-  const std::byte* begin = p->buf + p->payload_offset;
-  const std::span<const std::byte> frame{begin, static_cast<std::size_t>(p->end() - begin)};
-  const FrameKind kind = classify(frame, hash_);
-  if (kind.kind != FrameKind::Kind::flow) return false;
-  const Destination where = destination(frame);
-  StackSet tried(p->seen_by);
-  std::uint32_t to = next_to_try(kind.hash, where, tried);
-  if (to == kMaxStacks && !where.opens && (p->flags & kSecondRound) == 0) {
-    // While it went round, the flow may have been handed over to a stack that had looked already.
-    tried = StackSet::of(me_);
-    p->flags |= kSecondRound;
-    to = next_to_try(kind.hash, where, tried);
+// What nobody knows is for whoever has the listener, if its home lacks it.
+bool SteeringPort::offer_to_listeners(Packet* p, const Endpoint& local, bool opens, std::uint8_t home) {
+  if (board_.places() <= home || board_.listening(home, local) < Listening::yes) {
+    StackSet takers;
+    if (board_.listening(me_, local) < Listening::yes) takers = who_listens(local, Listening::yes);
+    if (takers.empty() && opens) takers = who_listens(local, Listening::left);
+    if (!takers.empty()) return pass(p, pick(takers, p->flow_hash / board_.entries()), kFinal);
   }
-  if (to == kMaxStacks) {
-    // Connections wait for a stack that will have the listener, or this one has gone on while its segment went round:
-    // then it will be sent again.
-    const bool waits = board_.parked(where.local) && board_.listening(me_, where.local) < Listening::yes;
-    const bool missed = !where.opens && board_.moved_lately(kind.hash, now);
-    if (!waits && !missed) return false;
-    pool_.free(&p, 1);
-    return true;
-  }
-  // If its mailbox is full the packet is lost like any other: an answer from us would be a wrong one.
-  const auto flags = static_cast<std::uint16_t>(p->flags & (kRxL4Good | kSecondRound));
-  if (post(to, {MailKind::frame, flags, tried, frame})) ring(StackSet::of(to));
+  // Connections wait for a stack that will have the listener: so does this one.
+  if (!parked_ || !board_.parked(local) || board_.listening(me_, local) >= Listening::yes) return false;
   pool_.free(&p, 1);
   return true;
 }
 
-// The owner of the flow opens it. A stack without a share of the table (it serves nothing, others do) has the
-// ports whose number says so, towards all destinations; its packets find it by second chances.
-bool SteeringPort::comes_home(const FlowKey& key) const {
+// If its mailbox is full the packet is lost like any other: an answer from us would be a wrong one.
+bool SteeringPort::pass(Packet* p, std::uint32_t to, std::uint16_t mark) {
+  const std::byte* begin = p->buf + p->payload_offset;
+  const std::span<const std::byte> frame{begin, static_cast<std::size_t>(p->end() - begin)};
+  const auto flags = static_cast<std::uint16_t>((p->flags & kRxL4Good) | mark);
+  if (post(to, {MailKind::frame, flags, p->flow_hash, frame})) ring(StackSet::of(to));
+  pool_.free(&p, 1);
+  return true;
+}
+
+// The flow's description is in one of our mailboxes: its segment waits for that.
+bool SteeringPort::hold(Packet* p, const FlowKey& key, Time now) {
+  const std::uint64_t flow = board_.directory().hash(key);
+  auto at = std::ranges::find_if(awaited_, [flow](const Awaited& a) { return a.flow == flow; });
+  if (at == awaited_.end()) {
+    std::erase_if(awaited_, [now](const Awaited& a) { return now >= a.until + kHeldFor; });
+    if (awaited_.size() < kHeld) awaited_.push_back({flow, now + kHeldFor});
+  } else if (now >= at->until) {  // so was the message
+    awaited_.erase(at);
+    board_.directory().erase(flow, {Directory::State::in_transit, me_});
+    return false;
+  }
+  if (held_.size() >= kHeld) {
+    ++traffic_.lost;
+    pool_.free(&p, 1);
+    return true;
+  }
+  // The whole frame again.
+  std::byte* begin = p->buf + p->payload_offset;
+  p->len = static_cast<std::uint32_t>(p->end() - begin);
+  p->data = begin;
+  held_.push_back(p);
+  return true;
+}
+
+// What was held is received again, with what the mailboxes had.
+std::size_t SteeringPort::receive_held(Packet** out, std::size_t max) {
+  const std::size_t n = std::min(max, held_.size());
+  std::copy_n(held_.begin(), n, out);
+  held_.erase(held_.begin(), held_.begin() + static_cast<std::ptrdiff_t>(n));
+  for (std::size_t i = 0; i < n; ++i) mark(*out[i], out[i]->flow_hash);
+  return n;
+}
+
+// --- which flows this stack has
+
+// A stack without a share of the table (it serves nothing, others do) opens flows with the ports whose number says so,
+// towards all destinations.
+bool SteeringPort::may_open(const FlowKey& key) const {
   if (others_.empty()) return true;
   const std::uint32_t by_number = key.local_port % board_.places();
   if (without_.has(by_number)) return by_number == me_;
   return owner_of(hash_.of(key)) == me_;
 }
 
-bool SteeringPort::reserve_flow(const FlowKey& key) { return board_.reservations().take(hash_.of(key), me_); }
+bool SteeringPort::is_home(const FlowKey& key) const { return others_.empty() || owner_of(hash_.of(key)) == me_; }
 
-void SteeringPort::release_flow(const FlowKey& key) { board_.reservations().give_back(hash_.of(key), me_); }
+bool SteeringPort::publish(const FlowKey& key) {
+  return board_.directory().claim(board_.directory().hash(key), me_);
+}
+
+void SteeringPort::withdraw(const FlowKey& key) {
+  board_.directory().erase(board_.directory().hash(key), {Directory::State::owned, me_});
+}
+
+bool SteeringPort::settle(const FlowKey& key, bool here) {
+  Directory& directory = board_.directory();
+  const std::uint64_t hash = directory.hash(key);
+  if (here) return directory.set(hash, {Directory::State::owned, me_});
+  for (const auto state : {Directory::State::in_transit, Directory::State::waiting}) {
+    const Directory::Entry there = directory.find(hash);
+    if (there.state == state && (there.slot == me_ || state == Directory::State::waiting)) directory.erase(hash, there);
+  }
+  return false;
+}
+
+void SteeringPort::all_published() { must_publish_ = !board_.yielded(me_, version_, device_); }
 
 void SteeringPort::set_serving(bool on) {
   if (board_.serving(me_) == on) return;
@@ -88,38 +151,38 @@ void SteeringPort::set_serving(bool on) {
 }
 
 void SteeringPort::note_flow(std::uint32_t index, const FlowKey& key) {
-  const std::span<LedgerEntry> ledger = board_.ledger(me_);
-  if (index >= ledger.size() || !key.local.is_v4() || !key.remote.is_v4()) return;
+  const std::span<FlowRecord> records = board_.records(me_);
+  if (index >= records.size()) return;
   Board::Place& place = board_.place(me_);
-  ledger[index] = {key.local.as_v4(), key.remote.as_v4(), key.local_port, key.remote_port};
-  if (place.ledger_end.load(std::memory_order_relaxed) <= index)
-    place.ledger_end.store(index + 1, std::memory_order_release);
+  records[index].set(key);
+  if (place.records_end.load(std::memory_order_relaxed) <= index)
+    place.records_end.store(index + 1, std::memory_order_release);
 }
 
 void SteeringPort::forget_flow(std::uint32_t index) {
-  if (const std::span<LedgerEntry> ledger = board_.ledger(me_); index < ledger.size()) ledger[index].local = 0;
+  if (const std::span<FlowRecord> records = board_.records(me_); index < records.size()) records[index].clear();
 }
 
 bool SteeringPort::next_orphan(FlowKey& key, std::uint32_t& number) {
-  const std::span<LedgerEntry> orphans = board_.orphans(me_);
-  const std::uint32_t end = orphans.empty() ? 0 : std::min(board_.place(me_).orphans_end.load(std::memory_order_relaxed), Board::kOrphans);
+  const std::span<FlowRecord> untold = board_.untold(me_);
+  const std::uint32_t end = untold.empty() ? 0 : std::min(board_.place(me_).untold_end.load(std::memory_order_relaxed), Board::kUntold);
   while (next_orphan_ < end) {
     number = next_orphan_++;
-    const LedgerEntry& e = orphans[number];
-    if (e.local == 0) continue;
+    const FlowRecord& r = untold[number];
+    if (!r.is_used()) continue;
     ++being_told_;
-    key = {IpAddress::v4(e.local), IpAddress::v4(e.remote), e.local_port, e.remote_port};
+    key = r.key;
     return true;
   }
   return false;
 }
 
 void SteeringPort::orphan_told(std::uint32_t number) {
-  board_.orphans(me_)[number].local = 0;
-  if (--being_told_ != 0 || next_orphan_ < std::min(board_.place(me_).orphans_end.load(std::memory_order_relaxed), Board::kOrphans))
+  board_.untold(me_)[number].clear();
+  if (--being_told_ != 0 || next_orphan_ < std::min(board_.place(me_).untold_end.load(std::memory_order_relaxed), Board::kUntold))
     return;
   next_orphan_ = 0;  // all have been told
-  board_.place(me_).orphans_end.store(0, std::memory_order_release);
+  board_.place(me_).untold_end.store(0, std::memory_order_release);
 }
 
 }  // namespace mtcp::stack

@@ -1,6 +1,8 @@
 // Which stack has which listener: what each says of its own on the board, and who is asked for a connection.
 #include <algorithm>
+#include <optional>
 
+#include "stack/steering/board_lock.hh"
 #include "stack/steering/mailbox.hh"
 #include "stack/steering/steering_port.hh"
 
@@ -45,24 +47,25 @@ Listening Board::listening(std::uint32_t stack, const Endpoint& local) const {
 }
 
 // What lies there already may be of a former stack in this place: it waits on.
-bool Board::park(std::uint8_t stack, const Endpoint& local, std::span<const std::span<const std::byte>> messages) {
+bool Board::park(std::uint8_t stack, const Endpoint& local, std::uint64_t flow,
+                 std::span<const std::span<const std::byte>> messages, const SharedDevice* device) {
+  std::optional<Change> change;
+  if (device != nullptr) change.emplace(*this, *device);
   Place& p = place(stack);
   const std::uint64_t word = word_of(local, Listening::left);
   const auto at = std::ranges::find_if(p.parked, [word](const auto& w) { return w == 0 || w == word; });
   Mailbox box(mail(stack, stack), frame(), kMailSlots);
   if (at == p.parked.end() || box.room() < messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MailKind::handover, kHandover, StackSet(word), messages[i]})) return false;
-  at->store(word, std::memory_order_release);
+    if (!box.write(i, {MailKind::handover, kHandover, word, messages[i], flow})) return false;
+  directory_.set(flow, {Directory::State::waiting, stack});
   box.announce(messages.size());
+  at->store(word, std::memory_order_release);
   return true;
 }
 
-bool Board::parked_for(std::uint32_t stack, std::uint32_t at) const {
-  return std::ranges::any_of(place(at).parked, [&](const auto& w) {
-    const std::uint64_t word = w.load(std::memory_order_acquire);
-    return word != 0 && (stack == kNobody || listening(stack, endpoint_of(word)) >= Listening::yes);
-  });
+bool Board::parked_for(std::uint32_t stack, std::uint64_t word) const {
+  return word != 0 && (stack == kNobody || listening(stack, endpoint_of(word)) >= Listening::yes);
 }
 
 bool Board::any_parked() const {
@@ -107,43 +110,44 @@ StackSet SteeringPort::who_listens(const Endpoint& local, Listening least) const
 
 bool SteeringPort::others_listen(const Endpoint& local) const { return !who_listens(local, Listening::yes).empty(); }
 
-bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least, Time now) {
-  refresh();
-  const Endpoint local{key.local, key.local_port};
-  StackSet takers = who_listens(local, Listening::accepting);
-  if (takers.empty() && least < Listening::accepting) takers = who_listens(local, Listening::yes);
-  const std::uint32_t hash = hash_.of(key);
-  const auto leave_on_board = [&] {
-    if (least != Listening::no || !board_.park(me_, local, messages)) return false;
-    board_.note_move(hash, now);
-    return true;
-  };
-  if (takers.empty()) return leave_on_board();
-  std::uint32_t to = owner_of(hash);
-  // Not the owner: then each of the others in turn.
-  if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
+// The directory knows before it is sent, so that nobody refuses what comes meanwhile.
+bool SteeringPort::send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow,
+                                 std::span<const std::span<const std::byte>> messages) {
   Mailbox box = mailbox(me_, to);
-  if (box.room() < messages.size()) return leave_on_board();
+  if (box.room() < messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MailKind::handover, kHandover, StackSet(word_of(local, Listening::yes)), messages[i]})) return false;
-  board_.note_move(hash, now);
+    if (!box.write(i, {MailKind::handover, kHandover, word_of(local, Listening::yes), messages[i], flow})) return false;
+  if (!board_.directory().set(flow, {Directory::State::in_transit, static_cast<std::uint8_t>(to)})) return false;
   box.announce(messages.size());
   traffic_.sent += messages.size();
   ring(StackSet::of(to));
   return true;
 }
 
+bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least, Time) {
+  refresh();
+  const Endpoint local{key.local, key.local_port};
+  StackSet takers = who_listens(local, Listening::accepting);
+  if (takers.empty() && least < Listening::accepting) takers = who_listens(local, Listening::yes);
+  const std::uint64_t flow = board_.directory().hash(key);
+  if (!takers.empty()) {
+    std::uint32_t to = owner_of(hash_.of(key));
+    // Not the owner: then each of the others in turn.
+    if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
+    if (send_messages(to, local, flow, messages)) return true;
+  }
+  return least == Listening::no && board_.park(me_, local, flow, messages, &device_);
+}
+
 // What was on its way to `gone`, for a listener that this one lacks: to one that has it, or it waits for one.
-// All letters of a connection go the same way.
-bool SteeringPort::pass_on(const Letter& letter, std::uint8_t gone) {
+// All letters of a connection go the same way. `device`: as Board::park().
+bool SteeringPort::pass_on(const Letter& letter, std::uint8_t gone, const SharedDevice* device) {
   if (letter.kind != MailKind::handover) return false;
-  const Endpoint local = endpoint_of(letter.tried.bits());
-  if (board_.listening(me_, local) != Listening::no) return false;
+  const Endpoint local = endpoint_of(letter.tag);
+  if (board_.listening(me_, local) >= Listening::yes) return false;
   const StackSet takers = who_listens(local, Listening::yes) - StackSet::of(gone);
-  if (takers.empty()) return board_.park(me_, local, {&letter.bytes, 1});
-  if (!post(takers.first(), letter)) return false;
-  ring(StackSet::of(takers.first()));
-  return true;
+  if (takers.empty()) return board_.park(me_, local, letter.flow, {&letter.bytes, 1}, device);
+  return send_messages(takers.first(), local, letter.flow, {&letter.bytes, 1});
 }
 
 }  // namespace mtcp::stack

@@ -10,7 +10,7 @@ namespace mtcp::stack {
 namespace {
 constexpr std::size_t kLine = 64;
 constexpr std::size_t round_up(std::size_t n) { return (n + kLine - 1) / kLine * kLine; }
-constexpr std::size_t kSlotHeader = 16;
+constexpr std::size_t kSlotHeader = 24;
 }  // namespace
 
 std::size_t Mailbox::memory(std::size_t frame, std::size_t slots) {
@@ -34,7 +34,8 @@ bool Mailbox::write(std::size_t n, const Letter& letter) {
   Slot& s = slot(ends().written.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(n));
   s.length = static_cast<std::uint32_t>(letter.bytes.size());
   s.kind = letter.kind;
-  s.tried = letter.tried.bits();
+  s.tag = letter.tag;
+  s.flow = letter.flow;
   s.flags = letter.flags;
   std::memcpy(s.bytes(), letter.bytes.data(), letter.bytes.size());
   return true;
@@ -57,8 +58,8 @@ bool Mailbox::empty() {
 
 Letter Mailbox::read() const {
   Slot& s = slot(ends().read.load(std::memory_order_relaxed));
-  constexpr std::uint16_t kFlags = kRxL4Good | kTxL4Offload | kSecondRound | kHandover;
-  return {s.kind, static_cast<std::uint16_t>(s.flags & kFlags), StackSet(s.tried), {s.bytes(), std::min<std::size_t>(s.length, stride_ - kSlotHeader)}};
+  constexpr std::uint16_t kFlags = kRxL4Good | kTxL4Offload | kAsked | kFinal | kHandover;
+  return {s.kind, static_cast<std::uint16_t>(s.flags & kFlags), s.tag, {s.bytes(), std::min<std::size_t>(s.length, stride_ - kSlotHeader)}, s.flow};
 }
 
 void Mailbox::release() {

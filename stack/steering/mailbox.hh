@@ -9,8 +9,6 @@
 #include <functional>
 #include <span>
 
-#include "stack/steering/stack_set.hh"
-
 namespace mtcp::stack {
 
 enum class MailKind : std::uint16_t {
@@ -23,8 +21,9 @@ enum class MailKind : std::uint16_t {
 struct Letter {
   MailKind kind = MailKind::frame;
   std::uint16_t flags = 0;  // PacketFlag
-  StackSet tried;           // those that did not know the flow; handover: whose listener it is for (listeners.cc)
+  std::uint64_t tag = 0;    // frame: Packet::flow_hash; handover: whose listener it is for (listeners.cc)
   std::span<const std::byte> bytes;
+  std::uint64_t flow = 0;   // handover: Directory::hash
 };
 
 class Mailbox {
@@ -59,7 +58,7 @@ class Mailbox {
     std::uint32_t length;
     MailKind kind;
     std::uint16_t flags;
-    std::uint64_t tried;
+    std::uint64_t tag, flow;
     [[nodiscard]] std::byte* bytes() { return reinterpret_cast<std::byte*>(this + 1); }
   };
   [[nodiscard]] Slot& slot(std::uint32_t n) const {

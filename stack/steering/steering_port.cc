@@ -42,6 +42,7 @@ SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& po
   refusals_ = board_.refusals();
   ways_given_ = board_.ways_given();
   reload();
+  take_over_mail();
   balance_queues();
   wake_all();  // those who have more queues than their share give some back
 }
@@ -50,6 +51,7 @@ SteeringPort::~SteeringPort() {
   if (device_.self() != self_) return;  // the child of a fork: everything is the parent's, as its queues know
   queues_.clear();
   pool_.free(inherited_.data(), inherited_.size());
+  pool_.free(held_.data(), held_.size());
   // What has come meanwhile is for whoever looks after those who have left.
   board_.place(me_).mail.fetch_or(waiting_mail_.bits(), std::memory_order_release);
   board_.leave(me_, device_);
@@ -58,11 +60,14 @@ SteeringPort::~SteeringPort() {
 
 void SteeringPort::reload() {
   version_ = board_.version();
+  const bool was_alone = others_.empty();
   without_ = others_ = board_.members();
   others_.remove(me_);
+  must_publish_ = must_publish_ || (was_alone && !others_.empty());
   for (std::uint32_t i = 0; i <= entry_mask_; ++i) {
-    table_[i] = board_.owners(i).present;
+    table_[i] = board_.home(i);
     if (table_[i] != Board::kNobody) without_.remove(table_[i]);
+    must_publish_ = must_publish_ || board_.yielding(i).has(me_);
   }
   parked_ = board_.any_parked();
   next_round_ = {};
@@ -150,6 +155,7 @@ void SteeringPort::has_given_way() {
 void SteeringPort::service(Time now) {
   for (auto& q : queues_) q->service(now);
   refresh();
+  retry_held_ = !held_.empty();
   if (now < next_round_) return;
   look_for_the_dead();
   take_parked(me_);
@@ -165,7 +171,12 @@ std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
   refresh();
   std::size_t n = 0;
   if (!inherited_.empty()) [[unlikely]] n = receive_inherited(out, max);
-  n += receive_mail(out + n, (max - n + 1) / 2);
+  const std::size_t mail = receive_mail(out + n, (max - n + 1) / 2);
+  n += mail;
+  if (!held_.empty() && (retry_held_ || mail != 0)) [[unlikely]] {
+    retry_held_ = false;
+    n += receive_held(out + n, max - n);
+  }
   if (++first_queue_ >= queues_.size()) first_queue_ = 0;
   for (std::size_t i = 0; i < queues_.size() && n < max; ++i) {
     std::size_t at = first_queue_ + i;
@@ -177,10 +188,13 @@ std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
   return n;
 }
 
-void SteeringPort::mark(Packet& p, StackSet seen_by) {
+// `hash`: of a flow; 0: no flow's.
+void SteeringPort::mark(Packet& p, std::uint32_t hash) const {
+  if (hash == 0) return;
   p.payload_offset = static_cast<std::uint16_t>(p.headroom());
-  p.seen_by = seen_by.bits();
-  p.flags |= kSteered;
+  p.flow_hash = hash;
+  const bool home = owner_of(hash) == me_;
+  p.flags = static_cast<std::uint16_t>((p.flags & ~kNotHome) | kSteered | (home ? 0 : kNotHome));
 }
 
 void SteeringPort::compare_hashes(Packet* const* packets, std::size_t n) {
@@ -199,7 +213,7 @@ std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     const FrameKind kind = classify(p->bytes(), hash_);
-    const Letter letter{MailKind::frame, static_cast<std::uint16_t>(p->flags & kRxL4Good), {}, p->bytes()};
+    const Letter letter{MailKind::frame, static_cast<std::uint16_t>(p->flags & kRxL4Good), kind.hash, p->bytes()};
     if (kind.kind == FrameKind::Kind::flow) {
       const std::uint8_t owner = owner_of(kind.hash);
       if (others_.has(owner)) {
@@ -211,7 +225,7 @@ std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
       for (const std::uint32_t stack : others_)
         if (post(stack, letter)) written.add(stack);
     }
-    mark(*p, StackSet::of(me_));
+    mark(*p, kind.hash);
     packets[kept++] = p;
   }
   if (!written.empty()) ring(written);
@@ -268,7 +282,10 @@ std::size_t SteeringPort::receive_mail(Packet** out, std::size_t max) {
   std::size_t n = 0;
   std::array<Packet*, 32> outgoing;
   std::size_t to_send = 0;
-  for (const std::uint32_t from : waiting_mail_) {
+  const StackSet senders = waiting_mail_;
+  std::uint32_t from = last_sender_;
+  for (std::uint32_t i = senders.size(); i > 0 && n < max && to_send < outgoing.size(); --i) {
+    last_sender_ = from = senders.after(from);
     Mailbox box = mailbox(from, me_);
     for (std::uint32_t left = Board::kMailSlots; n < max && to_send < outgoing.size() && left > 0; box.release(), --left) {
       if (box.empty()) {
@@ -276,13 +293,14 @@ std::size_t SteeringPort::receive_mail(Packet** out, std::size_t max) {
         break;
       }
       const Letter letter = box.read();
+      if (closing_ && letter.kind == MailKind::handover && pass_on(letter, me_, &device_)) continue;
       Packet* p = copy_of(letter);
       if (p == nullptr) continue;
       if (letter.kind == MailKind::transmit) {
         outgoing[to_send++] = p;
         continue;
       }
-      mark(*p, letter.tried | StackSet::of(me_));
+      if (letter.kind == MailKind::frame) mark(*p, static_cast<std::uint32_t>(letter.tag));
       out[n++] = p;
     }
   }
@@ -318,7 +336,7 @@ std::size_t SteeringPort::transmit_by_mail(Packet* const* packets, std::size_t n
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     const auto flags = static_cast<std::uint16_t>(p->flags & kTxL4Offload);
-    if (box.write(0, {MailKind::transmit, flags, {}, p->bytes()})) {
+    if (box.write(0, {MailKind::transmit, flags, 0, p->bytes()})) {
       box.announce(1);
       ++traffic_.sent;
     } else {
@@ -361,6 +379,7 @@ void SteeringPort::disarm() {
 
 Duration SteeringPort::max_sleep() const {
   Duration longest = !others_.empty() || queues_.size() < device_.queues() ? kRound : Duration::max();
+  if (!held_.empty()) longest = kTick;
   for (const auto& q : queues_) longest = std::min(longest, q->max_sleep());
   return longest;
 }

@@ -47,10 +47,15 @@ class SteeringPort final : public Port {
   Notice notice() override;
 
   [[nodiscard]] bool shared() const override { return true; }
-  bool forward_unknown(Packet* p, Time now) override;
-  [[nodiscard]] bool comes_home(const FlowKey& key) const override;
-  bool reserve_flow(const FlowKey& key) override;
-  void release_flow(const FlowKey& key) override;
+  bool forward_unknown(Packet* p, const FlowKey& key, bool opens, Time now) override;
+  [[nodiscard]] bool may_open(const FlowKey& key) const override;
+  bool publish(const FlowKey& key) override;
+  void withdraw(const FlowKey& key) override;
+  bool settle(const FlowKey& key, bool here) override;
+  [[nodiscard]] bool is_home(const FlowKey& key) const override;
+  [[nodiscard]] bool must_publish() const override { return must_publish_; }
+  void all_published() override;
+  [[nodiscard]] bool has_others() const override { return !others_.empty(); }
   void set_serving(bool on) override;
   void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override;
   [[nodiscard]] bool others_listen(const Endpoint& local) const override;
@@ -87,7 +92,7 @@ class SteeringPort final : public Port {
   }
   void reload();
   std::size_t sort(Packet** packets, std::size_t n);
-  static void mark(Packet& p, StackSet seen_by);
+  void mark(Packet& p, std::uint32_t hash) const;
   void compare_hashes(Packet* const* packets, std::size_t n);
   [[nodiscard]] std::uint8_t owner_of(std::uint32_t hash) const { return table_[hash & entry_mask_]; }
   [[nodiscard]] Mailbox mailbox(std::uint32_t from, std::uint32_t to) const {
@@ -101,7 +106,10 @@ class SteeringPort final : public Port {
   void transmit_for_others(Packet** packets, std::size_t n);
   [[nodiscard]] std::uint32_t transmitter() const;
   std::size_t transmit_by_mail(Packet* const* packets, std::size_t n);
-  [[nodiscard]] std::uint32_t next_to_try(std::uint32_t hash, const Destination& to, StackSet tried) const;
+  bool offer_to_listeners(Packet* p, const Endpoint& local, bool opens, std::uint8_t home);
+  bool pass(Packet* p, std::uint32_t to, std::uint16_t mark);
+  bool hold(Packet* p, const FlowKey& key, Time now);
+  std::size_t receive_held(Packet** out, std::size_t max);
   [[nodiscard]] StackSet who_listens(const Endpoint& local, Listening least) const;
   bool balance_queues();
   void look_who_waits(Time now);
@@ -110,9 +118,11 @@ class SteeringPort final : public Port {
   void look_for_the_dead();
   bool bury_if_dead(std::uint32_t stack);
   void bury(std::uint8_t stack);
-  bool pass_on(const Letter& letter, std::uint8_t gone);
+  bool pass_on(const Letter& letter, std::uint8_t gone, const SharedDevice* device);
   void inherit(const Letter& letter, std::vector<Packet*>& to_send);
   void take_parked(std::uint8_t stack);
+  void take_over_mail();
+  bool send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow, std::span<const std::span<const std::byte>> messages);
   std::size_t receive_inherited(Packet** out, std::size_t max);
   void rebuild_pollable();
 
@@ -133,6 +143,17 @@ class SteeringPort final : public Port {
   std::array<std::uint8_t, kMaxSteeringEntries> table_{};
   bool parked_ = false;    // connections wait on the board
   StackSet waiting_mail_;  // whose mailboxes have not been emptied
+  std::uint32_t last_sender_ = 0;  // whose mailbox was read last
+  bool must_publish_ = false;      // entries of the table were ours, and are not any more
+  bool closing_ = false;           // nothing is taken over any more
+  // Packets of flows whose descriptions are in our mailboxes, and until when these are waited for.
+  struct Awaited {
+    std::uint64_t flow;  // Directory::hash
+    Time until;
+  };
+  std::vector<Packet*> held_;
+  std::vector<Awaited> awaited_;
+  bool retry_held_ = false;
   Traffic traffic_;
   std::uint32_t hash_agrees_ = 0, hash_differs_ = 0;
   // By queues that have been given back.

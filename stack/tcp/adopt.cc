@@ -73,6 +73,7 @@ bool Tcp::make_way(const FlowKey& key, std::uint32_t hash) {
 }
 
 void Tcp::refuse_adoption(const HandoverConnection& m, Time now) {
+  (void)port->settle(m.head.key, false);
   stats.add(Counter::adoptions_refused);
   const Result<const Path*> path = network.path(m.head.key.remote, m.head.key.local);
   if (!path) return stats.add(Counter::no_route);
@@ -89,7 +90,10 @@ void Tcp::adopt(const HandoverConnection& m, Time now) {
   const FlowKey& key = m.head.key;
   const std::uint32_t hash = flows.hash(key);
   const Result<const Path*> path = network.path(key.remote, key.local);
-  if (m.data > kMostBytes || !path || !make_way(key, hash)) return stats.add(Counter::adoptions_refused);
+  if (m.data > kMostBytes || !path || !make_way(key, hash)) {
+    (void)port->settle(key, false);
+    return stats.add(Counter::adoptions_refused);
+  }
   Listener* l = find_adopter(key, hash);
   Connection* made = l == nullptr ? nullptr : new_connection(key, hash, **path, l->options, now);
   if (made == nullptr) return refuse_adoption(m, now);
@@ -99,6 +103,7 @@ void Tcp::adopt(const HandoverConnection& m, Time now) {
     return refuse_adoption(m, now);
   }
   enter_table(c);
+  c.published = port->settle(key, true);
   restore(c, m, now);
   c.listener = l;
   l->accept_queue.push_back(c);
@@ -219,9 +224,12 @@ void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   // Of two answers to one peer the later one counts: it asked again because it had not seen the first.
   const FlowRef ref = find_flow(key, hash);
   const bool older = ref.kind() == FlowRef::Kind::syn_entry && priv->syn_entries.at(ref.index()).created >= created;
-  if (!path || l == nullptr || older || !make_way(key, hash)) return stats.add(Counter::adoptions_refused);
-  const std::uint32_t index = priv->syn_entries.create();
-  if (index == Slab<SynEntry>::kNone) return stats.add(Counter::syn_backlog_full);
+  const bool possible = path && l != nullptr && !older && make_way(key, hash);
+  const std::uint32_t index = possible ? priv->syn_entries.create() : Slab<SynEntry>::kNone;
+  if (index == Slab<SynEntry>::kNone) {
+    (void)port->settle(key, false);
+    return stats.add(possible ? Counter::syn_backlog_full : Counter::adoptions_refused);
+  }
   SynEntry& e = priv->syn_entries.at(index);
   e.key = key;
   e.hash = hash;
@@ -243,6 +251,8 @@ void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
     return stats.add(Counter::no_connection_slots);
   }
   ++l->syn_count;
+  e.published = port->settle(key, true);
+  priv->half_open_published += e.published ? 1 : 0;
   stats.add(Counter::connections_adopted);
   schedule_syn_entry(e, now);
 }

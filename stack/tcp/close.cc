@@ -182,7 +182,7 @@ void Tcp::on_icmp(IcmpError& e, Time now) {
   if (ref)
     on_icmp(ref, e, now);
   else
-    (void)offer(e.packet, e.key, now);  // what nobody knows it is about is nobody's business
+    (void)offer(e.packet, e.key, false, now);  // what nobody knows it is about is nobody's business
   if (e.packet != nullptr) cache.free(e.packet);
 }
 

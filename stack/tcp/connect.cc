@@ -75,23 +75,22 @@ Errc Tcp::claim_flow(const FlowKey& key, std::uint32_t hash, std::optional<Seq>&
   return Errc::ok;
 }
 
-// Where stacks share a device, a port is `reserved` as well; should that fail for all, one that this stack knows to be
-// free will do: reservations are by hash, and a peer that has the flow with another stack says so.
-Errc Tcp::choose_local_port(FlowKey& key, std::uint32_t& hash, bool& reserved, std::optional<Seq>& isn, Time now) {
+// Where stacks share a device, no other one may have the flow: that is `published`.
+Errc Tcp::choose_local_port(FlowKey& key, std::uint32_t& hash, bool& published, std::optional<Seq>& isn, Time now) {
   const std::uint64_t id = destination_id(key);
   const bool steered = port != nullptr && !network.is_local(key.remote);
-  for (const bool reserve : {steered, false}) {
-    const std::uint16_t port_found = priv->ports.choose(id, [&](std::uint16_t candidate) {
-      key.local_port = candidate;
-      if (steered && !port->comes_home(key)) return false;
-      hash = flows.hash(key);
-      if (claim_flow(key, hash, isn, now) != Errc::ok) return false;
-      reserved = reserve && port->reserve_flow(key);
-      return reserved == reserve;
-    });
-    if (port_found != 0) return Errc::ok;
-    if (!reserve) break;
-  }
+  const bool publish = steered && port->has_others();
+  const std::uint16_t port_found = priv->ports.choose(id, [&](std::uint16_t candidate) {
+    key.local_port = candidate;
+    if (steered && !port->may_open(key)) return false;
+    hash = flows.hash(key);
+    if (claim_flow(key, hash, isn, now) != Errc::ok) return false;
+    if (steered && !port->reserve_flow(key)) return false;
+    published = publish && port->publish(key);
+    if (published != publish) port->release_flow(key);
+    return published == publish;
+  });
+  if (port_found != 0) return Errc::ok;
   stats.add(Counter::port_exhausted);
   return Errc::address_unavailable;
 }
@@ -107,23 +106,28 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
   if (connections.full()) return stats.add(Counter::no_connection_slots), Errc::no_buffers;
   std::optional<Seq> isn;
   std::uint32_t hash = 0;
-  bool reserved = false;
+  bool published = false;
   Errc claimed;
   if (local.port == 0) {
-    claimed = choose_local_port(key, hash, reserved, isn, now);
+    claimed = choose_local_port(key, hash, published, isn, now);
   } else {
     hash = flows.hash(key);
     claimed = claim_flow(key, hash, isn, now);
+    if (claimed == Errc::ok && port != nullptr && !(*path)->local && port->has_others()) {
+      published = port->publish(key);
+      if (!published) claimed = Errc::address_unavailable;
+    }
   }
   if (claimed != Errc::ok) return claimed;
   Connection* made = new_connection(key, hash, **path, o, now);
   if (made == nullptr || !flows.insert(hash, FlowRef(FlowRef::Kind::connection, made->index))) {
-    if (reserved) port->release_flow(key);
+    if (published) port->withdraw(key);
+    if (port != nullptr) port->release_flow(key);
     if (made != nullptr) destroy(*made);
     return Errc::no_buffers;
   }
   Connection& c = *made;
-  c.reserved = reserved;
+  c.published = published;
   enter_table(c);
   c.holds_port = true;
   priv->ports.hold(key.local_port);

@@ -204,7 +204,7 @@ struct Connection : SocketBase {
   bool was_passive : 1 = false;
   bool in_table : 1 = false;
   bool holds_port : 1 = false;   // an active open: the local port counts as used
-  bool reserved : 1 = false;     // and no other stack of the device may open the same flow
+  bool published : 1 = false;    // the directory says that this stack has it (Port::publish)
   std::uint8_t hops = 0;         // between stacks of the device (handover.hh)
   std::uint8_t memory_class = 0;  // in which list memory_hook is
   Listener* listener = nullptr;  // while it waits there to be accepted

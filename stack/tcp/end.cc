@@ -19,8 +19,8 @@ void Tcp::leave_table(Connection& c) {
     priv->ports.release(c.key.local_port);
     c.holds_port = false;
   }
-  if (c.reserved) port->release_flow(c.key);
-  c.reserved = false;
+  if (c.published) port->withdraw(c.key);
+  c.published = false;
 }
 
 void Tcp::destroy(Connection& c) {

@@ -188,6 +188,7 @@ void Tcp::on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Ti
     return stats.add(Counter::no_connection_slots);
   }
   ++l.syn_count;
+  if ((s.packet->flags & kNotHome) != 0) [[unlikely]] publish(e);
   schedule_syn_entry(e, now);
   send_syn_ack(e, e.iss, ts_clock(now) + e.ts_offset, now);
 }
@@ -212,6 +213,10 @@ void Tcp::send_syn_ack(const SynEntry& e, Seq iss, std::uint32_t ts_val, Time no
 
 void Tcp::forget_syn_entry(SynEntry& e) {
   --e.listener->syn_count;
+  if (e.published) [[unlikely]] {
+    --priv->half_open_published;
+    port->withdraw(e.key);
+  }
   if (e.listener->left) priv->handover_now = true;
   priv->syn_entries.destroy(e.index);
 }
@@ -336,10 +341,14 @@ bool Tcp::establish(SynEntry& e, FlowRef replaced, Segment& s, Time now) {
   h.ts_recent = e.ts_recent;
   apply_terms(c, e.terms, s.window, true, now);
   if (replaced) {
+    c.published = e.published;
+    if (e.published) --priv->half_open_published;
+    e.published = false;
     // Karn: a sample only if nothing was sent twice.
     if (e.retries == 0) sender.take_rtt_sample(c, now - e.created, now);
     forget_syn_entry(e);
   }
+  if (!c.published && (s.packet->flags & kNotHome) != 0) [[unlikely]] c.published = port->settle(c.key, true);
   c.listener = &l;
   l.accept_queue.push_back(c);
   ++l.accept_count;

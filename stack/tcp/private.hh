@@ -76,6 +76,7 @@ struct Tcp::Private {
   bool link_was_up = false;
   bool parting = false;          // what nobody here knows is left to whoever comes next
   bool serving = false;          // what the port was told
+  std::uint32_t half_open_published = 0;  // SynEntry::published
   struct Orphan {
     FlowKey key;
     std::uint32_t number;  // Port::orphan_told

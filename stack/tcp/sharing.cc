@@ -13,15 +13,17 @@ constexpr Duration kTellAgain = seconds(1);  // longer than peers limit their an
 }  // namespace
 
 // The packet has been cut to its payload, but no byte of it has been changed: the port finds the frame again.
-bool Tcp::offer(Packet*& p, const FlowKey& key, Time now) {
+bool Tcp::offer(Packet*& p, const FlowKey& key, bool opens, Time now) {
   // From our own address it came by the loopback wire, which nobody shares.
-  if (port == nullptr || network.is_local(key.remote) || !port->forward_unknown(p, now)) return false;
+  if (port == nullptr || network.is_local(key.remote) || !port->forward_unknown(p, key, opens, now)) return false;
   p = nullptr;
   stats.add(Counter::forwarded_unknown);
   return true;
 }
 
-bool Tcp::forward_unknown(Segment& s, Time now) { return offer(s.packet, s.key, now); }
+bool Tcp::forward_unknown(Segment& s, Time now) {
+  return offer(s.packet, s.key, (s.flags & (kSyn | kAck | kRst)) == kSyn, now);
+}
 
 void Tcp::enter_table(Connection& c) {
   c.in_table = true;
@@ -30,6 +32,40 @@ void Tcp::enter_table(Connection& c) {
 
 void Tcp::forget_flow(const Connection& c) {
   if (port != nullptr && !c.path->local) port->forget_flow(c.index);
+}
+
+// The table has changed, and this stack is no longer the home of some of its flows: they go into the directory.
+void Tcp::publish_flows() {
+  constexpr int kTimeWaits = 16384;  // the newest of them: the others' peers have long heard our last ACK
+  const auto strays = [this](const auto& flow) {
+    return !flow.published && !network.is_local(flow.key.remote) && !port->is_home(flow.key);
+  };
+  connections.for_each([&](Connection& c, std::uint32_t) {
+    if (!c.in_table || c.published || c.path->local) return;
+    // What has been opened here the new home might open as well.
+    if (!c.was_passive)
+      c.published = port->publish(c.key);
+    else if (strays(c))
+      c.published = port->settle(c.key, true);
+  });
+  priv->syn_entries.for_each([&](SynEntry& e, std::uint32_t) {
+    if (strays(e)) publish(e);
+  });
+  std::uint32_t at = priv->tw_newest;
+  for (int n = 0; n < kTimeWaits && at != Slab<TimeWaitEntry>::kNone; ++n) {
+    TimeWaitEntry& e = priv->time_waits.at(at);
+    if (strays(e)) e.published = port->publish(e.key);
+    at = e.prev;
+  }
+  port->all_published();
+}
+
+// A half-open connection whose home lacks the listener. That many of them whatever anybody sends.
+void Tcp::publish(SynEntry& e) {
+  constexpr std::uint32_t kMostHalfOpen = 4096;
+  if (priv->half_open_published >= kMostHalfOpen) return;
+  e.published = port->publish(e.key);
+  priv->half_open_published += e.published ? 1 : 0;
 }
 
 void Tcp::update_serving() {

@@ -33,6 +33,7 @@ struct SynEntry {
   SynTerms terms;
   std::uint8_t rcv_wscale = 0;  // shift of our windows
   std::uint8_t retries = 0;     // SYN-ACKs sent again
+  bool published = false;  // Port::publish
   bool acked = false;  // the ACK came, and the listener was not ready for it (TCP_DEFER_ACCEPT, full queue)
   std::uint32_t window = 0;  // bytes we announced
   Listener* listener = nullptr;

@@ -195,6 +195,8 @@ void Tcp::demultiplex(Segment& s, std::uint32_t hash, Time now) {
 }
 
 void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
+  // It came here because the table was another one: its home is to see it first.
+  if ((s.packet->flags & (kNotHome | kFinal)) == kNotHome && forward_unknown(s, now)) return;
   const Endpoint local{s.key.local, s.key.local_port};
   if (Listener* l = find_listener(local, hash)) return on_listen(*l, s, hash, now);
   // A listener that was left sees to what it has begun, and to the rest until another process serves.
@@ -228,6 +230,7 @@ std::size_t Tcp::run_timers(Time now) {
   update_memory(now);
   if (port != nullptr) {
     port->service(now);
+    if (port->must_publish()) [[unlikely]] publish_flows();
     tell_orphans(now);
     if (port->must_give_way()) [[unlikely]] give_way(now);
     const bool up = port->link_up();

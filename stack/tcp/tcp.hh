@@ -76,7 +76,9 @@ class Tcp {
 
   // --- sharing.cc: other stacks on the same device (stack/steering, Port)
   bool forward_unknown(Segment& s, Time now);  // another stack may know the flow: takes the packet (true)
-  bool offer(Packet*& p, const FlowKey& key, Time now);
+  bool offer(Packet*& p, const FlowKey& key, bool opens, Time now);
+  void publish_flows();
+  void publish(SynEntry& e);
   void enter_table(Connection& c);   // it stands in the flow table: its peer is told if this process dies
   void forget_flow(const Connection& c);
   void update_serving();  // the listeners have changed: what the others should send here
@@ -144,7 +146,7 @@ class Tcp {
   Result<Connection*> connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& options,
                               Time now);
   Errc claim_flow(const FlowKey& key, std::uint32_t hash, std::optional<Seq>& isn, Time now);
-  Errc choose_local_port(FlowKey& key, std::uint32_t& hash, bool& reserved, std::optional<Seq>& isn, Time now);
+  Errc choose_local_port(FlowKey& key, std::uint32_t& hash, bool& published, std::optional<Seq>& isn, Time now);
   void on_syn_sent(Connection& c, Segment& s, Time now);
   void on_syn_ack(Connection& c, Segment& s, Time now);
   void on_crossed_syn(Connection& c, Segment& s, Time now);

@@ -32,7 +32,7 @@ void Tcp::drop_time_wait(std::uint32_t index) {
   flows.erase(flows.hash(e.key), FlowRef(FlowRef::Kind::time_wait, index));
   unlink_time_wait(e);
   if (e.holds_port) priv->ports.unpark(e.key.local_port);
-  if (e.reserved) port->release_flow(e.key);
+  if (e.published) port->withdraw(e.key);
   priv->time_waits.destroy(index);
 }
 
@@ -66,8 +66,8 @@ void Tcp::enter_time_wait(Connection& c, Time now) {
   forget_flow(c);
   if (c.holds_port) priv->ports.park(c.key.local_port);
   c.holds_port = false;
-  e.reserved = c.reserved;
-  c.reserved = false;
+  e.published = c.published;
+  c.published = false;
   finish(c, Errc::ok);
 }
 

@@ -48,7 +48,7 @@ bool follows(dpdk::DpdkDevice& device) {
   const auto table = card_table();
   std::map<std::uint32_t, int> used;
   for (std::uint32_t i = 0; i < table.size(); ++i) {
-    const StackSet queues(device.board().place(device.board().owners(i).present).queues);
+    const StackSet queues(device.board().place(device.board().home(i)).queues);
     if (!queues.empty() && !queues.has(table[i])) return false;
     ++used[table[i]];
   }

@@ -39,7 +39,7 @@ struct SharedWorld {
     while (out.size() < n) {
       Socket& s = connect(bytes, port);
       const FlowKey theirs{s.key.remote, s.key.local, s.key.remote_port, s.key.local_port};
-      if (h.steering->comes_home(theirs))
+      if (h.steering->may_open(theirs))
         out.push_back(&s);
       else
         s.abort();

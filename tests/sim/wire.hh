@@ -91,8 +91,8 @@ class SimPort final : public Port {
     bool serving = false;                    // as set_serving() said
     std::uint64_t calls = 0;                 // of set_serving and home
   } others;
-  bool forward_unknown(Packet* p, Time) override { return others.take_unknown && others.take_unknown(p); }
-  [[nodiscard]] bool comes_home(const FlowKey& key) const override { return !others.home || others.home(key); }
+  bool forward_unknown(Packet* p, const FlowKey&, bool, Time) override { return others.take_unknown && others.take_unknown(p); }
+  [[nodiscard]] bool may_open(const FlowKey& key) const override { return !others.home || others.home(key); }
   void set_serving(bool on) override;
   void note_flow(std::uint32_t index, const FlowKey& key) override { others.flows[index] = key; }
   void forget_flow(std::uint32_t index) override { others.flows.erase(index); }

@@ -11,7 +11,7 @@ namespace {
 
 std::map<std::uint8_t, int> shares(const Board& board) {
   std::map<std::uint8_t, int> count;
-  for (std::uint32_t i = 0; i < board.entries(); ++i) ++count[board.owners(i).present];
+  for (std::uint32_t i = 0; i < board.entries(); ++i) ++count[board.home(i)];
   return count;
 }
 
@@ -46,16 +46,15 @@ TEST_CASE("the table is shared out evenly, and a change moves as few entries as 
   const Board& board = w.board;
   for (std::uint8_t n = 1; n <= places; ++n) {
     std::array<std::uint8_t, kMaxSteeringEntries> before{};
-    for (std::uint32_t i = 0; i < board.entries(); ++i) before[i] = w.board.owners(i).present;
+    for (std::uint32_t i = 0; i < board.entries(); ++i) before[i] = w.board.home(i);
     REQUIRE(w.join(n) == n - 1);
     REQUIRE(even(w.board, n));
     std::uint32_t moved = 0;
     for (std::uint32_t i = 0; i < board.entries(); ++i) {
-      const Board::Owners o = w.board.owners(i);
-      if (o.present == before[i]) continue;
+      if (w.board.home(i) == before[i]) continue;
       ++moved;
-      CHECK(o.present == n - 1);  // only to the new one
-      if (n > 1) CHECK(o.previous == before[i]);
+      CHECK(w.board.home(i) == n - 1);  // only to the new one
+      if (n > 1) CHECK(w.board.yielding(i).has(before[i]));
     }
     CHECK(moved <= board.entries() / n + 1);
   }
@@ -78,9 +77,8 @@ TEST_CASE("flows are shared among the stacks that serve, if there are any", "[bo
   CHECK(even(w.board, 2));
   int remembered = 0;
   for (std::uint32_t i = 0; i < w.board.entries(); ++i) {
-    const Board::Owners o = w.board.owners(i);
-    CHECK((o.present == 0 || o.present == 2));
-    remembered += o.previous == 1 || o.previous == 3;
+    CHECK((w.board.home(i) == 0 || w.board.home(i) == 2));
+    remembered += w.board.yielding(i).has(1) || w.board.yielding(i).has(3);
   }
   CHECK(remembered > 0);
   w.board.set_serving(0, false, w.device);
@@ -92,20 +90,23 @@ TEST_CASE("one caller buries a dead stack and gets its flows; a living one is no
   World w;
   (void)w.join(1);
   (void)w.join(2);
-  w.board.ledger(1)[7] = {1, 2, 3, 4};
-  w.board.place(1).ledger_end = 8;
+  w.board.records(1)[7].set(flow(2, 4));
+  w.board.place(1).records_end = 8;
+  const std::uint64_t hash = w.board.directory().hash(flow(2, 4));
+  REQUIRE(w.board.directory().claim(hash, 1));
   w.board.note_listener(1, 0, {IpAddress::any_v4(), 80}, Listening::yes);
   w.device.process = 1;
   CHECK_FALSE(w.board.bury(1, 0, w.device));
   w.device.dead.insert(2);
   CHECK(w.board.bury(1, 0, w.device));
-  REQUIRE(w.board.place(0).orphans_end == 1);
-  CHECK(w.board.orphans(0)[0].remote_port == 4);
+  REQUIRE(w.board.place(0).untold_end == 1);
+  CHECK(w.board.untold(0)[0].key == flow(2, 4));
+  CHECK(w.board.directory().find(hash).state == Directory::State::none);
   CHECK_FALSE(w.board.bury(1, 0, w.device));
   CHECK(w.board.members() == StackSet::of(0));
   CHECK(even(w.board, 1));
   CHECK(w.join(3) == 1);
-  CHECK(w.board.ledger(1)[7].local == 0);
+  CHECK_FALSE(w.board.records(1)[7].is_used());
   CHECK(w.board.listening(1, {IpAddress::v4(10, 0, 0, 1), 80}) == Listening::no);
 }
 
@@ -135,8 +136,8 @@ TEST_CASE("at capacity: deaths and leaves of all but the last, in any order, and
     REQUIRE_FALSE(w.board.members().has(stack));
     REQUIRE(even(w.board, kMaxStacks - 1 - i));
     for (std::uint32_t e = 0; e < w.board.entries(); ++e) {
-      const Board::Owners o = w.board.owners(e);
-      REQUIRE(w.board.members().has(o.present));
+      REQUIRE(w.board.members().has(w.board.home(e)));
+      REQUIRE((w.board.yielding(e) - w.board.members()).empty());
     }
   }
   w.device.dead.clear();
@@ -150,8 +151,8 @@ TEST_CASE("what a dead stack was to tell is its heir's, and waits for one if nob
   (void)w.join(1);
   (void)w.join(2);
   (void)w.join(3);
-  w.board.orphans(2)[1] = {1, 2, 3, 4};  // [0] has been told
-  w.board.place(2).orphans_end = 2;
+  w.board.untold(2)[1].set(flow(2, 4));  // [0] has been told
+  w.board.place(2).untold_end = 2;
   const bool dies = GENERATE(true, false);
   if (dies) {
     w.device.dead.insert(3);
@@ -161,14 +162,14 @@ TEST_CASE("what a dead stack was to tell is its heir's, and waits for one if nob
   }
   w.device.process = 2;
   CHECK(w.board.bury(2, 1, w.device));
-  CHECK(w.board.place(2).orphans_end == 0);
-  REQUIRE(w.board.place(1).orphans_end == 1);
-  CHECK(w.board.orphans(1)[0].remote_port == 4);
+  CHECK(w.board.place(2).untold_end == 0);
+  REQUIRE(w.board.place(1).untold_end == 1);
+  CHECK(w.board.untold(1)[0].key == flow(2, 4));
   w.device.dead.insert(2);
   w.device.process = 4;
   CHECK(w.board.bury(1, Board::kNobody, w.device));
   CHECK(w.join(4) == 1);
-  CHECK(w.board.place(1).orphans_end == 1);
+  CHECK(w.board.place(1).untold_end == 1);
 }
 
 TEST_CASE("the board says who has which listener; those beyond its list count for all that is not in it", "[board]") {
@@ -198,7 +199,7 @@ TEST_CASE("no bit of the hash decides alone whose a flow is: not even the consec
   for (std::uint32_t bit = 1; bit < w.board.entries(); bit *= 2) {
     std::map<std::uint8_t, std::uint32_t> with;
     for (std::uint32_t i = 0; i < w.board.entries(); ++i)
-      if ((i & bit) != 0) ++with[w.board.owners(i).present];
+      if ((i & bit) != 0) ++with[w.board.home(i)];
     CAPTURE(bit);
     REQUIRE(with.size() == stacks);
     for (const auto& [stack, n] : with) {
@@ -208,17 +209,29 @@ TEST_CASE("no bit of the hash decides alone whose a flow is: not even the consec
   }
 }
 
-TEST_CASE("the board remembers for a second which connection has gone to another stack", "[board]") {
+TEST_CASE("who loses entries is asked for their flows until it has said which it has, as of the last change", "[board]") {
   World w;
-  for (const Time when : {Time(seconds(5)), Time(milliseconds((1LL << 32) + 3)), Time(milliseconds((1LL << 32) - 3))}) {
-    CHECK_FALSE(w.board.moved_lately(0x1234, when));
-    w.board.note_move(0x1234, when);
-    CHECK(w.board.moved_lately(0x1234, when));
-    CHECK(w.board.moved_lately(0x1234, when + milliseconds(999)));
-    CHECK_FALSE(w.board.moved_lately(0x1234, when + seconds(1)));
-    CHECK_FALSE(w.board.moved_lately(0x1235, when));
-    // A reader that has read the clock before the writer.
-    CHECK(w.board.moved_lately(0x1234, when - milliseconds(8)));
-    w.board.note_move(0x1234, when - seconds(2));
-  }
+  (void)w.join(1);
+  (void)w.join(2);
+  const auto asked = [&](std::uint32_t stack) {
+    int n = 0;
+    for (std::uint32_t i = 0; i < w.board.entries(); ++i) n += w.board.yielding(i).has(stack) ? 1 : 0;
+    return n;
+  };
+  CHECK(asked(0) == 64);
+  CHECK(asked(1) == 0);
+  const std::uint32_t seen = w.board.version();
+  (void)w.join(3);
+  CHECK(asked(0) > 64);
+  CHECK_FALSE(w.board.yielded(0, seen, w.device));
+  CHECK(asked(0) > 64);
+  const std::uint32_t now = w.board.version();
+  CHECK(w.board.yielded(0, now, w.device));
+  CHECK(asked(0) == 0);
+  CHECK(asked(1) > 0);
+  CHECK(w.board.version() == now);  // nobody has to look again
+  // What comes back to it, it need not tell.
+  w.board.leave(2, w.device);
+  w.board.leave(1, w.device);
+  CHECK(asked(0) == 0);
 }

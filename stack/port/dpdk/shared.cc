@@ -27,7 +27,7 @@ std::unique_ptr<SharedState> SharedState::create(const Board::Shape& shape) {
     return nullptr;
   std::unique_ptr<SharedState> state(new SharedState);
   state->memory_fd_ = create_shared_memory("mtcp-board", Board::memory(shape));
-  std::byte* head = state->map(0, Board::head_memory());
+  std::byte* head = state->map(0, Board::head_memory(shape));
   if (head == nullptr) return nullptr;
   for (std::uint32_t i = 0; i < shape.places; ++i) {
     const int fd = move_high(static_cast<int>(system_call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK)));
@@ -57,7 +57,7 @@ Board::Map SharedState::mapper() {
 std::unique_ptr<SharedState> SharedState::adopt(const Board::Shape& shape, std::span<const int> descriptors) {
   std::unique_ptr<SharedState> state(new SharedState);
   state->memory_fd_ = descriptors[0];
-  std::byte* head = state->map(0, Board::head_memory());
+  std::byte* head = state->map(0, Board::head_memory(shape));
   if (head == nullptr) {
     state->memory_fd_ = -1;  // still the caller's, as the others are
     return nullptr;
