@@ -73,7 +73,7 @@ TEST_CASE("joins, reloads and deaths in any order: only what a dead stack had is
   CHECK(w.what == "");
   CHECK(w.good + w.killed == w.opened);
   CHECK(w.good > w.opened / 2);
-  CHECK(w.killed > 0);
+  CHECK((many || w.killed > 0));  // of few connections on many stacks, none may have been on one that died
   CHECK(w.wrong == 0);
   CHECK(w.slowest < seconds(40));
   CHECK(most > (many ? 40 : 4));
