@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from arguments import number
+from beside import Beside, Count, Interrupted
 from surroundings import set_surroundings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,20 +35,6 @@ E2E_TEST = re.compile(r"^(?:not )?ok (\S+?):?(?: .*)? \((\d+\.\d) s\)$")
 TOTAL = re.compile(r"^(\d+) passed, (\d+) failed$")
 
 
-class Count:
-    """Passed and failed test cases."""
-
-    def __init__(self, passed=0, failed=0):
-        self.passed, self.failed = passed, failed
-
-    def add(self, other):
-        self.passed += other.passed
-        self.failed += other.failed
-
-    def __str__(self):
-        return f"{self.passed} passed, {self.failed} failed"
-
-
 def count_results(lines, status, must_count=False):
     """Reads the results of one run: its own last "N passed, N failed", else the sum of its Catch2 summaries."""
     summaries, total = Count(), None
@@ -66,10 +53,6 @@ def count_results(lines, status, must_count=False):
         # A check that is one case by itself, unless it is a test program that has not found its cases.
         result = Count(0, 1) if must_count or any("No tests ran" in line for line in lines) else Count(1)
     return result
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came."""
 
 
 class Runner:
@@ -138,6 +121,7 @@ class Suite:
         self.runner = runner
         self.fuzz_seconds = fuzz_seconds
         self.fast = ["--fast"] if fast else []
+        self.beside = []
         self.times = []  # (seconds, test)
         self.built = {}
 
@@ -205,9 +189,20 @@ class Suite:
             return Count(0, 1)
         return self.report(path, [ROOT / path, *arguments], timeout, show=True, must_count=True)
 
+    def start_beside(self, run):
+        self.beside.append(Beside(self, run))
+        return self.beside[-1]
+
     def unit(self):
         self.build_default()
-        return self.run_programs(BUILD, lambda name: not is_simulation(name), REQUIRED_UNIT)
+        if not self.fast:
+            return self.run_programs(BUILD, lambda name: not is_simulation(name), REQUIRED_UNIT)
+        # Those of devices mostly wait.
+        devices = {name for name in REQUIRED_UNIT if is_of_device(name)}
+        others = self.start_beside(lambda: self.run_programs(BUILD, is_of_device, devices))
+        count = self.run_programs(BUILD, lambda name: not is_simulation(name) and not is_of_device(name), REQUIRED_UNIT - devices)
+        count.add(others.join())
+        return count
 
     def sim(self):
         self.build_default()
@@ -259,6 +254,10 @@ def is_simulation(name):
     return "sim" in name
 
 
+def is_of_device(name):
+    return name.startswith("port ")
+
+
 PARTS = {
     "unit": (Suite.unit, "unit tests of every module"),
     "sim": (Suite.sim, "two stacks over a lossy wire on a virtual clock"),
@@ -270,6 +269,7 @@ PARTS = {
     "fuzz": (Suite.fuzz, "the packet input path under libFuzzer, briefly"),
 }
 FAST = ("unit", "sim", "parity", "e2e")
+FAST_BESIDE = ("unit", "sim")  # while the others run, which are in network namespaces of their own
 
 
 def parse_arguments():
@@ -294,25 +294,47 @@ def print_slowest(times, most=15):
         print(f"{seconds:8.1f} s  {name}")
 
 
+def run_parts(suite, parts):
+    total, times = Count(), []
+    for name, (run, text) in PARTS.items():
+        if name not in parts:
+            continue
+        print(f"== {name}: {text}", flush=True)
+        started = time.monotonic()
+        count = run(suite)
+        times.append(f"{name} {time.monotonic() - started:.0f} s: {count}")
+        total.add(count)
+    print("\n" + "\n".join(times), flush=True)
+    return total
+
+
+def run_together(suite, parts):
+    """The same with some parts beside the others."""
+    beside = [part for part in parts if part in FAST_BESIDE]
+    rest = [part for part in parts if part not in beside]
+    if not beside or not rest:
+        return run_parts(suite, parts)
+    suite.build_default()
+    other = suite.start_beside(lambda: run_parts(suite, beside))
+    total = run_parts(suite, rest)
+    total.add(other.join())
+    return total
+
+
 def main():
     set_surroundings()
     arguments = parse_arguments()
     suite = Suite(Runner(arguments.verbose), arguments.fuzz_seconds, arguments.fast)
-    total, times = Count(), []
+    started = time.monotonic()
     try:
-        for name, (run, text) in PARTS.items():
-            if name not in arguments.parts:
-                continue
-            print(f"== {name}: {text}", flush=True)
-            started = time.monotonic()
-            count = run(suite)
-            times.append(f"{name} {time.monotonic() - started:.0f} s: {count}")
-            total.add(count)
+        total = run_together(suite, arguments.parts) if arguments.fast else run_parts(suite, arguments.parts)
     except Interrupted:
+        for other in suite.beside:
+            other.stop()
         print("interrupted", flush=True)
         return 130
     print_slowest(suite.times)
-    print("\n" + "\n".join(times))
+    print(f"\n{time.monotonic() - started:.0f} s in all")
     print(total, flush=True)
     return 0 if total.failed == 0 and total.passed > 0 else 1
 

@@ -1,0 +1,73 @@
+"""Some of the tests in a process of their own while others run."""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+
+
+class Count:
+    """Passed and failed test cases."""
+
+    def __init__(self, passed=0, failed=0):
+        self.passed, self.failed = passed, failed
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+
+    def __str__(self):
+        return f"{self.passed} passed, {self.failed} failed"
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came."""
+
+
+class Beside:
+    """A process that runs some of the tests meanwhile. What it prints comes when it has ended."""
+
+    def __init__(self, suite, run):
+        self.suite = suite
+        self.output = tempfile.TemporaryFile("w+")
+        self.results, writer = os.pipe()
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run(run, writer)
+        os.close(writer)
+
+    def _run(self, run, writer):
+        status = 1
+        try:
+            os.dup2(self.output.fileno(), 1)
+            self.suite.beside, self.suite.times = [], []
+            count = run()
+            sys.stdout.flush()
+            os.write(writer, json.dumps([count.passed, count.failed, self.suite.times]).encode())
+            status = 0
+        except Interrupted:
+            pass
+        finally:
+            os._exit(status)
+
+    def join(self):
+        """Its count."""
+        text = b""
+        while part := os.read(self.results, 65536):
+            text += part
+        os.waitpid(self.pid, 0)
+        self.suite.beside.remove(self)
+        self.output.seek(0)
+        print(self.output.read(), end="", flush=True)
+        if not text:
+            print("  ended before its end", flush=True)
+            return Count(0, 1)
+        passed, failed, times = json.loads(text)
+        self.suite.times += [tuple(entry) for entry in times]
+        return Count(passed, failed)
+
+    def stop(self):
+        os.kill(self.pid, signal.SIGTERM)
+        os.waitpid(self.pid, 0)
