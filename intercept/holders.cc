@@ -39,15 +39,17 @@ Question question_about(const stack::Endpoint& local) {
 
 }  // namespace
 
-bool listens_in_kernel(Kernel& kernel, const stack::Endpoint& local) {
+bool listens_in_kernel(Kernel& kernel, const stack::Endpoint& local) { return listening_user(kernel, local).has_value(); }
+
+std::optional<uid_t> listening_user(Kernel& kernel, const stack::Endpoint& local) {
   const int fd = kernel.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-  if (fd < 0) return false;
+  if (fd < 0) return std::nullopt;
   Question q = question_about(local);
   iovec out{&q, sizeof q};
   msghdr message{};
   message.msg_iov = &out;
   message.msg_iovlen = 1;
-  bool listens = false;
+  std::optional<uid_t> user;
   struct Answer {
     nlmsghdr head;
     inet_diag_msg socket;
@@ -58,11 +60,12 @@ bool listens_in_kernel(Kernel& kernel, const stack::Endpoint& local) {
     message.msg_iov = &in;
     // The kernel has answered when it takes the question.
     const ssize_t n = kernel.recvmsg(fd, &message, MSG_DONTWAIT);
-    listens = n >= static_cast<ssize_t>(sizeof(nlmsghdr) + sizeof(inet_diag_msg)) &&
-              answer.head.nlmsg_type == SOCK_DIAG_BY_FAMILY && answer.socket.idiag_state == TCP_LISTEN;
+    const bool listens = n >= static_cast<ssize_t>(sizeof(nlmsghdr) + sizeof(inet_diag_msg)) &&
+                         answer.head.nlmsg_type == SOCK_DIAG_BY_FAMILY && answer.socket.idiag_state == TCP_LISTEN;
+    if (listens) user = answer.socket.idiag_uid;
   }
   (void)kernel.close(fd);
-  return listens;
+  return user;
 }
 
 }  // namespace mtcp::intercept

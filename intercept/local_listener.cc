@@ -2,10 +2,14 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <unistd.h>
 
 #include <cstring>
+#include <span>
+#include <utility>
 
 #include "intercept/address.hh"
+#include "intercept/holders.hh"
 #include "intercept/local_name.hh"
 #include "intercept/process.hh"
 #include "intercept/program_key.hh"
@@ -61,6 +65,38 @@ int choose_port(Process& process, const stack::IpAddress& address, stack::Endpoi
   return error;
 }
 
+// Others see the names that are in use (proc_net_unix), and may take one when it is free. But they don't know the key, and
+// can't be another user: so a name proves that who has it is a process of this program.
+std::uint64_t proof_of(const RelayName& name, uid_t user) {
+  const stack::SipKey key = program_key();
+  const std::uint64_t from = stack::siphash<2, 4>(key, std::as_bytes(std::span(&name.local, 1)));
+  const std::uint64_t to = stack::siphash<2, 4>(key, std::as_bytes(std::span(&name.remote, 1)));
+  return stack::siphash_words<2, 4>(key, from, to, std::uint64_t{user});
+}
+
+bool user_of_peer(Kernel& kernel, int fd, uid_t& user) {
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (kernel.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return false;
+  user = peer.uid;
+  return true;
+}
+
+bool is_of_this_program(Kernel& kernel, int fd, const RelayName& name) {
+  uid_t user = 0;
+  if (!user_of_peer(kernel, fd, user)) return false;
+  const std::uint64_t proof = proof_of(name, user);
+  return std::memcmp(name.unique, &proof, sizeof proof) == 0;
+}
+
+// Who listens at the other end: this user, root, or whoever listens there in the kernel, as a listener of the stack does, too (a
+// process of this program that has given up root).
+bool is_trusted(Kernel& kernel, int fd, const stack::Endpoint& listener) {
+  uid_t user = 0;
+  if (!user_of_peer(kernel, fd, user)) return false;
+  return user == ::geteuid() || user == 0 || listening_user(kernel, listener) == user;
+}
+
 // A Unix socket whose name tells the listener's side the addresses, as a relay's does. No two have the same.
 int named_socket(Process& process, const stack::Endpoint& local, const stack::Endpoint& remote) {
   const int fd = process.kernel.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -69,6 +105,9 @@ int named_socket(Process& process, const stack::Endpoint& local, const stack::En
   std::memcpy(name.tag, RelayName::kTag, sizeof name.tag);
   write_name(remote, name.local);  // as the other end sees it
   write_name(local, name.remote);
+  const std::uint64_t proof = proof_of(name, ::geteuid());
+  static_assert(sizeof proof <= sizeof name.unique);
+  std::memcpy(name.unique, &proof, sizeof proof);
   const int error = process.kernel.bind(fd, generic(name), sizeof name);
   if (error == 0) return fd;
   (void)process.kernel.close(fd);
@@ -78,9 +117,11 @@ int named_socket(Process& process, const stack::Endpoint& local, const stack::En
 // To the listener of the address itself, or of the wildcard address.
 int connect_to_listener(Process& process, int fd, const stack::Endpoint& remote) {
   const stack::IpAddress any = remote.address.is_v4() ? stack::IpAddress::any_v4() : stack::IpAddress::any_v6();
-  for (const LocalName& name :
-       {name_of(remote), name_of({any, remote.port}), name_of({stack::IpAddress::any_v6(), remote.port}, true)}) {
+  const stack::Endpoint anywhere{any, remote.port}, dual{stack::IpAddress::any_v6(), remote.port};
+  for (const auto& [listener, name] : {std::pair(remote, name_of(remote)), std::pair(anywhere, name_of(anywhere)),
+                                      std::pair(dual, name_of(dual, true))}) {
     const int error = process.kernel.connect(fd, generic(name), sizeof name);
+    if (error == 0 && !is_trusted(process.kernel, fd, listener)) return -ECONNREFUSED;
     if (error != -ECONNREFUSED) return error;
   }
   return -ECONNREFUSED;
@@ -137,8 +178,8 @@ int accept_locally(Process& process, const Socket& listener, int flags, LocalCon
     const int fd = process.kernel.accept4(listener.local_fd, reinterpret_cast<sockaddr*>(&name), &size, flags | SOCK_CLOEXEC);
     if (fd < 0) return fd;
     out = {.fd = fd, .local = read_name(name.local), .remote = read_name(name.remote)};
-    // Whoever it is: he can only say that he is on this host.
-    if (name.is_one(size) && process.router.owns(out.remote.address) && fd < process.files.size()) return 0;
+    const bool sound = name.is_one(size) && process.router.owns(out.remote.address) && fd < process.files.size();
+    if (sound && is_of_this_program(process.kernel, fd, name)) return 0;
     (void)process.kernel.close(fd);
   }
 }

@@ -48,6 +48,38 @@ for _ in range(int(sys.argv[3])):
 """
 
 
+# Sees the names of Unix sockets, as everybody does, and connects to those beside listeners as if it were a process of that
+# program which connects from port 999.
+STRANGER = """import itertools, pathlib, socket, struct, sys
+def connect(name):
+    end = lambda port: struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(sys.argv[1]) + bytes(20)
+    s = socket.socket(socket.AF_UNIX)
+    s.bind(b"\\0mtcp-relay-1\\0" + end(int(sys.argv[2])) + end(999) + bytes(12))
+    try:
+        s.connect(name)
+    except ConnectionRefusedError:
+        return 0
+    s.settimeout(2)
+    try:
+        s.sendall(b"stranger")
+        print("heard", s.recv(100))
+    except OSError:
+        print("closed")
+    return 1
+n = 0
+names = pathlib.Path("/proc/net/unix").read_bytes()
+tag = b"@mtcp-local-1@"
+at = names.find(tag)
+while at >= 0:
+    # Any byte may be in it. One that is zero is shown as @, too.
+    hash = names[at + len(tag):at + len(tag) + 16]
+    for name in itertools.product(*([b"@", b"\\0"] if b == 64 else [bytes([b])] for b in hash)):
+        n += connect(b"\\0mtcp-local-1\\0" + b"".join(name))
+    at = names.find(tag, at + 1)
+print("connected", n)
+"""
+
+
 def start_family(side, what, port, count=1, env=None):
     return side.start(PYTHON, "-u", HERE / "family.py", what, side.address, port, count, env=env)
 
@@ -100,6 +132,19 @@ def each_listens(context):
         expect_equal("the answer", ask(client, server, 7310 + i)[0], f"child {i}")
     expect_equal("the status", program.wait(), 0)
     program.says("[0, 0, 0, 0]")
+
+
+@test("family-a-stranger-is-not-let-in")
+def stranger(context):
+    server, client = context.veth()
+    program = start_family(server, "listen", 7370, 1)
+    program.says("listens")
+    out = server.kernel_side().run(PYTHON, "-c", STRANGER, server.address, "7370").stdout
+    if server.on_stack:
+        expect("connected 0" not in out and "heard b'c" not in out, f"the stranger: {out}")
+    expect_equal("the answer", ask(client, server, 7370)[0], "child 0")
+    expect_equal("the status", program.wait(), 0)
+    program.says("[0]")
 
 
 @test("family-listens-and-does-something-else")

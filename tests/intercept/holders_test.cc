@@ -27,6 +27,7 @@ TEST_CASE("the kernel tells whether anybody listens at an endpoint", "[holders]"
   CHECK_FALSE(listens_in_kernel(kernel, local));  // bound only
   REQUIRE(::listen(fd, 1) == 0);
   CHECK(listens_in_kernel(kernel, local));
+  CHECK(listening_user(kernel, local) == ::geteuid());
   CHECK_FALSE(listens_in_kernel(kernel, {local.address, 1}));
   const int copy = ::dup(fd);
   ::close(fd);
