@@ -1,5 +1,7 @@
 #include "intercept/epoll.hh"
 
+#include <algorithm>
+
 #include "intercept/socket.hh"
 
 namespace mtcp::intercept {
@@ -47,6 +49,41 @@ int collect(EpollSet& set, epoll_event* out, int n, const stack::Worker* worker)
   }
   set.ready.splice_back(again);  // behind those that did not fit: everybody has his turn when n is small
   return count;
+}
+
+EpollItem::~EpollItem() {
+  if (one_shot != nullptr) one_shot->item = nullptr;
+}
+
+epoll_event kernel_event(EpollItem& item) {
+  epoll_event e{.events = item.events, .data = item.data};
+  if ((item.events & EPOLLONESHOT) == 0) return e;
+  if (item.one_shot == nullptr) item.one_shot = item.set->one_shots.emplace_back(std::make_unique<OneShot>(&item)).get();
+  e.data.ptr = item.one_shot;
+  return e;
+}
+
+void forget_one_shot(EpollItem& item) {
+  std::erase_if(item.set->one_shots, [&](const auto& o) { return o.get() == item.one_shot; });
+  item.one_shot = nullptr;
+}
+
+int settle_one_shots(EpollSet& set, epoll_event* events, int n) {
+  if (set.one_shots.empty()) [[likely]] return n;
+  int left = 0;
+  for (int i = 0; i < n; ++i) {
+    epoll_event e = events[i];
+    const auto found = std::ranges::find(set.one_shots, e.data.ptr, &std::unique_ptr<OneShot>::get);
+    if (found != set.one_shots.end()) {
+      EpollItem* item = (*found)->item;
+      if (item == nullptr || (item->events & ~kEpollFlags) == 0) continue;
+      item->events &= kEpollFlags;
+      item->ready_hook.unlink();
+      e.data = item->data;
+    }
+    events[left++] = e;
+  }
+  return left;
 }
 
 void make_ready(EpollItem& item) {

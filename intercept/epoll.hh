@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "intercept/watch.hh"
@@ -16,10 +17,20 @@ class Worker;
 namespace mtcp::intercept {
 
 struct EpollSet;
+struct EpollItem;
+
+// What the kernel has of a registration with EPOLLONESHOT, in place of the application's data. It stays while the kernel may tell of
+// it, which it may do after a close if another process has the descriptor, too.
+struct OneShot {
+  EpollItem* item = nullptr;  // null: it is gone
+};
 
 // One registration: keyed by (set, descriptor, what it referred to), as in Linux.
 struct EpollItem : Watcher {
   EpollItem() : Watcher(Kind::epoll_item) {}
+  EpollItem(const EpollItem&) = delete;
+  EpollItem& operator=(const EpollItem&) = delete;
+  ~EpollItem();
   EpollSet* set = nullptr;
   Watchable* target = nullptr;
   int fd = -1;
@@ -27,6 +38,7 @@ struct EpollItem : Watcher {
       0;  // interest and EPOLLET, EPOLLONESHOT, EPOLLEXCLUSIVE; only those flags after a one-shot
   epoll_data_t data{};
   bool local_in_kernel = false;  // and a listener's Unix socket (Socket::local_fd)
+  OneShot* one_shot = nullptr; // of `set`, if the kernel's set has that
   bool in_kernel = false;      // the kernel's set has the descriptor too (dual listener, nested set)
   stack::ListHook ready_hook;  // in set->ready
   stack::ListHook set_hook;    // in set->items
@@ -36,6 +48,7 @@ struct EpollSet : Watchable {
   EpollSet() : Watchable(Type::epoll_set) {}
   stack::IntrusiveList<EpollItem, &EpollItem::ready_hook> ready;
   stack::IntrusiveList<EpollItem, &EpollItem::set_hook> items;
+  std::vector<std::unique_ptr<OneShot>> one_shots;
   std::uint32_t descriptors = 0;  // dup'ed epoll descriptors
   std::uint32_t holds = 0;        // waits in progress
   std::uint32_t kernel_members = 0;  // registrations in the kernel's set, at least
@@ -58,6 +71,14 @@ inline constexpr std::uint32_t kEpollFlags = EPOLLET | EPOLLONESHOT | EPOLLEXCLU
 [[nodiscard]] bool has_ready(EpollSet& set, const stack::Worker* worker);
 // Fills `out` with up to n events in Linux's order of service; returns how many.
 int collect(EpollSet& set, epoll_event* out, int n, const stack::Worker* worker);
+// What the kernel's set gets of a registration. A one-shot is reported once, by the stack or by one of its sides in the kernel:
+// so the kernel has, in place of the application's data, which registration it is.
+[[nodiscard]] epoll_event kernel_event(EpollItem& item);
+// Takes out of what the kernel has reported the one-shots that have been reported already, and puts the application's data into
+// the others; how many are left.
+int settle_one_shots(EpollSet& set, epoll_event* events, int n);
+// The kernel's set has it no longer.
+void forget_one_shot(EpollItem& item);
 // What the kernel's own set `ep` holds (proc_pid_fdinfo(5)): how many descriptors ...
 [[nodiscard]] std::uint32_t kernel_members_of(int ep);
 struct KernelMembership {

@@ -96,6 +96,9 @@ void Process::join_outer_sets(EpollSet& inner, int ep) {
     item->in_kernel = true;
     inner.watchers.push_back(*item);
     outer->items.push_back(*item);
+    if ((item->events & EPOLLONESHOT) == 0) continue;
+    epoll_event e = kernel_event(*item);
+    (void)kernel.epoll_ctl(m.ep, EPOLL_CTL_MOD, ep, &e);
   }
 }
 
@@ -123,6 +126,7 @@ int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
       if (item == nullptr) return -ENOENT;
       if (item->in_kernel) (void)kernel_member(ep, EPOLL_CTL_DEL, fd, nullptr);
       if (item->local_in_kernel && kernel.epoll_ctl(ep, EPOLL_CTL_DEL, s->local_fd, nullptr) == 0) --set->local_members;
+      if (item->one_shot != nullptr) forget_one_shot(*item);
       delete item;
       interest_changed(*target);
       return 0;
@@ -136,20 +140,21 @@ int Process::epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const e
   if ((e.events & EPOLLEXCLUSIVE) != 0 && (nested || (e.events & ~kExclusiveAllowed) != 0)) return -EINVAL;
   if (nested && depth(static_cast<EpollSet&>(target), &set) >= kDeepestNesting) return -ELOOP;
   if (!memory_to_spare()) return -ENOMEM;
-  bool in_kernel = false;
-  if (has_kernel_side(target)) {
-    epoll_event copy = e;
-    if (const int error = kernel.epoll_ctl(ep, EPOLL_CTL_ADD, fd, &copy); error != 0) return error;
-    in_kernel = true;
-  }
   auto* item = new EpollItem;
   item->set = &set;
   item->target = &target;
   item->fd = fd;
   item->events = e.events | EPOLLERR | EPOLLHUP;  // always of interest (epoll_ctl(2))
   item->data = e.data;
-  item->in_kernel = in_kernel;
-  set.kernel_members += in_kernel ? 1 : 0;
+  if (has_kernel_side(target)) {
+    epoll_event copy = kernel_event(*item);
+    if (const int error = kernel.epoll_ctl(ep, EPOLL_CTL_ADD, fd, &copy); error != 0) {
+      delete item;
+      return error;
+    }
+    item->in_kernel = true;
+    ++set.kernel_members;
+  }
   target.watchers.push_back(*item);
   set.items.push_back(*item);
   add_local_side(*item, ep);
@@ -164,8 +169,9 @@ int Process::epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const e
 void Process::add_local_side(EpollItem& item, int ep) {
   if (item.target->watchable_type != Watchable::Type::socket || item.local_in_kernel || ep < 0) return;
   const int fd = static_cast<const Socket&>(*item.target).local_fd;
-  epoll_event e{.events = item.events, .data = item.data};
-  if (fd < 0 || kernel.epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e) != 0) return;
+  if (fd < 0) return;
+  epoll_event e = kernel_event(item);
+  if (kernel.epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e) != 0) return;
   item.local_in_kernel = true;
   ++item.set->local_members;
 }
@@ -185,16 +191,19 @@ void Process::interest_changed(Watchable& target) {
 
 int Process::epoll_modify(EpollItem& item, int ep, const epoll_event& e) {
   if (((item.events | e.events) & EPOLLEXCLUSIVE) != 0) return -EINVAL;
-  if (item.in_kernel) {
-    epoll_event copy = e;
-    if (const int error = kernel.epoll_ctl(ep, EPOLL_CTL_MOD, item.fd, &copy); error != 0) return error;
-  }
-  if (item.local_in_kernel) {
-    epoll_event copy = e;
-    (void)kernel.epoll_ctl(ep, EPOLL_CTL_MOD, static_cast<const Socket&>(*item.target).local_fd, &copy);
-  }
+  const std::uint32_t events_before = item.events;
+  const epoll_data_t data_before = item.data;
   item.events = e.events | EPOLLERR | EPOLLHUP;
   item.data = e.data;
+  epoll_event copy = item.in_kernel || item.local_in_kernel ? kernel_event(item) : epoll_event{};
+  if (item.in_kernel) {
+    if (const int error = kernel.epoll_ctl(ep, EPOLL_CTL_MOD, item.fd, &copy); error != 0) {
+      item.events = events_before;
+      item.data = data_before;
+      return error;
+    }
+  }
+  if (item.local_in_kernel) (void)kernel.epoll_ctl(ep, EPOLL_CTL_MOD, static_cast<const Socket&>(*item.target).local_fd, &copy);
   interest_changed(*item.target);
   rearm(item);
   return 0;
@@ -258,6 +267,7 @@ int Process::epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int e
       if (!skip) count = kernel.epoll_pwait2(ep, out.data(), room, &zero, nullptr);
       if (count < 0) return count;
       if (bell_rings) count = without_bell(out.data(), count, files.table().callback_mark());
+      count = settle_one_shots(set, out.data(), count);
     }
     count += collect(set, out.data() + count, n - count, worker);
     if (count > 0) return count;
@@ -302,6 +312,8 @@ void Process::move_to_kernel(Socket& s, bool inherited_too) {
     if (ep >= 0 && !item->in_kernel) {
       (void)kernel.epoll_ctl(ep, EPOLL_CTL_ADD, item->fd, &e);
       ++item->set->kernel_members;
+    } else if (ep >= 0 && item->one_shot != nullptr) {
+      (void)kernel.epoll_ctl(ep, EPOLL_CTL_MOD, item->fd, &e);
     }
     delete item;
   }
@@ -312,7 +324,7 @@ void Process::sync_kernel_listening(Socket& s) {
     if (i->kind != Watcher::Kind::epoll_item) continue;
     auto& item = static_cast<EpollItem&>(*i);
     if (item.in_kernel) continue;
-    epoll_event e{.events = item.events, .data = item.data};
+    epoll_event e = kernel_event(item);
     const int ep = descriptor_of(*item.set);
     item.in_kernel = ep >= 0 && kernel.epoll_ctl(ep, EPOLL_CTL_ADD, item.fd, &e) == 0;
     item.set->kernel_members += item.in_kernel ? 1 : 0;

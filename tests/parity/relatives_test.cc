@@ -116,6 +116,32 @@ TEST_CASE("relatives: a set and poll tell of the child's connection", "[relative
   REQUIRE(set.wait(0).empty());
 }
 
+TEST_CASE("relatives: a one-shot is reported once, whoever connects", "[relatives]") {
+  const Fd l = listener();
+  set_nonblocking(l);
+  const Epoll set;
+  const Fd own = connected_to(local_of(l));
+  const Gate there, done;
+  Child child([&] {
+    const Fd s = connected_to(local_of(l));
+    there.open();
+    done.wait();
+    return 0;
+  });
+  set.add(l, EPOLLIN | EPOLLONESHOT);
+  there.wait();
+  REQUIRE(set.next(l) == EPOLLIN);
+  REQUIRE(set.quiet());
+  set.modify(l, EPOLLIN | EPOLLONESHOT);
+  REQUIRE(set.next(l) == EPOLLIN);
+  REQUIRE(set.quiet());
+  const Fd first = accept_from(l), second = accept_from(l);
+  set.modify(l, EPOLLIN | EPOLLONESHOT);
+  REQUIRE(set.quiet());
+  done.open();
+  REQUIRE(child.wait() == 0);
+}
+
 TEST_CASE("relatives: what a set no longer has does not wake it", "[relatives]") {
   const Fd l = listener();
   const Epoll set;
