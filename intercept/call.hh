@@ -101,5 +101,7 @@ int record_local(Process& process, Socket& s);
 // Tells the kernel socket the options that it does not know of yet. 0 or the first -errno (the rest is tried,
 // too).
 int replay_options(Process& process, Socket& s);
+// Options of a socket that another process has made, from the kernel's.
+void learn_options(Process& process, Socket& s);
 
 }  // namespace mtcp::intercept

@@ -160,8 +160,9 @@ std::size_t Process::describe_listeners(char* text, std::size_t room) {
   std::unique_lock guard(lock);
   std::size_t length = 0;
   for (int fd = 0; fd < files.end(); ++fd) {
-    const Socket* s = files.socket(fd);
+    Socket* s = files.socket(fd);
     if (s == nullptr || s->state != Socket::State::listening || files[fd].close_on_exec) continue;
+    (void)replay_options(*this, *s);  // the next program reads them there
     const int n = std::snprintf(text + length, room - length, "%d:%u%s,", fd, s->listen_options.backlog, s->nonblocking ? "" : "b");
     if (n < 0 || static_cast<std::size_t>(n) >= room - length) {
       log(LogLevel::warning, "descriptor %d and those above will not be known as listeners of the stack after exec", fd);

@@ -22,6 +22,7 @@ void Process::pass_descriptors(const msghdr* m) {
       if (s == nullptr) continue;
       claim_if_foreign(*this, *s);
       // If there can be no relay, the receiver gets the kernel socket behind it, which says ENOTCONN.
+      if (s->state == Socket::State::listening) (void)replay_options(*this, *s);  // its receiver reads them there
       if (s->state == Socket::State::stream && !is_opening(*s->connection)) (void)relay.relay(*s);
     }
   }

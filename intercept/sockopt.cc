@@ -289,6 +289,10 @@ int replay_structures(Process& process, const Socket& s) {
     const auto seconds = std::chrono::duration_cast<stack::seconds>(s.options.linger_time).count();
     tell(SO_LINGER, linger{.l_onoff = 1, .l_linger = static_cast<int>(seconds)});
   }
+  if (s.options.congestion != 0) {  // the kernel may not have it
+    const std::string_view name = stack::congestion_control_names()[s.options.congestion - 1U];
+    (void)process.kernel.setsockopt(s.fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), static_cast<socklen_t>(name.size()));
+  }
   return error;
 }
 

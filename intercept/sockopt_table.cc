@@ -281,4 +281,6 @@ const OptionRow* find_option(int level, int name, unsigned& index) {
 
 const OptionRow& option_row(unsigned index) { return kRows[index]; }
 
+unsigned option_rows() { return kRows.size(); }
+
 }  // namespace mtcp::intercept

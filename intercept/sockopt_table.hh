@@ -23,5 +23,6 @@ struct OptionRow {
 // Null for an option that has no row. `index` is its bit in Socket::unreplayed.
 const OptionRow* find_option(int level, int name, unsigned& index);
 const OptionRow& option_row(unsigned index);
+[[nodiscard]] unsigned option_rows();
 
 }  // namespace mtcp::intercept

@@ -31,10 +31,10 @@ int take_up_as_undecided(Process& process, int fd, bool nonblocking) {
   Socket& s = *process.sockets.make();
   s.v6 = domain == AF_INET6;
   s.fd = fd;
-  s.reuse_port = option(process, fd, SO_REUSEPORT) != 0;
   s.kernel_dirty = true;
   s.local.address = s.remote.address = s.v6 ? stack::IpAddress::any_v6() : stack::IpAddress::any_v4();
   s.nonblocking = nonblocking;
+  learn_options(process, s);
   if (const int error = record_local(process, s); error != 0) {
     process.sockets.free(s);
     return error;

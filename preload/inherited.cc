@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -55,10 +56,18 @@ bool is_tcp(int fd) {
 
 bool is_tcp_listener(int fd) { return is_tcp(fd) && option(fd, SO_ACCEPTCONN) == 1; }
 
+int backlog_in_kernel(int fd) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  const long result = raw_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, reinterpret_cast<long>(&info), reinterpret_cast<long>(&size));
+  return result == 0 ? static_cast<int>(info.tcpi_sacked) : SOMAXCONN;  // of a listener: sk_max_ack_backlog
+}
+
 bool take_up_as_it_is(int fd) {
   const bool nonblocking = (raw_syscall(SYS_fcntl, fd, F_GETFL) & O_NONBLOCK) != 0;
+  const int backlog = backlog_in_kernel(fd);
   return engine_for_tcp() != nullptr &&
-         enter([=](intercept::Engine& e) { return e.take_up_listener(fd, SOMAXCONN, nonblocking); }) == 0;
+         enter([=](intercept::Engine& e) { return e.take_up_listener(fd, backlog, nonblocking); }) == 0;
 }
 
 // A listener of sd_listen_fds(3), which is asked about once.

@@ -131,6 +131,46 @@ TEST_CASE("taken up: a listener of socket activation", "[taken_up]") {
           }) == 0);
 }
 
+TEST_CASE("taken up: a listener has the options that it had, and so has what is accepted from it", "[taken_up]") {
+  const Fd l = stream_socket();
+  const Address any = server_address();
+  set_option(l, SOL_SOCKET, SO_RCVBUF, 20000);
+  set_option(l, IPPROTO_TCP, TCP_KEEPIDLE, 77);
+  REQUIRE(error_of(::bind(l, any.get(), any.size)) == 0);
+  REQUIRE(error_of(::listen(l, 7)) == 0);
+  set_option(l, IPPROTO_TCP, TCP_NODELAY, 1);
+  set_option(l, IPPROTO_TCP, TCP_DEFER_ACCEPT, 3);
+  set_option(l, IPPROTO_TCP, TCP_USER_TIMEOUT, 4321);
+  set_option(l, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(l, SOL_SOCKET, SO_LINGER, linger{1, 3});
+  const bool activated = GENERATE(true, false);
+  REQUIRE(::fcntl(l, F_SETFD, 0) == 0);
+  REQUIRE(in_child([&] {
+            int fd = l;
+            if (activated) {
+              if (l != 3 && ::dup2(l, 3) != 3) return 97;
+              fd = 3;
+              ::setenv("LISTEN_FDS", "1", 1);
+              ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
+            }
+            exec_python("import socket as k, struct\n"
+                        "l = k.socket(fileno=" + std::to_string(fd) + ")\n"
+                        "c = k.create_connection(l.getsockname())\n"
+                        "c.sendall(b'x')\n"
+                        "s, _ = l.accept()\n"
+                        "def is_(w, level, name, value): assert w.getsockopt(level, name) == value, (name, w.getsockopt(level, name))\n"
+                        "for w in (l, s):\n"
+                        " is_(w, k.IPPROTO_TCP, k.TCP_NODELAY, 1)\n"
+                        " is_(w, k.IPPROTO_TCP, k.TCP_KEEPIDLE, 77)\n"
+                        " is_(w, k.IPPROTO_TCP, 18, 4321)\n"
+                        " is_(w, k.SOL_SOCKET, k.SO_KEEPALIVE, 1)\n"
+                        " is_(w, k.SOL_SOCKET, k.SO_RCVBUF, 40000)\n"
+                        " assert w.getsockopt(k.SOL_SOCKET, k.SO_LINGER, 8) == struct.pack('ii', 1, 3)\n"
+                        "is_(l, k.IPPROTO_TCP, k.TCP_DEFER_ACCEPT, 3)\n");
+            return 98;
+          }) == 0);
+}
+
 TEST_CASE("taken up: a connection without FD_CLOEXEC is there in a program under its number", "[taken_up]") {
   const Pair pair = connected_pair();
   REQUIRE(::fcntl(pair.client, F_SETFD, FD_CLOEXEC) == 0);
