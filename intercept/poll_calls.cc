@@ -1,6 +1,7 @@
 // poll and select over a mixture of the stack's and the kernel's descriptors.
 #include <errno.h>
 
+#include <algorithm>
 #include <array>
 #include <deque>
 #include <mutex>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "intercept/call.hh"
+#include "intercept/memory.hh"
 #include "intercept/relayed.hh"
 #include "intercept/wait.hh"
 
@@ -96,7 +98,10 @@ class PollCall {
     }
   }
   void detach() { waiters_.clear(); }
-  [[nodiscard]] std::span<pollfd> kernel_fds() { return kernel_; }
+  [[nodiscard]] std::span<pollfd> kernel_fds() {
+    skip_closed();
+    return kernel_;
+  }
 
  private:
   void show_interest(Watchable& w) {
@@ -108,12 +113,16 @@ class PollCall {
     }
   }
 
-  // What another thread has closed since may be something else's number by now: its kernel side is gone.
+  // What another thread has closed since may be something else's number by now: its kernel side is gone. So is a listener's
+  // Unix socket after shutdown().
   void skip_closed() {
     for (std::size_t i = 0; i < kernel_.size(); ++i) {
-      const int fd = kernel_[i].fd;
-      if (fd < 0 || kernel_targets_[i] == nullptr) continue;
-      if (process_.files.watchable(fds_[kernel_index_[i]].fd) != kernel_targets_[i]) kernel_[i].fd = -1;
+      const int fd = kernel_[i].fd, asked = fds_[kernel_index_[i]].fd;
+      const Watchable* target = kernel_targets_[i];
+      if (fd < 0 || target == nullptr) continue;
+      const bool closed = process_.files.watchable(asked) != target;
+      const bool beside = fd != asked && static_cast<const Socket*>(target)->local_fd != fd;
+      if (closed || beside) kernel_[i].fd = -1;
     }
   }
 
@@ -144,6 +153,12 @@ bool needs_stack(Process& process, std::span<const pollfd> fds) {
   return false;
 }
 
+// Whether there is memory for a call with so many descriptors; for a few there always is (memory.hh).
+bool has_room_for(std::size_t descriptors) {
+  constexpr std::size_t kFew = 1024, kEach = 256;  // bytes, with what vectors leave behind while they grow
+  return descriptors <= kFew || memory_available(descriptors * kEach);
+}
+
 // The select(2) sets as arrays of words, of any length.
 constexpr int kWordBits = 8 * sizeof(unsigned long);
 bool has_bit(const fd_set* set, int fd) {
@@ -164,6 +179,8 @@ void set_bit(fd_set* set, int fd) {
 int Process::poll(pollfd* p, nfds_t n, const timespec* timeout, const sigset_t* mask) {
   std::unique_lock guard(lock);
   const std::span fds(p, n);
+  if (!has_room_for(n) && !has_room_for(static_cast<std::size_t>(std::ranges::count_if(fds, [](const pollfd& f) { return f.fd >= 0; }))))
+    return -ENOMEM;
   if (instance == nullptr && needs_stack(*this, fds))
     (void)ensure_started();  // it has said why; listeners stay silent
   WaitLoop wait(*this, guard, deadline_of(timeout, now()), mask);
@@ -194,7 +211,11 @@ int Process::poll(pollfd* p, nfds_t n, const timespec* timeout, const sigset_t* 
 int Process::select(int n, fd_set* r, fd_set* w, fd_set* x, const timespec* timeout, const sigset_t* mask) {
   constexpr short kRead = POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR;
   constexpr short kWrite = POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR;
+  std::size_t asked = 0;
+  for (int fd = 0; fd < n; ++fd) asked += has_bit(r, fd) || has_bit(w, fd) || has_bit(x, fd) ? 1 : 0;
+  if (!has_room_for(asked)) return -ENOMEM;
   std::vector<pollfd> fds;
+  fds.reserve(asked);
   for (int fd = 0; fd < n; ++fd) {
     short events = 0;
     if (has_bit(r, fd)) events |= POLLIN | POLLRDNORM | POLLRDBAND;

@@ -13,28 +13,32 @@ namespace mtcp::intercept {
 class SocketSlab {
  public:
   [[nodiscard]] Socket* make() {
-    if (free_.empty()) grow();
-    void* slot = free_.back();
-    free_.pop_back();
-    return new (slot) Socket;
+    if (free_ == nullptr) grow();
+    Slot* slot = free_;
+    free_ = slot->next;
+    return new (slot->bytes) Socket;
   }
   void free(Socket& s) {
     s.~Socket();
-    free_.push_back(&s);
+    put(*reinterpret_cast<Slot*>(&s));
   }
 
  private:
-  struct alignas(Socket) Slot {
-    std::byte bytes[sizeof(Socket)];
+  union Slot {
+    Slot* next;  // of the free ones: so the list takes no memory of its own, which with many sockets would be a large piece
+    alignas(Socket) std::byte bytes[sizeof(Socket)];
   };
   static constexpr std::size_t kChunk = 64;
+  void put(Slot& slot) {
+    slot.next = free_;
+    free_ = &slot;
+  }
   void grow() {
     chunks_.push_back(std::make_unique<Slot[]>(kChunk));
-    free_.reserve(chunks_.size() * kChunk);  // free() must not allocate
-    for (std::size_t i = kChunk; i-- > 0;) free_.push_back(&chunks_.back()[i]);
+    for (std::size_t i = kChunk; i-- > 0;) put(chunks_.back()[i]);
   }
   std::vector<std::unique_ptr<Slot[]>> chunks_;
-  std::vector<void*> free_;
+  Slot* free_ = nullptr;
 };
 
 }  // namespace mtcp::intercept

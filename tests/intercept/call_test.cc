@@ -1,8 +1,11 @@
 // Calls over the life of a socket: bind, listen, accept, connect, shutdown, close, and whose it becomes.
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/resource.h>
 
 #include <catch2/catch.hpp>
 #include <thread>
+#include <vector>
 
 #include "tests/intercept/bench.hh"
 
@@ -385,4 +388,21 @@ TEST_CASE("an AF_INET6 socket without V6ONLY accepts IPv4 and names it as mapped
   REQUIRE(b->accept4(l, reinterpret_cast<sockaddr*>(&peer), &n, 0) >= 0);
   CHECK(n == sizeof peer);
   CHECK(IN6_IS_ADDR_V4MAPPED(&peer.sin6_addr));
+}
+
+TEST_CASE("a poll of more descriptors than there is memory for is ENOMEM") {
+  Bench b;
+  const int fd = b.tcp();
+  std::vector<pollfd> fds(1 << 20, pollfd{fd, POLLIN, 0});
+  const timespec zero{};
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_AS, &before) == 0);
+  const rlimit little{1, before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_AS, &little) == 0);
+  const int many = b->poll(fds.data(), fds.size(), &zero, nullptr);
+  const int one = b->poll(fds.data(), 1, &zero, nullptr);
+  REQUIRE(::setrlimit(RLIMIT_AS, &before) == 0);
+  CHECK(many == -ENOMEM);
+  CHECK(one == 1);
+  CHECK(b->poll(fds.data(), fds.size(), &zero, nullptr) == static_cast<int>(fds.size()));
 }
