@@ -39,7 +39,8 @@ constexpr std::size_t round_up(std::size_t n, std::size_t to) { return (n + to -
 }  // namespace
 
 HeapPool::HeapPool(std::size_t capacity, std::size_t buffer_size)
-    : capacity_(capacity),
+    : wanted_(capacity),
+      capacity_(capacity),
       buffer_size_(std::clamp<std::size_t>(buffer_size, kHeadroom, UINT16_MAX)),
       stride_(sizeof(Packet) + round_up(buffer_size_, 64) + kGap) {
   chunks_.reserve(capacity / kChunkPackets + 1);
@@ -57,11 +58,13 @@ bool HeapPool::grow() {
   void* memory = mmap(nullptr, kChunkPackets * stride_, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
-    // Then the pool is as large as it has become, and says so: who counts on more would wait for ever.
+    // Then the pool is as large as it has become, and says so: who counts on more would wait for ever. It asks again when
+    // as many packets as that would bring have come back.
     capacity_ = chunks_.size() * kChunkPackets;
     return false;
   }
   chunks_.push_back(static_cast<std::byte*>(memory));
+  capacity_ = wanted_;
   forbid(memory, kChunkPackets * stride_);
   fresh_ = 0;
   return true;
@@ -104,6 +107,11 @@ void HeapPool::free(Packet* const* packets, std::size_t n) {
     free_ = packets[i];
     forbid(packets[i]->buf, packets[i]->capacity);
   }
+  if (capacity_ == wanted_) [[likely]] return;
+  returned_ += n;
+  if (returned_ < kChunkPackets) return;
+  returned_ = 0;
+  (void)grow();
 }
 
 }  // namespace mtcp::stack

@@ -29,7 +29,9 @@ class HeapPool final : public PacketPool {
   bool grow();
 
   static constexpr std::size_t kChunkPackets = 256;
-  std::size_t capacity_;  // less than asked for once the system has no memory for more
+  std::size_t wanted_;
+  std::size_t capacity_;  // less than wanted while the system has no memory for more
+  std::size_t returned_ = 0;  // packets that have come back since it was last asked for some
   std::size_t buffer_size_;
   std::size_t stride_;                 // from one packet to the next, in bytes
   std::size_t in_use_ = 0;             // handed out

@@ -2,6 +2,7 @@
 // use is what the pool does not have, so nothing is charged for each packet.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -63,7 +64,7 @@ class MemoryBudget {
   bool update_scarce();
   [[nodiscard]] std::size_t used() const;
   [[nodiscard]] std::size_t margin() const { return high_ / 32 + 1; }
-  [[nodiscard]] std::size_t target() const { return high_ - 2 * margin(); }
+  [[nodiscard]] std::size_t target() const { return high_ - std::min(high_, 2 * margin()); }
   [[nodiscard]] std::uint32_t fair_share(std::size_t used) const;
   [[nodiscard]] std::uint64_t bytes(std::size_t packets) const { return std::uint64_t{packets} * buffer_; }
 

@@ -1,5 +1,7 @@
 #include "stack/packet/heap_pool.hh"
 
+#include <sys/resource.h>
+
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <set>
@@ -30,6 +32,27 @@ TEST_CASE("Buffers of a heap pool do not overlap") {
     REQUIRE(all[i]->buf[511] == static_cast<std::byte>(i % 251));
   }
   pool.free(all.data(), 300);
+}
+
+TEST_CASE("A heap pool that had no memory for a while is as large as before when there is some") {
+  constexpr std::size_t kPackets = 4096, kBytes = 60'000;
+  HeapPool pool(kPackets, kBytes);
+  std::vector<Packet*> all(kPackets);
+  REQUIRE(pool.alloc(all.data(), 256) == 256);
+  rlimit before{};
+  REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
+  const rlimit little{1, before.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_AS, &little) == 0);
+  const std::size_t refused = pool.alloc(all.data() + 256, 1);
+  REQUIRE(setrlimit(RLIMIT_AS, &before) == 0);
+  CHECK(refused == 0);
+  CHECK(pool.capacity() == 256);
+  CHECK(pool.available() == 0);
+  pool.free(all.data(), 256);
+  CHECK(pool.capacity() == kPackets);
+  REQUIRE(pool.alloc(all.data(), kPackets) == kPackets);
+  CHECK(std::set<Packet*>(all.begin(), all.end()).size() == kPackets);
+  pool.free(all.data(), kPackets);
 }
 
 TEST_CASE("A packet that comes back is handed out again as an empty one") {

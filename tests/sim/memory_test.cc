@@ -272,6 +272,22 @@ TEST_CASE("mem: the levels are as they are set, in bytes, and no higher than the
   CHECK(automatic.worker->memory().low < automatic.worker->memory().pressure);
 }
 
+TEST_CASE("mem: with a budget of one packet connections that are closed go as well") {
+  Sim sim;
+  INFO(sim.label());
+  Host& server = sim.add_host([](Options& o) { o.tcp.mem = {1, 1, 1}; });
+  server.listen(80);
+  server.on_accept = [](Socket& s) {
+    s.send(1000);
+    s.close_when_sent = true;
+  };
+  Crowd crowd(sim, server);
+  crowd.open(20);
+  CHECK(server.worker->memory().high == server.pool.buffer_size());
+  CHECK(server.count(Counter::orphans_killed) > 0);
+  CHECK(server.leaked_packets() == 0);
+}
+
 TEST_CASE("mem: a budget below the pool is kept") {
   Sim sim;
   INFO(sim.label());

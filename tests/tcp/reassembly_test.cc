@@ -112,6 +112,35 @@ TEST_CASE("In-order data comes before data out of order, of which no more goes t
   CHECK(s.read() == pattern(s.last_sent().ack));
 }
 
+TEST_CASE("rfc9293 3.10.7.4: data that has come in order is not taken back by a FIN in its midst") {
+  Script s;
+  s.peer({.seq = 100, .ack = 0, .flags = kFin | kAck});
+  s.peer(at(0, 150));
+  CHECK(s.last_sent().ack == 150);
+  CHECK(s.read() == pattern(150));
+  CHECK(s.info().state == State::established);
+  s.peer(at(150, 10));
+  CHECK(s.last_sent().ack == 160);
+  s.peer({.seq = 160, .ack = 0, .flags = kFin | kAck});
+  CHECK(s.last_sent().ack == 161);
+  CHECK(s.info().state == State::close_wait);
+}
+
+TEST_CASE("rfc9293 3.10.7.4: what is beyond a FIN is dropped, and not reported") {
+  Setup setup;
+  setup.sack = true;
+  Script s(setup);
+  s.peer(at(300, 50));
+  s.peer({.seq = 100, .ack = 0, .flags = kFin | kAck});
+  s.peer(at(0, 100));
+  const Out last = s.last_sent();
+  CHECK(last.ack == 101);
+  CHECK(last.sack.empty());
+  CHECK(s.count(Counter::out_of_order_pruned) == 1);
+  CHECK(s.read() == pattern(100));
+  CHECK(s.info().state == State::close_wait);
+}
+
 TEST_CASE("A connection that ends gives back what is out of order") {
   Script s;
   s.peer(at(5000, 1000));

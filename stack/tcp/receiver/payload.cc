@@ -141,9 +141,13 @@ bool Receiver::accept_in_order(Connection& c, Segment& s, Time now) {
   return true;
 }
 
+// A peer that sends data beyond its FIN is broken. As in Linux: what has come in order counts, then that was no FIN; what lies
+// beyond it out of order is dropped (RFC 9293 section 3.10.7.4: there is no text after a FIN).
 bool Receiver::accept_fin(Connection& c, Time now) {
   auto& h = c.hot;
   c.rx.fin_pending = false;
+  if (after(h.rcv_nxt, c.rx.fin_seq)) return true;
+  if (!c.rx.out_of_order.empty()) [[unlikely]] prune_out_of_order(c);
   h.rcv_nxt = c.rx.fin_seq + 1;
   h.fin_received = true;
   const State before_fin = h.state;
