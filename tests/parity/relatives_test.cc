@@ -2,6 +2,7 @@
 #include <sys/ioctl.h>
 
 #include <set>
+#include <thread>
 
 #include "tests/parity/child.hh"
 #include "tests/parity/epoll.hh"
@@ -138,6 +139,24 @@ TEST_CASE("relatives: a one-shot is reported once, whoever connects", "[relative
   const Fd first = accept_from(l), second = accept_from(l);
   set.modify(l, EPOLLIN | EPOLLONESHOT);
   REQUIRE(set.quiet());
+  done.open();
+  REQUIRE(child.wait() == 0);
+}
+
+TEST_CASE("relatives: a listener that is shut down while a thread polls it", "[relatives]") {
+  const Fd l = listener();
+  const Gate done;
+  Child child([&] {
+    done.wait();
+    return 0;
+  });
+  int seen = 0;
+  std::thread poller([&] { seen = poll_events(l, POLLIN, milliseconds(3000)); });
+  std::this_thread::sleep_for(milliseconds(50));
+  const Errno error = error_of(::shutdown(l, SHUT_RDWR));
+  poller.join();
+  REQUIRE(error == 0);
+  REQUIRE((seen & (POLLHUP | POLLNVAL)) == POLLHUP);
   done.open();
   REQUIRE(child.wait() == 0);
 }
