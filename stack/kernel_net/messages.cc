@@ -1,0 +1,304 @@
+#include "stack/kernel_net/messages.hh"
+
+#include <linux/if_addr.h>
+#include <linux/neighbour.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+namespace mtcp::stack::netlink {
+namespace {
+
+using Bytes = std::span<const std::byte>;
+
+// A fixed structure at the front; false if there is not as much.
+template <class T>
+bool read(Bytes bytes, T& out) {
+  if (bytes.size() < sizeof out) return false;
+  std::memcpy(&out, bytes.data(), sizeof out);
+  return true;
+}
+
+Bytes behind(Bytes bytes, std::size_t n) { return bytes.subspan(std::min(NLMSG_ALIGN(n), bytes.size())); }
+
+// The first attribute, which is taken off the front.
+bool next_attribute(Bytes& bytes, std::uint16_t& type, Bytes& value) {
+  rtattr head;
+  if (!read(bytes, head) || head.rta_len < sizeof head || head.rta_len > bytes.size()) return false;
+  type = static_cast<std::uint16_t>(head.rta_type & ~(NLA_F_NESTED | NLA_F_NET_BYTEORDER));
+  value = bytes.subspan(sizeof head, head.rta_len - sizeof head);
+  bytes = behind(bytes, head.rta_len);
+  return true;
+}
+
+template <class Visit>
+void for_each_attribute(Bytes bytes, Visit visit) {
+  std::uint16_t type = 0;
+  Bytes value;
+  while (next_attribute(bytes, type, value)) visit(type, value);
+}
+
+std::uint32_t number_of(Bytes value) {
+  std::uint32_t n = 0;
+  return read(value, n) ? n : 0;
+}
+
+std::optional<IpAddress> address_of(int family, Bytes value) {
+  IpAddress a;
+  if (family == AF_INET && value.size() == 4) {
+    a = IpAddress::any_v4();
+    std::memcpy(&a.bytes[12], value.data(), 4);
+    return a;
+  }
+  if (family != AF_INET6 || value.size() != 16) return std::nullopt;
+  std::memcpy(a.bytes.data(), value.data(), 16);
+  if (a.is_v4()) return std::nullopt;  // IPv4 in disguise
+  return a;
+}
+
+IpAddress any_of(int family) { return family == AF_INET ? IpAddress::any_v4() : IpAddress::any_v6(); }
+
+std::optional<std::uint8_t> prefix_length(int family, unsigned bits) {
+  if (bits > (family == AF_INET ? 32U : 128U)) return std::nullopt;
+  return static_cast<std::uint8_t>(family == AF_INET ? 96 + bits : bits);
+}
+
+bool is_ip(int family) { return family == AF_INET || family == AF_INET6; }
+
+struct NextHop {
+  std::uint32_t interface = 0;
+  IpAddress gateway;
+  bool usable = true;
+};
+
+void take_hop_attribute(int family, std::uint16_t type, Bytes value, NextHop& hop) {
+  if (type == RTA_OIF) hop.interface = number_of(value);
+  if (type == RTA_VIA) hop.usable = false;  // IPv4 by way of an IPv6 router
+  if (type != RTA_GATEWAY) return;
+  const auto a = address_of(family, value);
+  if (a) hop.gateway = *a;
+  hop.usable = hop.usable && a.has_value();
+}
+
+// Of several next hops the first that leads through `interface`, or the first.
+NextHop choose_hop(int family, Bytes hops, std::uint32_t interface) {
+  std::optional<NextHop> chosen;
+  rtnexthop head;
+  while (read(hops, head) && head.rtnh_len >= sizeof head && head.rtnh_len <= hops.size()) {
+    NextHop hop{.interface = static_cast<std::uint32_t>(head.rtnh_ifindex), .gateway = any_of(family)};
+    hop.usable = (head.rtnh_flags & RTNH_F_DEAD) == 0;
+    for_each_attribute(hops.subspan(sizeof head, head.rtnh_len - sizeof head),
+                       [&](std::uint16_t type, Bytes value) { take_hop_attribute(family, type, value, hop); });
+    hops = behind(hops, head.rtnh_len);
+    if (!chosen || (hop.interface == interface && hop.usable && chosen->interface != interface)) chosen = hop;
+  }
+  return chosen.value_or(NextHop{.interface = 0, .gateway = any_of(family), .usable = false});
+}
+
+std::uint32_t mtu_of(Bytes metrics) {
+  std::uint32_t mtu = 0;
+  for_each_attribute(metrics, [&](std::uint16_t type, Bytes value) {
+    if (type == RTAX_MTU) mtu = number_of(value);
+  });
+  return mtu;
+}
+
+// The table of a route; 0 if the message is none, or about one that is a memory of ICMP.
+std::uint32_t table_of(Bytes body) {
+  rtmsg route;
+  if (!read(body, route) || (route.rtm_flags & RTM_F_CLONED) != 0) return 0;
+  std::uint32_t table = route.rtm_table;
+  for_each_attribute(behind(body, sizeof route), [&](std::uint16_t type, Bytes value) {
+    if (type == RTA_TABLE) table = number_of(value);
+  });
+  return table;
+}
+
+void append(std::vector<std::byte>& out, const void* p, std::size_t n) {
+  const auto* bytes = static_cast<const std::byte*>(p);
+  out.insert(out.end(), bytes, bytes + n);
+  out.resize(NLMSG_ALIGN(out.size()));
+}
+
+std::vector<std::byte> finish(std::vector<std::byte> message) {
+  const auto length = static_cast<std::uint32_t>(message.size());
+  std::memcpy(message.data(), &length, sizeof length);
+  return message;
+}
+
+}  // namespace
+
+bool next_message(std::span<const std::byte>& datagram, Message& out) {
+  nlmsghdr head;
+  if (!read(datagram, head) || head.nlmsg_len < sizeof head || head.nlmsg_len > datagram.size()) return false;
+  out = {head.nlmsg_type, head.nlmsg_flags, head.nlmsg_seq,
+         datagram.subspan(sizeof head, head.nlmsg_len - sizeof head)};
+  datagram = behind(datagram, head.nlmsg_len);
+  return true;
+}
+
+void ViewBuilder::take(const Message& m) {
+  if (m.type == RTM_NEWLINK) take_link(m.body);
+  if (m.type == RTM_NEWADDR) take_address(m.body);
+  if (m.type == RTM_NEWROUTE) take_route(m.body);
+}
+
+void ViewBuilder::take_link(Bytes body) {
+  ifinfomsg link;
+  if (!read(body, link) || link.ifi_family != AF_UNSPEC || static_cast<std::uint32_t>(link.ifi_index) != interface_) return;
+  view_.link.exists = true;
+  view_.link.index = interface_;
+  view_.link.up = (link.ifi_flags & IFF_UP) != 0 && (link.ifi_flags & IFF_RUNNING) != 0;
+  for_each_attribute(behind(body, sizeof link), [&](std::uint16_t type, Bytes value) {
+    if (type == IFLA_MTU) view_.link.mtu = number_of(value);
+    if (type == IFLA_ADDRESS && value.size() == 6) std::memcpy(view_.link.mac.bytes.data(), value.data(), 6);
+  });
+}
+
+void ViewBuilder::take_address(Bytes body) {
+  ifaddrmsg head;
+  if (!read(body, head) || !is_ip(head.ifa_family)) return;
+  std::optional<IpAddress> local, peer;
+  std::uint32_t flags = head.ifa_flags;
+  for_each_attribute(behind(body, sizeof head), [&](std::uint16_t type, Bytes value) {
+    if (type == IFA_LOCAL) local = address_of(head.ifa_family, value);
+    if (type == IFA_ADDRESS) peer = address_of(head.ifa_family, value);
+    if (type == IFA_FLAGS) flags = number_of(value);
+  });
+  if (!local) local = peer;
+  // With a peer the prefix is the peer's.
+  const bool to_peer = peer && !(*peer == local);
+  const auto length = prefix_length(head.ifa_family, to_peer ? (head.ifa_family == AF_INET ? 32 : 128) : head.ifa_prefixlen);
+  if (!local || !length || local->is_any()) return;
+  constexpr std::uint32_t kUnusable = IFA_F_TENTATIVE | IFA_F_DADFAILED;
+  const bool usable = (flags & kUnusable) == 0 || (flags & IFA_F_OPTIMISTIC) != 0;
+  if (head.ifa_index != interface_ || is_link_local(*local) || !usable || view_.owns(*local)) {
+    view_.others.push_back(*local);
+    return;
+  }
+  view_.own.push_back({*local, *length, (flags & IFA_F_DEPRECATED) != 0});
+}
+
+void ViewBuilder::take_route(Bytes body) {
+  rtmsg head;
+  if (!read(body, head) || !is_ip(head.rtm_family) || head.rtm_src_len != 0 || head.rtm_tos != 0) return;
+  const auto length = prefix_length(head.rtm_family, head.rtm_dst_len);
+  if (!length || table_of(body) != RT_TABLE_MAIN || (head.rtm_flags & RTNH_F_DEAD) != 0) return;
+  KernelRoute route;
+  NextHop hop{.interface = 0, .gateway = any_of(head.rtm_family)};
+  std::optional<IpAddress> destination = any_of(head.rtm_family);
+  for_each_attribute(behind(body, sizeof head), [&](std::uint16_t type, Bytes value) {
+    if (type == RTA_DST) destination = address_of(head.rtm_family, value);
+    if (type == RTA_PREFSRC) route.source = address_of(head.rtm_family, value).value_or(IpAddress{});
+    if (type == RTA_PRIORITY) route.metric = number_of(value);
+    if (type == RTA_METRICS) route.mtu = mtu_of(value);
+    if (type == RTA_MULTIPATH) hop = choose_hop(head.rtm_family, value, interface_);
+    take_hop_attribute(head.rtm_family, type, value, hop);
+  });
+  if (!destination) return;
+  if (view_.routes().size() >= kMostRoutes) {
+    view_.truncated = true;
+    return;
+  }
+  route.destination = {*destination, *length};
+  route.gateway = hop.gateway;
+  route.ours = head.rtm_type == RTN_UNICAST && hop.usable && hop.interface == interface_;
+  view_.add(route);
+}
+
+KernelView ViewBuilder::finish() {
+  view_.sort_routes();
+  return std::move(view_);
+}
+
+bool changes_view(const Message& m, std::uint32_t interface) {
+  switch (m.type) {
+    case RTM_NEWLINK:
+    case RTM_DELLINK: {
+      ifinfomsg link;
+      return read(m.body, link) && link.ifi_family == AF_UNSPEC && static_cast<std::uint32_t>(link.ifi_index) == interface;
+    }
+    case RTM_NEWADDR:
+    case RTM_DELADDR:
+      return true;
+    case RTM_NEWROUTE:
+    case RTM_DELROUTE:
+      return table_of(m.body) == RT_TABLE_MAIN;
+    default:
+      return false;
+  }
+}
+
+bool read_neighbour(const Message& m, std::uint32_t interface, KernelNeighbour& out) {
+  ndmsg head;
+  if ((m.type != RTM_NEWNEIGH && m.type != RTM_DELNEIGH) || !read(m.body, head) || !is_ip(head.ndm_family)) return false;
+  if (static_cast<std::uint32_t>(head.ndm_ifindex) != interface || (head.ndm_flags & NTF_PROXY) != 0) return false;
+  std::optional<IpAddress> address;
+  bool has_mac = false;
+  out = {};
+  for_each_attribute(behind(m.body, sizeof head), [&](std::uint16_t type, Bytes value) {
+    if (type == NDA_DST) address = address_of(head.ndm_family, value);
+    if (type != NDA_LLADDR || value.size() != out.mac.bytes.size()) return;
+    std::memcpy(out.mac.bytes.data(), value.data(), out.mac.bytes.size());
+    has_mac = true;
+  });
+  if (!address) return false;
+  out.address = *address;
+  constexpr int kKnown = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT | NUD_NOARP;
+  if (m.type == RTM_DELNEIGH) return true;
+  out.stale = (head.ndm_state & NUD_STALE) != 0;
+  if ((head.ndm_state & kKnown) != 0 && has_mac && !out.mac.is_multicast()) out.state = KernelNeighbour::State::known;
+  if ((head.ndm_state & NUD_FAILED) != 0) out.state = KernelNeighbour::State::failed;
+  return true;
+}
+
+int read_error(const Message& m) {
+  if (m.type != NLMSG_ERROR) return -1;
+  std::int32_t error = 0;
+  return read(m.body, error) && error <= 0 && error > -4096 ? -error : -1;
+}
+
+std::vector<std::byte> link_request(std::uint32_t interface, std::uint32_t sequence) {
+  std::vector<std::byte> out;
+  const nlmsghdr head{.nlmsg_len = 0, .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST, .nlmsg_seq = sequence, .nlmsg_pid = 0};
+  append(out, &head, sizeof head);
+  ifinfomsg body{};
+  body.ifi_index = static_cast<int>(interface);
+  append(out, &body, sizeof body);
+  return finish(std::move(out));
+}
+
+std::vector<std::byte> dump_request(std::uint16_t type, std::uint32_t sequence) {
+  std::vector<std::byte> out;
+  const nlmsghdr head{.nlmsg_len = 0, .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = sequence, .nlmsg_pid = 0};
+  append(out, &head, sizeof head);
+  const ifinfomsg body{};  // the longest of them; all zero is "everything" for each of them
+  append(out, &body, sizeof body);
+  return finish(std::move(out));
+}
+
+std::vector<std::byte> use_request(const IpAddress& neighbour, std::uint32_t interface, std::uint32_t sequence) {
+  const bool v4 = neighbour.is_v4();
+  std::vector<std::byte> out;
+  const nlmsghdr head{.nlmsg_len = 0, .nlmsg_type = RTM_NEWNEIGH, .nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE, .nlmsg_seq = sequence, .nlmsg_pid = 0};
+  append(out, &head, sizeof head);
+  ndmsg body{};
+  body.ndm_family = v4 ? AF_INET : AF_INET6;
+  body.ndm_ifindex = static_cast<int>(interface);
+  body.ndm_state = NUD_NONE;
+  body.ndm_flags = NTF_USE;
+  append(out, &body, sizeof body);
+  const std::uint16_t size = v4 ? 4 : 16;
+  const rtattr attribute{.rta_len = static_cast<std::uint16_t>(sizeof(rtattr) + size), .rta_type = NDA_DST};
+  append(out, &attribute, sizeof attribute);
+  append(out, neighbour.bytes.data() + (16 - size), size);
+  return finish(std::move(out));
+}
+
+}  // namespace mtcp::stack::netlink
