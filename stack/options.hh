@@ -65,6 +65,7 @@ struct InterfaceOptions {
   };
   std::vector<Address> addresses;
   std::vector<IpAddress> gateways;
+  bool from_kernel = false;  // addresses and routes are those of the interface that the device is on (stack/kernel_net)
   std::uint32_t mtu = 1500;
 };
 

@@ -5,8 +5,8 @@
 namespace mtcp::stack {
 
 Worker::Worker(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets,
-               Time now)
-    : tcp_(std::make_unique<Tcp>(options, port, pool, stats, secrets, now)) {}
+               Time now, KernelNetwork* kernel)
+    : tcp_(std::make_unique<Tcp>(options, port, pool, stats, secrets, now, kernel)) {}
 Worker::~Worker() = default;
 
 std::size_t Worker::poll(Time now) { return tcp_->poll(now); }

@@ -21,6 +21,7 @@
 
 namespace mtcp::stack {
 
+class KernelNetwork;
 struct PortCounters;
 class Tcp;
 
@@ -90,8 +91,10 @@ struct MemoryInfo {
 class Worker {
  public:
   // `port` may be null: then only the loopback wire exists. `pool` must be the port's own pool where there is a port.
+  // `kernel`: whose addresses, routes and neighbours are the stack's as well, instead of those of the options; or null.
   // All references outlive the Worker.
-  Worker(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets, Time now);
+  Worker(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets, Time now,
+         KernelNetwork* kernel = nullptr);
   ~Worker();
 
   // --- the loop

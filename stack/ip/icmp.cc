@@ -11,6 +11,7 @@ Network::Input Network::Impl::on_icmp(Packet* p, const Ipv4Header& ip, IcmpError
   if (parse_icmp(p->bytes(), !from_loopback, h) != ParseError::none) return drop(p, Counter::rx_bad_icmp);
   switch (h.type) {
     case kIcmpEchoRequest:
+      if (kernel != nullptr) return drop(p, Counter::icmp_ignored);  // it answers itself
       answer_echo(p, ip, now);
       return Input::consumed;
     case kIcmpTimeExceeded:

@@ -10,7 +10,7 @@ NeighbourTable::NeighbourTable(std::size_t limit)
       shift_(64U - static_cast<unsigned>(std::bit_width(std::max<std::size_t>(limit, 2) - 1) + 1)),
       buckets_(std::size_t{1} << (64U - shift_)) {}
 
-Neighbour* NeighbourTable::insert(std::uint32_t address, PacketList& evicted) {
+Neighbour* NeighbourTable::insert(const IpAddress& address, PacketList& evicted) {
   Neighbour* n = nullptr;
   if (entries_.size() < limit_) {
     n = &entries_.emplace_back();

@@ -1,4 +1,4 @@
-// The neighbours on the link and their MAC addresses: the table behind ARP, with the states of RFC 4861
+// The neighbours on the link and their MAC addresses: the table behind resolver.hh, with the states of RFC 4861
 // section 7.3.2 as Linux has them. A bounded table: whoever floods it evicts his own entries first.
 #pragma once
 
@@ -23,13 +23,13 @@ struct Neighbour {
     probe,       // in use while it is being confirmed
     failed,      // did not answer
   };
-  std::uint32_t address = 0;  // IPv4, host order
+  IpAddress address;
   State state = State::incomplete;
   std::uint8_t probes = 0;                          // requests sent since the last answer
   bool pinned = false;                              // a gateway: never evicted
   bool used = false;                                // sent to since the eviction hand last passed
   std::uint16_t waiting = 0;                        // packets in `queue`
-  std::array<std::byte, kEthernetHeader> header{};  // of an IPv4 frame to it, once the MAC is known
+  std::array<std::byte, kEthernetHeader> header{};  // of an IP frame to it, once the MAC is known
   MacAddress mac;
   PacketList queue;            // packets from the IP header on
   Time updated{};              // when the MAC was last learnt or confirmed
@@ -46,20 +46,22 @@ class NeighbourTable {
   // `limit`: entries.
   explicit NeighbourTable(std::size_t limit);
 
-  [[nodiscard]] Neighbour* find(std::uint32_t address) {
+  [[nodiscard]] Neighbour* find(const IpAddress& address) {
     Neighbour* n = buckets_[bucket(address)];
-    while (n != nullptr && n->address != address) n = n->chain;
+    while (n != nullptr && !(n->address == address)) n = n->chain;
     return n;
   }
   // A new entry in state incomplete; `address` is not in the table. In a full table another one gives way,
   // and what waited for it moves to `evicted`. Null only if all entries are pinned.
-  Neighbour* insert(std::uint32_t address, PacketList& evicted);
+  Neighbour* insert(const IpAddress& address, PacketList& evicted);
   [[nodiscard]] std::deque<Neighbour>& all() { return entries_; }
   [[nodiscard]] std::size_t size() const { return entries_.size(); }
 
  private:
-  [[nodiscard]] std::size_t bucket(std::uint32_t address) const {
-    return (address * std::uint64_t{0x9e3779b97f4a7c15}) >> shift_;
+  [[nodiscard]] std::size_t bucket(const IpAddress& address) const {
+    std::uint64_t half[2];
+    std::memcpy(half, address.bytes.data(), sizeof half);
+    return ((half[0] * std::uint64_t{0xff51afd7ed558ccd} + half[1]) * std::uint64_t{0x9e3779b97f4a7c15}) >> shift_;
   }
   Neighbour* choose_victim();
   void unlink(Neighbour& n);

@@ -26,25 +26,32 @@ std::uint32_t mtu_of(const Options& options, const Port* port, std::uint32_t buf
 
 }  // namespace
 
-Network::Impl::Impl(const Options& options, Port* the_port, PacketCache& cache, TxQueue& tx, Stats& stats)
+Network::Impl::Impl(const Options& options, Port* the_port, PacketCache& cache, TxQueue& tx, Stats& stats,
+                    KernelNetwork* the_kernel)
     : port(the_port),
       link{cache, tx, stats, the_port == nullptr ? MacAddress{} : the_port->mac()},
       offload(the_port != nullptr && the_port->tx_checksum_offload()),
+      kernel(the_port == nullptr ? nullptr : the_kernel),
+      kernel_generation(kernel == nullptr ? 0 : kernel->view().generation),
       routes(options, mtu_of(options, the_port, mtu_of_buffers(cache)), mtu_of_buffers(cache),
-             the_port != nullptr),
+             the_port != nullptr, kernel == nullptr ? nullptr : &kernel->view()),
       arp(link, routes),
+      nd(link, routes),
+      resolver(link, arp, nd, kernel),
       largest_mtu(mtu_of(options, the_port, mtu_of_buffers(cache))),
-      port_mtu(the_port == nullptr ? 0 : the_port->mtu()),
+      port_mtu(largest_mtu),
       loopback_bound(std::max<std::size_t>(cache.pool().capacity() / 4, 64)) {
-  for (const std::uint32_t gateway : routes.gateways()) arp.pin(gateway);
+  for (const std::uint32_t gateway : routes.gateways()) resolver.pin(IpAddress::v4(gateway));
+  for (const IpAddress& gateway : routes.gateways_v6()) resolver.pin(gateway);
 }
 
 Network::Impl::~Impl() {
   while (Packet* p = loopback.pop_front()) link.release(p);
 }
 
-Network::Network(const Options& options, Port* port, PacketCache& cache, TxQueue& tx, Stats& stats)
-    : impl_(std::make_unique<Impl>(options, port, cache, tx, stats)) {}
+Network::Network(const Options& options, Port* port, PacketCache& cache, TxQueue& tx, Stats& stats,
+                 KernelNetwork* kernel)
+    : impl_(std::make_unique<Impl>(options, port, cache, tx, stats, kernel)) {}
 
 Network::~Network() = default;
 
@@ -55,7 +62,7 @@ Network::Input Network::input(Packet* p, Segment& segment, IcmpError& error, Tim
 Network::Input Network::input_ip(Packet* p, Segment& segment, IcmpError& error, Time now,
                                  bool from_loopback) {
   if (p->len == 0) return impl_->drop(p, Counter::rx_short);
-  if (from_loopback && std::to_integer<unsigned>(p->data[0]) >> 4 == 6) return impl_->on_ipv6(p, segment);
+  if (std::to_integer<unsigned>(p->data[0]) >> 4 == 6) return impl_->on_ipv6(p, segment, error, now, from_loopback);
   return impl_->on_ipv4(p, segment, error, now, from_loopback);
 }
 
@@ -78,38 +85,56 @@ void Network::output_tcp(Packet* p, const IpAddress& source, const IpAddress& de
   impl_->output_tcp(p, source, destination, path, priority, now);
 }
 
-Time Network::run_timers(Time now) { return impl_->arp.run_timers(now); }
+Time Network::run_timers(Time now) { return std::min(impl_->arp.run_timers(now), impl_->resolver.run_timers(now)); }
 
 void Network::announce(Time now) {
   if (impl_->port == nullptr) return;
-  impl_->link.mac = impl_->port->mac();
+  const KernelLink* said = impl_->kernel == nullptr ? nullptr : &impl_->kernel->view().link;
+  impl_->link.mac = said != nullptr && said->exists ? said->mac : impl_->port->mac();
+  impl_->resolver.refresh_headers();
+  if (said != nullptr) return;
   impl_->arp.announce(now);
+  impl_->nd.announce();
+}
+
+std::uint32_t Network::Impl::device_mtu() const {
+  const std::uint32_t device = std::min(largest_mtu, port->mtu());
+  return kernel == nullptr || kernel->view().link.mtu == 0 ? device : std::min(device, kernel->view().link.mtu);
 }
 
 bool Network::follow_mtu(std::uint32_t& mtu) {
-  if (impl_->port == nullptr || impl_->port->mtu() == impl_->port_mtu) return false;
-  impl_->port_mtu = impl_->port->mtu();
-  mtu = std::min(impl_->largest_mtu, impl_->port_mtu);
+  if (impl_->port == nullptr || impl_->device_mtu() == impl_->port_mtu) return false;
+  impl_->port_mtu = mtu = impl_->device_mtu();
   impl_->routes.set_mtu(mtu);
   return true;
 }
 
+bool Network::Impl::follow_kernel(Time now) {
+  kernel->update(now);
+  for (KernelNeighbour n; kernel->next_change(n);) resolver.follow(n, now);
+  const KernelView& view = kernel->view();
+  if (view.generation == kernel_generation) return false;
+  kernel_generation = view.generation;
+  routes.follow_kernel();
+  if (view.link.exists && view.link.mac != link.mac) {
+    link.mac = view.link.mac;
+    resolver.refresh_headers();
+  }
+  return true;
+}
+
+bool Network::follow_kernel(Time now) { return impl_->kernel != nullptr && impl_->follow_kernel(now); }
+
+const Path* Network::path_again(const Path& before, const IpAddress& remote, const IpAddress& local) {
+  return impl_->routes.path_again(before, remote, local);
+}
+
 void Network::suspect(const Path& path, const IpAddress& remote, Time now) {
-  if (!path.local && remote.is_v4()) impl_->arp.suspect(path.next_hop(remote).as_v4(), now);
+  if (!path.local && !path.broken) impl_->resolver.suspect(path.next_hop(remote), now);
 }
 
-bool Network::next_moved(IpAddress& next_hop) {
-  std::uint32_t address = 0;
-  if (!impl_->arp.next_moved(address)) return false;
-  next_hop = IpAddress::v4(address);
-  return true;
-}
+bool Network::next_moved(IpAddress& next_hop) { return impl_->resolver.next_moved(next_hop); }
 
-bool Network::next_unreachable(IpAddress& next_hop) {
-  std::uint32_t address = 0;
-  if (!impl_->arp.next_failed(address)) return false;
-  next_hop = IpAddress::v4(address);
-  return true;
-}
+bool Network::next_unreachable(IpAddress& next_hop) { return impl_->resolver.next_failed(next_hop); }
 
 }  // namespace mtcp::stack

@@ -1,5 +1,5 @@
-// Everything below TCP for one worker: Ethernet, ARP, IPv4 (and IPv6 without neighbour discovery, for the
-// loopback wire), ICMP, routes, and the loopback wire itself.
+// Everything below TCP for one worker: Ethernet, ARP, IPv4 and IPv6 (whose neighbours the kernel discovers), ICMP, routes, and
+// the loopback wire.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,7 @@
 
 namespace mtcp::stack {
 
+class KernelNetwork;
 class Port;
 
 // An ICMP error that names one of our flows, handed up by Network::input().
@@ -35,9 +36,11 @@ class Network {
     icmp_error,  // `error` is filled in and owns the packet
   };
 
-  // `port` may be null: then only the loopback wire exists. All references outlive the Network.
+  // `port` may be null: then only the loopback wire exists. `kernel`: whose addresses, routes and neighbours are ours as
+  // well, or null; it speaks for us then: no ARP, no echo replies. All references outlive the Network.
   // Nothing is sent before announce().
-  Network(const Options& options, Port* port, PacketCache& cache, TxQueue& tx, Stats& stats);
+  Network(const Options& options, Port* port, PacketCache& cache, TxQueue& tx, Stats& stats,
+          KernelNetwork* kernel = nullptr);
   ~Network();
 
   // One received frame; takes the packet. Counts it as received.
@@ -69,6 +72,10 @@ class Network {
   void announce(Time now);
   // The device carries other packets than before: adjusts the paths and returns true. `mtu`: what they may have now.
   bool follow_mtu(std::uint32_t& mtu);
+  // Takes up what has changed in the kernel's networking. True if addresses or routes have: paths in use are to be asked for
+  // again with path_again(), which gives one that is broken if there is no way.
+  bool follow_kernel(Time now);
+  const Path* path_again(const Path& before, const IpAddress& remote, const IpAddress& local);
   // Nobody answers at the other end of `path`: its neighbour is asked whether it is still there.
   void suspect(const Path& path, const IpAddress& remote, Time now);
   // Neighbours that have another MAC address than before, one at a time: what path.next_hop(remote) would be. What was sent

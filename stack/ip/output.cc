@@ -1,4 +1,4 @@
-// Packets on their way out: checksums, IP headers, and then ARP or the loopback wire.
+// Packets on their way out: checksums, IP headers, and then the resolver or the loopback wire.
 #include <algorithm>
 
 #include "stack/ip/network_impl.hh"
@@ -52,24 +52,47 @@ std::uint64_t sum_of_segment(const Packet& p) {
 
 }  // namespace
 
-void Network::Impl::output_tcp(Packet* p, const IpAddress& source, const IpAddress& destination,
-                               const Path& path, TxPriority priority, Time now) {
-  assert(p->len >= kTcpHeader && p->len + kIpv6Header <= UINT16_MAX);
-  if (path.local) return output_tcp_locally(p, source, destination);
-  const std::uint64_t addresses = sum_of_address(source, true) + sum_of_address(destination, true);
-  std::uint64_t sum =
-      addresses + sum_of_field(kProtocolTcp) + sum_of_field(static_cast<std::uint16_t>(p->len));
-  std::byte* checksum = p->data + kTcpChecksumOffset;
+// The TCP checksum, or what a device that fills it in wants to find there. Returns the sum of the addresses.
+inline std::uint64_t Network::Impl::fill_checksum(Packet& p, const IpAddress& source, const IpAddress& destination,
+                                                  bool v4) {
+  const std::uint64_t addresses = sum_of_address(source, v4) + sum_of_address(destination, v4);
+  const std::uint64_t sum =
+      addresses + sum_of_field(kProtocolTcp) + sum_of_field(static_cast<std::uint16_t>(p.len));
+  std::byte* checksum = p.data + kTcpChecksumOffset;
   std::memset(checksum, 0, 2);
   if (offload) {
     // The device adds the segment to the sum of the pseudo-header that it finds in the field.
-    p->flags = static_cast<std::uint16_t>(p->flags | kTxL4Offload);
+    p.flags = static_cast<std::uint16_t>(p.flags | kTxL4Offload);
     store_checksum(checksum, ~fold_sum(sum) & 0xffff);
   } else {
-    store_checksum(checksum, sum + sum_of_segment(*p));
+    store_checksum(checksum, sum + sum_of_segment(p));
   }
+  return addresses;
+}
+
+void Network::Impl::output_tcp(Packet* p, const IpAddress& source, const IpAddress& destination,
+                               const Path& path, TxPriority priority, Time now) {
+  assert(p->len >= kTcpHeader && p->len + kIpv6Header <= UINT16_MAX);
+  if (!path.plain) return output_tcp_otherwise(p, source, destination, path, priority, now);
+  const std::uint64_t addresses = fill_checksum(*p, source, destination, true);
   put_ipv4_header(*p, addresses, source, destination);
-  arp.send(p, path.next_hop(destination).as_v4(), priority, now);
+  resolver.send(p, path.next_hop(destination), priority, now);
+}
+
+// To an address of ours, by IPv6, or nowhere.
+void Network::Impl::output_tcp_otherwise(Packet* p, const IpAddress& source, const IpAddress& destination,
+                                         const Path& path, TxPriority priority, Time now) {
+  if (path.local) return output_tcp_locally(p, source, destination);
+  if (path.broken) return link.drop(p, Counter::no_route);
+  (void)fill_checksum(*p, source, destination, false);
+  const auto length = static_cast<std::uint16_t>(p->len);
+  write_ipv6(p->push(kIpv6Header), {.source = source,
+                                    .destination = destination,
+                                    .payload_length = length,
+                                    .next_header = kProtocolTcp,
+                                    .traffic_class = p->tos,
+                                    .hop_limit = p->ttl != 0 ? p->ttl : kUsualTtl});
+  resolver.send(p, path.next_hop(destination), priority, now);
 }
 
 void Network::Impl::output_tcp_locally(Packet* p, const IpAddress& source, const IpAddress& destination) {
@@ -107,7 +130,7 @@ void Network::Impl::output_ipv4(Packet* p, const Ipv4Header& header, Time now) {
   if (!path) return link.drop(p, Counter::no_route);
   write_ipv4(p->push(kIpv4Header), header);
   if ((*path)->local) return put_on_loopback(p);
-  arp.send(p, (*path)->next_hop(destination).as_v4(), TxPriority::control, now);
+  resolver.send(p, (*path)->next_hop(destination), TxPriority::control, now);
 }
 
 }  // namespace mtcp::stack

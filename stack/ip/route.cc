@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "stack/kernel_net/view.hh"
+
 namespace mtcp::stack {
 namespace {
 
@@ -12,11 +14,29 @@ bool never_on_the_wire(std::uint32_t a) { return a >> 24 == 0 || a >> 24 == 127 
 
 }  // namespace
 
-RouteTable::RouteTable(const Options& options, std::uint32_t mtu, std::uint32_t local_mtu, bool device)
-    : mtu_(mtu), local_mtu_(local_mtu), loopback_(options.loopback), device_(device) {
-  for (const auto& [address, length] : options.interface.addresses) {
+RouteTable::RouteTable(const Options& options, std::uint32_t mtu, std::uint32_t local_mtu, bool device,
+                       const KernelView* kernel)
+    : mtu_(mtu), local_mtu_(local_mtu), kernel_(kernel), loopback_(options.loopback), device_(device) {
+  if (kernel_ != nullptr) {
+    follow_kernel();
+    return;
+  }
+  set_addresses(options.interface.addresses);
+  for (const IpAddress& g : options.interface.gateways) {
+    if (g.is_v4() && on_link(g.as_v4())) gateways_.push_back(g.as_v4());
+    if (!g.is_v4() && on_link_v6(g)) gateways_v6_.push_back(g);
+  }
+}
+
+void RouteTable::set_addresses(std::span<const InterfaceOptions::Address> addresses) {
+  networks_.clear();
+  own_.clear();
+  own_v6_.clear();
+  networks_v6_.clear();
+  for (const auto& [address, length] : addresses) {
     if (!address.is_v4()) {
       own_v6_.push_back(address);
+      networks_v6_.push_back({address, length});
       continue;
     }
     const unsigned bits = length < 96 ? 0U : std::min(length - 96U, 32U);
@@ -25,19 +45,42 @@ RouteTable::RouteTable(const Options& options, std::uint32_t mtu, std::uint32_t 
   }
   std::stable_sort(networks_.begin(), networks_.end(),
                    [](const Network& a, const Network& b) { return a.mask > b.mask; });
+  std::stable_sort(networks_v6_.begin(), networks_v6_.end(),
+                   [](const Prefix& a, const Prefix& b) { return a.length > b.length; });
   std::sort(own_.begin(), own_.end());
   own_.erase(std::unique(own_.begin(), own_.end()), own_.end());
-  for (const IpAddress& g : options.interface.gateways)
-    if (g.is_v4() && on_link(g.as_v4())) gateways_.push_back(g.as_v4());
+}
+
+void RouteTable::follow_kernel() {
+  std::vector<InterfaceOptions::Address> addresses;
+  for (const KernelAddress& a : kernel_->own) addresses.push_back({a.address, a.prefix_length});
+  set_addresses(addresses);
 }
 
 bool RouteTable::is_one_of_own(std::uint32_t a) const {
   return std::binary_search(own_.begin(), own_.end(), a);
 }
 
-bool RouteTable::is_local_v6(const IpAddress& a) const {
-  return (loopback_ && a.is_loopback()) || std::find(own_v6_.begin(), own_v6_.end(), a) != own_v6_.end();
+bool RouteTable::is_own_v6(const IpAddress& a) const {
+  return std::find(own_v6_.begin(), own_v6_.end(), a) != own_v6_.end();
 }
+
+// What is link-local is on the link, which there is only one of.
+bool RouteTable::on_link_v6(const IpAddress& a) const {
+  return is_link_local(a) || std::any_of(networks_v6_.begin(), networks_v6_.end(), [&](const Prefix& p) { return p.contains(a); });
+}
+
+bool RouteTable::is_bad_source_v6(const IpAddress& a) const {
+  return a.is_any() || a.is_loopback() || a.bytes[0] == 0xff || a.is_v4() || is_own_v6(a);
+}
+
+const IpAddress& RouteTable::source_towards_v6(const IpAddress& a) const {
+  for (const Prefix& p : networks_v6_)
+    if (p.contains(a)) return p.address;
+  return networks_v6_.front().address;
+}
+
+bool RouteTable::is_local_v6(const IpAddress& a) const { return (loopback_ && a.is_loopback()) || is_own_v6(a); }
 
 const RouteTable::Network* RouteTable::network_of(std::uint32_t a) const {
   for (const Network& n : networks_)
@@ -62,7 +105,9 @@ Result<const Path*> RouteTable::path(const IpAddress& remote, const IpAddress& f
   const bool chosen = !from.is_any();
   if (chosen && (!is_local(from) || from.is_v4() != remote.is_v4())) return Errc::address_unavailable;
   if (is_local(remote)) return local_path(remote, from);
-  if (!device_ || !remote.is_v4() || (chosen && from.is_loopback())) return Errc::network_unreachable;
+  if (device_ && kernel_ != nullptr) return path_of_kernel(remote, from);
+  if (!device_ || (chosen && from.is_loopback())) return Errc::network_unreachable;
+  if (!remote.is_v4()) return path_v6(remote, from);
   const std::uint32_t to = remote.as_v4();
   if (never_on_the_wire(to)) return Errc::network_unreachable;
   Path wanted;
@@ -71,6 +116,7 @@ Result<const Path*> RouteTable::path(const IpAddress& remote, const IpAddress& f
   if (network == nullptr) {
     if (gateways_.empty()) return Errc::network_unreachable;
     const std::uint32_t gateway = chosen ? gateway_for(from.as_v4()) : gateways_.front();
+    wanted.on_link = false;
     wanted.gateway = IpAddress::v4(gateway);
     network = network_of(gateway);
   } else if (network->is_broadcast(to)) {
@@ -97,19 +143,60 @@ const Path* RouteTable::local_path(const IpAddress& remote, const IpAddress& fro
   return find_or_add(wanted);
 }
 
+Result<const Path*> RouteTable::path_v6(const IpAddress& remote, const IpAddress& from) {
+  if (own_v6_.empty() || is_bad_source_v6(remote)) return Errc::network_unreachable;
+  Path wanted;
+  wanted.mtu = mtu_;
+  wanted.on_link = on_link_v6(remote);
+  if (!wanted.on_link) {
+    if (gateways_v6_.empty()) return Errc::network_unreachable;
+    wanted.gateway = gateways_v6_.front();
+  }
+  wanted.source = !from.is_any() ? from : source_towards_v6(wanted.on_link ? remote : wanted.gateway);
+  return find_or_add(wanted);
+}
+
+Result<const Path*> RouteTable::path_of_kernel(const IpAddress& remote, const IpAddress& from) {
+  const bool chosen = !from.is_any();
+  const bool group = remote.is_v4() ? never_on_the_wire(remote.as_v4()) : remote.bytes[0] == 0xff || remote.is_any();
+  if (group || remote.is_loopback() || (chosen && from.is_loopback())) return Errc::network_unreachable;
+  const KernelRoute* route = kernel_->route_to(remote);
+  if (route == nullptr || !route->ours) return Errc::network_unreachable;
+  if (remote.is_v4() && is_bad_source(remote.as_v4())) return Errc::network_unreachable;  // a broadcast address
+  Path wanted;
+  wanted.on_link = route->gateway.is_any();
+  wanted.gateway = route->gateway;
+  if (route->mtu != 0) wanted.route_mtu = route->mtu;
+  wanted.mtu = std::min(mtu_, wanted.route_mtu);
+  wanted.source = chosen ? from : kernel_->source_towards(remote, *route);
+  if (wanted.source.is_any()) return Errc::address_unavailable;
+  return find_or_add(wanted);
+}
+
+const Path* RouteTable::path_again(const Path& before, const IpAddress& remote, const IpAddress& local) {
+  if (before.local) return &before;
+  const Result<const Path*> now = path(remote, local);
+  if (now && !(*now)->local) return *now;
+  Path broken = before;
+  broken.broken = true;
+  return find_or_add(broken);
+}
+
 const Path* RouteTable::find_or_add(const Path& wanted) {
   for (const auto& p : paths_) {
-    if (p->source == wanted.source && p->local == wanted.local && p->gateway == wanted.gateway)
+    if (p->source == wanted.source && p->local == wanted.local && p->broken == wanted.broken &&
+        p->on_link == wanted.on_link && p->gateway == wanted.gateway && p->route_mtu == wanted.route_mtu)
       return p.get();
   }
   paths_.push_back(std::make_unique<Path>(wanted));
+  paths_.back()->plain = wanted.source.is_v4() && !wanted.local && !wanted.broken;
   return paths_.back().get();
 }
 
 void RouteTable::set_mtu(std::uint32_t mtu) {
   mtu_ = mtu;
   for (const auto& p : paths_)
-    if (!p->local) p->mtu = mtu;
+    if (!p->local) p->mtu = std::min(mtu, p->route_mtu);
 }
 
 }  // namespace mtcp::stack

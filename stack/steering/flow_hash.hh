@@ -36,7 +36,7 @@ class FlowHash {
 struct FrameKind {
   enum class Kind : std::uint8_t {
     flow,   // hash says whose: TCP, or an ICMP error about a TCP segment of ours
-    all,    // every stack wants to see it: an ARP reply or announcement
+    all,    // every stack wants to see it: an ARP reply or announcement, a neighbour advertisement
     anyone  // whoever has it deals with it: questions (ARP, echo), fragments, what is to be dropped
   };
   Kind kind = Kind::anyone;

@@ -1,5 +1,6 @@
 // Which stack has which listener: what each says of its own on the board, and who is asked for a connection.
 #include <algorithm>
+#include <cstring>
 #include <optional>
 
 #include "stack/steering/board_lock.hh"
@@ -9,17 +10,27 @@
 namespace mtcp::stack {
 namespace {
 
-// A listener as a word of the board: port, IPv4 address (0: any), Listening. 0: none.
+// 32 bits that stand for an address: 0 any, else an IPv4 address itself, or a hash of an IPv6 one. Two that have the same are
+// taken for each other: then a connection is offered to a stack that lacks the listener, and passed on.
+std::uint32_t tag_of(const IpAddress& a) {
+  if (a.is_any()) return 0;
+  if (a.is_v4()) return a.as_v4();
+  std::uint64_t half[2];
+  std::memcpy(half, a.bytes.data(), sizeof half);
+  return static_cast<std::uint32_t>((half[0] * 0xff51afd7ed558ccd + half[1]) * 0x9e3779b97f4a7c15 >> 32) | 1;
+}
+
+// A listener as a word of the board: port, address, Listening. 0: none.
 std::uint64_t word_of(const Endpoint& local, Listening how) {
   if (how == Listening::no) return 0;
-  const std::uint32_t address = local.address.is_any() ? 0 : local.address.as_v4();
+  const std::uint32_t address = tag_of(local.address);
   return std::uint64_t{local.port} | std::uint64_t{address} << 16 | static_cast<std::uint64_t>(how) << 48;
 }
 
 bool matches(std::uint64_t word, const Endpoint& local) {
   if (static_cast<std::uint16_t>(word) != local.port) return false;
   const auto address = static_cast<std::uint32_t>(word >> 16);
-  return address == 0 || local.address.is_any() || (local.address.is_v4() && address == local.address.as_v4());
+  return address == 0 || local.address.is_any() || address == tag_of(local.address);
 }
 
 Endpoint endpoint_of(std::uint64_t word) {
@@ -82,7 +93,6 @@ bool Board::parked(const Endpoint& local) const {
 }
 
 void SteeringPort::note_listener(std::uint32_t index, const Endpoint& local, Listening how) {
-  if (!local.address.is_v4() && !local.address.is_any()) return;
   if (index < Board::kListeners) {
     board_.note_listener(me_, index, local, how);
   } else {

@@ -48,7 +48,7 @@ Tcp::Private::Private(const Options& options, const Secrets& secrets, Time now)
       last_tick(TimerWheel::tick_of(now)),
       challenge_random(siphash_words<2, 4>(derive_key(secrets.key, Purpose::challenge_key), 0U)) {}
 
-Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& s, Time now)
+Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& s, Time now, KernelNetwork* kernel)
     : options(o),
       stats(st),
       secrets(s),
@@ -58,7 +58,7 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       memory(o.tcp.mem, cache),
       little_packets(pool.capacity() / 2, kLittlePacket),
       tx(kTxBound, st),
-      network(o, p, cache, tx, st),
+      network(o, p, cache, tx, st, kernel),
       wheel(now),
       flows(derive_key(s.key, Purpose::flow_key)),
       connections(std::min(o.tcp.max_connections, FlowRef::kMaxIndex), 1024),
@@ -236,6 +236,7 @@ std::size_t Tcp::run_timers(Time now) {
     const bool up = port->link_up();
     if (up && !priv->link_was_up) network.announce(now);
     priv->link_was_up = up;
+    if (network.follow_kernel(now)) [[unlikely]] follow_routes(now);
     if (std::uint32_t mtu = 0; network.follow_mtu(mtu)) follow_mtu(mtu, now);
   }
   priv->network_due = network.run_timers(now);
@@ -250,6 +251,20 @@ void Tcp::follow_mtu(std::uint32_t mtu, Time now) {
   connections.for_each([&](Connection& c, std::uint32_t) {
     if (!c.path->local) sender.on_path_mtu(c, mtu, now);
   });
+}
+
+// The kernel's addresses or routes have changed: connections go the way that new ones would. One whose address is gone, or
+// that has no way, stays as in Linux: it sends nothing until that is back, or it times out.
+void Tcp::follow_routes(Time now) {
+  connections.for_each([&](Connection& c, std::uint32_t) {
+    const Path* before = std::exchange(c.path, network.path_again(*c.path, c.key.remote, c.key.local));
+    if (c.path == before) return;
+    sender.on_path_mtu(c, c.path->mtu, now);
+    if (c.tx.retries != 0 && !c.path->broken && c.retransmit_timer.armed())
+      wheel.arm(c.retransmit_timer, now + milliseconds(1));
+  });
+  priv->syn_entries.for_each(
+      [&](SynEntry& e, std::uint32_t) { e.path = network.path_again(*e.path, e.key.remote, e.key.local); });
 }
 
 // What has been sent to its former address is lost: those that wait for an answer ask again at once.

@@ -29,7 +29,8 @@ struct TimeWaitEntry;
 
 class Tcp {
  public:
-  Tcp(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets, Time now);
+  Tcp(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets, Time now,
+      KernelNetwork* kernel);
   ~Tcp();
 
   // --- tcp.cc: the loop, slabs, events
@@ -190,6 +191,7 @@ class Tcp {
   void on_unreachable(const IpAddress& next_hop);
   void on_neighbour_moved(const IpAddress& next_hop, Time now);
   void follow_mtu(std::uint32_t mtu, Time now);
+  void follow_routes(Time now);
   // The application has let go. Orphans are bounded: past that the connection is reset, and gone (false).
   bool detach(Connection& c, Time now);
 

@@ -1,4 +1,5 @@
 #include <catch2/catch.hpp>
+#include <cstring>
 
 #include "stack/steering/flow_hash.hh"
 #include "tests/steering/fake_device.hh"
@@ -88,6 +89,74 @@ TEST_CASE("ARP replies and announcements are for all, questions for whoever gets
   CHECK(classify(f, h).kind == FrameKind::Kind::all);  // both addresses are the same
   f[41] = std::byte{1};
   CHECK(classify(f, h).kind == FrameKind::Kind::anyone);
+}
+
+namespace {
+
+const IpAddress kRemote6{{0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7}}, kLocal6{{0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
+
+// Ports 4000 and 80, a SYN; from the IP header on.
+Frame packet_v6(const IpAddress& from, const IpAddress& to, std::uint16_t from_port, std::uint16_t to_port) {
+  Frame f(60);
+  f[0] = std::byte{0x60};
+  f[6] = std::byte{6};
+  std::memcpy(&f[8], from.bytes.data(), 16);
+  std::memcpy(&f[24], to.bytes.data(), 16);
+  for (const auto& [at, port] : {std::pair{40, from_port}, {42, to_port}}) {
+    f[static_cast<std::size_t>(at)] = static_cast<std::byte>(port >> 8);
+    f[static_cast<std::size_t>(at) + 1] = static_cast<std::byte>(port);
+  }
+  f[53] = std::byte{2};
+  return f;
+}
+
+Frame framed_v6(const Frame& packet) {
+  Frame f(14);
+  f[12] = std::byte{0x86};
+  f[13] = std::byte{0xdd};
+  f.insert(f.end(), packet.begin(), packet.end());
+  return f;
+}
+
+}  // namespace
+
+TEST_CASE("a TCP frame of IPv6 is classified by its flow, behind extension headers as well", "[classify]") {
+  const FlowHash h = published();
+  const std::uint32_t hash = h.of(key_of(kRemote6, 4000, kLocal6, 80));
+  Frame f = framed_v6(packet_v6(kRemote6, kLocal6, 4000, 80));
+  CHECK(classify(f, h).kind == FrameKind::Kind::flow);
+  CHECK(classify(f, h).tcp);
+  CHECK(classify(f, h).hash == hash);
+  for (std::size_t n = 0; n < f.size(); ++n) {
+    const Frame cut(f.begin(), f.begin() + static_cast<std::ptrdiff_t>(n));  // its own allocation
+    CHECK(classify(cut, h).kind == (n >= 58 ? FrameKind::Kind::flow : FrameKind::Kind::anyone));
+  }
+  f[20] = std::byte{60};
+  Frame option(8);
+  option[0] = std::byte{6};
+  f.insert(f.begin() + 54, option.begin(), option.end());
+  CHECK(classify(f, h).hash == hash);
+  f[20] = std::byte{44};
+  f[57] = std::byte{1};  // more fragments
+  CHECK(classify(f, h).kind == FrameKind::Kind::anyone);
+}
+
+TEST_CASE("an ICMPv6 error belongs to the flow of the header inside, neighbour discovery to nobody", "[classify]") {
+  const FlowHash h = published();
+  Frame packet = packet_v6(kRemote6, kLocal6, 0, 0);
+  packet.resize(48);
+  packet[6] = std::byte{58};
+  packet[40] = std::byte{2};
+  const Frame inner = packet_v6(kLocal6, kRemote6, 80, 4000);
+  packet.insert(packet.end(), inner.begin(), inner.begin() + 48);
+  Frame f = framed_v6(packet);
+  CHECK(classify(f, h).kind == FrameKind::Kind::flow);
+  CHECK_FALSE(classify(f, h).tcp);
+  CHECK(classify(f, h).hash == h.of(key_of(kRemote6, 4000, kLocal6, 80)));
+  f[54] = std::byte{135};
+  CHECK(classify(f, h).kind == FrameKind::Kind::anyone);
+  f[54] = std::byte{136};
+  CHECK(classify(f, h).kind == FrameKind::Kind::all);
 }
 
 TEST_CASE("no prefix of a frame is read beyond its end", "[classify]") {

@@ -99,11 +99,27 @@ void af_xdp_prepare(const Xsk& socket) {
     system_call(SYS_setsockopt, socket.fd, SOL_SOCKET, name, reinterpret_cast<long>(&bytes), sizeof bytes);
 }
 
+namespace {
+
+// The same for IPv6 without extension headers, from its header on.
+bool has_partial_checksum_v6(std::span<const std::byte> ip) {
+  constexpr std::size_t kHeader = 40;
+  const std::size_t length = load_be<std::uint16_t>(&ip[4]);
+  if (ip[6] != std::byte{6} || length < 20 || ip.size() < kHeader + length) return false;
+  std::uint16_t field;
+  memcpy(&field, &ip[kHeader + 16], sizeof field);
+  const std::uint64_t pseudo = std::uint64_t{partial_sum(&ip[8], 32)} + sum_of_field(6) +
+                               sum_of_field(static_cast<std::uint16_t>(length));
+  return fold_sum(pseudo) % 0xffff == field % 0xffff;
+}
+
+}  // namespace
+
 bool has_partial_checksum(std::span<const std::byte> frame) {
   constexpr std::size_t kIp = 14;
-  if (frame.size() < kIp + 40 || load_be<std::uint16_t>(&frame[12]) != 0x0800 ||
-      frame[kIp + 9] != std::byte{6})
-    return false;
+  if (frame.size() < kIp + 40) return false;
+  if (load_be<std::uint16_t>(&frame[12]) == 0x86dd) return has_partial_checksum_v6(frame.subspan(kIp));
+  if (load_be<std::uint16_t>(&frame[12]) != 0x0800 || frame[kIp + 9] != std::byte{6}) return false;
   const std::byte* ip = &frame[kIp];
   const std::size_t header = (std::to_integer<std::size_t>(ip[0]) & 15) * 4;
   const std::size_t total = load_be<std::uint16_t>(ip + 2);
