@@ -8,6 +8,7 @@
 #include "conf/check_rules.hh"
 #include "conf/rules.hh"
 #include "conf/text.hh"
+#include "stack/kernel_net/view.hh"
 
 namespace mtcp::conf {
 namespace {
@@ -27,7 +28,7 @@ class Checker {
       placeholders();
       if (problems_.count() == before) check_device(options_, places_, problems_);
     }
-    if (fine({"interface.address", "interface.gateway"})) gateways();
+    if (fine({"interface.address", "interface.gateway"}) && !options_.stack.interface.from_kernel) gateways();
     if (fine({"tcp.rto_min", "tcp.rto_max", "tcp.delayed_ack"})) timeouts();
     if (fine({"interface.address", "interface.gateway", "stack.loopback"})) rules();
   }
@@ -45,21 +46,34 @@ class Checker {
   void something_to_run_on() {
     const auto& addresses = options_.stack.interface.addresses;
     const bool device = !options_.device.port.empty();
-    if (!device && addresses.empty() && !options_.stack.loopback) {
+    if (!device && addresses.empty() && !options_.stack.loopback && !options_.stack.interface.from_kernel) {
       say("",
           "nothing for the stack to run on: expected port in [device] and address in [interface], or "
           "loopback = true in [stack]");
     }
+    if (options_.stack.interface.from_kernel) return kernels_addresses();
     if (device && addresses.empty())
       say("device.port", "a device needs an address: expected address in [interface]");
     for (const auto& a : addresses) {
-      // Neighbour discovery is not there yet.
-      if (device && !a.address.is_v4()) {
-        say("interface.address", "address " + to_text(a.address) +
-                                     ": a device carries IPv4 only, so far; IPv6 works within a process, "
-                                     "without port in [device]");
-      }
+      if (device && !a.address.is_v4() && stack::is_link_local(a.address))
+        say("interface.address", "address " + to_text(a.address) + ": a link-local address can't be the stack's");
     }
+  }
+
+  // Only where the kernel goes on receiving what is not the stack's: it is the kernel that answers ARP.
+  void kernels_addresses() {
+    const auto& device = options_.device;
+    std::string interface = device.argument("iface");
+    const std::string shared = "net_af_xdp0,iface=" + (interface.empty() ? "NAME" : interface) + ",share=kernel";
+    if (!options_.stack.interface.gateways.empty())
+      say("interface.gateway", "with address = \"kernel\" the routes are the kernel's, too: leave gateway out");
+    if (device.is_shared_with_kernel()) return;
+    std::string why = "the kernel has no interface there";
+    if (device.port.empty()) why = "it is about an interface of the kernel";
+    if (device.port.starts_with("net_af_packet")) why = "with net_af_packet the kernel would answer what is the stack's";
+    if (device.port.starts_with("net_af_xdp")) why = "the kernel receives nothing on an interface that is not shared";
+    say("interface.address", "address = \"kernel\": " + why + "; expected port = \"" + shared +
+                                 "\" in [device], or addresses of the stack's own here");
   }
 
   // {worker} must mean something: a device of each process's own, and as many as the other end has.
@@ -116,7 +130,8 @@ class Checker {
     for (const auto& gateway : interface.gateways) {
       const auto on_link = [&](const InterfaceOptions::Address& a) {
         return a.address.is_v4() == gateway.is_v4() &&
-               stack::Prefix{a.address, a.prefix_length}.contains(gateway);
+               (stack::Prefix{a.address, a.prefix_length}.contains(gateway) ||
+                (!gateway.is_v4() && stack::is_link_local(gateway)));
       };
       const auto own = [&](const InterfaceOptions::Address& a) { return a.address == gateway; };
       if (std::ranges::any_of(interface.addresses, own)) {

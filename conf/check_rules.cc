@@ -31,6 +31,7 @@ bool has_own_address(const Rule& rule, const Options& options) {
 // A listener on an address is the stack's if the address is, one on the wildcard always.
 bool can_listen(const Rule& rule, const Options& options) {
   if (rule.address.contains(IpAddress::any_v4()) || rule.address.contains(IpAddress::any_v6())) return true;
+  if (options.stack.interface.from_kernel && !is_loopback(rule.address)) return true;  // it may be one some time
   const bool loopback = is_loopback(rule.address) || is_within(kLoopback4, rule.address);
   return (loopback && options.stack.loopback) || has_own_address(rule, options);
 }
@@ -38,6 +39,7 @@ bool can_listen(const Rule& rule, const Options& options) {
 bool can_connect(const Rule& rule, const Options& options) {
   if (is_loopback(rule.address)) return options.stack.loopback;
   if (is_within(rule.address, kMulticastAndBroadcast)) return false;
+  if (options.stack.interface.from_kernel) return true;
   const auto& own = options.stack.interface.addresses;
   const bool v4 = rule.address.address.is_v4();
   return has_own_address(rule, options) || std::ranges::any_of(own, [&](const auto& a) { return a.address.is_v4() == v4; });

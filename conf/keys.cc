@@ -40,7 +40,7 @@ const Key kKeys[] = {
      "  net_af_packet0,iface=NAME           a kernel interface: veth, any NIC\n"
      "  net_af_xdp0,iface=NAME              the same through AF_XDP: the kernel receives nothing there meanwhile\n"
      "  net_af_xdp0,iface=NAME,share=kernel the same, shared: the stack has its own TCP ports, the kernel all else on the same\n"
-     "                                      address (which `address` repeats). xdp=generic or xdp=native: how\n"
+     "                                      addresses. xdp=generic or xdp=native: how\n"
      "  auto                                that, with the interface of the default route\n"
      "  net_memif0,role=server,socket-abstract=yes,socket=/NAME\n"
      "                                      shared memory to another mtcp process, which has role=client\n"
@@ -85,12 +85,14 @@ const Key kKeys[] = {
      "asked for in addition."},
 
     // --- [interface]
-    {"interface", "address", Addresses{AT(stack.interface.addresses)}, "[\"10.9.0.2/24\"]",
+    {"interface", "address", Addresses{AT(stack.interface.addresses), AT(stack.interface.from_kernel)}, "[\"10.9.0.2/24\"]",
      "Addresses of the stack, each with its prefix length. With net_af_packet they must not be the kernel's "
      "in the\n"
-     "same network namespace, or both would answer."},
+     "same network namespace, or both would answer. \"kernel\": those that the kernel has on the interface, with its\n"
+     "routes and its neighbours, as they change; for an interface that is shared with it (share=kernel in `port`),\n"
+     "where it is the default."},
     {"interface", "gateway", Gateways{AT(stack.interface.gateways)}, "[\"10.9.0.1\"]",
-     "Where packets to other networks go. Must be on a network of `address`."},
+     "Where packets to other networks go. Must be on a network of `address`; of IPv6 it may be link-local (fe80::1)."},
 
     // --- [stack]
     {"stack", "poll",

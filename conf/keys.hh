@@ -56,9 +56,10 @@ struct PortRange {
   std::uint16_t& (*first)(Options&);
   std::uint16_t& (*last)(Options&);
 };
-// "10.9.0.2/24", or a list of such
+// "10.9.0.2/24", or a list of such, or "kernel"
 struct Addresses {
   std::vector<stack::InterfaceOptions::Address>& (*at)(Options&);
+  bool& (*kernel)(Options&);
 };
 // "10.9.0.1", or a list of such
 struct Gateways {

@@ -99,6 +99,9 @@ class Loader {
                       std::string(name) + " is a section: expected [" + std::string(name) + "]");
       }
     }
+    // What is shared with the kernel has the kernel's addresses.
+    if (!places_.contains("interface.address") && options_.device.is_shared_with_kernel())
+      options_.stack.interface.from_kernel = true;
     check(options_, places_, wrong_, problems_);
   }
 

@@ -158,6 +158,9 @@ std::string unfit(const stack::Prefix& p) {
 Verdict store(const Addresses& t, const toml::node& n, Options& o) {
   auto& list = t.at(o);
   list.clear();
+  const auto* word = n.as_string();
+  t.kernel(o) = word != nullptr && word->get() == "kernel";
+  if (t.kernel(o)) return {};
   return for_each_text(n, [&](const std::string& s, const toml::node& where) -> Verdict {
     const auto p = parse_prefix(s);
     if (!p || s.find('/') == std::string::npos) return Wrong{.why = {}, .where = &where};
@@ -224,7 +227,7 @@ std::string words_for(const Levels& t) {
 }
 std::string words_for(const PortRange&) { return "[first, last], ascending, each from 1 to 65535"; }
 std::string words_for(const Addresses&) {
-  return "an address with its prefix length, like \"10.9.0.2/24\", or a list of such";
+  return "an address with its prefix length, like \"10.9.0.2/24\", a list of such, or \"kernel\"";
 }
 std::string words_for(const Users&) { return "the number of a user, like 33, or a list of such"; }
 std::string words_for(const Gateways&) { return "an address like \"10.9.0.1\", or a list of such"; }

@@ -15,6 +15,7 @@ namespace mtcp::intercept {
 namespace {
 
 std::string networks(const Options& options) {
+  if (options.stack.interface.from_kernel) return "the kernel's on " + options.device.argument("iface");
   std::string text;
   for (const auto& a : options.stack.interface.addresses)
     text += (text.empty() ? "" : ", ") + conf::to_text(stack::Prefix{a.address, a.prefix_length});
@@ -22,6 +23,7 @@ std::string networks(const Options& options) {
 }
 
 std::string gateways(const Options& options) {
+  if (options.stack.interface.from_kernel) return "the kernel's";
   std::string text;
   for (const auto& gateway : options.stack.interface.gateways) text += (text.empty() ? "" : ", ") + conf::to_text(gateway);
   return text.empty() ? "none" : text;

@@ -176,6 +176,7 @@ int Process::connect(int fd, const sockaddr* a, socklen_t n) {
   stack::Endpoint remote;
   if (const int error = read_address(a, n, s->v6, remote); error != 0) return error;
   if (s->v6_only && remote.address.is_v4()) return -ENETUNREACH;
+  follow_kernel();
   const Router::Verdict verdict = s->kernel_only ? kKernelOnly : on_kernel ? kWithoutDevice : router.judge_connect(s->local, remote);
   if (verdict.owner == Router::Owner::kernel) {
     decisions.connects(remote, verdict);

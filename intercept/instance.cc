@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "intercept/clock.hh"
+#include "intercept/kernel_follower.hh"
 #include "intercept/log.hh"
 #include "intercept/relay.hh"
 #include "intercept/socket.hh"
@@ -29,10 +30,14 @@ std::uint32_t events_of_edges(std::uint8_t edges) {
 }  // namespace
 
 Instance::Instance(const Options& options, std::unique_ptr<stack::Port> port,
-                   std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets)
-    : device_name_(options.device.port), port_(std::move(port)), own_pool_(std::move(own_pool)), last_now_(now()) {
+                   std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* kernel)
+    : device_name_(options.device.port),
+      port_(std::move(port)),
+      own_pool_(std::move(own_pool)),
+      kernel_(kernel),
+      last_now_(now()) {
   worker_ = std::make_unique<stack::Worker>(options.stack, port_.get(), port_ ? port_->pool() : *own_pool_,
-                                            stats_, secrets, last_now_);
+                                            stats_, secrets, last_now_, kernel_);
 }
 
 Instance::~Instance() = default;
@@ -103,9 +108,16 @@ void Instance::finish_sleep(bool goes_on) {
   asleep_until_ = stack::kNever;
   if (left > 0) return;
   if (port_) port_->disarm();
+  if (kernel_ != nullptr) kernel_->look_soon();
   if (parked != nullptr && !goes_on) std::exchange(parked, nullptr)->wake();
 }
 
-std::span<const int> Instance::pollable() const { return port_ ? port_->pollable() : std::span<const int>{}; }
+std::span<const int> Instance::pollable() {
+  const std::span<const int> of_port = port_ ? port_->pollable() : std::span<const int>{};
+  if (kernel_ == nullptr) return of_port;
+  pollable_.assign(of_port.begin(), of_port.end());
+  pollable_.push_back(kernel_->descriptor());
+  return pollable_;
+}
 
 }  // namespace mtcp::intercept

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "intercept/clock.hh"
 #include "intercept/options.hh"
@@ -16,13 +17,15 @@
 
 namespace mtcp::intercept {
 
+class KernelFollower;
 class Relay;
 
 class Instance {
  public:
-  // Starts a stack on `port` (null: loopback only) with packets from `pool`.
+  // Starts a stack on `port` (null: loopback only) with packets from `pool`. `kernel`: whose networking it has part in, or
+  // null; outlives it.
   Instance(const Options& options, std::unique_ptr<stack::Port> port,
-           std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets);
+           std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* kernel = nullptr);
   ~Instance();
 
   [[nodiscard]] stack::Worker& worker() { return *worker_; }
@@ -65,7 +68,7 @@ class Instance {
   bool prepare_sleep(stack::Time now, stack::Time& latest);
   // `goes_on`: the thread is about to sleep again, so that whoever is `parked` need not wake up for it.
   void finish_sleep(bool goes_on = false);
-  [[nodiscard]] std::span<const int> pollable() const;
+  [[nodiscard]] std::span<const int> pollable();
 
   Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null
   // Who wants to be woken when the last of the sleepers is back. Lock held.
@@ -86,6 +89,8 @@ class Instance {
   const std::string device_name_;
   std::unique_ptr<stack::Port> port_;
   std::unique_ptr<stack::PacketPool> own_pool_;
+  KernelFollower* kernel_;
+  std::vector<int> pollable_;  // what pollable() has returned last, with `kernel_`
   stack::Stats stats_;
   std::unique_ptr<stack::Worker> worker_;
   stack::Time last_now_{};

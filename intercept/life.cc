@@ -185,6 +185,7 @@ void Process::after_fork(bool child) {
     device->abandon();
     (void)device.release();
   }
+  forget_follower();
   release_worker_number();  // the parent's: it is to be free when the parent dies
   (void)steward.release();
   early_start.abandon();

@@ -131,7 +131,8 @@ int connect_to_listener(Process& process, int fd, const stack::Endpoint& remote)
 
 void open_local_listener(Process& process, Socket& s) {
   const bool any = s.local.address.is_any();
-  if (s.local_fd >= 0 || s.local.address.is_loopback() || (any && process.options.stack.interface.addresses.empty())) return;
+  if (s.local_fd >= 0 || s.local.address.is_loopback() || (any && process.options.stack.interface.addresses.empty()) ||
+      process.options.stack.interface.from_kernel) return;
   const int fd = process.kernel.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return;
   const LocalName name = name_of(s.local, s.local.address == stack::IpAddress::any_v6() && !s.v6_only);

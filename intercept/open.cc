@@ -104,6 +104,7 @@ int Process::listen(int fd, int backlog) {
     if (const int error = replay_options(*this, *s); error != 0) return error;
     if (const int error = bind_automatically(*this, *s); error != 0) return error;
   }
+  follow_kernel();
   const Router::Verdict verdict = s->kernel_only ? kKernelOnly : on_kernel ? kWithoutDevice : router.judge_listen(s->local);
   const Router::Owner owner = verdict.owner;
   decisions.listens(s->local, verdict);

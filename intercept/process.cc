@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "intercept/kernel_follower.hh"
 #include "intercept/steward.hh"
 
 namespace mtcp::intercept {

@@ -32,6 +32,7 @@
 
 namespace mtcp::intercept {
 
+class KernelFollower;
 class Steward;
 
 class Process final : public Engine {
@@ -110,6 +111,10 @@ class Process final : public Engine {
   // What outlives this process (lasting.hh), if it has not been read yet. 0 or -EAGAIN.
   int load_secrets();
   [[nodiscard]] bool started() const { return instance != nullptr; }
+
+  // --- follow.cc, lock held: where the stack's addresses are the kernel's, what it says of them now. Before each decision.
+  void follow_kernel();
+  void forget_follower();  // in the child of a fork: what comes is the parent's
 
   // --- life.cc, lock held; it is given up for a moment. Takes back a provisional stack: what has come so far is left for the
   // next process that has the listeners.
@@ -208,6 +213,8 @@ class Process final : public Engine {
   std::uint64_t cookies = 0;       // how many sockets have been asked for one
   int starts = 0;                  // calls of exec and posix_spawn in progress: FD_CLOEXEC is as the application wants it
   std::uint64_t conversions = 0;   // how often a socket has become State::relayed: who waits looks again
+  std::unique_ptr<KernelFollower> follower;  // null: the stack's addresses are its own, or nobody has asked yet
+  std::uint32_t followed = 0;                // generation of its view that `options` have the addresses of
   std::unique_ptr<Instance> instance;
   std::optional<stack::Secrets> lasting;  // without `key`
   std::unique_ptr<stack::Device> device;
@@ -215,6 +222,8 @@ class Process final : public Engine {
   std::unique_ptr<Steward> steward;
   OpenDevice open_device;
   OpenAsGuest open_as_guest;
+  bool told_of_routes = false; // that they are too many
+  std::string follow_error;    // why there is no follower; told once
   std::string start_error;     // why ensure_started() failed last time; told once
   bool misconfigured = false;  // why the device could not be opened: its values cannot go together ...
   bool on_kernel = false;      // the device could not be opened, and so all sockets are the kernel's (on_failure)
@@ -232,6 +241,7 @@ class Process final : public Engine {
  private:
   void finish(Socket& s);  // closes the connection or listener and frees the socket
   void finish(EpollSet& set);
+  bool open_follower();
   int open_device_now();
   int share_device();
   void await_device(std::unique_lock<Lock>& guard);

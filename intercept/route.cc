@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "stack/kernel_net/view.hh"
+
 namespace mtcp::intercept {
 namespace {
 
@@ -54,8 +56,9 @@ bool Router::owns(const stack::IpAddress& a) const {
 Router::Verdict Router::judge_listen(const stack::Endpoint& local) const {
   const bool wildcard = local.address.is_any();
   // An address that is not the stack's can't be listened on there, whatever a rule says.
-  const bool possible =
-      wildcard ? options_.stack.loopback || !options_.stack.interface.addresses.empty() : owns(local.address);
+  const auto& interface = options_.stack.interface;
+  const bool possible = wildcard ? options_.stack.loopback || interface.from_kernel || !interface.addresses.empty()
+                                 : owns(local.address);
   if (!possible) return {Owner::kernel, local.address.is_loopback() ? kLoopback : "no address of [interface]"};
   const Rule* rule = match(Rule::Role::listen, local);
   if (rule != nullptr && !rule->to_stack) return {Owner::kernel, kByRule};
@@ -66,12 +69,21 @@ Router::Verdict Router::judge_listen(const stack::Endpoint& local) const {
   return {Owner::stack, rule != nullptr ? kByRule : kOwn};
 }
 
+// Not what is link-local: that means nothing without the interface's name.
+Router::Verdict Router::judge_by_kernel(const stack::IpAddress& remote) const {
+  if (kernel_ == nullptr || stack::is_link_local(remote)) return {Owner::kernel, "link-local"};
+  if (!kernel_->reaches(remote)) return {Owner::kernel, "the kernel's route to it is not through the interface"};
+  return {Owner::stack, "the kernel's route to it is through the interface"};
+}
+
 Router::Verdict Router::judge_connect(const stack::Endpoint& local, const stack::Endpoint& remote) const {
   if (is_broadcast_or_multicast(remote.address)) return {Owner::kernel, "multicast or broadcast"};
   // 0.0.0.0 and :: mean this host, that is, loopback.
   if ((remote.address.is_loopback() || remote.address.is_any()) && !options_.stack.loopback)
     return {Owner::kernel, kLoopback};
   if (!local.address.is_any() && !owns(local.address)) return {Owner::kernel, "bound to an address of the kernel"};
+  // That means nothing without the name of an interface.
+  if (!remote.address.is_v4() && stack::is_link_local(remote.address)) return {Owner::kernel, "link-local"};
   if (const Rule* rule = match(Rule::Role::connect, remote); rule != nullptr) {
     return {rule->to_stack ? Owner::stack : Owner::kernel, kByRule};
   }
@@ -79,6 +91,7 @@ Router::Verdict Router::judge_connect(const stack::Endpoint& local, const stack:
     return {Owner::kernel, kShared};
   if (owns(remote.address) || remote.address.is_any()) return {Owner::stack, kOwn};
   const auto& interface = options_.stack.interface;
+  if (interface.from_kernel) return judge_by_kernel(remote.address);
   for (const auto& own : interface.addresses) {
     if (stack::Prefix{own.address, own.prefix_length}.contains(remote.address))
       return {Owner::stack, "on a network of [interface]"};
@@ -97,7 +110,8 @@ bool Router::names_as_listener() const {
 }
 
 bool Router::may_use_stack() const {
-  if (!options_.stack.loopback && options_.stack.interface.addresses.empty()) return false;
+  const auto& interface = options_.stack.interface;
+  if (!options_.stack.loopback && !interface.from_kernel && interface.addresses.empty()) return false;
   // Whatever the first rule that covers everything of a role says is the end of that role.
   bool listen_open = true, connect_open = true;
   for (const Rule& rule : options_.rules) {

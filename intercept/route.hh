@@ -5,18 +5,25 @@
 #include "intercept/options.hh"
 #include "intercept/program.hh"
 
+namespace mtcp::stack {
+class KernelView;
+}
+
 namespace mtcp::intercept {
 
 class Router {
  public:
   Router(const Options& options, Program program);
+  // What the kernel says of the interface whose addresses are the stack's (from_kernel); outlives the router, or null: nothing.
+  void follow(const stack::KernelView* view) { kernel_ = view; }
 
   enum class Owner : std::uint8_t { kernel, stack, both };  // both: a listener on the wildcard address or on loopback
   // listen on `local` (any_*() for a wildcard). Without a rule: stack for an address of [interface] (or of
   // loopback when that is the stack's), both for a wildcard, kernel else.
   [[nodiscard]] Owner listen(const stack::Endpoint& local) const { return judge_listen(local).owner; }
   // connect to `remote` from `local` (any_*() if not bound). Without a rule: stack if the remote address is
-  // on-link or reached by a gateway of [interface] and is not loopback, or is an address of our own.
+  // on-link or reached by a gateway of [interface] and is not loopback, or is an address of our own. Where the addresses are
+  // the kernel's: if its route leads through the interface; this host's own addresses are reached through the kernel.
   [[nodiscard]] Owner connect(const stack::Endpoint& local, const stack::Endpoint& remote) const {
     return judge_connect(local, remote).owner;
   }
@@ -39,7 +46,9 @@ class Router {
  private:
   [[nodiscard]] const Rule* match(Rule::Role role, const stack::Endpoint& e) const;
   [[nodiscard]] bool program_matches(const Rule& rule) const;
+  [[nodiscard]] Verdict judge_by_kernel(const stack::IpAddress& remote) const;
   const Options& options_;
+  const stack::KernelView* kernel_ = nullptr;
   Program program_;
 };
 

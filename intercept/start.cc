@@ -42,6 +42,7 @@ int hugepages_of(Toggle t) { return t == Toggle::automatic ? -1 : t == Toggle::o
 
 std::vector<std::uint32_t> own_addresses(const Options& o) {
   std::vector<std::uint32_t> list;
+  if (o.stack.interface.from_kernel) return list;  // the kernel's are meant
   for (const auto& a : o.stack.interface.addresses)
     if (a.address.is_v4()) list.push_back(a.address.as_v4());
   return list;
@@ -262,6 +263,7 @@ int Process::ensure_started() {
   const stack::Time t = now();
   if (t < next_attempt) return -EBUSY;
   if (!memory_to_spare() || !memory_available(kStackMemory)) return wait_for_memory(t);
+  follow_kernel();
   std::unique_ptr<stack::Port> port;
   std::unique_ptr<stack::PacketPool> heap;
   if (options.device.port.empty()) {
@@ -289,7 +291,7 @@ int Process::ensure_started() {
     return -EAGAIN;
   }
   clock_start();
-  instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets);
+  instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets, follower.get());
   instance->relay = &relay;
   if (!options.device.port.empty() && !options.device.is_private())
     instance->worker().set_still_held(

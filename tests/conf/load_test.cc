@@ -164,11 +164,11 @@ TEST_CASE("a wrong line is reported with its place and what would be right") {
       {"[log]\nlevel = \"all\"", "3:9",
        "level = \"all\": expected \"none\", \"error\", \"warning\", \"info\" or \"debug\""},
       {"[interface]\naddress = [\"10.9.0.2\"]", "3:12",
-       "address = \"10.9.0.2\": expected an address with its prefix length, like \"10.9.0.2/24\", or a list "
-       "of such"},
+       "address = \"10.9.0.2\": expected an address with its prefix length, like \"10.9.0.2/24\", a list "
+       "of such, or \"kernel\""},
       {"[interface]\naddress = [\"10.9.0.2/33\"]", "3:12",
-       "address = \"10.9.0.2/33\": expected an address with its prefix length, like \"10.9.0.2/24\", or a "
-       "list of such"},
+       "address = \"10.9.0.2/33\": expected an address with its prefix length, like \"10.9.0.2/24\", a "
+       "list of such, or \"kernel\""},
       {"[interface]\naddress = [\"10.9.0.2/24\",\n\"10.9.0.2/16\"]", "4:1",
        "address = \"10.9.0.2/16\": this address is already in the list"},
       {"[interface]\naddress = \"10.9.0.0/24\"", "3:11",
@@ -187,9 +187,22 @@ TEST_CASE("a wrong line is reported with its place and what would be right") {
       {"[interface]\naddress = \"10.9.0.2/24\"\ngateway = [\"fd00::1\"]", "4:11",
        "gateway fd00::1 is on no network of address (10.9.0.0/24)"},
       {"[device]\nport = \"net_null0\"", "3:8", "a device needs an address: expected address in [interface]"},
-      {"[device]\nport = \"net_null0\"\n[interface]\naddress = \"fd00::1/64\"", "5:11",
-       "address fd00::1: a device carries IPv4 only, so far; IPv6 works within a process, without port in "
-       "[device]"},
+      {"[device]\nport = \"net_null0\"\n[interface]\naddress = \"fe80::1/64\"", "5:11",
+       "address fe80::1: a link-local address can't be the stack's"},
+      {"[device]\nport = \"net_af_packet0,iface=eth1\"\n[interface]\naddress = \"kernel\"", "5:11",
+       "address = \"kernel\": with net_af_packet the kernel would answer what is the stack's; expected port = "
+       "\"net_af_xdp0,iface=eth1,share=kernel\" in [device], or addresses of the stack's own here"},
+      {"[device]\nport = \"net_af_xdp0,iface=eth1\"\n[interface]\naddress = \"kernel\"", "5:11",
+       "address = \"kernel\": the kernel receives nothing on an interface that is not shared; expected port = "
+       "\"net_af_xdp0,iface=eth1,share=kernel\" in [device], or addresses of the stack's own here"},
+      {"[device]\nport = \"0000:00:04.0\"\n[interface]\naddress = \"kernel\"", "5:11",
+       "address = \"kernel\": the kernel has no interface there; expected port = "
+       "\"net_af_xdp0,iface=NAME,share=kernel\" in [device], or addresses of the stack's own here"},
+      {"[interface]\naddress = \"kernel\"", "3:11",
+       "address = \"kernel\": it is about an interface of the kernel; expected port = "
+       "\"net_af_xdp0,iface=NAME,share=kernel\" in [device], or addresses of the stack's own here"},
+      {"[device]\nport = \"net_af_xdp0,iface=eth1,share=kernel\"\n[interface]\ngateway = \"10.9.0.1\"", "5:11",
+       "with address = \"kernel\" the routes are the kernel's, too: leave gateway out"},
   }));
   const std::string text = w.text;
   const Loaded l = text.starts_with("[stack]") ? load_text("\n" + text) : load_with(text);
@@ -270,6 +283,22 @@ TEST_CASE("addresses without a device are fine, IPv6 too") {
   REQUIRE(l.error == "");
   CHECK(l.options.stack.interface.addresses.size() == 3);
   CHECK(l.options.stack.interface.addresses[1].prefix_length == 64);
+}
+
+TEST_CASE("an interface that is shared with the kernel has its addresses, unless others are given") {
+  const std::string device = "[device]\nport = \"net_af_xdp0,iface=eth1,share=kernel\"\n";
+  CHECK(load_text(device).error == "");
+  CHECK(load_text(device).options.stack.interface.from_kernel);
+  CHECK(load_text(device + "[interface]\naddress = \"kernel\"\n").options.stack.interface.from_kernel);
+  const Loaded own = load_text(device + "[interface]\naddress = \"10.9.0.2/24\"\n");
+  CHECK(own.error == "");
+  CHECK_FALSE(own.options.stack.interface.from_kernel);
+}
+
+TEST_CASE("a device has IPv6 addresses, too, and its gateway may be link-local") {
+  CHECK(load_text("[device]\nport = \"net_null0\"\n[interface]\naddress = [\"10.9.0.2/24\", \"fd00::2/64\"]\n"
+                  "gateway = [\"10.9.0.1\", \"fe80::1\"]\n")
+            .error == "");
 }
 
 TEST_CASE("a file that is not there, is a directory or is huge is reported by name") {

@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "stack/kernel_net/view.hh"
+
 using namespace mtcp;
 using namespace mtcp::intercept;
 using Owner = Router::Owner;
@@ -50,6 +52,34 @@ TEST_CASE("without rules connecting follows the interface's network and gateway"
   o.stack.interface.gateways.push_back(stack::IpAddress::v4(10, 9, 0, 1));
   CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::stack);
   CHECK(router.connect(kAny, {stack::IpAddress{{0x20, 0x01}}, 80}) == Owner::kernel);  // no IPv6 gateway
+  o.stack.interface.gateways.push_back(stack::IpAddress{{0xfe, 0x80, 0, 1}});
+  CHECK(router.connect(kAny, {stack::IpAddress{{0x20, 0x01}}, 80}) == Owner::stack);
+  CHECK(router.connect(kAny, {stack::IpAddress{{0xfe, 0x80}}, 80}) == Owner::kernel);
+}
+
+TEST_CASE("where the addresses are the kernel's, its routes say who connects, and listeners are for both") {
+  Options o = on_one_network();
+  o.stack.interface.from_kernel = true;
+  o.device.port = "net_af_xdp0,iface=eth0,share=kernel";
+  stack::KernelView view;
+  view.own = {{stack::IpAddress::v4(10, 9, 0, 2), 120}};
+  view.others = {stack::IpAddress::v4(172, 17, 0, 1)};
+  view.add({{stack::IpAddress::any_v4(), 96}, stack::IpAddress::v4(10, 9, 0, 1), {}, 0, 0, true});
+  view.add({{stack::IpAddress::v4(172, 18, 0, 0), 112}, {}, {}, 0, 0, false});
+  view.sort_routes();
+  Router router(o, "nginx");
+  CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::kernel);  // nothing is known yet
+  router.follow(&view);
+  CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::stack);
+  CHECK(router.connect(kAny, at(172, 18, 0, 9)) == Owner::kernel);   // by way of another interface
+  CHECK(router.connect(kAny, at(172, 17, 0, 1)) == Owner::kernel);   // another address of this host
+  CHECK(router.connect(kAny, at(10, 9, 0, 2)) == Owner::kernel);     // and this one
+  CHECK(router.connect(kAny, at(169, 254, 0, 1)) == Owner::kernel);  // link-local
+  CHECK(router.listen(at(10, 9, 0, 2)) == Owner::both);
+  CHECK(router.listen(at(0, 0, 0, 0)) == Owner::both);
+  o.stack.interface.addresses.clear();  // there may be one some time
+  CHECK(router.listen(at(0, 0, 0, 0)) == Owner::both);
+  CHECK(router.may_use_stack());
 }
 
 TEST_CASE("where the address is the kernel's as well, that serves who connects on this machine") {

@@ -1,0 +1,37 @@
+"""Connections that ask one after the other for a while, and wait as long as it takes: patient_client.py HOST PORT SECONDS CONNECTIONS"""
+
+import http.client
+import json
+import sys
+import threading
+import time
+
+PATIENCE = 20  # seconds for one answer
+
+
+def ask(host, port, until, result):
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+    try:
+        while time.monotonic() < until:
+            connection.request("GET", "/k8")
+            body = connection.getresponse().read()
+            result["answers"] += 1
+            if len(body) != 8192:
+                result["failures"].append(f"{len(body)} bytes")
+            time.sleep(0.002)
+    except (OSError, http.client.HTTPException) as error:
+        result["failures"].append(repr(error))
+
+
+def main(host, port, seconds, connections):
+    result = {"answers": 0, "failures": []}
+    until = time.monotonic() + float(seconds)
+    threads = [threading.Thread(target=ask, args=(host, int(port), until, result)) for _ in range(int(connections))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(json.dumps(result))
+
+
+main(*sys.argv[1:])

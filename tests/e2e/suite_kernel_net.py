@@ -1,0 +1,157 @@
+"""The stack's addresses, routes, neighbours and MTU are the kernel's, and change while programs run."""
+
+import re
+import sys
+import time
+from pathlib import Path
+
+from harness import command, cpu_seconds, expect, expect_equal, wait_until
+from nginx import Nginx
+from registry import test
+from suite_workers import PID, expect_no_failure, result_of, start_flows
+from web import expect_files, get, get_status
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+PYTHON = "/usr/bin/python3"
+OURS, SECOND, FAR = "10.99.0.2", "10.99.0.9", "192.0.2.1"
+
+
+def wire(context, stack="server", more=""):
+    """(server, client): one interface, shared with the kernel, whose addresses are both's."""
+    server, client = context.veth(stack=stack, driver="af_xdp", share=True)
+    side = server if stack == "server" else client
+    if side.on_stack:
+        side.config = context.write_config("net_af_xdp0,iface=wire,share=kernel", None, f'[interface]\naddress = "kernel"\n{more}')
+    return server, client
+
+
+def report(context, nginx):
+    """What the workers' stacks say of themselves."""
+    return "".join(command(sys.executable, ROOT / "scripts/mtcp-stat", "-r", pid).stdout for pid in nginx.workers())
+
+
+def opens(context, nginx):
+    if not nginx.side.on_stack:
+        return 0
+    return sum(int(n) for n in re.findall(r"^counter passive_opens (\d+)", report(context, nginx), re.MULTILINE))
+
+
+def answers(client, address, *options):
+    return get_status(client, f"http://{address}:8080/hello", 2, *options)[1] == "200"
+
+
+def expect_on_stack(context, nginx, client, address, *options):
+    """Each of two answers comes from the stack; until the program on the interface knows a new address, the kernel answers."""
+
+    def look():
+        before = opens(context, nginx)
+        for _ in range(2):
+            expect(answers(client, address, *options), f"{address} does not answer {options}")
+        return not nginx.side.on_stack or opens(context, nginx) - before == 2
+
+    wait_until(look, 5, f"answers of the stack at {address}")
+
+
+@test("kernel-net-addresses-and-routes")
+def addresses(context):
+    """Added, they serve at once; removed, they do not; IPv6 as well; a way back that appears is taken."""
+    server, client = wire(context)
+    nginx = Nginx(server, listen="[::]:8080", listen_options="ipv6only=off", workers=2).start()
+    expect_on_stack(context, nginx, client, OURS)
+    server.namespace.run("ip", "address", "add", f"{SECOND}/24", "dev", "wire")
+    expect_on_stack(context, nginx, client, SECOND)
+    server.namespace.run("ip", "address", "del", f"{SECOND}/24", "dev", "wire")
+    expect(not answers(client, SECOND), "an address that is gone answers")
+    server.namespace.run("ip", "address", "add", f"{SECOND}/24", "dev", "wire")
+    expect_on_stack(context, nginx, client, SECOND)
+    for side, address in ((server, "fd00:99::2"), (client, "fd00:99::1")):
+        side.namespace.run("sysctl", "-qw", "net.ipv6.conf.wire.disable_ipv6=0")
+        side.namespace.run("ip", "address", "add", f"{address}/64", "dev", "wire", "nodad")
+    expect_on_stack(context, nginx, client, "[fd00:99::2]", "-g")
+    expect_files(client, "http://[fd00:99::2]:8080", ("one", "k64", "m10"), 60, "-g")
+    # A client behind a gateway, which the server learns of while it runs.
+    client.namespace.run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
+    expect(not answers(client, OURS, "--interface", FAR), "there is an answer without a route")
+    server.namespace.run("ip", "route", "add", "192.0.2.0/24", "via", "10.99.0.1")
+    expect_on_stack(context, nginx, client, OURS, "--interface", FAR)
+    # To this host's own address by way of the kernel, from the stack's own program.
+    expect_equal("the answer on the machine itself", get(server.kernel_side(), f"http://{OURS}:8080/hello"), "hello\n")
+    nginx.stop()
+
+
+@test("kernel-net-mtu-and-mac-under-load")
+def changes(context):
+    """Transfers go on while the MTU shrinks and the peer's MAC address changes; new connections have the smaller MTU."""
+    server, client = wire(context)
+    nginx = Nginx(server, workers=2, server=PID).start()
+    client.namespace.run("sysctl", "-qw", "net.ipv4.conf.wire.arp_notify=1")
+    load = start_flows(client, "load", nginx, "/k8", 5, 8, 8)
+    time.sleep(1)
+    server.namespace.run("ip", "link", "set", "wire", "mtu", "1300")
+    time.sleep(1)
+    client.namespace.run("ip", "link", "set", "wire", "address", "02:00:00:00:77:02")
+    expect_files(client, nginx.url, ("one", "m10"))
+    expect_no_failure(result_of(load), 100)
+    if server.on_stack:
+        held = client.start("/usr/bin/python3", "-c", f"import socket, time; s = socket.create_connection(('{OURS}', 8080)); print('held', flush=True); time.sleep(20)")
+        held.says("held")
+        sizes = {int(m) for m in re.findall(r"^connection .* mss=(\d+)", report(context, nginx), re.MULTILINE)}
+        expect(sizes and max(sizes) <= 1300 - 40, f"segment sizes: {sizes}")
+        held.kill()
+    nginx.stop()
+
+
+def down_test(name, end):
+    @test(name)
+    def run(context):
+        """Five seconds without a link; nobody's connection ends for that."""
+        server, client = wire(context)
+        nginx = Nginx(server, workers=2).start()
+        load = client.start(PYTHON, HERE / "patient_client.py", OURS, 8080, 8, 8)
+        time.sleep(1)
+        side = server if end == "server" else client
+        side.namespace.run("ip", "link", "set", "wire", "down")
+        time.sleep(5)
+        side.namespace.run("ip", "link", "set", "wire", "up")
+        result = result_of(load)
+        expect_equal("what failed", result["failures"], [])
+        expect(result["answers"] > 100, f"{result['answers']} answers")
+        expect(answers(client, OURS), "there is no answer after the link has come back")
+        nginx.stop()
+
+    return run
+
+
+down_test("kernel-net-link-down-under-load", "server")
+down_test("kernel-net-carrier-lost-under-load", "client")
+
+
+@test("kernel-net-interface-deleted", shim_only=True)
+def deleted(context):
+    """The program lives on, on the kernel: it answers on the machine itself, and does not spin."""
+    server, client = wire(context)
+    nginx = Nginx(server, listen="0.0.0.0:8080").start()
+    expect_on_stack(context, nginx, client, OURS)
+    server.namespace.run("ip", "link", "del", "wire")
+    wait_until(lambda: get(server.kernel_side(), "http://127.0.0.1:8080/hello") == "hello\n", 5, "an answer by the kernel")
+    before = cpu_seconds(nginx.all_pids())
+    time.sleep(2)
+    expect(cpu_seconds(nginx.all_pids()) - before < 0.5, "it spins")
+    nginx.stop()
+
+
+@test("kernel-net-neighbours-without-privilege")
+def neighbours(context):
+    """Workers that are not root send to a neighbour that the kernel does not know: it resolves it for them."""
+    server, client = wire(context)
+    nginx = Nginx(server, workers=1).start()
+    expect_on_stack(context, nginx, client, OURS)
+    server.namespace.run("ip", "neigh", "flush", "all")
+    expect_on_stack(context, nginx, client, OURS)
+    # The client's own questions do not help: it knows us for good.
+    mac = server.namespace.run("cat", "/sys/class/net/wire/address").stdout.strip()
+    client.namespace.run("ip", "neigh", "replace", OURS, "lladdr", mac, "dev", "wire", "nud", "permanent")
+    server.namespace.run("ip", "neigh", "flush", "all")
+    expect_on_stack(context, nginx, client, OURS)
+    nginx.stop()

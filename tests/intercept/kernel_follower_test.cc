@@ -1,0 +1,185 @@
+// The real kernel, in a network namespace of its own.
+#include "intercept/kernel_follower.hh"
+
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <linux/capability.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+
+#include "tests/intercept/fake_kernel.hh"
+
+using namespace mtcp;
+using namespace mtcp::intercept;
+using stack::IpAddress;
+using stack::KernelNeighbour;
+
+namespace {
+
+// Shown as SKIP by meson.
+__attribute__((constructor)) void need_root() {
+  if (geteuid() == 0) return;
+  fputs("skipped: network namespaces need root\n", stderr);
+  _exit(77);
+}
+
+void run(const std::string& command) {
+  INFO(command);
+  REQUIRE(system(command.c_str()) == 0);
+}
+
+const IpAddress kUs = IpAddress::v4(10, 77, 0, 2), kPeer = IpAddress::v4(10, 77, 0, 1);
+
+// ours <-> peer, the latter in a namespace that only its interface keeps.
+struct World {
+  World() {
+    REQUIRE(unshare(CLONE_NEWNET | CLONE_NEWNS) == 0);
+    run("mount --make-rprivate / && mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && ip netns add other && "
+        "ip link add ours type veth peer name peer netns other && ip addr add 10.77.0.2/24 dev ours && "
+        "ip link set ours up && ip -n other addr add 10.77.0.1/24 dev peer && ip -n other link set peer up && "
+        "ip -n other link set lo up && ip route add default via 10.77.0.1");
+    fd = kernel.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+    REQUIRE(fd >= 0);
+    std::string message;
+    follower = KernelFollower::open(kernel, fd, "ours", message);
+    INFO(message);
+    REQUIRE(follower != nullptr);
+  }
+  ~World() {
+    follower.reset();
+    close(fd);
+  }
+  // Looks at once, as one that is woken by the descriptor does.
+  void look() {
+    now += stack::milliseconds(20);
+    follower->update(now);
+  }
+  KernelNeighbour::State wait_for(const IpAddress& a) {
+    for (int i = 0; i < 400; ++i) {
+      look();
+      const auto state = follower->neighbour(a).state;
+      if (state != KernelNeighbour::State::unknown) return state;
+      usleep(10'000);
+    }
+    return KernelNeighbour::State::unknown;
+  }
+  mtcp::intercept::testing::FakeKernel kernel;
+  int fd = -1;
+  std::unique_ptr<KernelFollower> follower;
+  stack::Time now{stack::seconds(100)};
+};
+
+void drop_capabilities() {
+  __user_cap_header_struct head{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct none[2]{};
+  REQUIRE(syscall(SYS_capset, &head, none) == 0);
+}
+
+}  // namespace
+
+TEST_CASE("Addresses, routes, MTU and link are as the kernel has them, and stay so") {
+  World w;
+  const stack::KernelView& view = w.follower->view();
+  CHECK(view.link.exists);
+  CHECK(view.link.up);
+  CHECK(view.link.mtu == 1500);
+  REQUIRE(view.own.size() == 1);
+  CHECK(view.own[0].address == kUs);
+  CHECK(view.route_to(IpAddress::v4(8, 8, 8, 8))->gateway == kPeer);
+  CHECK(view.reaches(kPeer));
+
+  const std::uint32_t before = view.generation;
+  w.look();
+  CHECK(view.generation == before);
+  run("ip addr change 10.77.0.2/24 dev ours valid_lft 1000 preferred_lft 1000");
+  w.look();
+  CHECK(view.generation == before);  // nothing that matters here
+  run("ip addr add 10.77.0.9/24 dev ours && ip route replace default via 10.77.0.5 mtu lock 1300 && ip link set ours mtu 1400 && "
+      "ip -6 addr add 2001:db8::2/64 dev ours nodad");
+  w.look();
+  CHECK(view.generation != before);
+  CHECK(view.own.size() == 3);
+  CHECK(view.route_to(IpAddress::v4(8, 8, 8, 8))->gateway == IpAddress::v4(10, 77, 0, 5));
+  CHECK(view.route_to(IpAddress::v4(8, 8, 8, 8))->mtu == 1300);
+  CHECK(view.link.mtu == 1400);
+  run("ip addr del 10.77.0.9/24 dev ours && ip link set ours down");
+  w.look();
+  CHECK_FALSE(view.link.up);
+  CHECK_FALSE(view.reaches(kPeer));  // the kernel has taken the routes away without a word about them
+  run("ip link set ours up && ip -n other link set peer down");
+  w.look();
+  CHECK_FALSE(view.link.up);
+  run("ip link del ours");
+  w.look();
+  CHECK_FALSE(view.link.exists);
+  CHECK(view.own.empty());
+}
+
+TEST_CASE("A neighbour in use is resolved by the kernel, and its new MAC address is heard of") {
+  World w;
+  KernelNeighbour n;
+  while (w.follower->next_change(n)) {
+  }
+  w.follower->use(kPeer, w.now);
+  REQUIRE(w.wait_for(kPeer) == KernelNeighbour::State::known);
+  bool told = false;
+  while (w.follower->next_change(n)) told = told || (n.address == kPeer && n.state == KernelNeighbour::State::known);
+  CHECK(told);
+  run("ip neigh replace 10.77.0.1 lladdr 02:00:00:00:00:99 dev ours");
+  w.look();
+  REQUIRE(w.follower->next_change(n));
+  CHECK(n.mac.bytes[5] == 0x99);
+  run("ip neigh del 10.77.0.1 dev ours");
+  w.look();
+  REQUIRE(w.follower->next_change(n));
+  CHECK(n.state != KernelNeighbour::State::known);
+}
+
+TEST_CASE("A neighbour that is not there fails") {
+  World w;
+  w.follower->use(IpAddress::v4(10, 77, 0, 66), w.now);
+  CHECK(w.wait_for(IpAddress::v4(10, 77, 0, 66)) == KernelNeighbour::State::failed);
+}
+
+TEST_CASE("What the kernel had to drop is read anew") {
+  World w;
+  const int small = 2304;
+  setsockopt(w.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+  run("for i in $(seq 100); do ip addr add 10.78.0.$i/32 dev ours; ip neigh add 10.77.0.$((i + 100)) lladdr 02:00:00:00:01:01 dev ours; done");
+  w.look();
+  CHECK(w.follower->view().own.size() == 101);
+  CHECK(w.follower->neighbour(IpAddress::v4(10, 77, 0, 150)).state == KernelNeighbour::State::known);
+  run("ip neigh del 10.77.0.150 dev ours; for i in $(seq 100); do ip addr del 10.78.0.$i/32 dev ours; done");
+  w.look();
+  CHECK(w.follower->view().own.size() == 1);
+  CHECK(w.follower->neighbour(IpAddress::v4(10, 77, 0, 150)).state != KernelNeighbour::State::known);
+}
+
+TEST_CASE("What cannot be read just now is read later, and until then it is as it was") {
+  World w;
+  run("ip addr add 10.77.0.9/24 dev ours");
+  rlimit before{}, none{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+  none.rlim_max = before.rlim_max;  // no descriptor is to be had
+  setrlimit(RLIMIT_NOFILE, &none);
+  w.look();
+  const std::size_t meanwhile = w.follower->view().own.size();
+  setrlimit(RLIMIT_NOFILE, &before);
+  CHECK(meanwhile == 1);
+  w.look();
+  CHECK(w.follower->view().own.size() == 2);
+}
+
+// In the last place: the capabilities are gone then.
+TEST_CASE("Without a privilege a datagram to the neighbour has the kernel resolve it") {
+  World w;
+  drop_capabilities();
+  w.follower->use(kPeer, w.now);
+  CHECK(w.wait_for(kPeer) == KernelNeighbour::State::known);
+}
