@@ -144,6 +144,22 @@ TEST_CASE("pacing: the limit may be lowered and lifted while data flows", "[sim]
   CHECK(static_cast<double>(w.run(seconds(2))) > 0.9 * 2 * 12.5e6 * 1448 / 1538);
 }
 
+TEST_CASE("pacing: a limit so low that nothing leaves for minutes holds nothing back once it is higher", "[sim]") {
+  for (const char* control : {"cubic", "bbr"}) {
+    INFO(control);
+    RatedPath w(control, 12.5e6, milliseconds(5), 200);
+    SocketOptions o;
+    o.max_pacing_rate = 1;
+    Socket& c = w.start(10'000'000, o);
+    w.sim.run_for(seconds(20));
+    CHECK(w.received() < 30'000);
+    o = c.connection->options;
+    o.max_pacing_rate = 10'000'000;
+    w.client.worker->set_options(*c.connection, o, w.sim.now);
+    CHECK(w.sim.run_until([&] { return w.received() == 10'000'000; }, seconds(3)));
+  }
+}
+
 TEST_CASE("pacing: many connections, each at its own rate, and none of them leaves a timer behind", "[sim]") {
   RatedPath w("cubic", 0, milliseconds(1), 1000);
   std::vector<Socket*> sockets;

@@ -110,8 +110,9 @@ TEST_CASE("paths: no combination of rate, round trip, loss and queue makes a tra
               const Duration most = milliseconds(rate > 100 ? 1000 : 10'000);
               const Outcome o = measure(control, c, at_least(most / 4, c, 20), at_least(most, c, 20), static_cast<std::uint64_t>(rate) + 1);
               CHECK(!o.hung);
-              // PFTK's formula with a margin, as far as the clock of a timeout lets it be reached in the time.
+              // PFTK's formula with a margin. Over 2 s Reno does not come up again in the time, and bbr measures the round trip anew for
+              // half of it.
               const double bound = std::min(1.0, window_bound(loss, c.rtt) / possible(c));
-              CHECK(o.goodput >= (loss > 0.05 || burst > 1 ? 0.2 : 0.5) * bound);
+              CHECK(o.goodput >= (loss > 0.05 || burst > 1 || rtt > 1000 ? 0.2 : 0.5) * bound);
             }
 }

@@ -98,9 +98,15 @@ bool Sender::prepare_pacing(Connection& c) {
   }
   if (c.pacing == nullptr) c.pacing = new (std::nothrow) Pacing;
   if (c.pacing == nullptr) return false;
-  const std::uint64_t limit = c.options.max_pacing_rate;
-  c.pacing->limit = limit != 0 ? limit : kUnlimitedRate;  // as Linux
-  c.pacing->set_rate(c.pacing->rate);
+  Pacing& p = *c.pacing;
+  const std::uint64_t limit = c.options.max_pacing_rate != 0 ? c.options.max_pacing_rate : kUnlimitedRate;  // as Linux
+  if (limit > p.limit) {  // what waits was to wait for long
+    pacing_timers_.cancel(c);
+    p.next = Time{};
+    p.rate = window_rate(c);
+  }
+  p.limit = limit;
+  p.set_rate(p.rate);
   return true;
 }
 
