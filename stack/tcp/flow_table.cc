@@ -24,11 +24,13 @@ FlowTable::FlowTable(SipKey key, std::size_t expected) : key_(key) {
 std::uint32_t FlowTable::hash(const FlowKey& key) const {
   std::uint32_t ports;
   std::memcpy(&ports, &key.local_port, sizeof ports);
-  if (key.local.is_v4() && key.remote.is_v4()) {  // the common case needs fewer rounds
-    std::uint64_t local, remote;
-    std::memcpy(&local, key.local.bytes.data() + 8, 8);
-    std::memcpy(&remote, key.remote.bytes.data() + 8, 8);
-    return static_cast<std::uint32_t>(siphash_words<1, 3>(key_, local, remote ^ std::uint64_t{ports}));
+  if (key.local.is_v4() && key.remote.is_v4()) {  // the common case needs fewer rounds: a message of 12 bytes
+    std::uint32_t local, remote;
+    std::memcpy(&local, key.local.bytes.data() + 12, 4);
+    std::memcpy(&remote, key.remote.bytes.data() + 12, 4);
+    SipState<1, 3> state(key_);
+    state.word(std::uint64_t{local} << 32 | remote);
+    return static_cast<std::uint32_t>(state.finish(std::uint64_t{12} << 56 | ports));
   }
   std::uint64_t w[4];
   std::memcpy(w, &key, sizeof w);

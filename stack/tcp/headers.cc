@@ -11,12 +11,17 @@ std::size_t header_length(const Connection& c) {
   return c.hot.timestamps ? kTcpHeader + kTimestampsLength : kTcpHeader;
 }
 
-// The SACK blocks that go with a segment: as many as fit beside its payload and the timestamps.
-std::size_t take_sack_blocks(Connection& c, std::uint32_t payload, std::array<SackBlock, 4>& blocks) {
-  const std::size_t beside = payload < c.hot.mss ? c.hot.mss - payload : 0;
+// The SACK blocks that go with a segment, in front of its payload: as many as fit beside that and the timestamps. Returns
+// the bytes of the option. By itself, so that segments without pay nothing.
+[[gnu::noinline]] std::size_t push_sack_option(Connection& c, Packet& p) {
+  const std::size_t beside = p.len < c.hot.mss ? c.hot.mss - p.len : 0;
   const std::size_t room = std::min(beside, kTcpHeader + kMaxTcpOptions - header_length(c));
   if (room < sack_option_length(1)) return 0;
-  return c.rx.sack.take(std::span(blocks).first(std::min(blocks.size(), (room - sack_option_length(0)) / 8)));
+  std::array<SackBlock, 4> blocks;
+  const std::size_t n = c.rx.sack.take(std::span(blocks).first(std::min(blocks.size(), (room - sack_option_length(0)) / 8)));
+  if (n == 0) return 0;
+  write_sack_option(p.push(sack_option_length(n)), std::span(blocks).first(n));
+  return sack_option_length(n);
 }
 
 // RFC 9293 3.10.7.4: the sequence number of a segment without data; never beyond the peer's window, or it is
@@ -28,15 +33,10 @@ Seq acceptable_seq(const Connection& c) {
 
 }  // namespace
 
-std::uint32_t Tcp::ts_clock(Time now) {
-  return static_cast<std::uint32_t>(now.time_since_epoch().count() / 1'000'000);
-}
-
 void Tcp::write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Time now) {
   auto& h = c.hot;
-  std::array<SackBlock, 4> blocks;
-  const std::size_t sacks = c.rx.sack.empty() ? 0 : take_sack_blocks(c, p.len, blocks);
-  std::byte* at = p.push(header_length(c) + (sacks != 0 ? sack_option_length(sacks) : 0));
+  const std::size_t sack_option = c.rx.sack.empty() ? 0 : push_sack_option(c, p);
+  std::byte* at = p.push(header_length(c));
   p.tos = c.options.tos;
   p.ttl = c.options.ttl;
   const std::uint32_t window = receiver.receive_window(c);
@@ -45,7 +45,7 @@ void Tcp::write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Ti
   write_tcp_plain(at, c.key.local_port, c.key.remote_port, seq, h.rcv_nxt, flags,
                   static_cast<std::uint16_t>(window >> h.rcv_wscale), h.timestamps,
                   ts_clock(now) + c.ts_offset, h.ts_recent);
-  if (sacks != 0) add_sack_option(at, header_length(c), std::span(blocks).first(sacks));
+  if (sack_option != 0) [[unlikely]] lengthen_header(at, sack_option);
 }
 
 void Tcp::send_ack(Connection& c, Time now) {

@@ -9,7 +9,9 @@ namespace mtcp::stack {
 
 namespace {
 
-FlowKey listener_key(const Endpoint& e) { return {e.address, IpAddress::any_v6(), e.port, 0}; }
+FlowKey listener_key(const Endpoint& e) {
+  return {e.address, e.address.is_v4() ? IpAddress::any_v4() : IpAddress::any_v6(), e.port, 0};
+}
 
 Duration syn_ack_timeout(unsigned retries) { return seconds(std::int64_t{1} << std::min(retries, 7U)); }
 

@@ -39,10 +39,12 @@ class Ports {
   // has asked for all of them.
   template <typename Usable>
   [[nodiscard]] std::uint16_t choose(std::uint64_t destination, Usable&& usable) {
-    const std::size_t index = siphash_words<2, 4>(key_, destination, 1U) % kCounters;
+    // Both of RFC 6056's hashes: halves of one that is long enough.
+    const std::uint64_t hash = siphash_words<2, 4>(key_, destination);
+    const std::size_t index = static_cast<std::uint32_t>(hash) % kCounters;
     Counter& counter = counters_[index];
     if (counter.left <= 0) take_block(counter, index);
-    const auto offset = static_cast<std::uint32_t>(siphash_words<2, 4>(key_, destination, 2U) >> 32);
+    const auto offset = static_cast<std::uint32_t>(hash >> 32);
     const std::uint32_t start = (offset + counter.next) % count_;
     if (free_count_ > 0) {
       if (const auto port = search(free_, start, few_, counter, usable); port != 0) {

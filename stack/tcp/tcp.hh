@@ -237,7 +237,8 @@ class Tcp {
     bool sack_permitted = false;  // SYN
   };
   bool send_bare(const Header& h, const Path& path, TxPriority priority, Time now);  // false: no packet
-  [[nodiscard]] static std::uint32_t ts_clock(Time now);                             // RFC 7323: milliseconds
+  // RFC 7323: milliseconds.
+  [[nodiscard]] static std::uint32_t ts_clock(Time now) { return static_cast<std::uint32_t>(TimerWheel::tick_of(now)); }
 
   // --- timers.cc: keep-alive, FIN-WAIT-2
   void on_life_timer(Connection& c, Time now);

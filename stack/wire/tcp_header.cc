@@ -114,10 +114,12 @@ std::size_t write_tcp(std::byte* at, const TcpHeader& h) {
   return length;
 }
 
-void add_sack_option(std::byte* header, std::size_t length, std::span<const SackBlock> blocks) {
-  const auto end = static_cast<std::size_t>(put_sack(header + length, blocks) - header);
-  assert(end <= kTcpHeader + kMaxTcpOptions);
-  header[12] = static_cast<std::byte>(end / 4 << 4);
+void write_sack_option(std::byte* at, std::span<const SackBlock> blocks) { put_sack(at, blocks); }
+
+void lengthen_header(std::byte* header, std::size_t bytes) {
+  const std::size_t length = (std::to_integer<std::size_t>(header[12]) >> 4) * 4 + bytes;
+  assert(length <= kTcpHeader + kMaxTcpOptions);
+  header[12] = static_cast<std::byte>(length / 4 << 4);
 }
 
 }  // namespace mtcp::stack

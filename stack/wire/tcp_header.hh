@@ -44,8 +44,10 @@ std::size_t write_tcp(std::byte* at, const TcpHeader& h);
 
 // Bytes of a SACK option with that many blocks, NOPs in front included.
 [[nodiscard]] constexpr std::size_t sack_option_length(std::size_t blocks) { return 4 + 8 * blocks; }
-// Adds one (of a block at least) to a header of `length` bytes that has been written; there is room behind it.
-void add_sack_option(std::byte* header, std::size_t length, std::span<const SackBlock> blocks);
+// Writes one, of a block at least.
+void write_sack_option(std::byte* at, std::span<const SackBlock> blocks);
+// Behind a header that has been written, options of so many bytes belong to it.
+void lengthen_header(std::byte* header, std::size_t bytes);
 
 // The header of an ordinary segment: no option but timestamps. Writes 20 or 32 bytes with a checksum of zero.
 inline std::size_t write_tcp_plain(std::byte* at, std::uint16_t source_port, std::uint16_t destination_port,

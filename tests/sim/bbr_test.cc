@@ -11,11 +11,11 @@ using namespace mtcp::sim;
 namespace {
 
 struct RatedPath {
-  explicit RatedPath(const char* congestion, double bandwidth, Duration delay, std::size_t queue) {
+  explicit RatedPath(const char* congestion, double bandwidth, Duration delay, std::size_t queue)
+      : client(sim.add_host([&](Options& o) { o.tcp.congestion_control = congestion; }, 32768)) {
     sim.wire.options.bandwidth = bandwidth;
     sim.wire.options.delay = delay;
     sim.wire.options.queue = queue;
-    client.options.tcp.congestion_control = congestion;
     server.listen(80);
   }
   Socket& start(std::uint64_t bytes, const SocketOptions& o = {}) {
@@ -33,7 +33,7 @@ struct RatedPath {
   }
   Sim sim{1};
   Host& server = sim.add_host();
-  Host& client = sim.add_host({}, 32768);
+  Host& client;
 };
 
 BbrState& model(Socket& s) { return bbr_state(*s.connection->pacing); }

@@ -9,11 +9,11 @@ namespace {
 
 struct Start {
   // 50 Mbit/s and a round trip of 40 ms: 250 KB fill the path.
-  explicit Start(const char* congestion, std::size_t queue) {
+  explicit Start(const char* congestion, std::size_t queue)
+      : client(sim.add_host([&](Options& o) { o.tcp.congestion_control = congestion; }, 32768)) {
     sim.wire.options.bandwidth = 6.25e6;
     sim.wire.options.delay = milliseconds(20);
     sim.wire.options.queue = queue;
-    client.options.tcp.congestion_control = congestion;
     client.options.tcp.wmem.max = 1 << 25;
     server.listen(80);
     socket = &client.connect(server, 80);
@@ -23,7 +23,7 @@ struct Start {
   std::uint64_t received() { return server.accepted.empty() ? 0 : server.accepted[0]->received; }
   Sim sim{1};
   Host& server = sim.add_host();
-  Host& client = sim.add_host({}, 32768);
+  Host& client;
   Socket* socket;
 };
 

@@ -96,7 +96,9 @@ bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
     tcp_.finish(c, Errc::connection_reset);
     return false;
   }
-  if (!trim_to_window(c, s)) {
+  if (s.seq == h.rcv_nxt && at_or_before(s.seq + s.len, h.rcv_adv)) [[likely]] {
+    s.packet->seq = s.seq;
+  } else if (!trim_to_window(c, s)) {
     tcp_.send_ack(c, now);
     return true;
   }

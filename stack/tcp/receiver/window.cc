@@ -1,5 +1,6 @@
 // The windows and buffers of a connection: how they begin, what is announced, how they grow.
 #include <algorithm>
+#include <bit>
 
 #include "stack/tcp/buffers.hh"
 #include "stack/tcp/tcp.hh"
@@ -31,11 +32,9 @@ Receiver::Receiver(Tcp& tcp, std::uint64_t seed)
 std::uint8_t Receiver::choose_window_scale(const SocketOptions& o) const {
   if (!options_.tcp.window_scaling) return 0;
   // As Linux: for all that the buffer may grow to, though the window is half of it; one that was set does not grow.
-  std::uint32_t largest = clamped(
+  const std::uint32_t largest = clamped(
       o.rcvbuf != 0 ? window_of_buffer(receive_buffer(o, options_.tcp)) : options_.tcp.rmem.max, o);
-  std::uint8_t shift = 0;
-  for (; largest > 65535 && shift < 14; largest >>= 1) ++shift;
-  return shift;
+  return static_cast<std::uint8_t>(std::min<unsigned>(std::bit_width(largest >> 16), 14));
 }
 
 std::uint32_t Receiver::initial_window(const SocketOptions& o) const {

@@ -146,7 +146,7 @@ bool Sender::on_ack(Connection& c, Segment& s, Time now) {
   if (unusual) [[unlikely]] {
     on_unusual_ack(c, s, a, now);
   } else {
-    remove_acked(c, s.ack, a, now);
+    if (!t.queue.empty()) remove_acked(c, s.ack, a, now);
     h.snd_una = s.ack;
     sample_rtt(c, s, a, now);
     finish_ack(c, a, now);
@@ -171,7 +171,7 @@ void Sender::finish_ack(Connection& c, const AckSample& a, Time now) {
   }
   c.tx.cc->on_ack(c, a, now);
   // The send buffer follows: what is in flight, and as much to go out next.
-  if (c.options.sndbuf == 0)
+  if (c.options.sndbuf == 0 && c.tx.buffer < 2 * std::uint32_t{c.hot.cwnd})
     c.tx.buffer = std::max(c.tx.buffer, std::min(2 * std::uint32_t{c.hot.cwnd}, options.tcp.wmem.max));
 }
 

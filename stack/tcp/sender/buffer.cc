@@ -22,7 +22,8 @@ Sender::Sender(Tcp& tcp)
       network(tcp.network),
       wheel(tcp.wheel),
       port(tcp.port),
-      sums_payload(tcp.sums_payload) {}
+      sums_payload(tcp.sums_payload),
+      configured_(configured_congestion_control(options.tcp.congestion_control)) {}
 
 Sender::~Sender() = default;
 
@@ -45,7 +46,7 @@ void Sender::start(Connection& c, Time now) {
 }
 
 void Sender::choose_control(Connection& c) {
-  c.tx.cc = &choose_congestion_control(c.options, options.tcp.congestion_control);
+  c.tx.cc = &choose_congestion_control(c.options, configured_);
   if (!c.tx.cc->has_model() && c.options.max_pacing_rate == kUnlimitedRate && c.pacing == nullptr) [[likely]] return;
   if (!prepare_pacing(c) && c.tx.cc->has_model()) c.tx.cc = find_congestion_control("cubic");  // no memory for a model
 }
@@ -54,7 +55,10 @@ void Sender::on_options(Connection& c, const SocketOptions& old, Time now) {
   auto& h = c.hot;
   const CongestionControl* const former = c.tx.cc;
   choose_control(c);
-  if (c.tx.cc != former) c.tx.cc->start(c, h.cwnd, now);
+  if (c.tx.cc != former) {
+    c.congestion.fill(std::byte{0});
+    c.tx.cc->start(c, h.cwnd, now);
+  }
   if (c.options.max_segment != 0 && c.options.max_segment < h.mss) h.mss = std::max<std::uint16_t>(c.options.max_segment, 64);
   if (old.cork && !c.options.cork) h.more = false;
   // As Linux: to switch Nagle's algorithm off sends what cork and MSG_MORE hold back, too.
@@ -88,8 +92,8 @@ std::uint32_t Sender::send_room(const Connection& c) const {
 
 bool Sender::is_writable(const Connection& c) const { return send_room(c) != 0 && has_send_space(c); }
 
-void Sender::wake_writer(Connection& c) {
-  if (!c.hot.wake_writer || !is_writable(c)) return;
+void Sender::wake_if_writable(Connection& c) {
+  if (!is_writable(c)) return;
   c.hot.wake_writer = false;
   tcp_.raise(c, SocketBase::kWriteEdge);
 }

@@ -17,7 +17,6 @@ void CongestionControl::set_cwnd(Connection& c, std::uint64_t bytes) {
 }
 
 void CongestionControl::start(Connection& c, std::uint32_t cwnd, Time) const {
-  c.congestion.fill(std::byte{0});
   set_cwnd(c, cwnd);
 }
 

@@ -42,7 +42,7 @@ class CongestionControl {
   // It is told of the rate at which the path delivers (Pacing::delivery, a sample with each ACK) and sets that at which
   // packets leave (Pacing::set_rate). Connection::pacing is there for it.
   [[nodiscard]] bool has_model() const { return has_model_; }
-  // The connection begins, or changes to this one with the window that it has.
+  // The connection begins, or changes to this one with the window that it has; its state is zero.
   virtual void start(Connection& c, std::uint32_t cwnd, Time now) const;
   // After the sender has drawn its conclusions from an ACK, in every phase.
   virtual void on_ack(Connection& c, const AckSample& a, Time now) const = 0;
@@ -85,7 +85,13 @@ class CongestionControl {
 // The one with this name, or null.
 [[nodiscard]] const CongestionControl* find_congestion_control(std::string_view name);
 [[nodiscard]] std::span<const CongestionControl* const> all_congestion_controls();
-// What a connection is to use: by its options, else by the configuration.
-[[nodiscard]] const CongestionControl& choose_congestion_control(const SocketOptions& o, std::string_view configured);
+// The same, or CUBIC.
+[[nodiscard]] const CongestionControl& configured_congestion_control(std::string_view name);
+// What a connection is to use: by its options, else `configured`.
+[[nodiscard]] inline const CongestionControl& choose_congestion_control(const SocketOptions& o, const CongestionControl& configured) {
+  if (o.congestion == 0) [[likely]] return configured;
+  const auto all = all_congestion_controls();
+  return o.congestion <= all.size() ? *all[o.congestion - 1U] : configured;
+}
 
 }  // namespace mtcp::stack

@@ -21,10 +21,8 @@ const CongestionControl* find_congestion_control(std::string_view name) {
   return nullptr;
 }
 
-const CongestionControl& choose_congestion_control(const SocketOptions& o, std::string_view configured) {
-  const auto all = all_congestion_controls();
-  if (o.congestion != 0 && o.congestion <= all.size()) return *all[o.congestion - 1U];
-  const CongestionControl* cc = find_congestion_control(configured);
+const CongestionControl& configured_congestion_control(std::string_view name) {
+  const CongestionControl* cc = find_congestion_control(name);
   return cc != nullptr ? *cc : cubic();
 }
 

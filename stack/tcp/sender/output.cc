@@ -139,15 +139,16 @@ bool Sender::must_stop(Connection& c) {
   return true;
 }
 
-bool Sender::may_send(const Connection& c, const Packet& p, bool override, bool& limited) const {
+// `full`: bytes of a segment that need not wait for more.
+inline bool Sender::may_send(const Connection& c, const Packet& p, std::uint32_t full, bool override, bool& limited) {
   const auto& h = c.hot;
-  if (after(p.seq + p.payload_len, h.snd_una + h.snd_wnd)) return false;
+  if (p.seq + p.payload_len - h.snd_una > h.snd_wnd) return false;
   if (h.flight() + p.payload_len > h.cwnd && h.flight() != 0) return limited = true, false;
-  return p.next != nullptr || override || p.payload_len >= largest_segment(c) || !must_wait(c);
+  return p.next != nullptr || override || p.payload_len >= full || !must_wait(c);
 }
 
 // Sends new data as far as it may. True if there was any.
-bool Sender::push_new(Connection& c, Time now, bool override) {
+[[gnu::always_inline]] inline bool Sender::push_new(Connection& c, Time now, bool override) {
   auto& h = c.hot;
   auto& t = c.tx;
   const std::uint32_t full = largest_segment(c);
@@ -155,7 +156,7 @@ bool Sender::push_new(Connection& c, Time now, bool override) {
   std::size_t sent = 0;
   while (Packet* p = t.unsent) {
     if (p->payload_len > full && !split(c, p, full)) break;
-    if (!may_send(c, *p, override, limited) || must_stop(c)) break;
+    if (!may_send(c, *p, full, override, limited) || must_stop(c)) break;
     if (is_paced(c) && must_pace(c, now)) [[unlikely]] break;
     // As Linux: PSH ends each frame of several segments, so that it is not held back on its way.
     if (sent != 0) {
@@ -175,16 +176,16 @@ bool Sender::push_new(Connection& c, Time now, bool override) {
   return sent != 0;
 }
 
-void Sender::push(Connection& c, Time now, bool override) {
+void Sender::push_waiting(Connection& c, Time now, bool override) {
   auto& h = c.hot;
   auto& t = c.tx;
   auto& r = c.recovery;
   if (t.board != nullptr && !r.send_new_first && !resend_lost(c, now)) return;
   if (t.unsent == nullptr && (!h.fin_queued || h.fin_sent)) return;
   if (h.state < State::established || h.state > State::last_ack) return;
-  if (h.snd_una == h.snd_nxt) begin_after_idle(c, now);
-  const bool replying = h.rcv_nxt != h.last_ack_sent || heard_lately(c, now);
-  bool sent = push_new(c, now, override);
+  if (h.snd_una == h.snd_nxt && (is_paced(c) || now - t.last_sent > t.rto)) begin_after_idle(c, now);
+  const bool replying = !h.pingpong && (h.rcv_nxt != h.last_ack_sent || heard_lately(c, now));
+  bool sent = t.unsent != nullptr && push_new(c, now, override);
   if (sent && replying) h.pingpong = true;
   if (t.unsent == nullptr && h.fin_queued && !h.fin_sent && before(h.snd_nxt, h.snd_una + h.snd_wnd)) {
     send_fin(c, now);

@@ -25,7 +25,7 @@ void Sender::arm_after_progress(Connection& c, Time now) {
   const auto& h = c.hot;
   const Duration rto = backed_off(c.tx.rto, c.tx.backoff, options.tcp);
   if (h.sack_ok && (h.phase == Phase::open || h.phase == Phase::cwr) && c.tx.retries == 0)
-    return arm(c, TimerUse::tail_probe, now + std::min(probe_timeout(c), rto));
+    return arm(c, TimerUse::tail_probe, now + std::min(probe_timeout(c, options.tcp), rto));
   arm(c, TimerUse::timeout, now + rto);
 }
 

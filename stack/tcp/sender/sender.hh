@@ -38,7 +38,9 @@ class Sender {
   // What the memory budget leaves of the limits in buffers.hh.
   [[nodiscard]] std::uint32_t send_room(const Connection& c) const;  // bytes
   [[nodiscard]] bool is_writable(const Connection& c) const;
-  void wake_writer(Connection& c);  // if a write found too little room and there is enough now
+  void wake_writer(Connection& c) {  // if a write found too little room and there is enough now
+    if (c.hot.wake_writer) wake_if_writable(c);
+  }
 
   // --- send.cc: the application's writes (worker.hh)
   Result<std::size_t> send(Connection& c, std::span<const iovec> data, bool more, Time now);
@@ -52,7 +54,11 @@ class Sender {
 
   // --- output.cc: what may be sent now (Nagle, cork, SWS)
   // Sends what windows and Nagle allow, FIN included. `override`: neither Nagle nor cork holds anything back.
-  void push(Connection& c, Time now, bool override = false);
+  void push(Connection& c, Time now, bool override = false) {
+    // Asked for every segment that comes, and mostly there is nothing.
+    const bool nothing = c.tx.unsent == nullptr && c.tx.board == nullptr && (!c.hot.fin_queued || c.hot.fin_sent);
+    if (!nothing) push_waiting(c, now, override);
+  }
   bool must_stop(Connection& c);  // the device does not keep up: push_blocked() comes back to it
   void push_blocked(Time now);    // those that found the transmit queue full; after it was flushed
   // First time or again; false: it is still with the device.
@@ -81,6 +87,9 @@ class Sender {
   static constexpr std::size_t kTxBurst = 44;
 
  private:
+  // --- buffer.cc
+  void wake_if_writable(Connection& c);
+
   // --- ack.cc
   bool on_odd_ack(Connection& c, Segment& s, Time now);
   void on_window_opened(Connection& c);
@@ -110,7 +119,6 @@ class Sender {
   void on_reordering_timer(Connection& c, Time now);
 
   // --- tail_probe.cc
-  [[nodiscard]] Duration probe_timeout(const Connection& c) const;
   void on_tail_probe_timer(Connection& c, Time now);
   void answer_probe(Connection& c, Seq ack, const AckSample& a, Time now);
 
@@ -152,10 +160,11 @@ class Sender {
   bool give_up(Connection& c, std::uint32_t tries, Time now);  // true: the connection is over
 
   // --- output.cc, send.cc
+  void push_waiting(Connection& c, Time now, bool override);
   bool push_new(Connection& c, Time now, bool override);
   // At least a nanosecond.
   [[nodiscard]] static Duration since(Time sent, Time now) { return std::max(now - sent, Duration(1)); }
-  [[nodiscard]] bool may_send(const Connection& c, const Packet& p, bool override, bool& limited) const;
+  [[nodiscard]] static bool may_send(const Connection& c, const Packet& p, std::uint32_t full, bool override, bool& limited);
   void begin_after_idle(Connection& c, Time now);
   bool cut(Connection& c, Packet* p, std::uint32_t at);
 
@@ -182,6 +191,7 @@ class Sender {
   TimerWheel& wheel;
   Port* const port;
   const bool sums_payload;
+  const CongestionControl& configured_;  // for all that have not asked for another
 };
 
 }  // namespace mtcp::stack

@@ -6,19 +6,6 @@
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
-namespace {
-
-constexpr Duration kProbeMargin = milliseconds(2);
-
-}  // namespace
-
-// Section 7.2. As Linux, the allowance for a delayed ACK is rto_min.
-Duration Sender::probe_timeout(const Connection& c) const {
-  const auto& h = c.hot;
-  if (c.tx.srtt == Duration::zero()) return kInitialRto;
-  const bool alone = h.snd_nxt - h.snd_una <= h.mss;
-  return 2 * c.tx.srtt + (alone ? options.tcp.rto_min : kProbeMargin);
-}
 
 // Section 7.3: new data if there is some, else the last segment once more.
 void Sender::on_tail_probe_timer(Connection& c, Time now) {
