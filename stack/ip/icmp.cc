@@ -18,6 +18,9 @@ Network::Input Network::Impl::on_icmp(Packet* p, const Ipv4Header& ip, IcmpError
       if (h.code == kIcmpReassemblyTime) return drop(p, Counter::icmp_ignored);  // some fragment was lost, no more
       return on_icmp_error(p, ip, h, error);
     case kIcmpUnreachable:
+      // As Linux does: a code that nobody has defined ends no connect().
+      if (h.code > kIcmpLastUnreachable) return drop(p, Counter::icmp_ignored);
+      return on_icmp_error(p, ip, h, error);
     case kIcmpParameterProblem:
       return on_icmp_error(p, ip, h, error);
     default:

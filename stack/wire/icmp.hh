@@ -20,6 +20,7 @@ enum IcmpType : std::uint8_t {
 };
 inline constexpr std::uint8_t kIcmpReassemblyTime = 1;       // code of kIcmpTimeExceeded
 inline constexpr std::uint8_t kIcmpFragmentationNeeded = 4;  // code of kIcmpUnreachable
+inline constexpr std::uint8_t kIcmpLastUnreachable = 15;     // the highest that there is (RFC 1812 section 5.2.7.1)
 
 struct IcmpHeader {
   std::uint8_t type = 0;

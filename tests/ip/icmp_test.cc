@@ -87,6 +87,14 @@ TEST_CASE("rfc792: that fragments were not put together in time says nothing of 
   CHECK(b.count(Counter::icmp_ignored) == 1);
 }
 
+TEST_CASE("rfc1812 5.2.7.1: a destination that is unreachable by an unknown code is no error") {
+  Bench b;
+  CHECK(b.input(icmp_frame(icmp(kIcmpUnreachable, 15, quoted()))) == Input::icmp_error);
+  CHECK(b.input(icmp_frame(icmp(kIcmpUnreachable, 16, quoted()))) == Input::consumed);
+  CHECK(b.input(icmp_frame(icmp(kIcmpUnreachable, 255, quoted()))) == Input::consumed);
+  CHECK(b.count(Counter::icmp_ignored) == 2);
+}
+
 TEST_CASE("An ICMP error that quotes too little, or nothing of ours, is dropped at every length") {
   Bench b;
   for (std::size_t n = 0; n < kIpv4Header + 8; ++n) {
