@@ -106,8 +106,12 @@ inline Outcome measure(const char* congestion, const Conditions& c, Duration war
   Sim sim(seed);
   const auto packets = static_cast<std::size_t>(4 * c.rate * Impairment::seconds_of(c.rtt) * (2 + c.queue) / 1448) + 8192;
   Host& server = sim.add_host(large_windows, packets);
-  Host& client = sim.add_host(large_windows, packets);
-  client.options.tcp.congestion_control = congestion;
+  Host& client = sim.add_host(
+      [&](Options& o) {
+        large_windows(o);
+        o.tcp.congestion_control = congestion;
+      },
+      packets);
   server.listen(80);
   const Impairment impairment(sim, c);
   Socket& s = client.connect(server, 80);
@@ -144,8 +148,7 @@ struct Completion {
 inline Completion complete_64k(const char* congestion, const Conditions& c, unsigned times, std::uint64_t seed = 1) {
   Sim sim(seed);
   Host& server = sim.add_host();
-  Host& client = sim.add_host();
-  client.options.tcp.congestion_control = congestion;
+  Host& client = sim.add_host([&](Options& o) { o.tcp.congestion_control = congestion; });
   server.listen(80);
   const Impairment impairment(sim, c);
   std::vector<double> took;
