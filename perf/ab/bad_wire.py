@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from sides import Side, pinned, write_config
-from system import BenchmarkError, Namespace, Process, command, connect_through
+from system import BenchmarkError, Namespace, Process, choose_control, command, connect_through
 
 BIG = "big"           # the file that is downloaded: larger than anything that gets through
 SMALL = 8192          # and the one whose content is checked first
@@ -32,6 +32,7 @@ class BadWire:
 
     def __init__(self, tag, cpus, cleanup, shim, directory, build):
         self.cleanup, self.directory, self.runs = cleanup, directory, 0
+        self.told = set()
         self.program = build / "tests/bad_wire/bad_wire"
         if not self.program.exists():
             raise BenchmarkError(f"{self.program} is missing: build first")
@@ -54,8 +55,7 @@ class BadWire:
             if name == "kernel":
                 space.run("ip", "address", "add", f"{address}/24", "dev", "wire")
             else:
-                config = write_config(directory / "bad-wire.toml", "net_af_packet0,iface=wire", address)
-                environment = {"LD_PRELOAD": shim, "MTCP_CONF": config}
+                environment = {"LD_PRELOAD": shim, "MTCP_CONF": directory / "bad-wire.toml"}
             self.sides[name] = WireSide(name, cpus, space, self.client, address, environment)
         with open(directory / "files" / BIG, "wb") as file:
             file.truncate(16 << 30)
@@ -72,9 +72,20 @@ class BadWire:
             time.sleep(0.01)
         return wire
 
+    def choose_control(self, control):
+        kernel, stack = self.sides["kernel"], self.sides["veth"]
+        has = choose_control(kernel.namespace, "10.77.4.0/24", kernel.address, control)
+        if has != control and control not in self.told:
+            print(f"this kernel has no {control}: it uses {has}", flush=True)
+            self.told.add(control)
+        config = write_config(self.directory / "bad-wire.toml", "net_af_packet0,iface=wire", stack.address)
+        with open(config, "a") as file:
+            file.write(f'[tcp]\ncongestion_control = "{control}"\n')
+
     def measure(self, bench, row, name, seconds, sample):
         """One download, or two through the same bottleneck: `sample.rate` is Mbit/s, or this side's part of both in percent."""
         side = self.sides[name]
+        self.choose_control(row.control)
         wire = self.start_wire(row)
         servers = [bench.start_server(row, side)]
         sources = [side]

@@ -65,6 +65,7 @@ class Row:
     size: int = 64               # bytes of the file
     close: bool = True           # one connection per request
     faults: tuple = ()           # of the bad wire: options of tests/bad_wire
+    control: str = "cubic"       # over a bad wire: the congestion control of both sides
 
     @property
     def on_bad_wire(self):
@@ -83,7 +84,8 @@ def all_rows():
         rows.append(Row(f"{short}-close", f"nginx {name}, connection per request", "http", concurrency, size, True))
     for concurrency in (64, 1024, 8000):
         rows.append(Row(f"message-{concurrency}", f"message, {concurrency:,} concurrent", "message", concurrency))
-    return rows + [Row(f"loss-{key}", title, kind, 1, faults=faults) for key, title, kind, faults in BAD_WIRES]
+    return rows + [Row(f"loss-{key}", title, kind, 1, faults=faults, control="bbr" if key.startswith("bbr-") else "cubic")
+                   for key, title, kind, faults in BAD_WIRES]
 
 
 # Delays are one way: half of the round trip.
@@ -93,6 +95,8 @@ BAD_WIRES = (
     ("reorder", "5 % reordered, 20 ms", "wire", ("reorder=5%", "delay=10ms")),
     ("queue", "100 Mbit/s, 50 ms, queue of 200", "wire", ("rate=100M", "queue=200", "delay=25ms")),
     ("200m", "200 Mbit/s, 50 ms, 0.1 % loss", "wire", ("rate=200M", "queue=1000", "delay=25ms", "loss=0.1%")),
+    ("bbr-1-20", "100 Mbit/s, 1 % loss, 20 ms, BBR", "wire", ("rate=100M", "queue=400", "delay=10ms", "loss=1%")),
+    ("bbr-share", "part of 100 Mbit/s beside a kernel flow, 20 ms, BBR", "share", ("rate=100M", "queue=400", "delay=10ms")),
     ("share", "part of 100 Mbit/s beside a kernel flow, 20 ms", "share", ("rate=100M", "queue=200", "delay=10ms")),
 )
 

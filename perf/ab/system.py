@@ -58,6 +58,16 @@ def kernel_tuning():
     }
 
 
+def choose_control(space, subnet, address, control):
+    """The kernel's congestion control of connections over `subnet`. By the route, because it takes what a namespace may not have as its
+    default. Returns what it is: the kernel may lack it."""
+    available = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    if control not in available:
+        control = "reno"
+    space.run("ip", "route", "replace", subnet, "dev", "wire", "proto", "kernel", "scope", "link", "src", address, "congctl", control)
+    return control
+
+
 class Namespace:
     """A network namespace of ours with lo up and the kernel tuned for this benchmark."""
 
