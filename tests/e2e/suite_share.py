@@ -96,8 +96,18 @@ class Steady:
 
     def __init__(self, client, url):
         self.client, self.url, self.longest, self.failures, self.ended = client, url, 0.0, [], False
-        self.thread = threading.Thread(target=self.run)
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def __enter__(self):
         self.thread.start()
+        return self
+
+    def __exit__(self, failure, *_):
+        self.ended = True
+        self.thread.join()
+        if failure is None:
+            expect_equal("failures of the kernel's server", self.failures, [])
+            expect(self.longest < 2, f"the kernel's server paused for {self.longest:.2f} s")
 
     def run(self):
         while not self.ended:
@@ -108,37 +118,30 @@ class Steady:
                 self.failures.append(str(error))
             self.longest = max(self.longest, time.monotonic() - began)
 
-    def end(self):
-        self.ended = True
-        self.thread.join()
-        expect_equal("failures of the kernel's server", self.failures, [])
-        expect(self.longest < 1, f"the kernel's server paused for {self.longest:.2f} s")
-
 
 @test("share-all-killed-under-load", shim_only=True)
 def killed(context):
     """Nothing of the stack remains, and nobody else notices."""
     server, client = context.veth(driver="af_xdp", share=True)
     other = Nginx(server.kernel_side(), port=9000, greeting="kernel").start()
-    steady = Steady(client, f"{other.url}/hello")
-    for _ in range(2):
-        nginx = Nginx(server, workers=2).start()
-        load = start_flows(client, "load", nginx, "/k8", 5, 4, 4)
-        time.sleep(0.5)
-        victim = nginx.workers()[0]
-        kill(victim, signal.SIGKILL)  # its successor and the other go on
-        time.sleep(0.5)
-        get(client, f"{nginx.url}/hello")
-        for pid in nginx.all_pids():
-            kill(pid, signal.SIGKILL)
-        nginx.program.wait(5)
-        wait_until(lambda: not program_on(server.namespace), 2, "the end of the XDP program")
-        expect(refused(client, f"{nginx.url}/hello"), "the port of what was killed is not refused")
-        load.kill()
-        again = Nginx(server.kernel_side(), greeting="again").start()
-        expect_equal("the kernel's answer on that port", get(client, f"{again.url}/hello"), "again\n")
-        again.stop()
-    steady.end()
+    with Steady(client, f"{other.url}/hello"):
+        for _ in range(2):
+            nginx = Nginx(server, workers=2).start()
+            load = start_flows(client, "load", nginx, "/k8", 5, 4, 4)
+            time.sleep(0.5)
+            victim = nginx.workers()[0]
+            kill(victim, signal.SIGKILL)  # its successor and the other go on
+            time.sleep(0.5)
+            get(client, f"{nginx.url}/hello")
+            for pid in nginx.all_pids():
+                kill(pid, signal.SIGKILL)
+            nginx.program.wait(5)
+            wait_until(lambda: not program_on(server.namespace), 2, "the end of the XDP program")
+            wait_until(lambda n=nginx: refused(client, f"{n.url}/hello"), 2, "the refusal of what was killed")
+            load.kill()
+            again = Nginx(server.kernel_side(), greeting="again").start()
+            expect_equal("the kernel's answer on that port", get(client, f"{again.url}/hello"), "again\n")
+            again.stop()
     other.stop()
 
 
@@ -228,3 +231,29 @@ def automatic(context):
     expect_files(client, nginx.url, ["empty", "k64", "m1"])
     expect(stack_opens(context, nginx) > 0, "the connections were not the stack's")
     nginx.stop()
+
+
+@test("share-with-capabilities-instead-of-root", shim_only=True)
+def capabilities(context):
+    """Those that the documentation names, and no others."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    names = "+net_raw,+net_admin,+bpf,+ipc_lock"
+    program = server.start("setpriv", "--reuid=www-data", "--regid=www-data", "--clear-groups", f"--inh-caps={names}",
+                           f"--ambient-caps={names}", PYTHON, "-u", "-m", "http.server", "8080", "--directory", context.files.root)
+    url = f"http://{server.address}:8080"
+    wait_until(lambda: get_status(client, f"{url}/one", 3)[1] == "200", 10, "an answer")
+    expect_files(client, url, ["k64", "m1"])
+    expect_equal("what the program said of mtcp", [line for line in program.output().splitlines() if "mtcp[" in line], [])
+    expect(stat(context, program.pid)[0].get("passive_opens", 0) > 0, "the connections were not the stack's")
+
+
+@test("share-more-queues-than-sockets-the-program-runs-on-the-kernel", shim_only=True)
+def queues(context):
+    server, client = context.veth(driver="af_xdp", share=True)
+    server.namespace.run("ip", "link", "add", "wide", "numrxqueues", "4", "numtxqueues", "4", "type", "veth", "peer", "name", "wide-peer")
+    server.namespace.run("ethtool", "-L", "wide", "rx", "4", "tx", "4")
+    for name in ("wide", "wide-peer"):
+        server.namespace.run("ip", "link", "set", name, "up")
+    server.config = context.write_config("net_af_xdp0,iface=wide,share=kernel", server.address)
+    program = serve_files(server, 8080)
+    expect_on_kernel(client, server, program, 8080, "sudo ethtool -L wide rx 1 tx 1")

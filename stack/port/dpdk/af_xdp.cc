@@ -76,14 +76,15 @@ bool af_xdp_check(const DeviceConfig& config, std::uint32_t& queues, std::uint32
   }
   // A frame on a queue without a socket goes to the kernel, which answers for a port that it does not know.
   const Channels has = channels_of(interface);
-  if (queues == 0) queues = has.combined;
+  const bool automatic = queues == 0;
+  if (automatic) queues = has.combined;
   if (queues != has.receive || queues > has.combined) {
     message = interface + " receives on " + std::to_string(has.receive) + " queue" +
               (has.receive == 1 ? "" : "s") + ", and AF_XDP needs a socket on each: ";
     message += has.combined == has.receive
                    ? "set queues to " + std::to_string(has.receive) + " or \"auto\""
                    : "run: sudo ethtool -L " + interface + " rx 1 tx 1, and set queues to 1 or \"auto\"";
-    return misconfigured(config);
+    return automatic ? false : misconfigured(config);
   }
   if (queues > kMaxStacks) {
     message = interface + " has " + std::to_string(queues) + " queues; run: sudo ethtool -L " + interface +

@@ -7,7 +7,6 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-#include <linux/tcp.h>
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -103,68 +102,76 @@ static __always_inline int is_kernels(struct xdp_md *context, const struct flow 
   return its;
 }
 
-/* The following say whether what they look at is the stack's. */
+/* The following say whether what begins at `at` in the packet is the stack's. What has no fixed place is copied: to add a
+ * number to a pointer into the packet takes CAP_PERFMON. */
 
-static __always_inline int segment(struct xdp_md *context, struct flow *flow, const struct tcphdr *tcp, int v4) {
-  if ((void *)(tcp + 1) > (void *)(long)context->data_end) return 0;
-  flow->local_port = tcp->dest;
-  flow->remote_port = tcp->source;
-  const int opens = tcp->syn && !tcp->ack;
+struct tcp_start {
+  __be16 source, dest;
+  __be32 seq, ack;
+  __be16 flags, window, checksum, urgent;
+};
+enum { SYN = 0x02, ACK = 0x10 };
+
+static __always_inline int segment(struct xdp_md *context, struct flow *flow, __u32 at, int v4) {
+  struct tcp_start tcp;
+  if (bpf_xdp_load_bytes(context, at, &tcp, sizeof tcp) != 0) return 0;
+  flow->local_port = tcp.dest;
+  flow->remote_port = tcp.source;
   const struct mtcp_share_port *port = port_of(flow);
   if (!port) return 0;
-  if (opens) return port->listeners != 0;
+  if ((bpf_ntohs(tcp.flags) & (SYN | ACK)) == SYN) return port->listeners != 0;
   return (port->listeners | port->flows) && !is_kernels(context, flow, v4);
 }
 
 /* About a segment of ours, the beginning of which it carries: what it came from is our end. */
-static __always_inline int complaint(struct xdp_md *context, struct flow *flow, const __be16 *tcp_ports, int v4) {
-  if ((void *)(tcp_ports + 2) > (void *)(long)context->data_end) return 0;
+static __always_inline int complaint(struct xdp_md *context, struct flow *flow, __u32 at, int v4) {
+  __be16 tcp_ports[2];
+  if (bpf_xdp_load_bytes(context, at, tcp_ports, sizeof tcp_ports) != 0) return 0;
   flow->local_port = tcp_ports[0];
   flow->remote_port = tcp_ports[1];
   const struct mtcp_share_port *port = port_of(flow);
   return port && (port->listeners | port->flows) && !is_kernels(context, flow, v4);
 }
 
-static __always_inline int is_fragment(const struct iphdr *ip) { return ip->frag_off & bpf_htons(0x3fff); }
-
-static __always_inline int ipv4(struct xdp_md *context, const struct iphdr *ip) {
-  void *end = (void *)(long)context->data_end;
+static __always_inline int ipv4(struct xdp_md *context, const struct iphdr *ip, __u32 at) {
   struct flow flow;
-  if ((void *)(ip + 1) > end || ip->ihl < 5 || is_fragment(ip)) return 0;
-  const void *next = (const void *)ip + ip->ihl * 4;
+  if ((void *)(ip + 1) > (void *)(long)context->data_end || ip->ihl < 5 || (ip->frag_off & bpf_htons(0x3fff))) return 0;
+  at += ip->ihl * 4;
   if (ip->protocol == IPPROTO_TCP) {
     map_v4(&flow.local, ip->daddr);
     map_v4(&flow.remote, ip->saddr);
-    return segment(context, &flow, next, 1);
+    return segment(context, &flow, at, 1);
   }
-  const struct icmp_header *icmp = next;
-  if (ip->protocol != IPPROTO_ICMP || (void *)(icmp + 1) > end) return 0;
-  if (icmp->type != UNREACHABLE && icmp->type != TIME_EXCEEDED && icmp->type != PARAMETER_PROBLEM &&
-      icmp->type != SOURCE_QUENCH)
+  struct icmp_header icmp;
+  struct iphdr sent;
+  if (ip->protocol != IPPROTO_ICMP || bpf_xdp_load_bytes(context, at, &icmp, sizeof icmp) != 0) return 0;
+  if (icmp.type != UNREACHABLE && icmp.type != TIME_EXCEEDED && icmp.type != PARAMETER_PROBLEM && icmp.type != SOURCE_QUENCH)
     return 0;
-  const struct iphdr *sent = (const void *)(icmp + 1);
-  if ((void *)(sent + 1) > end || sent->protocol != IPPROTO_TCP || sent->ihl < 5) return 0;
-  map_v4(&flow.local, sent->saddr);
-  map_v4(&flow.remote, sent->daddr);
-  return complaint(context, &flow, (const void *)sent + sent->ihl * 4, 1);
+  at += sizeof icmp;
+  if (bpf_xdp_load_bytes(context, at, &sent, sizeof sent) != 0 || sent.protocol != IPPROTO_TCP || sent.ihl < 5) return 0;
+  map_v4(&flow.local, sent.saddr);
+  map_v4(&flow.remote, sent.daddr);
+  return complaint(context, &flow, at + sent.ihl * 4, 1);
 }
 
-static __always_inline int ipv6(struct xdp_md *context, const struct ipv6hdr *ip) {
-  void *end = (void *)(long)context->data_end;
+static __always_inline int ipv6(struct xdp_md *context, const struct ipv6hdr *ip, __u32 at) {
   struct flow flow;
-  if ((void *)(ip + 1) > end) return 0;
+  if ((void *)(ip + 1) > (void *)(long)context->data_end) return 0;
+  at += sizeof *ip;
   if (ip->nexthdr == IPPROTO_TCP) {
     take_v6(&flow.local, &ip->daddr);
     take_v6(&flow.remote, &ip->saddr);
-    return segment(context, &flow, (const void *)(ip + 1), 0);
+    return segment(context, &flow, at, 0);
   }
-  const struct icmp_header *icmp = (const void *)(ip + 1);
-  if (ip->nexthdr != IPPROTO_ICMPV6 || (void *)(icmp + 1) > end || icmp->type >= FIRST_NO_ERROR_V6) return 0;
-  const struct ipv6hdr *sent = (const void *)(icmp + 1);
-  if ((void *)(sent + 1) > end || sent->nexthdr != IPPROTO_TCP) return 0;
-  take_v6(&flow.local, &sent->saddr);
-  take_v6(&flow.remote, &sent->daddr);
-  return complaint(context, &flow, (const void *)(sent + 1), 0);
+  struct icmp_header icmp;
+  struct ipv6hdr sent;
+  if (ip->nexthdr != IPPROTO_ICMPV6 || bpf_xdp_load_bytes(context, at, &icmp, sizeof icmp) != 0 || icmp.type >= FIRST_NO_ERROR_V6)
+    return 0;
+  at += sizeof icmp;
+  if (bpf_xdp_load_bytes(context, at, &sent, sizeof sent) != 0 || sent.nexthdr != IPPROTO_TCP) return 0;
+  take_v6(&flow.local, &sent.saddr);
+  take_v6(&flow.remote, &sent.daddr);
+  return complaint(context, &flow, at + sizeof sent, 0);
 }
 
 /* A frame with a priority tag is one without (IEEE 802.1Q: VLAN 0 is none), which the stack knows nothing of. */
@@ -195,9 +202,10 @@ int mtcp_share(struct xdp_md *context) {
     type = tag->type;
     next = tag + 1;
   }
+  const __u32 at = sizeof *ethernet + (tagged ? sizeof(struct tag) : 0);
   int ours = 0;
-  if (type == bpf_htons(ETH_P_IP)) ours = ipv4(context, next);
-  if (type == bpf_htons(ETH_P_IPV6)) ours = ipv6(context, next);
+  if (type == bpf_htons(ETH_P_IP)) ours = ipv4(context, next, at);
+  if (type == bpf_htons(ETH_P_IPV6)) ours = ipv6(context, next, at);
   if (!ours || (tagged && !without_tag(context))) return XDP_PASS;
   return bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);
 }
