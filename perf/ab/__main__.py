@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
 
+import against  # noqa: E402
 from arguments import number  # noqa: E402
 from bad_wire import BadWire  # noqa: E402
 from loads import QUICK_ROWS, Bench, all_rows  # noqa: E402
@@ -36,6 +37,8 @@ def parse_arguments():
     keys = [row.key for row in all_rows()]
     parser = argparse.ArgumentParser(prog="scripts/ab", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: under two minutes")
+    parser.add_argument("--against", metavar="REVISION",
+                        help="compare this tree with another revision of it, and not with the kernel: builds both; default: 7 rounds of 2 s, no loss-* rows")
     parser.add_argument("--rounds", type=number(1), help="default: 5 (quick: 2)")
     parser.add_argument("--seconds", type=number(1), help="of load for each measurement, whole ones (default: 3; quick: 2)")
     parser.add_argument("--rows", help="some of these, which may be patterns (default: all but loss-*): "
@@ -61,6 +64,12 @@ def parse_arguments():
     arguments.sides = arguments.sides.split(",")
     if unknown := set(arguments.sides) - set(SIDES):
         parser.error(f"no such side: {', '.join(sorted(unknown))}")
+    if arguments.against:
+        arguments.sides = [side for side in arguments.sides if side != "kernel"]
+        if not arguments.sides:
+            parser.error("--against is about our own sides")
+        arguments.rounds = arguments.rounds or 7
+        arguments.seconds = arguments.seconds or 2
     arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
     arguments.seconds = arguments.seconds or (2 if arguments.quick else 3)
     return arguments
@@ -81,13 +90,42 @@ def check_environment(arguments):
     return cpus, shim.resolve()
 
 
-def progress(round_number, rounds, row, side, sample):
+def progress(round_number, rounds, row, side, sample, which=""):
     state = f"VOID: {'; '.join(sample.errors)}" if sample.errors else f"{sample.rate:>9,.1f}{UNITS[row.kind]}" if row.kind in UNITS else (
         f"{sample.rate:>9,.0f}/s  p50 {human_time(sample.p50_us):>8}  p99 {human_time(sample.p99_us):>8}")
-    print(f"[{time.strftime('%H:%M:%S')}] round {round_number}/{rounds}  {row.key:13} {side.name:7} {state}", flush=True)
+    print(f"[{time.strftime('%H:%M:%S')}] round {round_number}/{rounds}  {row.key:13} {side.name:7} {f'{which:7}' if which else ''}{state}", flush=True)
+
+
+def run_against(arguments, cleanup):
+    cpus, shim = check_environment(arguments)
+    commit, build = against.build_revision(ROOT, arguments.against, arguments.build.resolve(), arguments.out.resolve())
+    huge = 0 if arguments.no_huge_pages else reserve_huge_pages(cleanup, 1024)
+    Side.realtime, Side.workers = arguments.realtime, arguments.workers
+    sides, benches = [], []
+    for letter, library in (("o", build / "preload/libmtcp_shim.so"), ("n", shim)):
+        directory, tag = temporary_directory(cleanup), f"ab{os.getpid()}{letter}"
+        sides.append([SIDES[name](tag, cpus, cleanup, library, directory) for name in arguments.sides])
+        benches.append(Bench(directory, arguments.build.resolve(), cleanup))  # the load programs are this tree's for both
+        if any(row.on_bad_wire for row in arguments.rows):
+            benches[-1].bad_wire = BadWire(tag, cpus, cleanup, library, directory, arguments.build.resolve())
+    settings = against.describe(ROOT, arguments.against, commit) | {
+        "rounds": arguments.rounds, "seconds": arguments.seconds, "workers": arguments.workers, "cpus": cpus, "huge_pages_mb": huge,
+        "realtime": arguments.realtime, "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+    print(f"before: {arguments.against} ({commit[:12]}); {arguments.rounds} rounds of {arguments.seconds} s")
+    if settings["load_average_before"] > 0.5:
+        print(f"warning: the machine is busy (load average {settings['load_average_before']:.1f}): the figures will suffer")
+    samples = against.measure(arguments.rows, list(zip(*sides)), benches, arguments.rounds, arguments.seconds, progress)
+    judgements = {key: against.judge(*both) for key, both in samples.items()}
+    against.write_judgements(arguments.out / "against.json", arguments.rows, judgements, settings)
+    bad = against.print_judgements(arguments.rows, judgements)
+    print(f"written: {arguments.out / 'against.json'}")
+    against.print_instructions(ROOT, build, arguments.build)
+    return 1 if bad else 0
 
 
 def run(arguments, cleanup):
+    if arguments.against:
+        return run_against(arguments, cleanup)
     cpus, shim = check_environment(arguments)
     directory = temporary_directory(cleanup)
     huge = 0 if arguments.no_huge_pages or arguments.sides == ["kernel"] else reserve_huge_pages(cleanup, 1024)
