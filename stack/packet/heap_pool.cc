@@ -63,6 +63,8 @@ bool HeapPool::grow() {
     capacity_ = chunks_.size() * kChunkPackets;
     return false;
   }
+  // Packets belong to the process that has the stack: its children neither use them nor copy pages for them.
+  (void)madvise(memory, kChunkPackets * stride_, MADV_DONTFORK);
   chunks_.push_back(static_cast<std::byte*>(memory));
   capacity_ = wanted_;
   forbid(memory, kChunkPackets * stride_);

@@ -1,8 +1,12 @@
 #include "stack/packet/heap_pool.hh"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <cstring>
 #include <set>
 #include <vector>
@@ -86,4 +90,20 @@ TEST_CASE("A packet cache leaves a reserve to the device, and gives everything b
     CHECK(pool.available() < 200);
   }
   CHECK(pool.available() == 200);
+}
+
+TEST_CASE("Packets belong to the process that has the pool: a child has no memory for them") {
+  HeapPool pool(8);
+  Packet* p = nullptr;
+  REQUIRE(pool.alloc(&p, 1) == 1);
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  auto* const start = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(p->buf) / page * page);
+  unsigned char there = 0;
+  REQUIRE(mincore(start, 1, &there) == 0);
+  const pid_t child = fork();
+  if (child == 0) _exit(mincore(start, 1, &there) != 0 && errno == ENOMEM ? 0 : 1);
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  pool.free(&p, 1);
 }

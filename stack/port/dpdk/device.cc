@@ -194,7 +194,10 @@ bool DpdkDevice::create_pools(std::string& message) {
   for (std::uint32_t i = 0; i < pool_count(); ++i) {
     const std::string name = "mtcp_packets_" + std::to_string(i);
     pools_.push_back(MbufPool::create(name.c_str(), packets, pool_frame(), use));
-    if (pools_.back() != nullptr) continue;
+    if (pools_.back() != nullptr) {
+      if (kind_ == Kind::memif) pools_.back()->keep_from_children();
+      continue;
+    }
     message = "no memory for " + std::to_string(packets) + " packets per queue: " + rte_strerror(rte_errno) +
               (uses_huge_pages() ? "; try hugepages = \"off\"" : "");
     return false;
@@ -249,12 +252,13 @@ bool DpdkDevice::set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_of
   if (!check_rings(rx_ring, tx_ring, message)) return false;
   if (kind_ == Kind::pci) state_.ring_packets = rx_ring + tx_ring;
   if (kind_ == Kind::af_xdp) rx_ring = tx_ring = static_cast<std::uint16_t>(af_xdp_ring(config_));
+  constexpr auto kAnyNode = static_cast<unsigned>(SOCKET_ID_ANY);
   rte_eth_txconf tx = info.default_txconf;
   tx.offloads = tx_offloads;
   for (std::uint16_t q = 0; q < config_.queues; ++q) {
     rte_mempool* pool = pools_[pool_count() == 1 ? 0 : q]->mempool();
-    const int rx_result = rte_eth_rx_queue_setup(state_.port, q, rx_ring, SOCKET_ID_ANY, nullptr, pool);
-    const int tx_result = rte_eth_tx_queue_setup(state_.port, q, tx_ring, SOCKET_ID_ANY, &tx);
+    const int rx_result = rte_eth_rx_queue_setup(state_.port, q, rx_ring, kAnyNode, nullptr, pool);
+    const int tx_result = rte_eth_tx_queue_setup(state_.port, q, tx_ring, kAnyNode, &tx);
     if (rx_result == 0 && tx_result == 0) continue;
     message = "queue " + std::to_string(q) + " of " + config_.port + " cannot be set up: " + log_last_error();
     return false;

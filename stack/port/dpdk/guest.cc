@@ -71,13 +71,20 @@ bool GuestDevice::open() {
 }
 
 GuestDevice::~GuestDevice() {
+  leave_parents_pools();
   for (const PacketRing& r : rings_) munmap(r.map, std::size_t{terms_.frames} * terms_.frame_size);
 }
 
 std::unique_ptr<Port> GuestDevice::join() { return SteeringPort::join(*this); }
 
+// What a parent had before a fork: its memory is not here (HeapPool).
+void GuestDevice::leave_parents_pools() {
+  if (std::exchange(process_, getpid()) == getpid()) return;
+  for (auto& pool : pools_) (void)pool.release();
+}
+
 PacketPool* GuestDevice::pool(std::uint32_t stack) {
-  // What a parent had before a fork is left alone.
+  leave_parents_pools();
   (void)pools_[stack].release();
   pools_[stack] = std::make_unique<HeapPool>(terms_.packets, MbufPool::data_room(terms_.frame));
   return pools_[stack].get();

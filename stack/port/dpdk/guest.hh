@@ -71,7 +71,9 @@ class GuestDevice final : public Device, public SharedDevice {
   DeviceState state_;
   std::unique_ptr<SharedState> shared_;
   std::vector<PacketRing> rings_;
+  void leave_parents_pools();
   std::array<std::unique_ptr<HeapPool>, kMaxStacks> pools_;
+  pid_t process_ = 0;  // that has made them
 };
 
 }  // namespace mtcp::stack::dpdk

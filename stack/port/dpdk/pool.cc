@@ -5,6 +5,8 @@
 #include <rte_malloc.h>
 #include <rte_mbuf_dyn.h>
 #include <rte_mempool.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -257,6 +259,17 @@ void MbufPool::leave_driver() {
 }
 
 bool MbufPool::in_driver() const { return stack_of(pool_)->in_driver; }
+
+void MbufPool::keep_from_children() {
+  const auto keep = [](rte_mempool*, void*, rte_mempool_memhdr* part, unsigned) {
+    // Whole pages only: what lies beside them may be anything.
+    const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+    const auto start = reinterpret_cast<std::uintptr_t>(part->addr);
+    const std::uintptr_t begin = (start + page - 1) / page * page, end = (start + part->len) / page * page;
+    if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTFORK);
+  };
+  rte_mempool_mem_iter(pool_, keep, nullptr);
+}
 
 void MbufPool::reclaim() {
   FreeStack& s = *stack_of(pool_);

@@ -50,6 +50,8 @@ class MbufPool final : public PacketPool {
   [[nodiscard]] std::size_t buffer_size() const override;
 
   [[nodiscard]] rte_mempool* mempool() const { return pool_; }
+  // Children of this process, which do not use the device, have no packets. If that can't be had they have them.
+  void keep_from_children();
   // A received mbuf is the stack's; one to be sent is the device's, or has a reference of the device's if the stack
   // keeps it; one that the device did not want is the stack's alone again.
   void take_from_device(rte_mbuf* m) const {
