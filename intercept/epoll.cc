@@ -58,7 +58,7 @@ EpollItem::~EpollItem() {
 epoll_event kernel_event(EpollItem& item) {
   epoll_event e{.events = item.events, .data = item.data};
   if ((item.events & EPOLLONESHOT) == 0) return e;
-  if (item.one_shot == nullptr) item.one_shot = item.set->one_shots.emplace_back(std::make_unique<OneShot>(&item)).get();
+  if (item.one_shot == nullptr) item.one_shot = item.set->one_shots.emplace_back(new OneShot{&item}).get();
   e.data.ptr = item.one_shot;
   return e;
 }

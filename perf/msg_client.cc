@@ -63,7 +63,6 @@ class Client {
   double length_;
   int epoll_ = -1;
   unsigned active_ = 0;
-  bool stopping_ = false;
   std::uint64_t next_tag_ = 0;
   std::vector<Exchange> exchanges_;  // by descriptor
   std::unique_ptr<LatencyHistogram> latency_ = std::make_unique<LatencyHistogram>();

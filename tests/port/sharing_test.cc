@@ -275,7 +275,7 @@ TEST_CASE("a stack without a queue sleeps until another one sends it something")
         const Time sent = now();
         peer.send(port, round);
         Answer a{};
-        EXPECT(within(seconds(1), [&] { return peer.receive(a) && a.port == port && a.number == round; }));
+        EXPECT(within(seconds(1), [&, from = port] { return peer.receive(a) && a.port == from && a.number == round; }));
         EXPECT(a.who == 2);
         ms.push_back(std::chrono::duration<double, std::milli>(now() - sent).count());
       }
