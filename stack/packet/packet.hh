@@ -88,9 +88,8 @@ enum PacketMark : std::uint8_t {
   kSacked = 1 << 0,      // the peer has it, says a SACK block
   kLost = 1 << 1,        // taken for lost
   kResent = 1 << 2,      // and its latest retransmission may still arrive
-  kPush = 1 << 3,        // a write ends here: it carries PSH
-  kBurstEnd = 1 << 4,    // it carries PSH as the last of several that leave together
-  kRecordEnd = 1 << 5,   // MSG_EOR: nothing is added to it any more
+  kPush = 1 << 3,        // a write ends here, or several that leave together: it carries PSH
+  kRecordEnd = 1 << 4,   // MSG_EOR: nothing is added to it any more
 };
 
 // A source of packets, shared by all that use a device. Not for the fast path: see PacketCache.

@@ -33,6 +33,42 @@ TEST_CASE("rfc9293 3.7.4: Nagle as Minshall has it lets a small segment follow f
   CHECK((all[2].flags & kPsh) != 0);
 }
 
+TEST_CASE("rfc9293 3.9.1.2: PSH is where the last write ends, not where one of its segment did (as Linux)") {
+  Setup setup;
+  setup.socket.cork = true;
+  Script s(setup);
+  s.write("0123456789");
+  s.write(pattern(1000));
+  CHECK(s.sent().flags == kAck);
+  CHECK(s.sent_nothing());
+  s.options({});
+  const Out rest = s.sent();
+  CHECK(rest.data.size() == 10);
+  CHECK(rest.flags == (kAck | kPsh));
+}
+
+TEST_CASE("rfc9293 3.9.1.2: segments that leave together end with PSH, whatever holds back what follows (as Linux)") {
+  Script s;
+  std::size_t before = 0;
+  SECTION("the peer's window") {
+    s.peer_ack(0, 20);  // 2560 bytes
+    s.write(pattern(5000));
+  }
+  SECTION("Nagle's algorithm") {
+    before = 1;
+    s.write("small");
+    s.write(pattern(2500));
+  }
+  SECTION("a cork") {
+    before = 0;
+    s.write(pattern(2500), true);
+  }
+  const auto all = s.all_sent();
+  REQUIRE(all.size() == before + 2);
+  CHECK((all[before].flags & kPsh) == 0);
+  CHECK((all[before + 1].flags & kPsh) != 0);
+}
+
 TEST_CASE("TCP_NODELAY sends every write at once") {
   Setup setup;
   setup.socket.nodelay = true;

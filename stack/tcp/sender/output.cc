@@ -32,13 +32,22 @@ bool heard_lately(const Connection& c, Time now) {
 
 // RFC 9293 3.7.4 (Nagle) as Minshall changed it and Linux does it: a small segment waits only for another
 // small one. `p` is the last packet of the queue and not full.
-bool must_wait(const Connection& c) {
+[[gnu::always_inline]] inline bool must_wait(const Connection& c) {
   const auto& h = c.hot;
   if (h.fin_queued) return false;
   if (c.options.cork || h.more) return true;
   if (c.options.nodelay) return false;
   return h.snd_una != h.snd_nxt && after(c.tx.small_end, h.snd_una) &&
          at_or_before(c.tx.small_end, h.snd_nxt);
+}
+
+// Nothing will follow on `p`, of several that leave now, for whatever reason. In flight there will be something.
+bool ends_burst(const Connection& c, const Packet& p, std::uint32_t full, bool override) {
+  const auto& h = c.hot;
+  const Packet* next = p.next;
+  if (next == nullptr || after(next->seq + next->payload_len, h.snd_una + h.snd_wnd)) return true;
+  if (h.flight() + p.payload_len + next->payload_len > h.cwnd) return true;
+  return next->next == nullptr && !override && next->payload_len < full && must_wait(c);
 }
 
 // As Linux's tcp_cwnd_validate: whether the window was the limit is asked of a whole round trip, so that an application
@@ -75,6 +84,15 @@ void Sender::release(Packet* p) {
   cache.free(p);
 }
 
+// With data.
+void Sender::on_fin_sent(Connection& c) {
+  auto& h = c.hot;
+  if (!h.fin_sent) h.snd_nxt += 1;
+  h.fin_sent = true;
+  c.recovery.fin_lost = false;
+  if (c.tx.board != nullptr) count_left(c);
+}
+
 bool Sender::transmit(Connection& c, Packet* p, Time now) {
   if ((p->flags & kQueued) != 0) return false;
   auto& h = c.hot;
@@ -97,8 +115,8 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
   }
   out->data = out->buf + out->payload_offset;
   out->len = out->payload_len;
-  std::uint8_t flags = kAck;
-  if ((p->marks & (kPush | kBurstEnd)) != 0) flags |= kPsh;
+  static_assert(int{kPush} == int{kPsh});
+  auto flags = static_cast<std::uint8_t>(kAck | (p->marks & kPush));
   if (carries_fin(c, p)) flags |= kFin;
   tcp_.write_header(c, *out, p->seq, flags, now);
   // Each its own: RACK asks which of two was sent later, and a burst has one time.
@@ -113,12 +131,7 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
     h.snd_nxt = p->seq + p->payload_len;
     if (c.tx.board != nullptr && !c.tx.board->append(p)) forget_marks(c);
   }
-  if ((flags & kFin) != 0) {
-    if (!h.fin_sent) h.snd_nxt += 1;
-    h.fin_sent = true;
-    c.recovery.fin_lost = false;
-    if (c.tx.board != nullptr) count_left(c);
-  }
+  if ((flags & kFin) != 0) on_fin_sent(c);
   if (h.phase > Phase::disorder) c.tx.cc->on_sent(c, p->payload_len);
   c.tx.last_sent = now;
   network.output_tcp(out, c.key.local, c.key.remote, *c.path, TxPriority::data, now);
@@ -159,10 +172,8 @@ inline bool Sender::may_send(const Connection& c, const Packet& p, std::uint32_t
     if (!may_send(c, *p, full, override, limited) || must_stop(c)) break;
     if (is_paced(c) && must_pace(c, now)) [[unlikely]] break;
     // As Linux: PSH ends each frame of several segments, so that it is not held back on its way.
-    if (sent != 0) {
-      const bool last = p->next == nullptr || (sent + 1) % kTxBurst == 0 || h.flight() + p->payload_len + h.mss > h.cwnd;
-      p->marks = static_cast<std::uint8_t>(last ? p->marks | kBurstEnd : p->marks & ~kBurstEnd);
-    }
+    if (sent != 0 && ((sent + 1) % kTxBurst == 0 || ends_burst(c, *p, full, override)))
+      p->marks = static_cast<std::uint8_t>(p->marks | kPush);
     if (!transmit(c, p, now)) break;
     if (p->payload_len < full) t.small_end = p->seq + p->payload_len;
     t.unsent = p->next;

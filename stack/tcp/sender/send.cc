@@ -27,6 +27,12 @@ std::uint32_t room_in_last(const Connection& c, std::uint32_t segment) {
 
 std::byte* tail_of(Packet* p) { return p->buf + p->payload_offset + p->payload_len; }
 
+// `n` bytes of another write have been put there: the one before does not end the segment any more.
+void extend(Packet* p, std::uint32_t n) {
+  p->payload_len = static_cast<std::uint16_t>(p->payload_len + n);
+  p->marks = static_cast<std::uint8_t>(p->marks & ~kPush);
+}
+
 void append_packet(Connection& c, Packet* p) {
   p->seq = queue_end(c);
   c.tx.queue.push_back(p);
@@ -103,7 +109,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
   if (const std::uint32_t part = std::min(left, room_in_last(c, segment)); part != 0) {
     Packet* p = c.tx.queue.back();
     p->payload_sum = append_sum(p->payload_sum, source.copy(tail_of(p), part), p->payload_len);
-    p->payload_len = static_cast<std::uint16_t>(p->payload_len + part);
+    extend(p, part);
     left -= part;
     c.hot.snd_queued += part;
   }
@@ -182,7 +188,7 @@ void Sender::commit(Connection& c, std::size_t bytes, bool more, Time now) {
     Packet* p = c.tx.queue.back();
     if (sums_payload)
       p->payload_sum = append_sum(p->payload_sum, partial_sum(tail_of(p), part), p->payload_len);
-    p->payload_len = static_cast<std::uint16_t>(p->payload_len + part);
+    extend(p, part);
     left -= part;
   }
   c.tx.lent_in_last = 0;
@@ -230,7 +236,7 @@ bool Sender::cut(Connection& c, Packet* p, std::uint32_t at) {
   rest->transmissions = p->transmissions;
   rest->sent_at = p->sent_at;
   rest->marks = p->marks;
-  p->marks = static_cast<std::uint8_t>(p->marks & ~(kPush | kBurstEnd | kRecordEnd));
+  p->marks = static_cast<std::uint8_t>(p->marks & ~(kPush | kRecordEnd));
   p->payload_len = static_cast<std::uint16_t>(at);
   p->flags = static_cast<std::uint16_t>(p->flags & ~kPayloadSum);
   c.tx.queue.insert_after(p, rest);

@@ -162,6 +162,7 @@ class Sender {
   // --- output.cc, send.cc
   void push_waiting(Connection& c, Time now, bool override);
   bool push_new(Connection& c, Time now, bool override);
+  static void on_fin_sent(Connection& c);
   // At least a nanosecond.
   [[nodiscard]] static Duration since(Time sent, Time now) { return std::max(now - sent, Duration(1)); }
   [[nodiscard]] static bool may_send(const Connection& c, const Packet& p, std::uint32_t full, bool override, bool& limited);
