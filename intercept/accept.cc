@@ -22,7 +22,6 @@ Socket& make_accepted(Process& process, const Socket& listener, int fd, int flag
   s.v6 = listener.v6;
   s.v6_only = listener.v6_only;
   s.reuse_port = listener.reuse_port;
-  s.oob_inline = listener.oob_inline;
   s.inq = listener.inq;
   s.zerocopy = listener.zerocopy;
   s.nonblocking = (flags & SOCK_NONBLOCK) != 0;

@@ -48,6 +48,12 @@ int queued_bytes(Process& process, Socket& s, unsigned long request) {
   return waits && retry_after_turn(process, s) ? count_queued(process, s, request) : bytes;
 }
 
+bool is_at_mark(Process& process, const Socket& s) {
+  if (s.state != Socket::State::stream) return false;
+  settle(process, s);
+  return process.instance->worker().at_mark(*s.connection);
+}
+
 // What lies in the pair: bytes that came, or memory of what the owner has not taken yet. It leaves a byte there
 // (relay_pump.cc), in a buffer of less than two KB.
 int relayed_queue(Process& process, const Socket& s, unsigned long request, void* arg) {
@@ -114,11 +120,15 @@ int Process::ioctl(int fd, unsigned long request, void* arg) {
       *static_cast<int*>(arg) = bytes;
       return 0;
     }
-    case SIOCATMARK: {  // urgent data is read in line here: the stream is never at a mark
+    case SIOCATMARK:
       if (arg == nullptr) return -EFAULT;
-      *static_cast<int*>(arg) = 0;
+      claim_if_foreign(*this, *s);
+      *static_cast<int*>(arg) = is_at_mark(*this, *s) ? 1 : 0;
       return 0;
-    }
+    case FIOSETOWN:
+    case SIOCSPGRP:
+      s->kernel_dirty = true;
+      [[fallthrough]];
     default:
       return kernel.ioctl(fd, request, arg);
   }

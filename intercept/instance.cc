@@ -10,6 +10,7 @@
 #include "intercept/log.hh"
 #include "intercept/relay.hh"
 #include "intercept/socket.hh"
+#include "intercept/urgent.hh"
 
 namespace mtcp::intercept {
 namespace {
@@ -17,14 +18,20 @@ namespace {
 // No sleep is longer than this while there is a device: a lost wake-up costs a tenth of a second, not a hang.
 constexpr stack::Duration kLongestSleep = stack::milliseconds(100);
 
+using Base = stack::SocketBase;
+
+// As sock_def_readable(): what has come may be urgent.
 std::uint32_t events_of_edges(std::uint8_t edges) {
-  using Base = stack::SocketBase;
   std::uint32_t events = 0;
-  if ((edges & Base::kReadEdge) != 0) events |= EPOLLIN | EPOLLRDNORM;
+  if ((edges & Base::kReadEdge) != 0) events |= EPOLLIN | EPOLLRDNORM | EPOLLPRI;
   if ((edges & Base::kWriteEdge) != 0) events |= EPOLLOUT | EPOLLWRNORM;
   if ((edges & Base::kCloseEdge) != 0) events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLHUP;
-  if ((edges & Base::kErrorEdge) != 0) events |= EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP;
   return events;
+}
+
+std::uint32_t events_of_rare_edges(std::uint8_t edges, const Socket& s, Kernel* kernel) {
+  if ((edges & Base::kUrgentEdge) != 0 && kernel != nullptr) signal_owner(*kernel, s);
+  return (edges & Base::kErrorEdge) != 0 ? EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP : 0U;
 }
 
 }  // namespace
@@ -67,8 +74,12 @@ void Instance::settle_loopback_now() {
 
 void Instance::dispatch() {
   while (stack::SocketBase* base = worker_->next_event()) {
-    const std::uint32_t events = events_of_edges(std::exchange(base->edges, std::uint8_t{0}));
-    if (base->user != nullptr) notify(*static_cast<Socket*>(base->user), events);
+    const std::uint8_t edges = std::exchange(base->edges, std::uint8_t{0});
+    if (base->user == nullptr) continue;
+    auto& s = *static_cast<Socket*>(base->user);
+    std::uint32_t events = events_of_edges(edges);
+    if (edges >= Base::kErrorEdge) [[unlikely]] events |= events_of_rare_edges(edges, s, kernel);
+    notify(s, events);
   }
   if (relay != nullptr) relay->run_ready();
 }

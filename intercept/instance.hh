@@ -17,6 +17,7 @@
 
 namespace mtcp::intercept {
 
+class Kernel;
 class KernelFollower;
 class Relay;
 
@@ -70,6 +71,7 @@ class Instance {
   void finish_sleep(bool goes_on = false);
   [[nodiscard]] std::span<const int> pollable();
 
+  Kernel* kernel = nullptr;  // sends SIGURG; may be null
   Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null
   // Who wants to be woken when the last of the sleepers is back. Lock held.
   Sleeper* parked = nullptr;

@@ -46,6 +46,8 @@ class Kernel {
   virtual int epoll_pwait2(int ep, epoll_event* e, int n, const timespec* timeout, const sigset_t* mask) = 0;
   virtual int ppoll(pollfd* p, nfds_t n, const timespec* timeout, const sigset_t* mask) = 0;
   virtual int eventfd(unsigned initial, int flags) = 0;
+  // To a thread, process or process group (F_OWNER_...), as kill(2).
+  virtual int send_signal(int owner_type, pid_t id, int signal) = 0;
   virtual int set_signal_mask(int how, const sigset_t* set, sigset_t* old) = 0;  // of the calling thread
 };
 

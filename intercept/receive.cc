@@ -13,6 +13,7 @@
 #include "intercept/errors.hh"
 #include "intercept/iovecs.hh"
 #include "intercept/relayed.hh"
+#include "intercept/urgent.hh"
 #include "intercept/wait.hh"
 
 namespace mtcp::intercept {
@@ -71,7 +72,8 @@ class Receive {
     for (;;) {
       if (peek_) done_ = 0;  // data stays, so each attempt sees all of it again
       // What has been read is returned before an error is told, so that must not be taken yet.
-      if (done_ > 0 && worker.readable_bytes(c) == 0 && worker.readiness(c).error) return result();
+      // Nor does a read go beyond the mark of urgent data.
+      if (done_ > 0 && ((worker.readable_bytes(c) == 0 && worker.readiness(c).error) || worker.at_mark(c))) return result();
       const auto got =
           worker.receive(c, left_.next(), {.peek = peek_, .discard = (flags_ & MSG_TRUNC) != 0}, now());
       if (!got) {
@@ -118,14 +120,20 @@ class Receive {
     if (raise) set_low_water(static_cast<std::uint32_t>(std::min<std::size_t>(target(), UINT32_MAX)));
     ssize_t result = -EAGAIN;
     while (result == -EAGAIN) {
-      const int error =
-          wait_for(process_, guard_, s_, EPOLLIN | EPOLLRDHUP, deadline, deadline == stack::kNever);
+      const int error = wait_for(process_, guard_, s_, awaited(), deadline, deadline == stack::kNever);
       if (!connected(s_)) return give_up(-EBADF);
       result = error != 0 ? give_up(error) : attempt();
       if (error != 0) break;
     }
     if (raise && s_.state == Socket::State::stream) set_low_water(s_.options.rcvlowat);
     return result;
+  }
+
+  // Urgent data ends a read that has something, if it is the next.
+  [[nodiscard]] std::uint32_t awaited() const {
+    constexpr std::uint32_t kOrdinary = EPOLLIN | EPOLLRDHUP;
+    if (done_ == 0 || s_.state != Socket::State::stream) return kOrdinary;
+    return process_.instance->worker().readiness(*s_.connection).urgent ? kOrdinary : kOrdinary | EPOLLPRI;
   }
 
   void set_low_water(std::uint32_t bytes) {
@@ -168,19 +176,24 @@ void put_hint(msghdr& m, int hint) {
   m.msg_controllen = std::min(room, CMSG_SPACE(sizeof hint));
 }
 
+// What is not the stream: the error queue, urgent data.
+ssize_t receive_apart(Process& process, Socket* s, std::span<const iovec> v, int flags, msghdr* m) {
+  if (s == nullptr) return -EBADF;
+  return (flags & MSG_ERRQUEUE) != 0 ? receive_completion(*s, m) : receive_urgent(process, *s, v, flags, m);
+}
+
 ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags, int* hint = nullptr) {
   std::unique_lock guard(process.lock);
   Socket* s = process.files.socket(fd);
   if (s == nullptr) return -EBADF;
-  if ((flags & MSG_ERRQUEUE) != 0) [[unlikely]]
-    return receive_completion(*s, nullptr);
+  if ((flags & (MSG_ERRQUEUE | MSG_OOB)) != 0) [[unlikely]]
+    return receive_apart(process, s, v, flags, nullptr);
   claim_if_foreign(process, *s);
   if (!connected(*s)) {
     if (total == 0 && flags == 0) return 0;
     if (s->error == stack::Errc::ok) return -ENOTCONN;
     return -to_errno(std::exchange(s->error, stack::Errc::ok));
   }
-  if ((flags & MSG_OOB) != 0) return -EINVAL;  // urgent data is read in line, so there is never any apart
   if (total == 0) return 0;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   settle(process, *s);
@@ -204,10 +217,9 @@ ssize_t Process::recvmsg(int fd, msghdr* m, int flags) {
   const std::span<const iovec> v{m->msg_iov, m->msg_iovlen};
   const ssize_t total = total_bytes(v);
   if (total < 0) return total;
-  if ((flags & MSG_ERRQUEUE) != 0) [[unlikely]] {
+  if ((flags & (MSG_ERRQUEUE | MSG_OOB)) != 0) [[unlikely]] {
     const std::unique_lock guard(lock);
-    Socket* s = files.socket(fd);
-    return s != nullptr ? receive_completion(*s, m) : -EBADF;
+    return receive_apart(*this, files.socket(fd), v, flags, m);
   }
   int hint = kNoHint;
   const ssize_t result = receive(*this, fd, v, static_cast<std::size_t>(total), flags, &hint);

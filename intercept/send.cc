@@ -16,7 +16,8 @@
 namespace mtcp::intercept {
 namespace {
 
-// One sending call.
+// One sending call; `urgent`: with MSG_OOB.
+template <bool urgent = false>
 class Send {
  public:
   Send(Process& process, std::unique_lock<Lock>& guard, Socket& s, std::span<const iovec> v,
@@ -45,7 +46,7 @@ class Send {
   ssize_t attempt() {
     if (s_.state == Socket::State::relayed) [[unlikely]] return attempt_relayed();
     if (is_opening(*s_.connection)) return -EAGAIN;
-    const auto sent = process_.instance->worker().send(*s_.connection, left_.next(), more_, now());
+    const auto sent = hand_over();
     if (!sent) {
       if (sent.error() == stack::Errc::would_block) return done_ > 0 && !blocking_ ? result() : -EAGAIN;
       return give_up(-to_errno(sent.error()));
@@ -55,6 +56,12 @@ class Send {
     if (done_ >= total_ || (!blocking_ && *sent > 0)) return result();
     left_.consume(*sent);
     return -EAGAIN;
+  }
+
+  stack::Result<std::size_t> hand_over() {
+    stack::Worker& worker = process_.instance->worker();
+    if constexpr (urgent) return worker.send_urgent(*s_.connection, left_.next(), more_, now());
+    return worker.send(*s_.connection, left_.next(), more_, now());
   }
 
   // The same for a connection that another process has, too.
@@ -94,19 +101,23 @@ class Send {
   bool blocking_;
 };
 
+// What goes out now, because the caller may go on to something that is not ours.
+ssize_t sent_now(Process& process, ssize_t sent) {
+  if (sent > 0 && process.started()) {
+    process.instance->moved(static_cast<std::size_t>(sent));
+    process.instance->hand_over();
+  }
+  return sent;
+}
+
 ssize_t send_zerocopy(Process& process, std::unique_lock<Lock>& guard, Socket& s, std::span<const iovec> v,
                       std::size_t total, int flags) {
   // Its completions would be this process's and the connection another's.
   if (s.state == Socket::State::relayed) return -ENOBUFS;
   const Hold hold_it(process, s);
-  const ssize_t sent = Send(process, guard, s, v, total, flags).run();
-  if (sent <= 0) return sent;
-  complete_zerocopy(s);
-  if (process.started()) {
-    process.instance->moved(static_cast<std::size_t>(sent));
-    process.instance->hand_over();
-  }
-  return sent;
+  const ssize_t sent = Send<>(process, guard, s, v, total, flags).run();
+  if (sent > 0) complete_zerocopy(s);
+  return sent_now(process, sent);
 }
 
 ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags) {
@@ -117,21 +128,19 @@ ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t
   if (const int error = check_sending(*s, flags); error != 0) return error;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   settle(process, *s);
-  if ((flags & MSG_ZEROCOPY) != 0 && s->zerocopy) [[unlikely]]
-    return send_zerocopy(process, guard, *s, v, total, flags);
-  const ssize_t sent = Send(process, guard, *s, v, total, flags).run();
-  if (sent > 0 && process.started()) {
-    process.instance->moved(static_cast<std::size_t>(sent));
-    process.instance->hand_over();
+  if ((flags & (MSG_ZEROCOPY | MSG_OOB)) != 0) [[unlikely]] {
+    if ((flags & MSG_OOB) != 0) return sent_now(process, Send<true>(process, guard, *s, v, total, flags).run());
+    if (s->zerocopy) return send_zerocopy(process, guard, *s, v, total, flags);
   }
-  return sent;
+  return sent_now(process, Send<>(process, guard, *s, v, total, flags).run());
 }
 
 }  // namespace
 
 int check_sending(Socket& s, int flags) {
-  // No urgent data (see stack/RFC.md) and no TCP Fast Open, as with net.ipv4.tcp_fastopen = 0.
-  if ((flags & (MSG_OOB | MSG_FASTOPEN)) != 0) return -EOPNOTSUPP;
+  // No TCP Fast Open, as with net.ipv4.tcp_fastopen = 0; and a relay passes on no urgent data.
+  if ((flags & (MSG_OOB | MSG_FASTOPEN)) != 0 && ((flags & MSG_FASTOPEN) != 0 || s.state == Socket::State::relayed)) [[unlikely]]
+    return -EOPNOTSUPP;
   switch (s.state) {
     case Socket::State::stream:
     case Socket::State::relayed:

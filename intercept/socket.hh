@@ -28,7 +28,7 @@ struct Socket : Watchable {
 
   State state = State::undecided;
   bool nonblocking = false;  // O_NONBLOCK
-  bool async = false;        // O_ASYNC as last set (no signals are sent)
+  bool async = false;        // O_ASYNC as last set (no SIGIO is sent)
   bool v6 = false;           // AF_INET6
   bool v6_only = false;
   bool reuse_port = false;
@@ -42,7 +42,6 @@ struct Socket : Watchable {
   bool kernel_listens = false;  // wildcard: the kernel socket listens too
   bool kernel_only = false;     // an option was set that only the kernel can honour (SO_BINDTODEVICE, ...)
   bool quickack_set = false;    // TCP_QUICKACK has been set: before that it reads as 1
-  bool oob_inline = false;      // SO_OOBINLINE as last set
   bool inq = false;             // TCP_INQ: recvmsg tells how much more there is
   std::uint8_t accepts = 0;     // counts accepts of a listener that also listens in the kernel: see accept.cc
   bool connecting = false;      // connect() has returned EINPROGRESS and its result has not been told yet

@@ -156,7 +156,7 @@ constexpr std::array kRows = {
     OptionRow{SOL_SOCKET, SO_REUSEADDR, BOOL_OF(options.reuse_address)},
     OptionRow{SOL_SOCKET, SO_REUSEPORT, BOOL_OF(reuse_port)},
     OptionRow{SOL_SOCKET, SO_KEEPALIVE, BOOL_OF(options.keepalive)},
-    OptionRow{SOL_SOCKET, SO_OOBINLINE, BOOL_OF(oob_inline)},
+    OptionRow{SOL_SOCKET, SO_OOBINLINE, BOOL_OF(options.oob_inline)},
     OptionRow{SOL_SOCKET, SO_RCVBUF, get_receive_buffer,
               [](Socket& s, const Options& o, int v) {
                 s.options.rcvbuf = doubled(v, o.stack.tcp.rmem.max, kMinReceiveBuffer);

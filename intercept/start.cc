@@ -293,6 +293,7 @@ int Process::ensure_started() {
   clock_start();
   instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets, follower.get());
   instance->relay = &relay;
+  instance->kernel = &kernel;
   if (!options.device.port.empty() && !options.device.is_private())
     instance->worker().set_still_held(
         [this](const stack::Endpoint& e) { return !last_of_device && listens_in_kernel(kernel, e); });

@@ -60,8 +60,10 @@ std::uint32_t stream_events(const Socket& s, const stack::Worker* worker) {
       r = worker->readiness(*s.connection);
       break;
   }
+  std::uint32_t rare = 0;
+  if (r.error || r.urgent) [[unlikely]] rare = (r.error ? EPOLLERR : 0U) | (r.urgent ? EPOLLPRI : 0U);
   return (r.readable ? EPOLLIN | EPOLLRDNORM : 0U) | (r.writable ? EPOLLOUT | EPOLLWRNORM : 0U) |
-         (r.peer_closed ? EPOLLRDHUP : 0U) | (r.hung_up ? EPOLLHUP : 0U) | (r.error ? EPOLLERR : 0U);
+         (r.peer_closed ? EPOLLRDHUP : 0U) | (r.hung_up ? EPOLLHUP : 0U) | rare;
 }
 
 }  // namespace mtcp::intercept

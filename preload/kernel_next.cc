@@ -111,6 +111,10 @@ class KernelNext final : public intercept::Kernel {
                          [=](const timespec* t) { return call(SYS_ppoll, p, n, t, mask, kMaskBytes); });
   }
   int eventfd(unsigned initial, int flags) override { return call(SYS_eventfd2, initial, flags); }
+  int send_signal(int owner_type, pid_t id, int signal) override {
+    if (owner_type == F_OWNER_TID) return call(SYS_tkill, id, signal);
+    return call(SYS_kill, owner_type == F_OWNER_PGRP ? -id : id, signal);
+  }
   int set_signal_mask(int how, const sigset_t* set, sigset_t* old) override {
     return change_mask(how, set, old);
   }

@@ -15,12 +15,16 @@ struct Readiness {
   bool peer_closed : 1 = false;  // FIN received or reset (EPOLLRDHUP)
   bool hung_up : 1 = false;    // both directions are closed (EPOLLHUP)
   bool error : 1 = false;      // an error is pending (EPOLLERR)
+  bool urgent : 1 = false;     // an urgent byte can be read apart from the others (EPOLLPRI)
 };
 
 struct SocketBase {
   enum class Kind : std::uint8_t { connection, listener };
   // What happened since the last next_event(): an edge, for EPOLLET.
-  enum Edge : std::uint8_t { kReadEdge = 1, kWriteEdge = 2, kCloseEdge = 4, kErrorEdge = 8 };
+  enum Edge : std::uint8_t {
+    kReadEdge = 1, kWriteEdge = 2, kCloseEdge = 4, kErrorEdge = 8,
+    kUrgentEdge = 16,  // the peer has said where an urgent byte is (SIGURG)
+  };
 
   explicit SocketBase(Kind k) : kind(k) {}
   void* user = nullptr;  // the layer above; null once it has let go

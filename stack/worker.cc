@@ -68,6 +68,15 @@ Result<std::size_t> Worker::receive(Connection& c, std::span<const iovec> data, 
                                     Time now) {
   return tcp_->receiver.receive(c, data, flags, now);
 }
+Result<std::size_t> Worker::send_urgent(Connection& c, std::span<const iovec> data, bool more, Time now) {
+  auto n = tcp_->sender.send_urgent(c, data, more, now);
+  tcp_->transmit_bursts(now);
+  return n;
+}
+Result<std::size_t> Worker::receive_urgent(Connection& c, std::byte* byte, bool peek) {
+  return tcp_->receiver.receive_urgent(c, byte, peek);
+}
+bool Worker::at_mark(const Connection& c) const { return tcp_->receiver.at_mark(c); }
 void Worker::shutdown(Connection& c, bool read, bool write, Time now) { tcp_->shutdown(c, read, write, now); }
 void Worker::close(Connection& c, Time now) {
   tcp_->close(c, now);

@@ -156,14 +156,22 @@ class Worker {
   // Copies up to the free space of the send buffer; returns bytes taken. would_block if none; broken_pipe after
   // shutdown or close by the peer's reset; not_connected. `more`: MSG_MORE.
   Result<std::size_t> send(Connection& c, std::span<const iovec> data, bool more, Time now);
+  // The same, and the last byte is urgent (MSG_OOB).
+  Result<std::size_t> send_urgent(Connection& c, std::span<const iovec> data, bool more, Time now);
   // MSG_EOR: what is written from now on shares no segment with what has been written.
   void end_record(Connection& c);
   // The same without a copy: lends up to `out.size()` pieces of buffer for at most `bytes` bytes in all; fill them
   // from the front and commit how many bytes are there (the rest is given back). No other call on `c` in between.
   Result<std::size_t> reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now);  // returns pieces
   void commit(Connection& c, std::size_t bytes, bool more, Time now);
-  // Copies what is queued; returns bytes. 0 is the end of the stream. would_block if none; the pending error if any.
+  // Copies what is queued; returns bytes. 0 is the end of the stream. would_block if none; the pending error if any. Stops
+  // before the peer's urgent byte; a read that begins there leaves that byte out, unless SO_OOBINLINE is on.
   Result<std::size_t> receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);
+  // The peer's urgent byte, apart from the others: 1, or 0 if the stream ends before it. `invalid`: there is none, it has been
+  // read, or SO_OOBINLINE is on; would_block: it is known where it is, and it is not here yet.
+  Result<std::size_t> receive_urgent(Connection& c, std::byte* byte, bool peek);
+  // The next byte to read is the urgent one, or follows it (SIOCATMARK).
+  [[nodiscard]] bool at_mark(const Connection& c) const;
   void shutdown(Connection& c, bool read, bool write, Time now);
   // The application lets go: `c` is not to be used after this. Sends FIN, or RST if there is unread data or
   // SO_LINGER with time 0; the rest happens by itself.

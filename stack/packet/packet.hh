@@ -90,6 +90,7 @@ enum PacketMark : std::uint8_t {
   kResent = 1 << 2,      // and its latest retransmission may still arrive
   kPush = 1 << 3,        // a write ends here, or several that leave together: it carries PSH
   kRecordEnd = 1 << 4,   // MSG_EOR: nothing is added to it any more
+  kUrgent = 1 << 5,      // it was there when the last urgent byte was written: it carries URG
 };
 
 // A source of packets, shared by all that use a device. Not for the fast path: see PacketCache.

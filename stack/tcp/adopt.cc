@@ -146,6 +146,9 @@ void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
   c.tx.rtt_round_end = c.hot.snd_nxt;
   c.tx.rto = time_of(m.rto);
   c.rx.ts_recent_age = ts_clock(now) / 1000 - m.ts_recent_age;
+  const Seq mark(m.urgent_seq);
+  if (m.urgent_state != 0 && m.urgent_state <= static_cast<std::uint8_t>(Urgent::Byte::taken) && !before(mark, h.rcv_nxt))
+    urgent_of(c) = {static_cast<Urgent::Byte>(m.urgent_state), std::byte{m.urgent_byte}, mark, {}};
 }
 
 // --- data

@@ -38,6 +38,7 @@ struct SocketOptions {
   bool keepalive = false;                    // SO_KEEPALIVE
   bool linger = false;                       // SO_LINGER on
   bool reuse_address = false;                // SO_REUSEADDR
+  bool oob_inline = false;                   // SO_OOBINLINE: an urgent byte is data like any other
   std::uint16_t max_segment = 0;             // TCP_MAXSEG; 0: from the path
   std::uint32_t rcvbuf = 0;                  // SO_RCVBUF in bytes (already doubled); 0: tcp_rmem, auto-tuned
   std::uint32_t sndbuf = 0;                  // SO_SNDBUF likewise
@@ -205,6 +206,7 @@ struct Connection : SocketBase {
   bool in_table : 1 = false;
   bool holds_port : 1 = false;   // an active open: the local port counts as used
   bool published : 1 = false;    // the directory says that this stack has it (Port::publish)
+  bool urgent : 1 = false;       // there has been urgent data, in either direction: urgent.hh
   std::uint8_t hops = 0;         // between stacks of the device (handover.hh)
   std::uint8_t memory_class = 0;  // in which list memory_hook is
   Listener* listener = nullptr;  // while it waits there to be accepted

@@ -32,7 +32,7 @@ std::uint32_t ms_since(Time then, Time now) {
   return static_cast<std::uint32_t>(std::clamp<std::int64_t>((now - then) / milliseconds(1), 0, 1 << 30));
 }
 
-HandoverConnection describe(const Connection& c, Time now) {
+HandoverConnection describe(const Connection& c, const Urgent* urgent, Time now) {
   const auto& h = c.hot;
   HandoverConnection m;
   m.head.kind = HandoverHead::connection;
@@ -55,6 +55,11 @@ HandoverConnection describe(const Connection& c, Time now) {
   m.srtt = c.tx.srtt.count();
   m.rttvar = c.tx.rttvar.count();
   m.rto = c.tx.rto.count();
+  if (urgent != nullptr) {
+    m.urgent_seq = urgent->seq.value();
+    m.urgent_state = static_cast<std::uint8_t>(urgent->state);
+    m.urgent_byte = std::to_integer<std::uint8_t>(urgent->byte);
+  }
   return m;
 }
 
@@ -114,7 +119,7 @@ Tcp::Handover Tcp::try_hand_over(Connection& c, Listening least, Time now) {
   const std::size_t piece = port->mtu() - 40;
   if (!simple || c.path->local || is_arriving(c) || c.rx.queued > piece * kMostData) return Handover::impossible;
   Messages messages;
-  messages.add(describe(c, now));
+  messages.add(describe(c, find_urgent(c), now));
   messages.add_data(c, piece);
   if (!port->hand_over(c.key, messages.spans(), least, now)) return Handover::refused;
   stats.add(Counter::connections_handed_over);

@@ -10,7 +10,7 @@
 namespace mtcp::stack {
 
 // Changes with every change of what follows.
-inline constexpr std::uint32_t kHandoverVersion = 0x6d740002;
+inline constexpr std::uint32_t kHandoverVersion = 0x6d740003;
 
 // Each message begins with one.
 struct HandoverHead {
@@ -55,6 +55,9 @@ struct HandoverConnection {
   std::uint16_t mss = 536;
   std::uint8_t fin_received = 0;
   std::uint8_t hops = 0;  // times that it has been handed over
+  std::uint32_t urgent_seq = 0;  // urgent.hh
+  std::uint8_t urgent_state = 0, urgent_byte = 0;
+  std::uint16_t reserved = 0;
   std::int64_t srtt = 0, rttvar = 0, rto = 0;  // nanoseconds
 };
 static_assert(std::is_trivially_copyable_v<HandoverConnection> && std::is_trivially_copyable_v<HandoverHalfOpen>);

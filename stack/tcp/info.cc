@@ -9,19 +9,37 @@
 
 namespace mtcp::stack {
 
-Readiness Tcp::readiness(const Connection& c) const {
+namespace {
+
+// `skipped`: bytes in order that a read leaves out.
+[[gnu::always_inline]] inline Readiness readiness_of(const Tcp& tcp, const Connection& c, bool read_shut, std::uint32_t skipped) {
   const auto& h = c.hot;
   Readiness r;
   r.error = c.error != Errc::ok;
   if (h.state == State::syn_sent || h.state == State::syn_received) return r;
   const bool closed = h.state == State::closed || h.state == State::time_wait;
-  const bool no_more = h.fin_received || c.read_shut || closed;
+  const bool no_more = h.fin_received || read_shut || closed;
   r.readable = r.error || no_more ||
-               (c.rx.queued != 0 && (c.rx.queued >= c.options.rcvlowat || c.rx.queued >= largest_window(c)));
-  r.writable = r.error || closed || h.fin_queued || sender.is_writable(c);
+               (c.rx.queued > skipped && (c.rx.queued >= c.options.rcvlowat + skipped || c.rx.queued >= largest_window(c)));
+  r.writable = r.error || closed || h.fin_queued || tcp.sender.is_writable(c);
   r.peer_closed = no_more;
   r.hung_up = closed || (no_more && h.fin_queued);
   return r;
+}
+
+// Of what is shut for reading, or has urgent data.
+[[gnu::noinline]] Readiness rare_readiness(const Tcp& tcp, const Connection& c) {
+  Readiness r = readiness_of(tcp, c, c.read_shut, tcp.receiver.skips_next(c) ? 1 : 0);
+  r.urgent = tcp.receiver.has_urgent(c);
+  return r;
+}
+
+}  // namespace
+
+Readiness Tcp::readiness(const Connection& c) const {
+  if (c.read_shut || c.urgent) [[unlikely]]
+    return rare_readiness(*this, c);
+  return readiness_of(*this, c, false, 0);
 }
 
 Readiness Tcp::readiness(const Listener& l) const {
@@ -30,7 +48,7 @@ Readiness Tcp::readiness(const Listener& l) const {
   return r;
 }
 
-std::size_t Tcp::readable_bytes(const Connection& c) const { return c.rx.queued; }
+std::size_t Tcp::readable_bytes(const Connection& c) const { return receiver.readable_before_mark(c); }
 
 std::size_t Tcp::writable_bytes(const Connection& c) const {
   return can_send(c.hot.state) && !c.hot.fin_queued ? sender.send_room(c) : 0;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "stack/base/slab.hh"
@@ -15,6 +16,7 @@
 #include "stack/tcp/memory.hh"
 #include "stack/tcp/receiver/receiver.hh"
 #include "stack/tcp/sender/sender.hh"
+#include "stack/tcp/urgent.hh"
 #include "stack/timer/wheel.hh"
 #include "stack/worker.hh"
 
@@ -207,9 +209,13 @@ class Tcp {
 
   // --- input.cc: RFC 9293 3.10.7.4, in the order of its steps, for synchronized states and SYN-RECEIVED
   void on_segment(Connection& c, Segment& s, Time now);
-  bool check_unusual(Connection& c, Segment& s, Time now);  // steps 1 to 4 and 6; false: dealt with
+  bool check_unusual(Connection& c, Segment& s, Time now);  // steps 1 to 4; false: dealt with
   void answer_unacceptable(Connection& c, const Segment& s, Time now);
   bool complete_simultaneous_open(Connection& c, Segment& s, Time now);
+
+  // --- urgent.hh: made with the first urgent byte of a connection. Null: there was none.
+  Urgent& urgent_of(Connection& c);
+  [[nodiscard]] const Urgent* find_urgent(const Connection& c) const;
 
   // --- receiver/, sender/: what their files have in common
   // The last step of every open, when hot.mss, the windows and scales are known: buffers, cwnd, congestion
@@ -267,6 +273,7 @@ class Tcp {
   TimerWheel wheel;
   FlowTable flows;
   Slab<Connection> connections;
+  std::unordered_map<std::uint32_t, Urgent> urgents;  // by Connection::index; an old one may be there, see Connection::urgent
   IntrusiveList<SocketBase, &SocketBase::event_hook> events;
   IntrusiveList<Connection, &Connection::ack_hook> acks;
   Receiver receiver;

@@ -40,6 +40,7 @@ struct Segment {
   std::uint32_t len = 0;    // payload bytes
   std::uint8_t flags = 0;   // TcpFlag bits
   std::uint8_t ecn = 0;     // the IP header's two ECN bits
+  std::uint16_t urgent = 0; // with kUrg: the urgent pointer as on the wire
   TcpOptions options;
   Packet* packet = nullptr; // data/len are the payload; owned by whoever holds the Segment
 

@@ -13,7 +13,9 @@
 namespace mtcp::stack {
 
 inline constexpr std::size_t kTcpHeader = 20;  // without options
+inline constexpr std::size_t kTcpFlagsOffset = 13;
 inline constexpr std::size_t kTcpChecksumOffset = 16;
+inline constexpr std::size_t kTcpUrgentOffset = 18;
 inline constexpr std::size_t kTimestampsLength = 12;  // with two NOPs in front
 
 // Takes a packet apart that begins at the TCP header and ends with the segment. On success the packet has

@@ -127,6 +127,12 @@ class FakeKernel final : public Kernel {
   int eventfd(unsigned i, int f) override {
     return call("eventfd", [&] { return ::eventfd(i, f); });
   }
+  int send_signal(int type, pid_t id, int signal) override {
+    return call("send_signal", [&] {
+      if (type == F_OWNER_TID) return static_cast<int>(::syscall(SYS_tkill, id, signal));
+      return ::kill(type == F_OWNER_PGRP ? -id : id, signal);
+    });
+  }
   int set_signal_mask(int how, const sigset_t* s, sigset_t* old) override {
     return ::pthread_sigmask(how, s, old) == 0 ? 0 : -EINVAL;
   }

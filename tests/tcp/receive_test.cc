@@ -206,13 +206,6 @@ TEST_CASE("rfc1122 4.2.2.13: data for an application that has closed draws a res
   CHECK(s.count(Counter::data_after_close) == 1);
 }
 
-TEST_CASE("rfc6093: urgent data is read in line") {
-  Script s;
-  s.peer({.seq = 0, .ack = 0, .data = "urgent", .flags = kAck | kUrg});
-  CHECK(s.read() == "urgent");
-  CHECK(s.count(Counter::urgent_ignored) == 1);
-}
-
 TEST_CASE("rfc9293 3.10.7.4: a segment without ACK is dropped") {
   Script s;
   s.peer({.seq = 0, .ack = 0, .data = "x", .flags = 0});

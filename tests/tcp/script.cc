@@ -140,6 +140,7 @@ void Script::send_frame(const In& in, bool syn) {
   for (const auto& [begin, end] : in.sack) h.sack.at(h.sack_count++) = {our_isn_ + 1 + begin, our_isn_ + 1 + end};
   std::vector<std::byte> segment(tcp_header_length(h) + in.data.size());
   const std::size_t n = write_tcp(segment.data(), h);
+  store_be(segment.data() + kTcpUrgentOffset, in.urgent);
   std::memcpy(segment.data() + n, in.data.data(), in.data.size());
   store_checksum(segment.data() + kTcpChecksumOffset,
                  sum_of_pseudo_header(kPeer, kUs, true, kProtocolTcp, segment.size()) +
@@ -186,6 +187,13 @@ void Script::icmp_fragmentation_needed(std::uint16_t mtu, std::uint32_t seq) {
 std::size_t Script::write(const std::string& data, bool more) {
   const iovec v{const_cast<char*>(data.data()), data.size()};
   const auto r = worker->send(*c, {&v, 1}, more, now);
+  flush();
+  return r ? *r : 0;
+}
+
+std::size_t Script::write_urgent(const std::string& data, bool more) {
+  const iovec v{const_cast<char*>(data.data()), data.size()};
+  const auto r = worker->send_urgent(*c, {&v, 1}, more, now);
   flush();
   return r ? *r : 0;
 }
@@ -247,6 +255,7 @@ std::optional<Out> Script::take(bool syn) {
   out.data.assign(reinterpret_cast<const char*>(p->data), p->len);
   out.flags = s.flags;
   out.window = s.window;
+  out.urgent = load_be<std::uint16_t>(ip_bytes.data() + ip.header_length + kTcpUrgentOffset);
   out.options = s.options;
   for (std::size_t i = 0; i < s.options.sack_count; ++i)
     out.sack.emplace_back(s.options.sack[i].begin - (peer_isn_ + 1), s.options.sack[i].end - (peer_isn_ + 1));

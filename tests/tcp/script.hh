@@ -56,6 +56,7 @@ struct In {
   std::uint32_t window = 65535;         // as on the wire
   std::optional<std::uint32_t> ts_val;  // default with timestamps: the script's clock
   std::vector<std::pair<std::uint32_t, std::uint32_t>> sack = {};  // blocks of our data: first byte, one past the last
+  std::uint16_t urgent = 0;  // pointer, with kUrg
 };
 
 // What the stack has sent.
@@ -66,6 +67,7 @@ struct Out {
   std::uint32_t window = 0;
   TcpOptions options;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> sack = {};  // blocks of the peer's data
+  std::uint16_t urgent = 0;  // pointer, with kUrg
   [[nodiscard]] bool fin() const { return (flags & kFin) != 0; }
   [[nodiscard]] bool rst() const { return (flags & kRst) != 0; }
 };
@@ -98,6 +100,7 @@ class Script {
 
   // The application.
   std::size_t write(const std::string& data, bool more = false);
+  std::size_t write_urgent(const std::string& data, bool more = false);
   Errc write_error(const std::string& data);
   std::string read(std::size_t most = 1 << 20);
   Result<std::size_t> read_result();

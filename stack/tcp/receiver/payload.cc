@@ -1,4 +1,4 @@
-// RFC 9293 3.10.7.4, seventh and eighth step: payload and FIN.
+// RFC 9293 3.10.7.4, sixth to eighth step: urgent pointer, payload and FIN.
 #include <algorithm>
 #include <cstring>
 
@@ -44,6 +44,10 @@ bool Receiver::trim_to_window(Connection& c, Segment& s) {
     p->pull(old);
     s.seq += old;
     s.len -= old;
+    if (s.has(kUrg)) [[unlikely]] {  // counts from the sequence number; what it points to may be old, too
+      if (s.urgent <= old) s.flags &= static_cast<std::uint8_t>(~kUrg);
+      s.urgent = static_cast<std::uint16_t>(s.urgent - old);
+    }
   }
   const Seq end = s.seq + s.len;
   if (s.len != 0 && after(end, h.rcv_adv)) {
@@ -85,7 +89,7 @@ bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
   auto& h = c.hot;
   auto& rx = c.rx;
   if (!can_receive(h.state)) {
-    tcp_.send_ack(c, now);  // after the peer's FIN: it has not seen our ACK
+    if (s.len != 0 || s.has(kFin)) tcp_.send_ack(c, now);  // after the peer's FIN: it has not seen our ACK
     return true;
   }
   const bool nobody_reads = c.detached || (c.read_shut && h.state != State::established);
@@ -102,9 +106,15 @@ bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
     tcp_.send_ack(c, now);
     return true;
   }
-  if (s.has(kFin)) {
-    rx.fin_pending = true;
-    rx.fin_seq = s.seq + s.len;
+  if (s.has(kFin | kUrg)) {
+    if (s.has(kUrg)) [[unlikely]] {
+      on_urgent(c, s, now);
+      if (s.len == 0 && !s.has(kFin)) return true;
+    }
+    if (s.has(kFin)) {
+      rx.fin_pending = true;
+      rx.fin_seq = s.seq + s.len;
+    }
   }
   if (s.seq != h.rcv_nxt) {
     if (s.len != 0) insert_out_of_order(c, s);

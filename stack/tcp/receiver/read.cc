@@ -6,15 +6,23 @@
 
 namespace mtcp::stack {
 
+Result<std::size_t> Receiver::nothing_there(Connection& c) {
+  // After the peer's FIN there is nothing that an error could have cut off.
+  if (c.hot.fin_received) return std::size_t{0};
+  if (c.error != Errc::ok) return std::exchange(c.error, Errc::ok);
+  if (c.read_shut || c.hot.state == State::closed || c.hot.state == State::time_wait) return std::size_t{0};
+  return Errc::would_block;
+}
+
 Result<std::size_t> Receiver::receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now) {
+  if (c.urgent) [[unlikely]]
+    return take_around_mark(c, data, flags, now);
+  return take(c, data, flags, now);
+}
+
+Result<std::size_t> Receiver::take(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now) {
   auto& rx = c.rx;
-  if (rx.queued == 0) {
-    // After the peer's FIN there is nothing that an error could have cut off.
-    if (c.hot.fin_received) return std::size_t{0};
-    if (c.error != Errc::ok) return std::exchange(c.error, Errc::ok);
-    if (c.read_shut || c.hot.state == State::closed || c.hot.state == State::time_wait) return std::size_t{0};
-    return Errc::would_block;
-  }
+  if (rx.queued == 0) return nothing_there(c);
   std::size_t done = 0;
   Packet* p = rx.queue.front();
   std::size_t offset = 0;  // in p; only MSG_PEEK leaves data behind that it has passed

@@ -22,7 +22,7 @@ class Receiver {
   Receiver(const Receiver&) = delete;
   Receiver& operator=(const Receiver&) = delete;
 
-  // --- payload.cc: RFC 9293 3.10.7.4, seventh and eighth step
+  // --- payload.cc: RFC 9293 3.10.7.4, sixth to eighth step
   // Whoever takes s.packet sets it to null; demultiplex() frees what is left. False: the connection is gone.
   bool on_payload(Connection& c, Segment& s, Time now);
   void enqueue_in_order(Connection& c, Packet*& p);
@@ -63,6 +63,14 @@ class Receiver {
   // --- read.cc: the application's reads (worker.hh)
   Result<std::size_t> receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);
 
+  // --- urgent.cc: urgent data, and where it is in the stream (worker.hh); urgent.hh
+  Result<std::size_t> receive_urgent(Connection& c, std::byte* byte, bool peek);
+  [[nodiscard]] bool has_urgent(const Connection& c) const;
+  [[nodiscard]] bool at_mark(const Connection& c) const;
+  // Bytes in order that a read can get in one piece; of those at the mark, the urgent one is none.
+  [[nodiscard]] std::uint32_t readable_before_mark(const Connection& c) const;
+  [[nodiscard]] bool skips_next(const Connection& c) const;
+
  private:
   static constexpr std::uint16_t kLeastDelay = 40;  // ms: Linux's TCP_ATO_MIN
   // Payload up to this size is copied behind the packet before it, rather than hold a whole buffer.
@@ -86,6 +94,10 @@ class Receiver {
   void add_quick_acks(Connection& c);
   [[nodiscard]] std::uint32_t rto_of(const Connection& c) const;    // ms
   [[nodiscard]] std::uint32_t delay_of(const Connection& c) const;  // ms
+  Result<std::size_t> take(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);
+  Result<std::size_t> take_around_mark(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);
+  static Result<std::size_t> nothing_there(Connection& c);
+  void on_urgent(Connection& c, const Segment& s, Time now);
   void after_read(Connection& c, std::uint32_t copied, Time now);
   void measure_reader(Connection& c, std::uint32_t copied, Time now);
   [[nodiscard]] bool copies(const Connection& c, const Packet& last, std::uint32_t n) const;

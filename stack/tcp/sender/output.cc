@@ -7,6 +7,7 @@
 #include "stack/tcp/sender/rto.hh"
 #include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
+#include "stack/tcp/urgent.hh"
 #include "stack/wire/tcp_header.hh"
 
 namespace mtcp::stack {
@@ -35,10 +36,10 @@ bool heard_lately(const Connection& c, Time now) {
 [[gnu::always_inline]] inline bool must_wait(const Connection& c) {
   const auto& h = c.hot;
   if (h.fin_queued) return false;
-  if (c.options.cork || h.more) return true;
+  if (c.options.cork || h.more) return !in_urgent_mode(c);
   if (c.options.nodelay) return false;
   return h.snd_una != h.snd_nxt && after(c.tx.small_end, h.snd_una) &&
-         at_or_before(c.tx.small_end, h.snd_nxt);
+         at_or_before(c.tx.small_end, h.snd_nxt) && !in_urgent_mode(c);
 }
 
 // Nothing will follow on `p`, of several that leave now, for whatever reason. In flight there will be something.
@@ -115,8 +116,8 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
   }
   out->data = out->buf + out->payload_offset;
   out->len = out->payload_len;
-  static_assert(int{kPush} == int{kPsh});
-  auto flags = static_cast<std::uint8_t>(kAck | (p->marks & kPush));
+  static_assert(int{kPush} == int{kPsh} && int{kUrgent} == int{kUrg});
+  auto flags = static_cast<std::uint8_t>(kAck | (p->marks & (kPush | kUrgent)));
   if (carries_fin(c, p)) flags |= kFin;
   tcp_.write_header(c, *out, p->seq, flags, now);
   // Each its own: RACK asks which of two was sent later, and a burst has one time.
@@ -131,7 +132,10 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
     h.snd_nxt = p->seq + p->payload_len;
     if (c.tx.board != nullptr && !c.tx.board->append(p)) forget_marks(c);
   }
-  if ((flags & kFin) != 0) on_fin_sent(c);
+  if ((flags & (kFin | kUrg)) != 0) {
+    if ((flags & kUrg) != 0) [[unlikely]] point_at_urgent(c, *out, p->seq);
+    if ((flags & kFin) != 0) on_fin_sent(c);
+  }
   if (h.phase > Phase::disorder) c.tx.cc->on_sent(c, p->payload_len);
   c.tx.last_sent = now;
   network.output_tcp(out, c.key.local, c.key.remote, *c.path, TxPriority::data, now);

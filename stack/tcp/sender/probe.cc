@@ -54,6 +54,7 @@ void Sender::on_probe_timer(Connection& c, Time now) {
   stats.add(Counter::window_probes_sent);
   if (t.probes != UINT8_MAX) ++t.probes;
   if (t.backoff != UINT8_MAX) ++t.backoff;
+  if (in_urgent_mode(c)) send_urgent_probe(c, now);
   tcp_.send_probe(c, now);
   t.timer_use = TimerUse::window;
   wheel.arm(c.retransmit_timer, now + backed_off(t.rto, t.backoff, options.tcp));

@@ -66,6 +66,9 @@ class Sender {
   void send_fin(Connection& c, Time now);  // a FIN without data
   void release(Packet* p);                 // frees, also what the device still reads
 
+  // --- urgent.cc: urgent data (worker.hh), and what the headers say of it
+  Result<std::size_t> send_urgent(Connection& c, std::span<const iovec> data, bool more, Time now);
+
   // --- ack.cc: RFC 9293 3.10.7.4, fifth step. False: the segment is dropped, or the connection is gone.
   bool on_ack(Connection& c, Segment& s, Time now);
   void take_rtt_sample(Connection& c, Duration rtt, Time now);  // of the handshake
@@ -158,6 +161,10 @@ class Sender {
   void on_probe_timer(Connection& c, Time now);
   [[nodiscard]] bool user_timeout_expired(const Connection& c, Time now) const;
   bool give_up(Connection& c, std::uint32_t tries, Time now);  // true: the connection is over
+
+  // --- urgent.cc
+  void point_at_urgent(const Connection& c, Packet& p, Seq seq) const;
+  void send_urgent_probe(Connection& c, Time now);
 
   // --- output.cc, send.cc
   void push_waiting(Connection& c, Time now, bool override);
