@@ -222,7 +222,7 @@ def second_program(context):
 @test("share-auto-is-the-interface-of-the-default-route", shim_only=True)
 def automatic(context):
     server, client = context.veth(driver="af_xdp", share=True)
-    server.config = context.write_config("auto", server.address)
+    server.config = context.write_config("auto", None)
     program = serve_files(server, 8080)
     expect_on_kernel(client, server, program, 8080, "there is no default route")
     program.kill()
