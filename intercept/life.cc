@@ -96,7 +96,7 @@ void sleep_a_little(Process& process, stack::Time until) {
 
 // What still waits for the device, or for a peer to fetch it from memory that it shares with this process:
 // the last of it are the resets and FINs that tell the peers of our end.
-void hand_over(Process& process) {
+void flush_all(Process& process) {
   constexpr stack::Duration kAtMost = stack::milliseconds(300);
   Instance& instance = *process.instance;
   const stack::Time end = now() + kAtMost;
@@ -129,8 +129,16 @@ void deliver(Process& process, stack::Duration at_most) {
     if (left.amount == 0 || t >= give_up || t >= end) break;
     sleep_a_little(process, give_up);
   }
+  // Those who take them over may be slow to make room.
+  constexpr stack::Duration kForRoom = stack::milliseconds(300);
+  const stack::Time last = now() + kForRoom;
+  while (process.instance->worker().migrate_all(now()) != 0 && now() < last) {
+    const timespec moment{.tv_sec = 0, .tv_nsec = 500'000};
+    (void)process.kernel.ppoll(nullptr, 0, &moment, nullptr);
+    (void)process.instance->turn(now());
+  }
   process.instance->worker().abort_orphans(now());
-  hand_over(process);
+  flush_all(process);
 }
 
 }  // namespace

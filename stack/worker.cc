@@ -83,6 +83,7 @@ void Worker::close(Connection& c, Time now) {
   tcp_->transmit_bursts(now);
 }
 void Worker::abort(Connection& c, Time now) { tcp_->abort(c, now); }
+std::size_t Worker::migrate_all(Time now) { return tcp_->end_listeners(false, now); }
 void Worker::abort_orphans(Time now) { tcp_->abort_orphans(now); }
 Readiness Worker::readiness(const Connection& c) const { return tcp_->readiness(c); }
 bool Worker::drained(const Connection& c) const { return tcp_->drained(c); }

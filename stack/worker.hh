@@ -178,6 +178,9 @@ class Worker {
   void close(Connection& c, Time now);
   // RST and gone.
   void abort(Connection& c, Time now);
+  // The process ends: what nobody here has accepted goes to the other stacks of the device that have the listener, and nothing
+  // comes from them any more. How many connections found no room there and still wait for it; abort_orphans() resets them.
+  [[nodiscard]] std::size_t migrate_all(Time now);
   // RST for every connection that was closed and whose peer has not got everything: nobody will go on sending.
   void abort_orphans(Time now);
   [[nodiscard]] Readiness readiness(const Connection& c) const;

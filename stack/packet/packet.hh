@@ -78,6 +78,7 @@ enum PacketFlag : std::uint16_t {
   kHandover = 1 << 5,     // no frame but a message of another stack: Port::hand_over
   kRxHash = 1 << 7,       // received: the device has computed a hash of the flow
   kSteered = 1 << 8,      // payload_offset and flow_hash are valid (stack/steering)
+  kPull = 1 << 11,        // another stack asks for connections that nobody here accepts: Port::offer
   kNotHome = 1 << 6,      // received: another stack is its flow's home (stack/steering)
   kAsked = 1 << 9,        // and has sent it here, because it does not know the flow
   kFinal = 1 << 10,       // and nobody else is to be asked

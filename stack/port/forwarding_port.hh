@@ -51,9 +51,13 @@ class ForwardingPort : public Port {
   void set_serving(bool on) override { inner_->set_serving(on); }
   void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override { inner_->note_listener(index, local, how); }
   [[nodiscard]] bool others_listen(const Endpoint& local) const override { return inner_->others_listen(local); }
-  bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least, Time now) override {
-    return inner_->hand_over(key, messages, least, now);
+  void offer(const Endpoint& local) override { inner_->offer(local); }
+  void set_offering(bool on) override { inner_->set_offering(on); }
+  bool migrate(const FlowKey& key, Messages messages, std::uint32_t to) override { return inner_->migrate(key, messages, to); }
+  bool migrate_away(const FlowKey& key, Messages messages, bool may_wait) override {
+    return inner_->migrate_away(key, messages, may_wait);
   }
+  void set_closing(bool on) override { inner_->set_closing(on); }
   [[nodiscard]] bool must_give_way() const override { return inner_->must_give_way(); }
   void has_given_way() override { inner_->has_given_way(); }
   void take_all_parked() override { inner_->take_all_parked(); }

@@ -105,15 +105,21 @@ class Port {
   virtual void note_listener(std::uint32_t /*index*/, const Endpoint& /*local*/, Listening /*how*/) {}
   // Another stack takes connections to `local`.
   [[nodiscard]] virtual bool others_listen(const Endpoint& /*local*/) const { return false; }
-  // Sends a connection that nobody here accepts to a stack that is accepting from the same listener, or if there is
-  // none and `least` is Listening::yes, to one that has it: its description and then its received data, copied. All or
-  // nothing; false if there is no such stack, or no room. It arrives as packets with kHandover, in this order.
-  // Listening::no: if none has it, or there is no room, it is left on the board for the next that has it; its peer hears
-  // nothing meanwhile.
-  virtual bool hand_over(const FlowKey& /*key*/, std::span<const std::span<const std::byte>> /*messages*/,
-                         Listening /*least*/, Time /*now*/) {
-    return false;
-  }
+  // Connections to `local` wait here that nobody here accepts: tells those who are accepting from the same listener. They
+  // ask for some of them: then a packet with kPull comes, with the endpoint; Packet::flow_hash says who asks.
+  virtual void offer(const Endpoint& /*local*/) {}
+  // Whether any do, so that who begins to accept asks by itself.
+  virtual void set_offering(bool /*on*/) {}
+  // Sends a connection to the stack that has asked for it: its description and then its received data, copied. All or
+  // nothing; false if there is no such stack any more, or no room. It arrives as packets with kHandover, in this order.
+  using Messages = std::span<const std::span<const std::byte>>;
+  virtual bool migrate(const FlowKey& /*key*/, Messages /*messages*/, std::uint32_t /*to*/) { return false; }
+  // The same without having been asked, because this stack ends: to one that is accepting from the same listener, or else
+  // has it. `may_wait`: if none has it, or there is no room, it waits for the next that has it, and its peer hears nothing
+  // meanwhile.
+  virtual bool migrate_away(const FlowKey& /*key*/, Messages /*messages*/, bool /*may_wait*/) { return false; }
+  // It does end: what others send it from now on goes on to who has the listener. False again: it does not.
+  virtual void set_closing(bool /*on*/) {}
   // A process waits for a place on the device, and none of those who have one takes new connections any more: this stack
   // is the first that should end what it has, so that its process leaves. has_given_way(): it has.
   [[nodiscard]] virtual bool must_give_way() const { return false; }

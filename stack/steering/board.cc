@@ -125,6 +125,7 @@ void Board::vacate(std::uint8_t stack) {
   for (std::uint32_t i = 0; i < listed; ++i) p.listeners[i].store(0, std::memory_order_relaxed);
   p.unlisted.store(Listening::no, std::memory_order_relaxed);
   p.serving.store(false, std::memory_order_relaxed);
+  p.offering.store(false, std::memory_order_relaxed);
   p.stopped.store(0, std::memory_order_relaxed);
   p.queues.store(0, std::memory_order_relaxed);
   p.owner.store(0, std::memory_order_release);

@@ -134,6 +134,7 @@ class Board {
     std::atomic<std::uint64_t> queues;     // StackSet: those of the device that it polls
     alignas(64) std::atomic<std::uint64_t> mail;   // StackSet: who has put something into our mailboxes
     std::atomic<std::uint32_t> sleeping;   // whoever sets this back to 0 wakes the stack
+    std::atomic<bool> offering;            // connections wait there that nobody there accepts
     // By index in the stack's slab; only the stack itself writes. Each is one word, so that it changes at once.
     alignas(64) std::array<std::atomic<std::uint64_t>, kListeners> listeners;
     std::atomic<std::uint32_t> listeners_end;  // beyond the last that has been used

@@ -54,6 +54,7 @@ void SteeringPort::take_over_mail() {
 }
 
 void SteeringPort::inherit(const Letter& letter, std::vector<Packet*>& to_send) {
+  if (letter.kind == MailKind::offer || letter.kind == MailKind::pull) return;  // they are made again
   Packet* p = copy_of(letter);
   if (p == nullptr) return;
   if (letter.kind == MailKind::frame) p->flags &= kRxL4Good;

@@ -102,6 +102,9 @@ void SteeringPort::note_listener(std::uint32_t index, const Endpoint& local, Lis
     board_.place(me_).unlisted.store(*std::max_element(unlisted_.begin(), unlisted_.end()), std::memory_order_release);
   }
   if (how >= Listening::yes) take_parked(me_);
+  if (how == Listening::accepting)
+    for (const std::uint32_t stack : others_)
+      if (board_.place(stack).offering.load(std::memory_order_acquire)) pull_from(stack, local);
 }
 
 // Before anything that is received: a segment for one of them must find it.
@@ -121,8 +124,7 @@ StackSet SteeringPort::who_listens(const Endpoint& local, Listening least) const
 bool SteeringPort::others_listen(const Endpoint& local) const { return !who_listens(local, Listening::yes).empty(); }
 
 // The directory knows before it is sent, so that nobody refuses what comes meanwhile.
-bool SteeringPort::send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow,
-                                 std::span<const std::span<const std::byte>> messages) {
+bool SteeringPort::send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow, Messages messages) {
   Mailbox box = mailbox(me_, to);
   if (box.room() < messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
@@ -134,19 +136,37 @@ bool SteeringPort::send_messages(std::uint32_t to, const Endpoint& local, std::u
   return true;
 }
 
-bool SteeringPort::hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least, Time) {
+bool SteeringPort::migrate(const FlowKey& key, Messages messages, std::uint32_t to) {
+  refresh();
+  return others_.has(to) && send_messages(to, {key.local, key.local_port}, board_.directory().hash(key), messages);
+}
+
+bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_wait) {
   refresh();
   const Endpoint local{key.local, key.local_port};
   StackSet takers = who_listens(local, Listening::accepting);
-  if (takers.empty() && least < Listening::accepting) takers = who_listens(local, Listening::yes);
+  if (takers.empty()) takers = who_listens(local, Listening::yes);
   const std::uint64_t flow = board_.directory().hash(key);
   if (!takers.empty()) {
     std::uint32_t to = owner_of(hash_.of(key));
-    // Not the owner: then each of the others in turn.
+    // Not its home: then each of the others in turn.
     if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
     if (send_messages(to, local, flow, messages)) return true;
   }
-  return least == Listening::no && board_.park(me_, local, flow, messages, &device_);
+  return may_wait && board_.park(me_, local, flow, messages, &device_);
+}
+
+void SteeringPort::offer(const Endpoint& local) {
+  refresh();
+  const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&local), sizeof local);
+  for (const std::uint32_t stack : who_listens(local, Listening::accepting))
+    if (post(stack, {MailKind::offer, 0, 0, bytes})) ring(StackSet::of(stack));
+}
+
+void SteeringPort::pull_from(std::uint32_t stack, const Endpoint& local) {
+  if (!others_.has(stack) || board_.listening(me_, local) < Listening::accepting) return;
+  const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&local), sizeof local);
+  if (post(stack, {MailKind::pull, 0, 0, bytes})) ring(StackSet::of(stack));
 }
 
 // What was on its way to `gone`, for a listener that this one lacks: to one that has it, or it waits for one.

@@ -14,7 +14,9 @@ namespace mtcp::stack {
 enum class MailKind : std::uint16_t {
   frame,     // received for a flow of the reader
   transmit,  // the reader has a queue of the device, the writer has none
-  handover   // Port::hand_over
+  handover,  // Port::migrate
+  offer,     // the writer has connections for a listener of the reader's (its Endpoint) that nobody there accepts
+  pull       // the reader of such an offer asks for them
 };
 
 // A view of one slot, valid until Mailbox::release().

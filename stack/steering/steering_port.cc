@@ -275,6 +275,26 @@ Packet* SteeringPort::copy_of(const Letter& letter) {
   return p;
 }
 
+// Null if there is nothing for anybody else to do.
+Packet* SteeringPort::receive_message(const Letter& letter, std::uint32_t from) {
+  if (letter.kind == MailKind::offer) {
+    Endpoint local;
+    if (letter.bytes.size() != sizeof local) return nullptr;
+    std::memcpy(&local, letter.bytes.data(), sizeof local);
+    pull_from(from, local);
+    return nullptr;
+  }
+  if (closing_ && letter.kind == MailKind::handover && pass_on(letter, me_, &device_)) return nullptr;
+  Packet* p = copy_of(letter);
+  if (p == nullptr) return nullptr;
+  if (letter.kind == MailKind::frame) mark(*p, static_cast<std::uint32_t>(letter.tag));
+  if (letter.kind == MailKind::pull) {
+    p->flags = kPull;
+    p->flow_hash = from;
+  }
+  return p;
+}
+
 std::size_t SteeringPort::receive_mail(Packet** out, std::size_t max) {
   Board::Place& place = board_.place(me_);
   if (place.mail.load(std::memory_order_relaxed) != 0) waiting_mail_ = waiting_mail_ | board_.take_mail(me_);
@@ -293,15 +313,9 @@ std::size_t SteeringPort::receive_mail(Packet** out, std::size_t max) {
         break;
       }
       const Letter letter = box.read();
-      if (closing_ && letter.kind == MailKind::handover && pass_on(letter, me_, &device_)) continue;
-      Packet* p = copy_of(letter);
+      Packet* p = receive_message(letter, from);
       if (p == nullptr) continue;
-      if (letter.kind == MailKind::transmit) {
-        outgoing[to_send++] = p;
-        continue;
-      }
-      if (letter.kind == MailKind::frame) mark(*p, static_cast<std::uint32_t>(letter.tag));
-      out[n++] = p;
+      (letter.kind == MailKind::transmit ? outgoing[to_send++] : out[n++]) = p;
     }
   }
   transmit_for_others(outgoing.data(), to_send);

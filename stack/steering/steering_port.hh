@@ -59,7 +59,11 @@ class SteeringPort final : public Port {
   void set_serving(bool on) override;
   void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override;
   [[nodiscard]] bool others_listen(const Endpoint& local) const override;
-  bool hand_over(const FlowKey& key, std::span<const std::span<const std::byte>> messages, Listening least, Time now) override;
+  void offer(const Endpoint& local) override;
+  void set_offering(bool on) override { board_.place(me_).offering.store(on, std::memory_order_release); }
+  bool migrate(const FlowKey& key, Messages messages, std::uint32_t to) override;
+  bool migrate_away(const FlowKey& key, Messages messages, bool may_wait) override;
+  void set_closing(bool on) override { closing_ = on; }
   [[nodiscard]] bool must_give_way() const override { return must_give_way_; }
   void has_given_way() override;
   void take_all_parked() override { take_parked(Board::kNobody); }
@@ -122,7 +126,9 @@ class SteeringPort final : public Port {
   void inherit(const Letter& letter, std::vector<Packet*>& to_send);
   void take_parked(std::uint8_t stack);
   void take_over_mail();
-  bool send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow, std::span<const std::span<const std::byte>> messages);
+  bool send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow, Messages messages);
+  void pull_from(std::uint32_t stack, const Endpoint& local);
+  Packet* receive_message(const Letter& letter, std::uint32_t from);
   std::size_t receive_inherited(Packet** out, std::size_t max);
   void rebuild_pollable();
 

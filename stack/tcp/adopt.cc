@@ -38,6 +38,10 @@ bool read(const Packet& p, Message& m) {
 }  // namespace
 
 void Tcp::receive_handover(Packet* p, Time now) {
+  if ((p->flags & kPull) != 0) {
+    serve_pull(*p, now);
+    return cache.free(p);
+  }
   HandoverHead head;
   HandoverConnection connection;
   HandoverHalfOpen half_open;
@@ -120,7 +124,6 @@ void Tcp::adopt(const HandoverConnection& m, Time now) {
 void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
   auto& h = c.hot;
   c.was_passive = true;
-  c.hops = m.hops;
   c.iss = Seq(m.terms.iss);
   c.irs = Seq(m.terms.irs);
   c.ts_offset = m.terms.ts_offset;

@@ -81,7 +81,7 @@ void Tcp::abort(Connection& c, Time now) {
 }
 
 void Tcp::abort_orphans(Time now) {
-  end_listeners(now);
+  (void)end_listeners(true, now);
   std::vector<Connection*> doomed;  // finish() gives the slots back
   connections.for_each([&](Connection& c, std::uint32_t) {
     const State s = c.hot.state;

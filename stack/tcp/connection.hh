@@ -207,7 +207,6 @@ struct Connection : SocketBase {
   bool holds_port : 1 = false;   // an active open: the local port counts as used
   bool published : 1 = false;    // the directory says that this stack has it (Port::publish)
   bool urgent : 1 = false;       // there has been urgent data, in either direction: urgent.hh
-  std::uint8_t hops = 0;         // between stacks of the device (handover.hh)
   std::uint8_t memory_class = 0;  // in which list memory_hook is
   Listener* listener = nullptr;  // while it waits there to be accepted
   Pacing* pacing = nullptr;      // sender/pacing.hh; null: it is neither paced nor measured

@@ -1,5 +1,6 @@
-// Connections that nobody here will accept go to a stack of the same device that does: those of a listener which
-// its application has left to another process, or does not watch just now. What they arrive as: adopt.cc.
+// Connections that nobody here will accept go to a stack of the same device that does (Linux's tcp_migrate_req): those of a
+// listener which its application has left to another process, or does not watch just now. They are offered, and go to
+// who asks for them because it accepts; or, when this stack ends, to one that has the listener. What they arrive as: adopt.cc.
 #include <algorithm>
 #include <cstring>
 
@@ -14,11 +15,8 @@ namespace {
 // How long a connection waits for another stack, and a left listener for another process to have it.
 constexpr Duration kPatience = seconds(5);
 constexpr int kLastBursts = 8, kMostBursts = 256;
+constexpr Duration kOfferAgain = milliseconds(1);
 constexpr std::size_t kMostData = 100;  // messages with data, for one connection
-// A connection goes after one that watches its listener at once so many times, and then only now and then: where the
-// watch changes all the time (nginx's accept_mutex) it must neither run in circles nor wait for this stack's turn.
-constexpr std::uint8_t kHastyHops = 4;
-constexpr Duration kBetweenHops = milliseconds(32);
 // Head and data fit into a frame: the head is shorter than the headers that the data came with.
 static_assert(sizeof(HandoverHead) <= 54);
 
@@ -51,7 +49,6 @@ HandoverConnection describe(const Connection& c, const Urgent* urgent, Time now)
   m.path_mtu = c.path_mtu;
   m.mss = h.mss;
   m.fin_received = h.fin_received;
-  m.hops = static_cast<std::uint8_t>(std::min(c.hops + 1, 255));
   m.srtt = c.tx.srtt.count();
   m.rttvar = c.tx.rttvar.count();
   m.rto = c.tx.rto.count();
@@ -111,8 +108,8 @@ class Messages {
 // --- sending
 
 // What can't be described stays: it has sent something, or is over, or lives in this process only, or has itself not yet
-// arrived as a whole.
-Tcp::Handover Tcp::try_hand_over(Connection& c, Listening least, Time now) {
+// arrived as a whole. `to`: who has asked for it.
+Tcp::Handover Tcp::migrate(Connection& c, const Destination& to, Time now) {
   const auto& h = c.hot;
   const bool simple = (h.state == State::established || h.state == State::close_wait) && c.tx.queue.empty() &&
                       h.snd_una == h.snd_nxt && h.snd_nxt == c.iss + 1;
@@ -121,7 +118,8 @@ Tcp::Handover Tcp::try_hand_over(Connection& c, Listening least, Time now) {
   Messages messages;
   messages.add(describe(c, find_urgent(c), now));
   messages.add_data(c, piece);
-  if (!port->hand_over(c.key, messages.spans(), least, now)) return Handover::refused;
+  const auto spans = messages.spans();
+  if (!(to.stack ? port->migrate(c.key, spans, *to.stack) : port->migrate_away(c.key, spans, to.may_wait))) return Handover::refused;
   stats.add(Counter::connections_handed_over);
   return Handover::done;
 }
@@ -135,17 +133,33 @@ void Tcp::vanish(Connection& c) {
   destroy(c);
 }
 
-void Tcp::hand_over_queue(Listener& l, Listening least, Time now) {
-  const bool all = l.left || now - l.wandered >= kBetweenHops;
-  if (all) l.wandered = now;
-  for (Connection* c = l.accept_queue.front(); c != nullptr;) {
+// As many as that, or as there is room for. How many went.
+std::uint32_t Tcp::migrate_queue(Listener& l, const Destination& to, std::uint32_t most, Time now) {
+  std::uint32_t n = 0;
+  for (Connection* c = l.accept_queue.front(); c != nullptr && n < most;) {
     Connection* next = l.accept_queue.next(*c);
-    const bool stays = !all && c->hops >= kHastyHops;
-    const Handover outcome = stays ? Handover::impossible : try_hand_over(*c, least, now);
-    if (outcome == Handover::done) vanish(*c);
-    if (outcome == Handover::refused) return;  // and so would be the others
+    const Handover outcome = migrate(*c, to, now);
+    if (outcome == Handover::refused) break;  // and so would be the others
+    if (outcome == Handover::done) vanish(*c), ++n;
     c = next;
   }
+  return n;
+}
+
+// Another stack accepts from the same listener.
+void Tcp::serve_pull(const Packet& p, Time now) {
+  constexpr std::uint32_t kAtATime = 16;
+  Endpoint local;
+  if (p.len != sizeof local) return;
+  std::memcpy(&local, p.data, sizeof local);
+  std::uint32_t left = kAtATime;
+  priv->listeners.for_each([&](Listener& l, std::uint32_t) {
+    if ((!l.left && !l.unwatched) || l.local.port != local.port) return;
+    if (!l.local.address.is_any() && !local.address.is_any() && !(l.local == local)) return;
+    l.offered = {};
+    left -= migrate_queue(l, {.stack = p.flow_hash}, left, now);
+    priv->handover_now = priv->handover_now || l.left || l.accept_count != 0;
+  });
 }
 
 // Those that have waited as long as that for another stack, and those that are over.
@@ -166,9 +180,16 @@ void Tcp::reset_unaccepted(Listener& l, Duration patience, Time now) {
 Time Tcp::tend_listener(Listener& l, Time now) {
   const Time next_tick = Time(milliseconds(priv->last_tick + 1));
   if (!l.left && !l.unwatched) return kNever;
-  hand_over_queue(l, l.left ? Listening::yes : Listening::accepting, now);
+  if (l.accept_count != 0 && now - l.offered >= kOfferAgain) {
+    l.offered = now;
+    port->offer(l.local);
+  }
   if (!l.left) return l.accept_count != 0 ? next_tick : kNever;
-  if (now >= l.left_since + kPatience && !port->others_listen(l.local) && still_held(l)) l.left_since = now;
+  // Whoever has it will accept some time; and there is no end to the wait while a process without a stack has it.
+  if (now >= l.left_since + kPatience) {
+    const bool others = port->others_listen(l.local);
+    if (others ? l.accept_count != 0 : still_held(l)) l.left_since = now;
+  }
   reset_unaccepted(l, kPatience, now);
   if (l.accept_count != 0) return next_tick;
   // A while longer, also if others serve: what they sent before they knew must not find it gone.
@@ -182,13 +203,19 @@ Time Tcp::tend_listener(Listener& l, Time now) {
 void Tcp::hand_over_waiting(Time now) {
   priv->handover_now = false;
   Time due = kNever;
+  bool offering = false;
   if (port != nullptr)
-    priv->listeners.for_each([&](Listener& l, std::uint32_t) { due = std::min(due, tend_listener(l, now)); });
+    priv->listeners.for_each([&](Listener& l, std::uint32_t) {
+      offering = offering || (l.accept_count != 0 && (l.left || l.unwatched));
+      due = std::min(due, tend_listener(l, now));
+    });
+  if (offering != priv->offering) port->set_offering(offering);
+  priv->offering = offering;
   priv->handover_due = due;
 }
 
-void Tcp::hand_over_half_open(Listener& l, Listening least, Time now) {
-  if (l.syn_count == 0) return;
+void Tcp::migrate_half_open(Listener& l, bool may_wait, Time now) {
+  if (l.syn_count == 0 || !may_wait) return;  // nobody else has it, or will
   priv->syn_entries.for_each([&](SynEntry& e, std::uint32_t) {
     if (e.listener != &l || e.path->local) return;
     HandoverHalfOpen m;
@@ -200,7 +227,7 @@ void Tcp::hand_over_half_open(Listener& l, Listening least, Time now) {
     m.retries = e.retries;
     m.acked = e.acked;
     const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&m), sizeof m);
-    if (!port->hand_over(e.key, {&bytes, 1}, least, now)) return;
+    if (!port->migrate_away(e.key, {&bytes, 1}, true)) return stats.add(Counter::half_open_lost);
     stats.add(Counter::connections_handed_over);
     drop_syn_entry(e);
   });
@@ -209,20 +236,32 @@ void Tcp::hand_over_half_open(Listener& l, Listening least, Time now) {
 // A process without a stack has the listener, or one whose stack has not begun to serve: connections may wait for that.
 bool Tcp::still_held(const Listener& l) const { return priv->still_held && priv->still_held(l.local); }
 
-// The process ends: whoever has not been accepted by now will not be here.
-void Tcp::end_listeners(Time now) {
-  if (port == nullptr || !port->shared()) return;
-  // What has begun to arrive is there as a whole, unless a part of it was lost for want of a packet.
-  const auto wanted = [this](int i) { return i < kLastBursts || (i < kMostBursts && !priv->adopting.empty()); };
-  for (int i = 0; wanted(i) && receive_burst(now) != 0; ++i) {
-  }
+// The process ends: whoever has not been accepted by now will not be here. What comes from now on is for others; what is
+// there already, or has begun to arrive, is there as a whole (unless a part of it was lost for want of a packet), and goes.
+// How many connections found no room with those who have their listener: they may yet.
+std::size_t Tcp::end_listeners(bool last_try, Time now) {
+  if (port == nullptr || !port->shared()) return 0;
   priv->listeners.for_each([&](Listener& l, std::uint32_t) {
-    const bool waits = (l.accept_count != 0 || l.syn_count != 0) && (port->others_listen(l.local) || still_held(l));
-    const Listening least = waits ? Listening::no : Listening::yes;
-    hand_over_queue(l, least, now);
-    hand_over_half_open(l, least, now);
+    if (!l.v6_only && !l.local.address.is_loopback()) port->note_listener(l.index, l.local, Listening::no);
+  });
+  const auto wanted = [this](int i) { return i < kLastBursts || (i < kMostBursts && !priv->adopting.empty()); };
+  for (int i = 0; !priv->closing && wanted(i) && receive_burst(now) != 0; ++i) {
+  }
+  priv->closing = true;
+  port->set_closing(true);
+  std::size_t waiting = 0;
+  priv->listeners.for_each([&](Listener& l, std::uint32_t) {
+    const bool others = port->others_listen(l.local);
+    const bool may_wait = (l.accept_count != 0 || l.syn_count != 0) && (others || still_held(l));
+    migrate_queue(l, {.may_wait = may_wait}, UINT32_MAX, now);
+    if (l.accept_count != 0 && others && !last_try) {
+      waiting += l.accept_count;
+      return;
+    }
+    migrate_half_open(l, may_wait, now);
     reset_unaccepted(l, Duration::zero(), now);
   });
+  return waiting;
 }
 
 // --- leaving

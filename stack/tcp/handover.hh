@@ -1,4 +1,4 @@
-// What one stack writes to another that takes over a connection which nobody has accepted yet (Port::hand_over): a
+// What one stack writes to another that takes over a connection which nobody has accepted yet (Port::migrate): a
 // description, then what the peer has sent so far. Both are of the same build, and their clocks are one.
 #pragma once
 
@@ -10,7 +10,7 @@
 namespace mtcp::stack {
 
 // Changes with every change of what follows.
-inline constexpr std::uint32_t kHandoverVersion = 0x6d740003;
+inline constexpr std::uint32_t kHandoverVersion = 0x6d740004;
 
 // Each message begins with one.
 struct HandoverHead {
@@ -54,7 +54,7 @@ struct HandoverConnection {
   std::uint32_t path_mtu = 0;       // 0: nothing learned
   std::uint16_t mss = 536;
   std::uint8_t fin_received = 0;
-  std::uint8_t hops = 0;  // times that it has been handed over
+  std::uint8_t reserved_byte = 0;
   std::uint32_t urgent_seq = 0;  // urgent.hh
   std::uint8_t urgent_state = 0, urgent_byte = 0;
   std::uint16_t reserved = 0;

@@ -55,6 +55,8 @@ Result<Listener*> Tcp::listen(const Endpoint& local, const Worker::ListenOptions
   }
   priv->ports.hold(local.port);
   std::erase(priv->left, local);
+  if (priv->closing) port->set_closing(false);
+  priv->closing = false;
   return_to(l);
   note_listener(l);
   update_serving();

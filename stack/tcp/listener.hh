@@ -23,7 +23,7 @@ class Listener : public SocketBase {
   bool left = false;       // to another process: the application does not know it any more
   bool unwatched = false;  // nobody waits for its connections just now
   Time left_since{};
-  Time wandered{};         // when connections that have been handed over often were, last (handover.cc)
+  Time offered{};          // to other stacks, and nobody has asked for any since (handover.cc)
   Duration defer_accept{};
   IntrusiveList<Connection, &Connection::accept_hook> accept_queue;
 };

@@ -71,7 +71,9 @@ struct Tcp::Private {
   };
   std::vector<Adopting> adopting;
   std::function<bool(const Endpoint&)> still_held;  // Worker::set_still_held
-  bool handover_now = false;    // something has become ready to be handed over
+  bool handover_now = false;    // something has become ready to be offered
+  bool offering = false;        // what the port was told
+  bool closing = false;         // end_listeners(): what is new is for others
   Time handover_due = kNever;   // and what nobody took, or is to end, is looked at again
   bool link_was_up = false;
   bool parting = false;          // what nobody here knows is left to whoever comes next

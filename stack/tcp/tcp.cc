@@ -114,7 +114,7 @@ std::size_t Tcp::receive_burst(Time now) {
   update_memory(now);
   for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(b.packets[i]->data);
   for (std::size_t i = 0; i < n; ++i) {
-    if ((b.packets[i]->flags & kHandover) != 0) [[unlikely]] {
+    if ((b.packets[i]->flags & (kHandover | kPull)) != 0) [[unlikely]] {
       receive_handover(b.packets[i], now);
       continue;
     }
@@ -197,6 +197,10 @@ void Tcp::demultiplex(Segment& s, std::uint32_t hash, Time now) {
 void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
   // It came here because the table was another one: its home is to see it first.
   if ((s.packet->flags & (kNotHome | kFinal)) == kNotHome && forward_unknown(s, now)) return;
+  if (priv->closing && s.has(kSyn) && !s.has(kAck) && !network.is_local(s.key.remote)) [[unlikely]] {
+    if (!forward_unknown(s, now)) stats.add(Counter::left_to_another);  // it comes again
+    return;
+  }
   const Endpoint local{s.key.local, s.key.local_port};
   if (Listener* l = find_listener(local, hash)) return on_listen(*l, s, hash, now);
   // A listener that was left sees to what it has begun, and to the rest until another process serves.

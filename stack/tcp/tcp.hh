@@ -99,11 +99,16 @@ class Tcp {
   void hand_over_waiting(Time now);
   [[nodiscard]] bool still_held(const Listener& l) const;
   Time tend_listener(Listener& l, Time now);
-  void end_listeners(Time now);  // the process ends
+  std::size_t end_listeners(bool last_try, Time now);  // the process ends
   enum class Handover : std::uint8_t { done, refused, impossible };
-  Handover try_hand_over(Connection& c, Listening least, Time now);
-  void hand_over_queue(Listener& l, Listening least, Time now);
-  void hand_over_half_open(Listener& l, Listening least, Time now);
+  struct Destination {
+    std::optional<std::uint32_t> stack = std::nullopt;  // none: whoever has the listener ...
+    bool may_wait = false;                              // ... or will have it
+  };
+  Handover migrate(Connection& c, const Destination& to, Time now);
+  std::uint32_t migrate_queue(Listener& l, const Destination& to, std::uint32_t most, Time now);
+  void migrate_half_open(Listener& l, bool may_wait, Time now);
+  void serve_pull(const Packet& p, Time now);
   void reset_unaccepted(Listener& l, Duration patience, Time now);
   void vanish(Connection& c);
 

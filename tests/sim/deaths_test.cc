@@ -113,6 +113,9 @@ TEST_CASE("a connection that was on its way to a stack when that was killed is a
   w.sim.run_for(milliseconds(50));
   REQUIRE(old.worker->connections() == 5);
   old.leave(*old.listeners.front());
+  w.sim.step(w.sim.now + microseconds(1));  // it asks for them
+  doomed.stalled_until = w.sim.now + seconds(1);
+  w.sim.run_for(microseconds(10));
   REQUIRE(old.worker->connections() == 0);
   doomed.kill();
   Host& next = w.process();

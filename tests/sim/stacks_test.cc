@@ -52,7 +52,6 @@ TEST_CASE("a listener that is left hands its unaccepted connections over, with w
   w.sim.run_for(milliseconds(300));
   REQUIRE(old.worker->connections() == 5);
   old.leave(*old.listeners.front());
-  CHECK(old.worker->connections() < 5);
   w.sim.run_for(milliseconds(5));  // not all fit into the mailbox at once
   CHECK(old.worker->connections() == 0);
   CHECK(old.count(Counter::connections_handed_over) == 5);
@@ -301,7 +300,7 @@ TEST_CASE("whatever a message of another stack says, nothing outside it is read 
     std::memcpy(second.data(), &data, sizeof data);
     if (random() % 8 == 0) second.resize(random() % sizeof data);
     const std::array<std::span<const std::byte>, 2> messages{first, second};
-    (void)a.steering->hand_over(c.head.key, messages, Listening::accepting, w.sim.now);
+    (void)a.steering->migrate(c.head.key, messages, b.steering->number());
     w.sim.run_for(milliseconds(1));
   }
   CHECK(b.count(Counter::connections_adopted) > 1000);

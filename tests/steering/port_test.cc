@@ -1,4 +1,5 @@
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <map>
 
 #include "tests/steering/fake_device.hh"
@@ -251,21 +252,22 @@ TEST_CASE("one of many stacks that alone has turns finds all dead ones: its neig
   CHECK(round() == 2);
 }
 
-TEST_CASE("hand-over: to a stack that accepts, all messages or none", "[steering]") {
+TEST_CASE("migration of one that ends: to a stack that accepts or has the listener, all messages or none", "[steering]") {
   World w(3);
   const std::array<std::byte, 40> bytes{};
   const std::array<std::span<const std::byte>, 2> messages{std::span(bytes), std::span(bytes).first(7)};
   w.device.process = 1;
   const FlowKey key = flow(7, 1);
   const Endpoint there{key.local, key.local_port}, elsewhere{key.local, 81};
-  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::yes, Time{}));
+  CHECK_FALSE(w.ports[0]->migrate_away(key, messages, false));
   w.ports[1]->note_listener(0, elsewhere, Listening::accepting);
   w.ports[2]->note_listener(0, there, Listening::left);
-  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::yes, Time{}));
+  CHECK_FALSE(w.ports[0]->migrate_away(key, messages, false));
   CHECK_FALSE(w.ports[0]->others_listen(there));
   w.ports[2]->note_listener(0, there, Listening::yes);
-  CHECK_FALSE(w.ports[0]->hand_over(key, messages, Listening::accepting, Time{}));
-  CHECK(w.ports[0]->hand_over(key, messages, Listening::yes, Time{}));
+  CHECK(w.ports[0]->migrate_away(key, messages, false));
+  Directory& directory = w.device.board().directory();
+  CHECK(directory.find(directory.hash(key)) == Directory::Entry{Directory::State::in_transit, w.ports[2]->number()});
   w.device.process = 3;
   std::array<Packet*, 4> got;
   REQUIRE(w.ports[2]->rx(got.data(), 4) == 2);
@@ -274,9 +276,39 @@ TEST_CASE("hand-over: to a stack that accepts, all messages or none", "[steering
   CHECK(got[1]->len == 7);
   w.ports[2]->pool().free(got.data(), 2);
   const std::vector<std::span<const std::byte>> too_many(Board::kMailSlots + 1, std::span(bytes));
-  CHECK_FALSE(w.ports[0]->hand_over(key, too_many, Listening::yes, Time{}));
+  CHECK_FALSE(w.ports[0]->migrate_away(key, too_many, false));
   CHECK(w.receive(1) == 0);
   CHECK(w.receive(2) == 0);
+}
+
+TEST_CASE("an offer goes to those who accept, and they ask for it; so does who begins to accept", "[steering]") {
+  World w(3);
+  const Endpoint there{IpAddress::v4(10, 0, 0, 1), 80};
+  const auto asked = [&] {
+    w.device.process = 1;
+    Packet* p = nullptr;
+    if (w.ports[0]->rx(&p, 1) == 0) return UINT32_MAX;
+    CHECK((p->flags & kPull) != 0);
+    Endpoint for_what;
+    REQUIRE(p->len == sizeof for_what);
+    std::memcpy(&for_what, p->data, sizeof for_what);
+    CHECK(for_what == there);
+    const std::uint32_t by = p->flow_hash;
+    w.ports[0]->pool().free(&p, 1);
+    return by;
+  };
+  w.ports[1]->note_listener(0, there, Listening::yes);
+  w.ports[0]->offer(there);
+  w.ports[0]->set_offering(true);
+  CHECK(w.receive(1) + w.receive(2) == 0);
+  CHECK(asked() == UINT32_MAX);
+  w.device.process = 2;
+  w.ports[1]->note_listener(0, there, Listening::accepting);
+  CHECK(asked() == 1);
+  w.ports[0]->offer(there);
+  CHECK(w.receive(1) + w.receive(2) == 0);
+  CHECK(asked() == 1);
+  CHECK(asked() == UINT32_MAX);
 }
 
 TEST_CASE("ports for active opens: every flow has one opener, and every stack has some", "[steering]") {
