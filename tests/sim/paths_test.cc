@@ -111,8 +111,8 @@ TEST_CASE("paths: no combination of rate, round trip, loss and queue makes a tra
               const Outcome o = measure(control, c, at_least(most / 4, c, 20), at_least(most, c, 20), static_cast<std::uint64_t>(rate) + 1);
               CHECK(!o.hung);
               // PFTK's formula with a margin. Over 2 s Reno does not come up again in the time, and bbr measures the round trip anew for
-              // half of it.
+              // half of it; bbr's bursts of a millisecond are more than a queue of 20 packets takes at 1 Gbit/s.
               const double bound = std::min(1.0, window_bound(loss, c.rtt) / possible(c));
-              CHECK(o.goodput >= (loss > 0.05 || burst > 1 || rtt > 1000 ? 0.2 : 0.5) * bound);
+              CHECK(o.goodput >= (loss > 0.05 || burst > 1 || rtt > 1000 || queue < 1 ? 0.2 : 0.5) * bound);
             }
 }
