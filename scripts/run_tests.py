@@ -18,7 +18,7 @@ from surroundings import set_surroundings
 ROOT = Path(__file__).resolve().parent.parent
 BUILD, SANITIZED, THREADS, FUZZ, PACKAGE = (ROOT / name for name in ("build", "build-san", "build-tsan", "build-fuzz", "build-package"))
 # The test programs that must be there: one that is gone from the build is a failure, not one less to run.
-REQUIRED_UNIT = {"base", "conf", "flow_table", "intercept", "ip", "judge", "packet", "port af_packet", "port af_xdp", "port card_lock",
+REQUIRED_UNIT = {"base", "conf", "flow_table", "instructions", "intercept", "ip", "judge", "packet", "port af_packet", "port af_xdp", "port card_lock",
                  "port claims", "port device", "port memif", "port merge", "port offload", "port packet_sender", "port pool",
                  "port share", "port sharing", "port split", "port spreading", "port umem", "ports", "preload", "preload-names", "preload-nohup",
                  "preload-programs", "scripts", "steering", "tcp_data", "thread_stress", "wheel", "wire"}

@@ -36,6 +36,10 @@ class MemoryPort final : public stack::Port {
     for (std::size_t i = 0; i < n; i++) {
       stack::Packet* p = packets[i];
       if (peer_->head_ - peer_->tail_ > kMask) return i;
+      if (is_lost(*p)) {
+        if ((p->flags & stack::kKeep) == 0) cache_.free(p);
+        continue;
+      }
       if ((p->flags & stack::kKeep) != 0) {
         stack::Packet* copy = cache_.alloc();
         if (copy == nullptr) return i;
@@ -69,10 +73,19 @@ class MemoryPort final : public stack::Port {
   [[nodiscard]] bool tx_checksum_offload() const override { return false; }
   [[nodiscard]] stack::PacketPool& pool() override { return pool_; }
 
+  // Of what is sent from here on, one of `n` frames with data is lost; 0: none.
+  void lose_one_of(unsigned n) { lose_one_of_ = n; }
   [[nodiscard]] std::uint64_t frames() const { return frames_; }  // sent
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
  private:
+  [[nodiscard]] bool is_lost(const stack::Packet& p) {
+    constexpr std::uint32_t kData = 200;  // bytes of a frame: more than an ACK has
+    if (lose_one_of_ == 0 || p.len < kData || ++since_lost_ < lose_one_of_) return false;
+    since_lost_ = 0;
+    return true;
+  }
+
   static constexpr std::size_t kMask = 1023;
   stack::PacketPool& pool_;
   stack::PacketCache cache_;
@@ -81,6 +94,7 @@ class MemoryPort final : public stack::Port {
   std::array<stack::Packet*, kMask + 1> ring_{};
   std::size_t head_ = 0, tail_ = 0;
   std::uint64_t frames_ = 0, bytes_ = 0;
+  unsigned lose_one_of_ = 0, since_lost_ = 0;
 };
 
 }  // namespace mtcp::perf
