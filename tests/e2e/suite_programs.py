@@ -174,7 +174,7 @@ def haproxy_splices(context):
     wait_for_port(client, program, server.address, 8080)
     url = f"http://{server.address}:8080"
     expect_files(client, url, ["k64", "m1", "m10"])
-    expect_wrk(client, f"{url}/m1", seconds=2, connections=8)
+    expect_wrk(client, f"{url}/m1", at_least=20, seconds=2, connections=8)
     upstream.stop()
     stop(program, 10)
 
