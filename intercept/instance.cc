@@ -37,14 +37,14 @@ std::uint32_t events_of_rare_edges(std::uint8_t edges, const Socket& s, Kernel* 
 }  // namespace
 
 Instance::Instance(const Options& options, std::unique_ptr<stack::Port> port,
-                   std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* kernel)
+                   std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* follower)
     : device_name_(options.device.port),
       port_(std::move(port)),
       own_pool_(std::move(own_pool)),
-      kernel_(kernel),
+      follower_(follower),
       last_now_(now()) {
   worker_ = std::make_unique<stack::Worker>(options.stack, port_.get(), port_ ? port_->pool() : *own_pool_,
-                                            stats_, secrets, last_now_, kernel_);
+                                            stats_, secrets, last_now_, follower_);
 }
 
 Instance::~Instance() = default;
@@ -119,15 +119,15 @@ void Instance::finish_sleep(bool goes_on) {
   asleep_until_ = stack::kNever;
   if (left > 0) return;
   if (port_) port_->disarm();
-  if (kernel_ != nullptr) kernel_->look_soon();
+  if (follower_ != nullptr) follower_->look_soon();
   if (parked != nullptr && !goes_on) std::exchange(parked, nullptr)->wake();
 }
 
 std::span<const int> Instance::pollable() {
   const std::span<const int> of_port = port_ ? port_->pollable() : std::span<const int>{};
-  if (kernel_ == nullptr) return of_port;
+  if (follower_ == nullptr) return of_port;
   pollable_.assign(of_port.begin(), of_port.end());
-  pollable_.push_back(kernel_->descriptor());
+  pollable_.push_back(follower_->descriptor());
   return pollable_;
 }
 

@@ -23,10 +23,10 @@ class Relay;
 
 class Instance {
  public:
-  // Starts a stack on `port` (null: loopback only) with packets from `pool`. `kernel`: whose networking it has part in, or
+  // Starts a stack on `port` (null: loopback only) with packets from `pool`. `follower`: whose networking it has part in, or
   // null; outlives it.
   Instance(const Options& options, std::unique_ptr<stack::Port> port,
-           std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* kernel = nullptr);
+           std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* follower = nullptr);
   ~Instance();
 
   [[nodiscard]] stack::Worker& worker() { return *worker_; }
@@ -91,8 +91,8 @@ class Instance {
   const std::string device_name_;
   std::unique_ptr<stack::Port> port_;
   std::unique_ptr<stack::PacketPool> own_pool_;
-  KernelFollower* kernel_;
-  std::vector<int> pollable_;  // what pollable() has returned last, with `kernel_`
+  KernelFollower* follower_;
+  std::vector<int> pollable_;  // what pollable() has returned last, with `follower_`
   stack::Stats stats_;
   std::unique_ptr<stack::Worker> worker_;
   stack::Time last_now_{};
