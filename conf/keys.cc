@@ -16,7 +16,7 @@ constexpr std::string_view kFailures[] = {"auto", "kernel", "exit"};  // as inte
 constexpr std::string_view kPolls[] = {"adaptive", "busy"};
 constexpr std::string_view kLevels[] = {"none", "error", "warning", "info",
                                         "debug"};  // as intercept::LogLevel
-constexpr std::string_view kCongestionControls[] = {"cubic", "reno", "bbr"};
+constexpr std::string_view kCongestionControls[] = {"cubic", "reno", "bbr", "dctcp"};
 
 template <class Words>
 std::size_t index_of(const Words& words, std::string_view word) {
@@ -140,6 +140,14 @@ const Key kKeys[] = {
     {"tcp", "window_scaling", Flag{AT(stack.tcp.window_scaling)}, "", "Window scaling (RFC 7323)."},
     {"tcp", "sack", Flag{AT(stack.tcp.sack)}, "", "Selective acknowledgments (RFC 2018)."},
     {"tcp", "dsack", Flag{AT(stack.tcp.dsack)}, "", "Tell the peer of data that came twice (RFC 2883)."},
+    {"tcp", "ecn", Count{AT(stack.tcp.ecn), 0, 2}, "",
+     "Explicit Congestion Notification (RFC 3168), as net.ipv4.tcp_ecn: 0 never, 1 asked for and accepted, 2 accepted\n"
+     "when the peer asks."},
+    {"tcp", "ecn_fallback", Flag{AT(stack.tcp.ecn_fallback)}, "",
+     "A SYN that asks for ECN and is not answered is sent again without."},
+    {"tcp", "fast_open", Count{AT(stack.tcp.fast_open), 0, 0x7ff}, "",
+     "TCP Fast Open (RFC 7413), the sum of: 1 for clients, 2 for servers, 4 data with the SYN without a cookie, 512 and\n"
+     "taken without, 1024 for all listeners, whether they ask for it (TCP_FASTOPEN) or not. As net.ipv4.tcp_fastopen."},
     {"tcp", "syncookies", Flag{AT(stack.tcp.syncookies)}, "",
      "When max_syn_backlog is reached, answer with SYN cookies instead of dropping."},
     {"tcp", "max_syn_backlog", Count{AT(stack.tcp.max_syn_backlog), 1, 16777216}, "",

@@ -89,6 +89,14 @@ void attach(Socket& s, stack::Connection& c);
 // shutdown() or connect(AF_UNSPEC) of a listener: a bound socket again. 0 or -errno of the kernel's side.
 int stop_listening(Process& process, Socket& s);
 
+// The connect of an undecided socket, as connect(2) has it, with what its SYN may take along, or null. kConnectsInKernel: the
+// socket is the kernel's now, which has not been asked to connect yet.
+inline constexpr int kConnectsInKernel = 1;
+int connect_undecided(Process& process, std::unique_lock<Lock>& guard, Socket& s, const sockaddr* a, socklen_t n,
+                      stack::FastOpenStart* fast);
+// The same for Socket::deferred.
+int connect_deferred(Process& process, std::unique_lock<Lock>& guard, Socket& s, stack::FastOpenStart& fast);
+
 // shutdown() of a socket in SYN-SENT: not connected, as before. 0.
 int abandon_connect(Process& process, Socket& s);
 

@@ -23,7 +23,7 @@ void back_to_undecided(Process& process, Socket& s) {
   }
   s.connection = nullptr;
   s.state = Socket::State::undecided;
-  s.connecting = s.write_shut = s.read_shut = false;
+  s.connecting = s.deferred = s.write_shut = s.read_shut = false;
   const stack::IpAddress any = s.v6 ? stack::IpAddress::any_v6() : stack::IpAddress::any_v4();
   s.remote = {any, 0};
   if (!s.bound) s.local = {any, 0};
@@ -42,6 +42,7 @@ int dissolve(Process& process, Socket& s) {
   if (s.state == Socket::State::foreign || s.state == Socket::State::relayed || s.state == Socket::State::dead)
     return -ENOTCONN;
   if (s.state == Socket::State::listening) return stop_listening(process, s);
+  if (s.deferred) back_to_undecided(process, s);
   return 0;
 }
 
@@ -57,7 +58,8 @@ Way way_to(Process& process, const stack::Endpoint& remote) {
   return loopback ? Way::kernel : process.has_relatives() ? Way::locally : Way::stack;
 }
 
-int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote) {
+// `fast`: data that the SYN may take along, or null.
+int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote, stack::FastOpenStart* fast) {
   {
     const Hold hold_it(process, s);
     // No place on the device: to a program that is no local address to be had, as when all ports are taken.
@@ -66,7 +68,9 @@ int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stac
   }
   process.provisional = false;
   process.instance->moved(0);  // thousands of connects in a row: their SYNs leave as they come
-  const auto connection = process.instance->worker().connect(s.local, remote, s.options, now());
+  stack::Worker& worker = process.instance->worker();
+  const auto connection = fast != nullptr ? worker.connect(s.local, remote, s.options, now(), *fast)
+                                          : worker.connect(s.local, remote, s.options, now());
   if (!connection) {
     // Linux has no EADDRINUSE here: the address in use is a pair of endpoints, or all ports are taken.
     const stack::Errc error = connection.error();
@@ -74,6 +78,7 @@ int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stac
   }
   s.serial = process.next_serial++;
   s.error = stack::Errc::ok;
+  s.deferred = false;
   attach(s, **connection);
   s.connecting = true;
   return 0;
@@ -111,13 +116,6 @@ int wait_for_handshake(Process& process, std::unique_lock<Lock>& guard, Socket& 
   }
 }
 
-int connect_in_kernel(Process& process, std::unique_lock<Lock>& guard, Socket& s, int fd, const sockaddr* a,
-                      socklen_t n) {
-  if (const int error = process.hand_to_kernel(s); error != 0) return error;
-  guard.unlock();
-  return process.kernel.connect(fd, a, n);
-}
-
 // connect_locally(), and if the listener's queue is full as long as a blocking call waits.
 int connect_nearby(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote) {
   const Hold hold_it(process, s);
@@ -133,7 +131,67 @@ int connect_nearby(Process& process, std::unique_lock<Lock>& guard, Socket& s, c
   }
 }
 
+// TCP_FASTOPEN_CONNECT with a cookie: the SYN waits for the first data (tcp_fastopen_defer_connect).
+bool defers(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote) {
+  const Hold hold_it(process, s);
+  if (process.await_stack(guard) != 0 || s.state != Socket::State::undecided || s.descriptors == 0) return false;
+  return process.instance->worker().is_fast_open_ready(s.local, remote, s.options, now());
+}
+
 }  // namespace
+
+int connect_undecided(Process& process, std::unique_lock<Lock>& guard, Socket& s, const sockaddr* a, socklen_t n,
+                      stack::FastOpenStart* fast) {
+  if (!memory_to_spare()) return -ENOMEM;
+  stack::Endpoint remote;
+  if (const int error = read_address(a, n, s.v6, remote); error != 0) return error;
+  if (s.v6_only && remote.address.is_v4()) return -ENETUNREACH;
+  const auto in_kernel = [&] {
+    const int error = process.hand_to_kernel(s);
+    return error != 0 ? error : kConnectsInKernel;
+  };
+  process.follow_kernel();
+  const Router::Verdict verdict = s.kernel_only ? kKernelOnly : process.on_kernel ? kWithoutDevice : process.router.judge_connect(s.local, remote);
+  if (verdict.owner == Router::Owner::kernel) {
+    process.decisions.connects(remote, verdict);
+    return in_kernel();
+  }
+  if (remote.address.is_any()) {  // this host
+    remote.address = remote.address.is_v4() || !s.v6 ? stack::IpAddress::v4(127, 0, 0, 1) : stack::IpAddress{};
+    if (!remote.address.is_v4()) remote.address.bytes[15] = 1;
+  }
+  const Way way = way_to(process, remote);
+  process.decisions.connects(remote, way == Way::kernel ? Router::Verdict{Router::Owner::kernel, "its listener is there"} : verdict);
+  switch (way) {
+    case Way::kernel:
+      return in_kernel();
+    case Way::locally:
+      if (const int error = connect_nearby(process, guard, s, remote); error != -ECONNREFUSED) return error;
+      break;
+    case Way::stack:
+      break;
+  }
+  if (fast == nullptr && s.fast_open_connect && defers(process, guard, s, remote)) {
+    s.remote = remote;
+    s.deferred = true;
+    return 0;
+  }
+  stack::FastOpenStart nothing;  // asks for a cookie
+  if (fast == nullptr && s.fast_open_connect) fast = &nothing;
+  const int error = start(process, guard, s, remote, fast);
+  if (error == -ENETDOWN && process.on_kernel && s.state == Socket::State::undecided) return in_kernel();
+  if (error != 0) return error;
+  return wait_for_handshake(process, guard, s, -EINPROGRESS);
+}
+
+int connect_deferred(Process& process, std::unique_lock<Lock>& guard, Socket& s, stack::FastOpenStart& fast) {
+  const stack::Endpoint remote = s.remote;
+  if (const int error = start(process, guard, s, remote, &fast); error != 0) {
+    back_to_undecided(process, s);
+    return error;
+  }
+  return wait_for_handshake(process, guard, s, -EINPROGRESS);
+}
 
 int abandon_connect(Process& process, Socket& s) {
   break_off(process, s);
@@ -172,35 +230,11 @@ int Process::connect(int fd, const sockaddr* a, socklen_t n) {
     case Socket::State::undecided:
       break;
   }
-  if (!memory_to_spare()) return -ENOMEM;
-  stack::Endpoint remote;
-  if (const int error = read_address(a, n, s->v6, remote); error != 0) return error;
-  if (s->v6_only && remote.address.is_v4()) return -ENETUNREACH;
-  follow_kernel();
-  const Router::Verdict verdict = s->kernel_only ? kKernelOnly : on_kernel ? kWithoutDevice : router.judge_connect(s->local, remote);
-  if (verdict.owner == Router::Owner::kernel) {
-    decisions.connects(remote, verdict);
-    return connect_in_kernel(*this, guard, *s, fd, a, n);
-  }
-  if (remote.address.is_any()) {  // this host
-    remote.address = remote.address.is_v4() || !s->v6 ? stack::IpAddress::v4(127, 0, 0, 1) : stack::IpAddress{};
-    if (!remote.address.is_v4()) remote.address.bytes[15] = 1;
-  }
-  const Way way = way_to(*this, remote);
-  decisions.connects(remote, way == Way::kernel ? Router::Verdict{Router::Owner::kernel, "its listener is there"} : verdict);
-  switch (way) {
-    case Way::kernel:
-      return connect_in_kernel(*this, guard, *s, fd, a, n);
-    case Way::locally:
-      if (const int error = connect_nearby(*this, guard, *s, remote); error != -ECONNREFUSED) return error;
-      break;
-    case Way::stack:
-      break;
-  }
-  const int error = start(*this, guard, *s, remote);
-  if (error == -ENETDOWN && on_kernel && s->state == Socket::State::undecided) return connect_in_kernel(*this, guard, *s, fd, a, n);
-  if (error != 0) return error;
-  return wait_for_handshake(*this, guard, *s, -EINPROGRESS);
+  if (s->deferred) return -EISCONN;
+  const int result = connect_undecided(*this, guard, *s, a, n, nullptr);
+  if (result != kConnectsInKernel) return result;
+  guard.unlock();
+  return kernel.connect(fd, a, n);
 }
 
 }  // namespace mtcp::intercept

@@ -30,6 +30,11 @@ class Send {
         more_((flags & MSG_MORE) != 0),
         record_((flags & MSG_EOR) != 0),
         blocking_(!s.nonblocking && (flags & MSG_DONTWAIT) == 0) {}
+  // `bytes` of it are sent.
+  void skip(std::size_t bytes) {
+    done_ = bytes;
+    left_.consume(bytes);
+  }
 
   ssize_t run() {
     ssize_t result = attempt();
@@ -120,11 +125,50 @@ ssize_t send_zerocopy(Process& process, std::unique_lock<Lock>& guard, Socket& s
   return sent_now(process, sent);
 }
 
-ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags) {
+// tcp_sendmsg_fastopen(): connects, and the SYN takes along what it may. `m`: flags and address of the call.
+ssize_t send_fast_open(Process& process, std::unique_lock<Lock>& guard, int fd, Socket& s, std::span<const iovec> v,
+                       std::size_t total, const msghdr& m) {
+  const auto* a = static_cast<const sockaddr*>(m.msg_name);
+  const bool none = a != nullptr && m.msg_namelen >= sizeof a->sa_family && a->sa_family == AF_UNSPEC;
+  if ((process.options.stack.tcp.fast_open & stack::kFastOpenClient) == 0 || none) return -EOPNOTSUPP;
+  if (s.state != Socket::State::undecided) return s.connecting ? -EALREADY : -EISCONN;
+  const Hold hold_it(process, s);
+  const bool own = std::exchange(s.nonblocking, s.nonblocking || (m.msg_flags & MSG_DONTWAIT) != 0);
+  stack::FastOpenStart fast{v};
+  const int error = s.deferred ? connect_deferred(process, guard, s, fast)
+                               : connect_undecided(process, guard, s, a, a != nullptr ? m.msg_namelen : 0, &fast);
+  s.nonblocking = own;
+  if (error == kConnectsInKernel) {
+    msghdr whole = m;
+    whole.msg_iov = const_cast<iovec*>(v.data());
+    whole.msg_iovlen = v.size();
+    guard.unlock();
+    const ssize_t sent = process.kernel.sendmsg(fd, &whole, m.msg_flags);
+    guard.lock();
+    return sent;
+  }
+  if (error == -EINPROGRESS && fast.taken != 0) return static_cast<ssize_t>(fast.taken);
+  if (error != 0) return error;
+  if (fast.taken == total) return static_cast<ssize_t>(total);
+  Send<> rest(process, guard, s, v, total, m.msg_flags);
+  rest.skip(fast.taken);
+  return rest.run();
+}
+
+ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags,
+                 const msghdr* m = nullptr) {
   std::unique_lock guard(process.lock);
   Socket* s = process.files.socket(fd);
   if (s == nullptr) return -EBADF;
   claim_if_foreign(process, *s);
+  if ((flags & MSG_FASTOPEN) != 0 || s->deferred) [[unlikely]] {
+    msghdr call{};
+    if (m != nullptr && !s->deferred) call = *m;
+    call.msg_flags = flags;
+    const ssize_t sent = send_fast_open(process, guard, fd, *s, v, total, call);
+    if (process.started()) process.instance->hand_over();
+    return sent;
+  }
   if (const int error = check_sending(*s, flags); error != 0) return error;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   settle(process, *s);
@@ -138,9 +182,7 @@ ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t
 }  // namespace
 
 int check_sending(Socket& s, int flags) {
-  // No TCP Fast Open, as with net.ipv4.tcp_fastopen = 0; and a relay passes on no urgent data.
-  if ((flags & (MSG_OOB | MSG_FASTOPEN)) != 0 && ((flags & MSG_FASTOPEN) != 0 || s.state == Socket::State::relayed)) [[unlikely]]
-    return -EOPNOTSUPP;
+  if ((flags & MSG_OOB) != 0 && s.state == Socket::State::relayed) [[unlikely]] return -EOPNOTSUPP;  // a relay passes on none
   switch (s.state) {
     case Socket::State::stream:
     case Socket::State::relayed:
@@ -150,6 +192,13 @@ int check_sending(Socket& s, int flags) {
   }
   if (s.error != stack::Errc::ok) return -to_errno(std::exchange(s.error, stack::Errc::ok));
   return -EPIPE;  // never connected
+}
+
+int start_deferred(Process& process, std::unique_lock<Lock>& guard, Socket& s) {
+  if (!s.deferred) return 0;
+  stack::FastOpenStart nothing;
+  const int error = connect_deferred(process, guard, s, nothing);
+  return error == -EINPROGRESS ? 0 : error;
 }
 
 ssize_t Process::send(int fd, const void* p, std::size_t n, int flags) {
@@ -165,8 +214,8 @@ ssize_t Process::sendmsg(int fd, const msghdr* m, int flags) {
   const std::span<const iovec> v{m->msg_iov, m->msg_iovlen};
   const ssize_t total = total_bytes(v);
   if (total < 0) return total;
-  // An address is ignored on a stream, as Linux does; so are control messages, none of which is TCP's.
-  return send_all(*this, fd, v, static_cast<std::size_t>(total), flags);
+  // An address is ignored on a stream, as Linux does, but for MSG_FASTOPEN; so are control messages, none of which is TCP's.
+  return send_all(*this, fd, v, static_cast<std::size_t>(total), flags, m);
 }
 
 }  // namespace mtcp::intercept

@@ -144,6 +144,7 @@ ssize_t Process::sendfile(int out, int in, off_t* offset, std::size_t n) {
   Socket* s = files.socket(out);
   if (s == nullptr) return -EBADF;
   claim_if_foreign(*this, *s);
+  if (const int error = start_deferred(*this, guard, *s); error != 0) return error;
   if (const int error = check_sending(*s, 0); error != 0) return error;
   if (n == 0) return 0;
   const bool relayed = s->state == Socket::State::relayed;

@@ -44,6 +44,8 @@ struct Socket : Watchable {
   bool quickack_set = false;    // TCP_QUICKACK has been set: before that it reads as 1
   bool inq = false;             // TCP_INQ: recvmsg tells how much more there is
   std::uint8_t accepts = 0;     // counts accepts of a listener that also listens in the kernel: see accept.cc
+  bool fast_open_connect = false;  // TCP_FASTOPEN_CONNECT
+  bool deferred = false;        // undecided, and connect() has said 0 all the same: the SYN waits for the first data
   bool connecting = false;      // connect() has returned EINPROGRESS and its result has not been told yet
   bool write_shut = false, read_shut = false;
   std::uint32_t descriptors = 0;  // that refer to it

@@ -157,7 +157,18 @@ int get_congestion(Process& process, const Socket& s, void* v, socklen_t* n) {
 }
 
 // TCP_CC_INFO. As in Linux, CUBIC and Reno have nothing to say.
+int get_dctcp_info(Process& process, Socket& s, void* v, socklen_t* n) {
+  tcp_dctcp_info out{};
+  if (s.state == Socket::State::stream) {
+    const auto in = process.instance->worker().info(*s.connection);
+    if (in.dctcp_enabled)
+      out = {1, in.dctcp_marked, in.dctcp_alpha, in.dctcp_acked_marked, in.dctcp_acked};
+  }
+  return give(out, v, n);
+}
+
 int get_congestion_info(Process& process, Socket& s, void* v, socklen_t* n) {
+  if (congestion_of(process, s) == "dctcp") return get_dctcp_info(process, s, v, n);
   if (congestion_of(process, s) != "bbr") return *n = 0, 0;
   tcp_bbr_info out{};
   if (s.state == Socket::State::stream) {
@@ -197,6 +208,24 @@ int set_congestion(Process& process, Socket& s, const void* v, socklen_t n) {
   return 0;
 }
 
+// TCP_FASTOPEN_KEY: one key or two, each of 16 bytes.
+constexpr std::size_t kFastOpenKey = 16;
+int get_fast_open_key(const Socket& s, void* v, socklen_t* n) {
+  const auto& keys = s.listen_options.fast_open_keys;
+  const std::size_t size = std::min<std::size_t>(keys.count * kFastOpenKey, *n);
+  std::memcpy(v, keys.keys.data(), size);
+  return *n = static_cast<socklen_t>(size), 0;
+}
+int set_fast_open_key(Socket& s, const void* v, socklen_t n) {
+  static_assert(sizeof(stack::SipKey) == kFastOpenKey);
+  if (n != kFastOpenKey && n != 2 * kFastOpenKey) return -EINVAL;
+  auto& keys = s.listen_options.fast_open_keys;
+  std::memcpy(keys.keys.data(), v, n);
+  keys.count = static_cast<std::uint8_t>(n / kFastOpenKey);
+  if (s.listener != nullptr) s.listener->fast_open_keys = keys;
+  return 0;
+}
+
 int set_row(Process& process, Socket& s, const OptionRow& row, unsigned index, const void* v, socklen_t n) {
   if (row.set == nullptr) return -ENOPROTOOPT;
   if (row.get == nullptr) {  // SO_RCVBUFFORCE, SO_SNDBUFFORCE: for the privileged
@@ -232,6 +261,7 @@ int set_structure(Process& process, Socket& s, int level, int name, const void* 
     return error;
   }
   if (level == IPPROTO_TCP && name == TCP_CONGESTION) return set_congestion(process, s, v, n);
+  if (level == IPPROTO_TCP && name == TCP_FASTOPEN_KEY) return set_fast_open_key(s, v, n);
   return -ENOTSUP;
 }
 
@@ -269,6 +299,7 @@ int get_structure(Process& process, Socket& s, int level, int name, void* v, soc
   if (level == IPPROTO_TCP && name == TCP_INFO) return get_tcp_info(process, s, v, n);
   if (level == IPPROTO_TCP && name == TCP_CONGESTION) return get_congestion(process, s, v, n);
   if (level == IPPROTO_TCP && name == TCP_CC_INFO) return get_congestion_info(process, s, v, n);
+  if (level == IPPROTO_TCP && name == TCP_FASTOPEN_KEY) return get_fast_open_key(s, v, n);
   if (level == IPPROTO_IP && name == IP_MTU) {
     if (s.state != Socket::State::stream) return -ENOTCONN;
     return give(static_cast<int>(process.instance->worker().info(*s.connection).path_mtu), v, n);
@@ -293,6 +324,8 @@ int replay_structures(Process& process, const Socket& s) {
     const std::string_view name = stack::congestion_control_names()[s.options.congestion - 1U];
     (void)process.kernel.setsockopt(s.fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), static_cast<socklen_t>(name.size()));
   }
+  if (const auto& keys = s.listen_options.fast_open_keys; keys.count != 0)
+    (void)process.kernel.setsockopt(s.fd, IPPROTO_TCP, TCP_FASTOPEN_KEY, keys.keys.data(), static_cast<socklen_t>(keys.count * kFastOpenKey));
   return error;
 }
 

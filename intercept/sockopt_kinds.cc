@@ -115,15 +115,11 @@ constexpr Listed kTcpLevel[] = {
     {17, kKept},      // TCP_THIN_DUPACK: Linux looks at it no more
     {19, kKernels},   // TCP_REPAIR
     {20, kPassed}, {21, kPassed}, {22, kPassed},  // TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_REPAIR_OPTIONS: without TCP_REPAIR
-    {23, kRefused},   // TCP_FASTOPEN
     {27, kKernels},   // TCP_SAVE_SYN
     {28, kRefused},   // TCP_SAVED_SYN
     {29, kPassed},    // TCP_REPAIR_WINDOW
-    {30, kRefused},   // TCP_FASTOPEN_CONNECT
     {31, kRefused},   // TCP_ULP
     {32, kKernels},   // TCP_MD5SIG_EXT: keys
-    {33, kRefused},   // TCP_FASTOPEN_KEY
-    {34, kRefused},   // TCP_FASTOPEN_NO_COOKIE
     {35, kRefused},   // TCP_ZEROCOPY_RECEIVE
     {37, kKernels},   // TCP_TX_DELAY
     {38, kKernels}, {39, kKernels}, {40, kKernels}, {41, kKernels}, {42, kKernels},  // TCP_AO: keys

@@ -62,15 +62,15 @@ int set_mss(Socket& s, const Options&, int v) {
   return 0;
 }
 
-int set_seconds(Duration& target, int v) {
+int set_seconds(stack::ShortDuration& target, int v) {
   constexpr int kMost = 32767;  // MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL
   if (v < 1 || v > kMost) return -EINVAL;
   target = seconds(v);
   return 0;
 }
-int set_count(std::uint32_t& target, int v) {
+int set_count(std::uint8_t& target, int v) {
   if (v < 1 || v > 127) return -EINVAL;  // MAX_TCP_KEEPCNT, MAX_TCP_SYNCNT
-  target = static_cast<std::uint32_t>(v);
+  target = static_cast<std::uint8_t>(v);
   return 0;
 }
 
@@ -125,6 +125,30 @@ int set_inq(Socket& s, const Options&, int v) {
 int set_user_timeout(Socket& s, const Options&, int v) {
   if (v < 0) return -EINVAL;
   s.options.user_timeout = milliseconds(v);
+  return 0;
+}
+
+// TCP Fast Open. The numbers are those of net.ipv4.tcp_fastopen.
+constexpr int kMostFastOpens = 4096;  // net.core.somaxconn
+bool is_closed_or_listens(const Socket& s) {
+  return s.state == Socket::State::undecided || s.state == Socket::State::listening;
+}
+int set_fast_open(Socket& s, const Options&, int v) {
+  if (v < 0 || !is_closed_or_listens(s)) return -EINVAL;
+  s.listen_options.fast_open_limit = static_cast<std::uint32_t>(std::min(v, kMostFastOpens));
+  if (s.listener != nullptr) s.listener->fast_open_limit = s.listen_options.fast_open_limit;
+  return 0;
+}
+int set_fast_open_connect(Socket& s, const Options& o, int v) {
+  if (v < 0 || v > 1) return -EINVAL;
+  if ((o.stack.tcp.fast_open & stack::kFastOpenClient) == 0) return -EOPNOTSUPP;
+  if (s.state != Socket::State::undecided) return -EINVAL;
+  s.fast_open_connect = v == 1;
+  return 0;
+}
+int set_fast_open_no_cookie(Socket& s, const Options&, int v) {
+  if (v < 0 || v > 1 || !is_closed_or_listens(s)) return -EINVAL;
+  s.options.fast_open_no_cookie = v == 1;
   return 0;
 }
 
@@ -252,6 +276,14 @@ constexpr std::array kRows = {
                 s.zerocopy = v != 0;
                 return 0;
               },
+              nullptr},
+    OptionRow{IPPROTO_TCP, TCP_FASTOPEN,
+              [](const Socket& s, const Options&) { return static_cast<int>(s.listen_options.fast_open_limit); }, set_fast_open,
+              nullptr},
+    OptionRow{IPPROTO_TCP, TCP_FASTOPEN_CONNECT, [](const Socket& s, const Options&) { return s.fast_open_connect ? 1 : 0; },
+              set_fast_open_connect, nullptr},
+    OptionRow{IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE,
+              [](const Socket& s, const Options&) { return s.options.fast_open_no_cookie ? 1 : 0; }, set_fast_open_no_cookie,
               nullptr},
     OptionRow{SOL_SOCKET, kBufLock, get_buffer_lock, set_buffer_lock, nullptr},
     OptionRow{SOL_SOCKET, SO_SNDBUFFORCE, nullptr,

@@ -255,6 +255,7 @@ ssize_t Process::splice(int in, off_t* in_offset, int out, off_t* out_offset, st
   Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   claim_if_foreign(*this, *s);
+  if (const int error = start_deferred(*this, guard, *s); error != 0) return error;
   if (const int error = check_state(*s, reads); error != 0) return error;
   if (s->state == Socket::State::relayed) {
     guard.unlock();

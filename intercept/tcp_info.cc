@@ -40,15 +40,25 @@ std::uint32_t millis_since(stack::Time then, stack::Time t) {
 }
 std::uint32_t segments(std::uint32_t bytes, std::uint32_t mss) { return mss == 0 ? 0 : (bytes + mss - 1) / mss; }
 
+// Segments of which it is known that they have arrived, the SYN among them: those that were sent first, less those of which
+// it is not.
+std::uint32_t delivered(const stack::ConnectionInfo& in) {
+  if (in.state <= stack::State::syn_sent) return 0;
+  const std::uint32_t flight = segments(in.tx_queued - std::min(in.tx_queued, in.tx_unsent), in.mss);
+  const std::uint32_t away = in.data_segments_sent - std::min(in.data_segments_sent, in.retransmits);
+  return 1 + away - std::min(away, flight) + segments(in.sacked, in.mss);
+}
+
 void fill(tcp_info& out, const stack::ConnectionInfo& in) {
   const stack::Time t = now();
   out.tcpi_state = state_number(in.state);
   out.tcpi_ca_state = static_cast<std::uint8_t>(in.phase);  // the numbers are Linux's
-  out.tcpi_retransmits = in.backoff;
+  out.tcpi_retransmits = in.retries;
   out.tcpi_probes = in.probes;
   out.tcpi_backoff = in.backoff;
   out.tcpi_options = static_cast<std::uint8_t>((in.timestamps ? TCPI_OPT_TIMESTAMPS : 0) | (in.sack ? TCPI_OPT_SACK : 0) |
-                                               (in.wscale ? TCPI_OPT_WSCALE : 0));
+                                               (in.wscale ? TCPI_OPT_WSCALE : 0) | (in.ecn ? TCPI_OPT_ECN : 0) |
+                                               (in.ecn_seen ? TCPI_OPT_ECN_SEEN : 0) | (in.syn_data_acked ? TCPI_OPT_SYN_DATA : 0));
   out.tcpi_snd_wscale = static_cast<std::uint8_t>(in.snd_wscale & 15);
   out.tcpi_rcv_wscale = static_cast<std::uint8_t>(in.rcv_wscale & 15);
   out.tcpi_rto = micros(in.rto);
@@ -79,6 +89,16 @@ void fill(tcp_info& out, const stack::ConnectionInfo& in) {
   out.tcpi_delivery_rate_app_limited = in.delivery_app_limited ? 1 : 0;
   out.tcpi_bytes_acked = in.bytes_acked;
   out.tcpi_bytes_received = in.bytes_received;
+  out.tcpi_bytes_sent = in.bytes_sent;
+  out.tcpi_bytes_retrans = in.bytes_resent;
+  out.tcpi_segs_in = in.segments_received;
+  out.tcpi_segs_out = in.segments_sent;
+  out.tcpi_data_segs_in = in.data_segments_received;
+  out.tcpi_data_segs_out = in.data_segments_sent;
+  out.tcpi_delivered = delivered(in);
+  out.tcpi_delivered_ce = in.marked_delivered;
+  out.tcpi_dsack_dups = in.duplicates_reported;
+  out.tcpi_reord_seen = in.reorderings;
   out.tcpi_last_data_sent = millis_since(in.last_sent, t);
   out.tcpi_last_data_recv = millis_since(in.last_data_received != stack::Time{} ? in.last_data_received : in.created, t);
   out.tcpi_last_ack_recv = millis_since(in.last_received, t);

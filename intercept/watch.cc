@@ -45,6 +45,7 @@ std::uint32_t stream_events(const Socket& s, const stack::Worker* worker) {
   stack::Readiness r;
   switch (s.state) {
     case Socket::State::undecided:
+      if (s.deferred) return EPOLLOUT | EPOLLWRNORM;
       // As tcp_poll() has it in CLOSE.
       return EPOLLOUT | EPOLLWRNORM | EPOLLHUP | (s.error != stack::Errc::ok ? EPOLLERR : 0U);
     case Socket::State::foreign:

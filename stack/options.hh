@@ -31,6 +31,9 @@ struct TcpTuning {  // names and meaning of net.ipv4.tcp_*
   bool window_scaling = true;
   bool sack = true;                              // RFC 2018
   bool dsack = true;                             // RFC 2883
+  std::uint32_t ecn = 2;                         // RFC 3168; 0: never, 1: asked for and accepted, 2: accepted
+  bool ecn_fallback = true;                      // a SYN that asks for ECN and is lost is sent again without
+  std::uint32_t fast_open = 1;                   // RFC 7413; bits as net.ipv4.tcp_fastopen: see fast_open.hh
   bool syncookies = true;
   bool tw_reuse = true;                          // a local port in TIME_WAIT may be used again for a connect ...
   Duration tw_reuse_delay = milliseconds(2);     // ... this long after it was entered (needs timestamps; RFC 6191)

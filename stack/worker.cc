@@ -51,6 +51,19 @@ Result<Connection*> Worker::connect(const Endpoint& local, const Endpoint& remot
   return c;
 }
 
+Result<Connection*> Worker::connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& options, Time now,
+                                    FastOpenStart& start) {
+  auto c = tcp_->connect(local, remote, options, now, &start);
+  tcp_->transmit_bursts(now);
+  return c;
+}
+
+bool Worker::is_fast_open_ready(const Endpoint& local, const Endpoint& remote, const SocketOptions& options, Time now) {
+  const Result<const Path*> path = tcp_->network.path(remote.address, local.address);
+  if (!path) return false;
+  return tcp_->is_fast_open_ready(local.address.is_any() ? (*path)->source : local.address, remote.address, options, now);
+}
+
 Result<std::size_t> Worker::send(Connection& c, std::span<const iovec> data, bool more, Time now) {
   auto n = tcp_->sender.send(c, data, more, now);
   tcp_->transmit_bursts(now);

@@ -56,9 +56,10 @@ struct ConnectionInfo {
   Duration srtt{}, rttvar{}, rto{};
   Duration rcv_rtt{}, delayed_ack{};  // as the receiver measures it; how long an ACK waits
   std::uint32_t retransmits = 0, flight = 0;
-  std::uint8_t backoff = 0, probes = 0;
+  std::uint8_t backoff = 0, retries = 0, probes = 0;
   std::uint8_t snd_wscale = 0, rcv_wscale = 0;
-  bool timestamps = false, wscale = false, sack = false;
+  bool timestamps = false, wscale = false, sack = false, ecn = false, ecn_seen = false;
+  bool syn_data_acked = false;  // RFC 7413: the SYN's data was taken
   const char* congestion_control = nullptr;  // null: not chosen yet
   Phase phase = Phase::open;
   std::uint32_t sacked = 0, lost = 0, resent = 0;  // bytes of what is in flight; lost ones that were sent again are in both
@@ -67,11 +68,17 @@ struct ConnectionInfo {
   std::uint64_t pacing_rate = UINT64_MAX, delivery_rate = 0;  // bytes a second; UINT64_MAX: not limited, 0: not measured
   std::uint64_t max_pacing_rate = UINT64_MAX;      // as the application wants it
   bool delivery_app_limited = false;               // delivery_rate says less of the path than of the application
+  // DCTCP's: whether ECN is in use, the peer's last data was marked; of 1024; bytes of this round trip.
+  bool dctcp_enabled = false, dctcp_marked = false;
+  std::uint32_t dctcp_alpha = 0, dctcp_acked_marked = 0, dctcp_acked = 0;
   // BBR's model.
   std::uint64_t model_rate = 0;  // bytes a second
   Duration model_min_rtt{};
   float model_pacing_gain = 0, model_cwnd_gain = 0;
-  std::uint64_t bytes_received = 0, bytes_acked = 0;
+  std::uint64_t bytes_received = 0, bytes_acked = 0, bytes_sent = 0, bytes_resent = 0;  // sent: as often as it was
+  std::uint32_t segments_received = 0, data_segments_received = 0, segments_sent = 0, data_segments_sent = 0;
+  std::uint32_t marked_received = 0, marked_delivered = 0;  // segments with CE, and of ours such that were told of by ECE
+  std::uint32_t duplicates_reported = 0, reorderings = 0;   // D-SACK blocks; times that something came late
   Time last_sent{}, last_received{}, last_data_received{}, created{};
 };
 
@@ -124,6 +131,8 @@ class Worker {
     bool v6_only = false;       // a listener on :: that does not take IPv4
     bool reuse_port = false;
     Duration defer_accept{};    // TCP_DEFER_ACCEPT; 0: off
+    std::uint32_t fast_open_limit = 0;  // TCP_FASTOPEN: connections whose handshake is not over; 0: off
+    FastOpenKeys fast_open_keys;        // TCP_FASTOPEN_KEY
   };
   // address_in_use if another listener has the endpoint. `local.address` may be any. The Listener stays until close().
   Result<Listener*> listen(const Endpoint& local, const ListenOptions& options);
@@ -151,6 +160,11 @@ class Worker {
   // its fate is an event (writable, or error with take_error()). address_in_use, address_unavailable,
   // network_unreachable, no_buffers at once.
   Result<Connection*> connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& options, Time now);
+  // The same with Fast Open (RFC 7413): the SYN takes along what it may.
+  Result<Connection*> connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& options, Time now,
+                              FastOpenStart& start);
+  // Whether data would go with the SYN: there is a cookie, or none is needed.
+  [[nodiscard]] bool is_fast_open_ready(const Endpoint& local, const Endpoint& remote, const SocketOptions& options, Time now);
 
   // --- streams
   // Copies up to the free space of the send buffer; returns bytes taken. would_block if none; broken_pipe after

@@ -108,7 +108,8 @@ void Network::Impl::output_tcp_locally(Packet* p, const IpAddress& source, const
     write_ipv6(p->push(kIpv6Header), {.source = source,
                                       .destination = destination,
                                       .payload_length = length,
-                                      .next_header = kProtocolTcp});
+                                      .next_header = kProtocolTcp,
+                                      .traffic_class = p->tos});
   }
   put_on_loopback(p);
 }

@@ -24,6 +24,7 @@ SynTerms terms_of(const HandoverTerms& t) {
   terms.wscale = t.wscale != 0;
   terms.timestamps = t.timestamps != 0;
   terms.sack = t.sack != 0;
+  terms.ecn = (t.ecn & 1) != 0;
   return terms;
 }
 
@@ -133,6 +134,8 @@ void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
   h.rcv_wscale = std::min(m.terms.rcv_wscale, kMostScale);
   h.ts_recent = m.terms.ts_recent;
   apply_terms(c, terms_of(m.terms), std::min(m.snd_wnd, kMostWindow), false, now);
+  c.recovery.ecn_echo = h.ecn && (m.terms.ecn & 2) != 0;
+  c.recovery.ecn_seen = h.ecn && (m.terms.ecn & 4) != 0;
   h.mss = std::clamp<std::uint16_t>(m.mss, 1, h.mss);
   h.snd_wl1 = Seq(m.snd_wl1);
   h.snd_wl2 = Seq(m.snd_wl2);

@@ -28,6 +28,7 @@ void Tcp::apply_terms(Connection& c, const SynTerms& terms, std::uint32_t peer_w
   h.timestamps = terms.timestamps;
   h.wscale = terms.wscale;
   h.sack_ok = terms.sack;
+  h.ecn = terms.ecn;
   h.snd_wscale = terms.wscale ? terms.snd_wscale : std::uint8_t{0};
   if (!terms.wscale) h.rcv_wscale = 0;
   c.peer_mss = static_cast<std::uint16_t>(std::max<std::uint32_t>(terms.peer_mss, kMinPeerMss));
@@ -45,13 +46,14 @@ void Tcp::apply_terms(Connection& c, const SynTerms& terms, std::uint32_t peer_w
 }
 
 void Tcp::apply_syn_options(Connection& c, const TcpOptions& peer, std::uint32_t peer_window,
-                            bool window_is_scaled, Time now) {
+                            bool window_is_scaled, bool ecn, Time now) {
   SynTerms terms;
   if (peer.mss != 0) terms.peer_mss = peer.mss;
   terms.timestamps = options.tcp.timestamps && peer.has_timestamps;
   terms.wscale = options.tcp.window_scaling && peer.has_window_scale;
   terms.snd_wscale = peer.window_scale;
   terms.sack = options.tcp.sack && peer.sack_permitted;
+  terms.ecn = ecn;
   if (terms.timestamps) c.hot.ts_recent = peer.ts_val;
   apply_terms(c, terms, peer_window, window_is_scaled, now);
 }
@@ -96,7 +98,7 @@ Errc Tcp::choose_local_port(FlowKey& key, std::uint32_t& hash, bool& published, 
 }
 
 Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& o,
-                                 Time now) {
+                                 Time now, FastOpenStart* start) {
   if (remote.port == 0 || remote.address.is_any()) return Errc::address_unavailable;
   const Result<const Path*> path = network.path(remote.address, local.address);
   if (!path) return path.error();
@@ -140,7 +142,7 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
   h.state = State::syn_sent;
   priv->opening.push_back(c);
   stats.add(Counter::active_opens);
-  send_syn(c, now);
+  start != nullptr ? send_fast_open_syn(c, *start, now) : send_syn(c, now);
   sender.arm_retransmit(c, now);
   return made;
 }
@@ -151,7 +153,7 @@ namespace {
 // As Linux's TCP_TIMEOUT_MIN: two ticks.
 constexpr Duration kSynAgain = milliseconds(2);
 
-bool acks_our_syn(const Connection& c, const Segment& s) { return s.ack == c.iss + 1; }
+bool acks_our_syn(const Connection& c, const Segment& s) { return after(s.ack, c.iss) && at_or_before(s.ack, c.hot.snd_nxt); }
 
 // RFC 7323 section 5.2 has it for ACKs: what it echoes is none of the timestamps that our SYNs have had.
 bool echoes_another(const Connection& c, const Segment& s, Time now) {
@@ -163,14 +165,17 @@ bool echoes_another(const Connection& c, const Segment& s, Time now) {
 
 void Tcp::on_syn_ack(Connection& c, Segment& s, Time now) {
   auto& h = c.hot;
+  ++c.segments_received;
   c.accept_hook.unlink();
   wheel.cancel(c.retransmit_timer);
-  h.snd_una = s.ack;
+  h.snd_una = c.iss + 1;
   h.rcv_nxt = s.seq + 1;
   c.irs = s.seq;
-  apply_syn_options(c, s.options, s.window, false, now);
+  const bool ecn = (s.flags & (kEce | kCwr)) == kEce && offers_ecn(c);
+  apply_syn_options(c, s.options, s.window, false, ecn, now);
   h.snd_wl1 = s.seq;
   h.snd_wl2 = s.ack;
+  if (c.fast_open) [[unlikely]] finish_fast_open(c, s, now);
   // RFC 6298 section 3 (Karn): no sample from a SYN that was sent again; timestamps tell (RFC 7323 section
   // 4).
   if (!h.retransmitting_syn) sender.take_rtt_sample(c, now - c.created, now);
@@ -179,6 +184,7 @@ void Tcp::on_syn_ack(Connection& c, Segment& s, Time now) {
   // On the loopback wire the other end is to be there when connect() is over.
   c.path->local ? send_ack(c, now) : request_ack(c);
   raise(c, SocketBase::kWriteEdge);
+  if (c.tx.unsent != nullptr) sender.push(c, now);  // what the SYN has not brought across
 }
 
 // RFC 9293 3.5: both sides opened at once.
@@ -187,7 +193,9 @@ void Tcp::on_crossed_syn(Connection& c, Segment& s, Time now) {
   c.accept_hook.unlink();
   h.rcv_nxt = s.seq + 1;
   c.irs = s.seq;
-  apply_syn_options(c, s.options, s.window, false, now);
+  const bool ecn = (s.flags & (kEce | kCwr)) == (kEce | kCwr) && offers_ecn(c);
+  apply_syn_options(c, s.options, s.window, false, ecn, now);
+  if (c.fast_open) sender.rewind_syn_data(c);
   h.state = State::syn_received;
   c.tx.backoff = 0;
   send_syn(c, now);

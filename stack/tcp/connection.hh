@@ -4,8 +4,10 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "stack/base/errc.hh"
 #include "stack/base/seq.hh"
@@ -13,6 +15,7 @@
 #include "stack/ip/network.hh"
 #include "stack/packet/packet.hh"
 #include "stack/socket_base.hh"
+#include "stack/tcp/extras.hh"
 #include "stack/tcp/receiver/islands.hh"
 #include "stack/tcp/receiver/sack.hh"
 #include "stack/tcp/state.hh"
@@ -26,10 +29,13 @@ class CongestionControl;
 class Scoreboard;
 struct Pacing;
 
+// A time that is set: milliseconds, at most seven weeks.
+using ShortDuration = std::chrono::duration<std::uint32_t, std::milli>;
+
 // What a socket sets before there is a connection, and may change while there is one. Inherited from the
 // listener.
 struct SocketOptions {
-  std::uint8_t tos = 0;                      // IP_TOS
+  std::uint8_t tos = 0;                      // IP_TOS, without the two bits that are ECN's
   std::uint8_t ttl = 0;                      // IP_TTL; 0: the usual one
   bool nodelay = false;                      // TCP_NODELAY
   std::uint8_t congestion = 0;               // TCP_CONGESTION: 1 + its place in congestion_control_names(); 0: from the configuration
@@ -39,19 +45,20 @@ struct SocketOptions {
   bool linger = false;                       // SO_LINGER on
   bool reuse_address = false;                // SO_REUSEADDR
   bool oob_inline = false;                   // SO_OOBINLINE: an urgent byte is data like any other
+  bool fast_open_no_cookie = false;          // TCP_FASTOPEN_NO_COOKIE
+  std::uint8_t keepalive_probes = 0;         // TCP_KEEPCNT; 0: from the configuration
+  std::uint8_t syn_retries = 0;              // TCP_SYNCNT; 0: likewise
   std::uint16_t max_segment = 0;             // TCP_MAXSEG; 0: from the path
   std::uint32_t rcvbuf = 0;                  // SO_RCVBUF in bytes (already doubled); 0: tcp_rmem, auto-tuned
   std::uint32_t sndbuf = 0;                  // SO_SNDBUF likewise
   std::uint32_t window_clamp = 0;            // TCP_WINDOW_CLAMP; 0: none
   std::uint32_t rcvlowat = 1;                // SO_RCVLOWAT, bytes
   std::uint32_t notsent_lowat = 0;           // TCP_NOTSENT_LOWAT, bytes; 0: none
+  ShortDuration keepalive_time{};            // TCP_KEEPIDLE; 0: from the configuration
+  ShortDuration keepalive_intvl{};           // TCP_KEEPINTVL; 0: likewise
+  ShortDuration user_timeout{};              // TCP_USER_TIMEOUT; 0: none
   Duration linger_time{};                    // SO_LINGER
-  Duration keepalive_time{};   // TCP_KEEPIDLE; 0: from the configuration, and so for those that follow
-  Duration keepalive_intvl{};  // TCP_KEEPINTVL
-  std::uint32_t keepalive_probes = 0;  // TCP_KEEPCNT
-  Duration user_timeout{};             // TCP_USER_TIMEOUT; 0: none
-  Duration fin_timeout{};              // TCP_LINGER2
-  std::uint32_t syn_retries = 0;       // TCP_SYNCNT
+  Duration fin_timeout{};                    // TCP_LINGER2; 0: from the configuration
   std::uint64_t max_pacing_rate = UINT64_MAX;  // SO_MAX_PACING_RATE, bytes a second
 };
 
@@ -112,6 +119,7 @@ struct Connection : SocketBase {
     bool wake_writer : 1 = false;   // a write found too little room: tell when there is enough
     bool pingpong : 1 = false;      // the application answers what it receives: no quick ACKs
     bool tx_blocked : 1 = false;    // linked in the worker's list of those that found the transmit queue full
+    bool ecn : 1 = false;           // RFC 3168 in use
     Seq snd_una, snd_nxt;           // RFC 9293 section 3.3.1
     Seq snd_wl1, snd_wl2;
     std::uint32_t snd_wnd = 0;  // bytes, scaled
@@ -207,6 +215,8 @@ struct Connection : SocketBase {
   bool holds_port : 1 = false;   // an active open: the local port counts as used
   bool published : 1 = false;    // the directory says that this stack has it (Port::publish)
   bool urgent : 1 = false;       // there has been urgent data, in either direction: urgent.hh
+  bool fast_open : 1 = false;    // our SYN had a Fast Open option, or data, or answered such a one (RFC 7413)
+  bool syn_data_acked : 1 = false;  // and its data was taken
   std::uint8_t memory_class = 0;  // in which list memory_hook is
   Listener* listener = nullptr;  // while it waits there to be accepted
   Pacing* pacing = nullptr;      // sender/pacing.hh; null: it is neither paced nor measured
@@ -218,8 +228,10 @@ struct Connection : SocketBase {
   ListHook push_hook;    // in the worker's list of connections with tx_blocked
   ListHook accept_hook;  // in a listener's accept queue; in SYN-SENT in the list of those
 
+  std::uint32_t segments_received = 0, data_segments_received = 0, segments_sent = 0, data_segments_sent = 0;
   // The rest is looked at now and then.
   SocketOptions options;
+  std::unique_ptr<ConnectionExtras> extras;  // null: nothing of it has been needed
   ListHook memory_hook;  // among those that pay when packets are scarce (memory.hh)
 
   // The sender's rest: what it looks at when something is lost or out of order.
@@ -251,6 +263,10 @@ struct Connection : SocketBase {
     bool reordering_seen : 1 = false;
     bool dsack_seen : 1 = false;
     bool fin_lost : 1 = false;
+    bool ecn_echo : 1 = false;        // RFC 3168: our ACKs carry ECE ...
+    bool ecn_seen : 1 = false;        // the peer's packets are ECN-capable, as it has promised
+    bool cwr_due : 1 = false;         // the window was reduced: the next new data says so
+    bool ecn_echoed : 1 = false;      // the segment being processed carries ECE
   } recovery;
   // What congestion control keeps; zero at the start.
   static constexpr std::size_t kCongestionState = 64;

@@ -15,11 +15,12 @@ constexpr std::uint32_t kTimeBits = 31;
 constexpr std::uint32_t kHashBits = 0xffffff;
 constexpr Duration kPeriod = seconds(64);  // one step of the time; a cookie is good for this one and the next
 constexpr Duration kLife = 2 * kPeriod;
-// Timestamp: the peer's window scale in the low 4 bits of 6, then whether SACK is permitted, so that it takes 64 ms at
-// most from the clock.
+// Timestamp: the peer's window scale in the low 4 bits of 6, then whether SACK is permitted and whether ECN is in use, so
+// that it takes 64 ms at most from the clock.
 constexpr std::uint32_t kOptionBits = 63;
 constexpr std::uint32_t kNoScale = 15;
 constexpr std::uint32_t kSackBit = 16;
+constexpr std::uint32_t kEcnBit = 32;
 
 std::uint64_t period_of(Time now) {
   return static_cast<std::uint64_t>(now.time_since_epoch().count() / kPeriod.count());
@@ -49,7 +50,7 @@ void Tcp::send_cookie(const SynEntry& e, Time now) {
   std::uint32_t clock = ts_clock(now);
   if (e.terms.timestamps) {
     const std::uint32_t scale = e.terms.wscale ? e.terms.snd_wscale : kNoScale;
-    const std::uint32_t marked = (clock & ~kOptionBits) | scale | (e.terms.sack ? kSackBit : 0U);
+    const std::uint32_t marked = (clock & ~kOptionBits) | scale | (e.terms.sack ? kSackBit : 0U) | (e.terms.ecn ? kEcnBit : 0U);
     clock = marked > clock ? marked - (kOptionBits + 1) : marked;  // never ahead of the clock
   }
   SynEntry answer_terms;
@@ -60,6 +61,7 @@ void Tcp::send_cookie(const SynEntry& e, Time now) {
   // Without timestamps nothing can remember them.
   answer_terms.terms.wscale = e.terms.wscale && e.terms.timestamps;
   answer_terms.terms.sack = e.terms.sack && e.terms.timestamps;
+  answer_terms.terms.ecn = e.terms.ecn && e.terms.timestamps;
   answer_terms.rcv_wscale = e.rcv_wscale;
   answer_terms.window = e.window;
   answer_terms.listener = e.listener;
@@ -103,6 +105,7 @@ bool Tcp::on_cookie_ack(Listener& l, Segment& s, std::uint32_t hash, Time now) {
     const std::uint32_t marks = s.options.ts_ecr - e.ts_offset;
     const std::uint32_t scale = marks & 15U;
     e.terms.sack = (marks & kSackBit) != 0 && options.tcp.sack;
+    e.terms.ecn = (marks & kEcnBit) != 0 && options.tcp.ecn != 0;
     e.terms.wscale = scale != kNoScale && options.tcp.window_scaling;
     e.terms.snd_wscale = e.terms.wscale ? static_cast<std::uint8_t>(scale) : std::uint8_t{0};
   }

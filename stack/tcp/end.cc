@@ -1,4 +1,6 @@
 // The end of a connection: what it holds is given back, and its application is told.
+#include <new>
+
 #include "stack/port/port.hh"
 #include "stack/tcp/private.hh"
 
@@ -21,6 +23,11 @@ void Tcp::leave_table(Connection& c) {
   }
   if (c.published) port->withdraw(c.key);
   c.published = false;
+}
+
+ConnectionExtras* Tcp::need_extras(Connection& c) {
+  if (c.extras == nullptr) c.extras.reset(new (std::nothrow) ConnectionExtras);
+  return c.extras.get();
 }
 
 void Tcp::destroy(Connection& c) {

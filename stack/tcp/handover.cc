@@ -30,13 +30,17 @@ std::uint32_t ms_since(Time then, Time now) {
   return static_cast<std::uint32_t>(std::clamp<std::int64_t>((now - then) / milliseconds(1), 0, 1 << 30));
 }
 
+std::uint8_t ecn_of(const Connection& c) {
+  return static_cast<std::uint8_t>((c.hot.ecn ? 1 : 0) | (c.recovery.ecn_echo ? 2 : 0) | (c.recovery.ecn_seen ? 4 : 0));
+}
+
 HandoverConnection describe(const Connection& c, const Urgent* urgent, Time now) {
   const auto& h = c.hot;
   HandoverConnection m;
   m.head.kind = HandoverHead::connection;
   m.head.key = c.key;
   m.terms = {c.iss.value(), c.irs.value(), c.ts_offset,  h.ts_recent,     ms_since(c.created, now), c.peer_mss,
-             h.snd_wscale,  h.rcv_wscale,  h.timestamps, h.wscale, h.sack_ok, 0};
+             h.snd_wscale,  h.rcv_wscale,  h.timestamps, h.wscale, h.sack_ok, ecn_of(c)};
   m.snd_nxt = h.snd_nxt.value();
   m.snd_wl1 = h.snd_wl1.value();
   m.snd_wl2 = h.snd_wl2.value();
@@ -222,7 +226,7 @@ void Tcp::migrate_half_open(Listener& l, bool may_wait, Time now) {
     m.head.kind = HandoverHead::half_open;
     m.head.key = e.key;
     m.terms = {e.iss.value(), e.irs.value(), e.ts_offset, e.ts_recent, ms_since(e.created, now), e.terms.peer_mss,
-               e.terms.snd_wscale, e.rcv_wscale, e.terms.timestamps, e.terms.wscale, e.terms.sack, 0};
+               e.terms.snd_wscale, e.rcv_wscale, e.terms.timestamps, e.terms.wscale, e.terms.sack, e.terms.ecn};
     m.window = e.window;
     m.retries = e.retries;
     m.acked = e.acked;

@@ -10,7 +10,7 @@
 namespace mtcp::stack {
 
 // Changes with every change of what follows.
-inline constexpr std::uint32_t kHandoverVersion = 0x6d740004;
+inline constexpr std::uint32_t kHandoverVersion = 0x6d740005;
 
 // Each message begins with one.
 struct HandoverHead {
@@ -30,7 +30,7 @@ struct HandoverTerms {
   std::uint16_t peer_mss = 536;                // as announced
   std::uint8_t snd_wscale = 0, rcv_wscale = 0;
   std::uint8_t timestamps = 0, wscale = 0, sack = 0;  // in use
-  std::uint8_t reserved = 0;
+  std::uint8_t ecn = 0;  // bits: in use, our ACKs carry ECE, the peer's packets are ECN-capable
 };
 
 // A SynEntry.

@@ -1,5 +1,6 @@
 // The headers of the segments that we send, and the segments without data.
 #include <algorithm>
+#include <cstring>
 
 #include "stack/tcp/tcp.hh"
 #include "stack/wire/tcp_header.hh"
@@ -42,6 +43,8 @@ void Tcp::write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Ti
   const std::uint32_t window = receiver.receive_window(c);
   h.rcv_adv = later(h.rcv_adv, h.rcv_nxt + window);
   receiver.note_ack_sent(c);
+  ++c.segments_sent;
+  if (h.ecn) [[unlikely]] flags = mark_ecn(c, p, seq, flags);
   write_tcp_plain(at, c.key.local_port, c.key.remote_port, seq, h.rcv_nxt, flags,
                   static_cast<std::uint16_t>(window >> h.rcv_wscale), h.timestamps,
                   ts_clock(now) + c.ts_offset, h.ts_recent);
@@ -70,9 +73,13 @@ void Tcp::send_probe(Connection& c, Time now) {
   network.output_tcp(p, c.key.local, c.key.remote, *c.path, TxPriority::ack, now);
 }
 
-bool Tcp::send_bare(const Header& hd, const Path& path, TxPriority priority, Time now) {
+bool Tcp::send_bare(const Header& hd, const Path& path, TxPriority priority, Time now, std::span<const std::byte> payload) {
   Packet* p = cache.alloc();
   if (p == nullptr) return stats.add(Counter::no_packets), false;
+  if (!payload.empty()) {
+    std::memcpy(p->data, payload.data(), payload.size());
+    p->len = static_cast<std::uint32_t>(payload.size());
+  }
   TcpHeader w;
   w.source_port = hd.key.local_port;
   w.destination_port = hd.key.remote_port;
@@ -86,6 +93,7 @@ bool Tcp::send_bare(const Header& hd, const Path& path, TxPriority priority, Tim
   w.mss = hd.mss;
   w.window_scale = hd.window_scale;
   w.sack_permitted = hd.sack_permitted;
+  w.fast_open = hd.fast_open;
   write_tcp(p->push(tcp_header_length(w)), w);
   p->tos = hd.tos;
   p->ttl = hd.ttl;
@@ -94,8 +102,8 @@ bool Tcp::send_bare(const Header& hd, const Path& path, TxPriority priority, Tim
   return true;
 }
 
-void Tcp::send_syn(Connection& c, Time now) {
-  auto& h = c.hot;
+Tcp::Header Tcp::syn_header(const Connection& c, Time now) const {
+  const auto& h = c.hot;
   const bool answer = h.state == State::syn_received;
   Header hd;
   hd.key = c.key;
@@ -103,6 +111,9 @@ void Tcp::send_syn(Connection& c, Time now) {
   hd.ttl = c.options.ttl;
   hd.seq = c.iss;
   hd.flags = answer ? kSyn | kAck : kSyn;
+  if (answer ? h.ecn : offers_ecn(c) && !(h.retransmitting_syn && options.tcp.ecn_fallback))
+    hd.flags = static_cast<std::uint8_t>(hd.flags | (answer ? kEce : kEce | kCwr));  // RFC 3168 section 6.1.1
+  if ((hd.flags & kEce) != 0 && needs_ecn(c.options)) hd.tos |= 2;  // RFC 8257 section 3.5: ECT(0)
   if (answer) hd.ack = h.rcv_nxt;
   hd.window = receiver.initial_window(c.options);
   // In a SYN the flags say what we offer; in the answer to one, what was agreed (RFC 7323 sections 2.2
@@ -113,8 +124,13 @@ void Tcp::send_syn(Connection& c, Time now) {
   hd.mss = local_mss(*c.path, c.key, c.options);
   hd.sack_permitted = answer ? h.sack_ok : options.tcp.sack;
   if (answer ? h.wscale : options.tcp.window_scaling) hd.window_scale = receiver.choose_window_scale(c.options);
+  return hd;
+}
+
+void Tcp::send_syn(Connection& c, Time now) {
   c.tx.last_sent = now;
-  send_bare(hd, *c.path, TxPriority::control, now);
+  ++c.segments_sent;
+  send_bare(syn_header(c, now), *c.path, TxPriority::control, now);
 }
 
 }  // namespace mtcp::stack

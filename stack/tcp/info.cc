@@ -3,6 +3,7 @@
 #include "stack/tcp/sender/bbr.hh"
 #include "stack/tcp/sender/congestion.hh"
 #include "stack/tcp/sender/controls.hh"
+#include "stack/tcp/sender/dctcp.hh"
 #include "stack/tcp/sender/rto.hh"
 #include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
@@ -89,6 +90,14 @@ namespace {
 void tell_rates(const Connection& c, ConnectionInfo& i) {
   i.pacing_rate = Sender::window_rate(c);
   i.max_pacing_rate = c.options.max_pacing_rate;
+  if (c.tx.cc == &dctcp()) {
+    const DctcpInfo d = dctcp_info(c);
+    i.dctcp_enabled = d.enabled;
+    i.dctcp_marked = d.marked;
+    i.dctcp_alpha = d.alpha;
+    i.dctcp_acked_marked = d.acked_marked;
+    i.dctcp_acked = d.acked;
+  }
   if (c.pacing == nullptr) return;
   i.pacing_rate = c.pacing->rate;
   i.delivery_rate = c.pacing->delivery.bytes_per_second();
@@ -107,7 +116,7 @@ ConnectionInfo Tcp::info(const Connection& c) const {
   const auto& h = c.hot;
   ConnectionInfo i;
   i.key = c.key;
-  i.state = h.state;
+  i.state = awaits_ack_of_syn(c) ? State::syn_received : h.state;
   i.rx_queued = c.rx.queued;
   i.tx_queued = h.snd_queued;
   i.tx_unsent = unsent_bytes(c);
@@ -125,12 +134,16 @@ ConnectionInfo Tcp::info(const Connection& c) const {
   i.retransmits = c.retransmits;
   i.flight = h.flight();
   i.backoff = c.tx.backoff;
+  i.retries = c.tx.retries;
   i.probes = c.tx.probes;
   i.snd_wscale = h.snd_wscale;
   i.rcv_wscale = h.rcv_wscale;
   i.timestamps = h.timestamps;
   i.wscale = h.wscale;
   i.sack = h.sack_ok;
+  i.ecn = h.ecn;
+  i.ecn_seen = c.recovery.ecn_seen;
+  i.syn_data_acked = c.syn_data_acked;
   i.congestion_control = c.tx.cc != nullptr ? c.tx.cc->name() : nullptr;
   i.phase = h.phase;
   if (const Scoreboard* b = c.tx.board) {
@@ -144,6 +157,20 @@ ConnectionInfo Tcp::info(const Connection& c) const {
   tell_rates(c, i);
   i.bytes_received = c.bytes_received;
   i.bytes_acked = c.bytes_acked;
+  i.segments_received = c.segments_received;
+  i.data_segments_received = c.data_segments_received;
+  i.segments_sent = c.segments_sent;
+  i.data_segments_sent = c.data_segments_sent;
+  const std::uint32_t on_the_way = h.snd_queued - unsent_bytes(c);
+  i.bytes_sent = c.bytes_acked + on_the_way;
+  if (const ConnectionExtras* x = c.extras.get()) {
+    i.bytes_resent = x->bytes_resent;
+    i.bytes_sent += x->bytes_resent;
+    i.marked_received = x->marked_received;
+    i.marked_delivered = x->marked_delivered;
+    i.duplicates_reported = x->duplicates_reported;
+    i.reorderings = x->reorderings;
+  }
   i.last_sent = c.tx.last_sent;
   const auto time_of = [&](std::uint32_t clock) { return c.created + milliseconds(clock - ts_clock(c.created)); };
   i.last_received = time_of(h.last_received);

@@ -94,6 +94,8 @@ bool Tcp::complete_simultaneous_open(Connection& c, Segment& s, Time now) {
 
 void Tcp::on_segment(Connection& c, Segment& s, Time now) {
   auto& h = c.hot;
+  ++c.segments_received;
+  if (s.len != 0) ++c.data_segments_received;
   if (!is_expected(h, s) && !check_unusual(c, s, now)) return;
   const std::uint32_t clock = ts_clock(now);
   h.last_received = clock;
@@ -105,6 +107,7 @@ void Tcp::on_segment(Connection& c, Segment& s, Time now) {
     if (h.ts_recent != s.options.ts_val) c.rx.ts_recent_age = clock / 1000;
     h.ts_recent = s.options.ts_val;
   }
+  if (h.ecn) [[unlikely]] on_ecn(c, s, now);
   if (!sender.on_ack(c, s, now)) return;
   if ((s.len != 0 || s.has(kFin | kUrg)) && !receiver.on_payload(c, s, now)) return;  // sixth step to eighth
   sender.push(c, now);

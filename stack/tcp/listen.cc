@@ -48,6 +48,8 @@ Result<Listener*> Tcp::listen(const Endpoint& local, const Worker::ListenOptions
   l.v6_only = o.v6_only;
   l.reuse_port = o.reuse_port;
   l.defer_accept = o.defer_accept;
+  l.fast_open_limit = o.fast_open_limit;
+  l.fast_open_keys = o.fast_open_keys;
   const std::uint32_t hash = priv->listener_table.hash(listener_key(local));
   if (!priv->listener_table.insert(hash, FlowRef(FlowRef::Kind::connection, index))) {
     priv->listeners.destroy(index);
@@ -183,10 +185,12 @@ void Tcp::on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Ti
   e.terms.wscale = options.tcp.window_scaling && s.options.has_window_scale;
   e.terms.snd_wscale = s.options.window_scale;
   e.terms.sack = options.tcp.sack && s.options.sack_permitted;
+  e.terms.ecn = s.has(kEce) && accepts_ecn(l, s);
   e.rcv_wscale = receiver.choose_window_scale(l.options);
   if (admission == Admission::cookie) return send_cookie(e, now);
 
   e.iss = isn != nullptr ? *isn : choose_isn(s.key, now);
+  if ((s.options.fast_open != 0 || s.len != 0) && open_fast(l, e, s, now)) [[unlikely]] return;
   if (!flows.insert(hash, FlowRef(FlowRef::Kind::syn_entry, index))) {
     priv->syn_entries.destroy(index);
     return stats.add(Counter::no_connection_slots);
@@ -202,7 +206,7 @@ void Tcp::send_syn_ack(const SynEntry& e, Seq iss, std::uint32_t ts_val, Time no
   h.key = e.key;
   h.seq = iss;
   h.ack = e.irs + 1;
-  h.flags = kSyn | kAck;
+  h.flags = e.terms.ecn ? kSyn | kAck | kEce : kSyn | kAck;
   h.window = e.window;
   h.timestamps = e.terms.timestamps;
   h.ts_val = ts_val;
@@ -210,6 +214,12 @@ void Tcp::send_syn_ack(const SynEntry& e, Seq iss, std::uint32_t ts_val, Time no
   h.mss = local_mss(*e.path, e.key, e.listener->options);
   h.window_scale = e.terms.wscale ? e.rcv_wscale : -1;
   h.sack_permitted = e.terms.sack;
+  FastOpenCookie cookie;
+  if (e.terms.ecn && needs_ecn(e.listener->options)) h.tos |= 2;  // RFC 8257 section 3.5: ECT(0)
+  if (e.fast_open) [[unlikely]] {
+    cookie = fast_open_cookie(*e.listener, e.key);
+    h.fast_open = &cookie;
+  }
   send_bare(h, *e.path, TxPriority::control, now);
 }
 

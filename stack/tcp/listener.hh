@@ -5,6 +5,7 @@
 
 #include "stack/socket_base.hh"
 #include "stack/tcp/connection.hh"
+#include "stack/tcp/fast_open.hh"
 
 namespace mtcp::stack {
 
@@ -25,6 +26,8 @@ class Listener : public SocketBase {
   Time left_since{};
   Time offered{};          // to other stacks, and nobody has asked for any since (handover.cc)
   Duration defer_accept{};
+  std::uint32_t fast_open_limit = 0;  // TCP_FASTOPEN: connections whose handshake is not over; 0: none
+  FastOpenKeys fast_open_keys;
   IntrusiveList<Connection, &Connection::accept_hook> accept_queue;
 };
 

@@ -11,6 +11,7 @@
 #include "stack/base/siphash.hh"
 #include "stack/base/slab.hh"
 #include "stack/tcp/connection.hh"
+#include "stack/tcp/destinations.hh"
 #include "stack/tcp/flow_table.hh"
 #include "stack/tcp/listener.hh"
 #include "stack/tcp/memory.hh"
@@ -39,7 +40,16 @@ struct Tcp::Private {
   using SynList = IntrusiveList<SynEntry, &SynEntry::hook>;
   static constexpr std::size_t kSynLists = 8;
 
-  SipKey isn_key, ts_key, cookie_key, destination_key;
+  SipKey isn_key, ts_key, cookie_key, destination_key, fast_open_key;
+  Destinations destinations;
+  struct FastOpen {
+    FlowKey key;
+    std::uint32_t hash;
+    Seq iss;
+    Endpoint local;  // of the listener
+    Time until;      // it was reset, and counts until then; zero: it was not
+  };
+  std::vector<FastOpen> fast_opens;  // that listeners have accepted and whose SYN may not be acknowledged yet
   Slab<SynEntry> syn_entries;
   std::array<SynList, kSynLists> syn_lists;
   Slab<TimeWaitEntry> time_waits;

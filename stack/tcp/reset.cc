@@ -67,6 +67,7 @@ bool Tcp::on_reset_or_syn(Connection& c, Segment& s, Time now) {
   if (s.has(kRst)) {
     if (is_exact(h, s.seq)) {
       stats.add(Counter::resets_received);
+      if (awaits_ack_of_syn(c)) note_fast_open_reset(c, now);
       finish(c, errc_of_reset(h.state));
     } else if (in_window(s.seq, h.rcv_nxt, h.rcv_adv - h.rcv_nxt)) {  // RFC 5961 section 3.2 (3)
       send_challenge_ack(c, now);
@@ -82,6 +83,10 @@ bool Tcp::on_reset_or_syn(Connection& c, Segment& s, Time now) {
     s.seq += 1;
     request_ack(c);
     return false;
+  }
+  if (awaits_ack_of_syn(c) && s.seq == c.irs && !s.has(kAck)) {  // the peer has not seen our answer
+    stats.add(Counter::retransmitted_segments);
+    return answer_fast_open(c, nullptr, now), true;
   }
   send_challenge_ack(c, now);  // RFC 5961 section 4.2, whatever the sequence number
   return true;

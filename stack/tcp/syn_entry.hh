@@ -21,6 +21,7 @@ struct SynTerms {
   bool wscale : 1 = false;       // RFC 7323 in use
   bool timestamps : 1 = false;
   bool sack : 1 = false;  // RFC 2018
+  bool ecn : 1 = false;   // RFC 3168
 };
 
 struct SynEntry {
@@ -35,6 +36,7 @@ struct SynEntry {
   std::uint8_t retries = 0;     // SYN-ACKs sent again
   bool published = false;  // Port::publish
   bool acked = false;  // the ACK came, and the listener was not ready for it (TCP_DEFER_ACCEPT, full queue)
+  bool fast_open = false;    // our answer has a Fast Open cookie
   std::uint32_t window = 0;  // bytes we announced
   Listener* listener = nullptr;
   const Path* path = nullptr;

@@ -5,6 +5,7 @@
 
 #include "stack/port/port.hh"
 #include "stack/tcp/private.hh"
+#include "stack/tcp/sender/congestion.hh"
 
 namespace mtcp::stack {
 
@@ -23,7 +24,9 @@ enum Purpose : std::uint64_t {
   listener_key,
   challenge_key,
   island_key,
-  destination_key
+  destination_key,
+  fast_open_key,
+  metrics_key
 };
 }  // namespace
 
@@ -37,6 +40,8 @@ Tcp::Private::Private(const Options& options, const Secrets& secrets, Time now)
       ts_key(derive_key(secrets.host, Purpose::ts_key)),
       cookie_key(derive_key(secrets.key, Purpose::cookie_key)),
       destination_key(derive_key(secrets.lasting, Purpose::destination_key)),
+      fast_open_key(derive_key(secrets.lasting, Purpose::fast_open_key)),
+      destinations(derive_key(secrets.key, Purpose::metrics_key)),
       syn_entries(std::max(options.tcp.max_syn_backlog, 4096U) * 4),
       time_waits(options.tcp.max_tw_buckets),
       listeners(65536),
@@ -53,6 +58,7 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       stats(st),
       secrets(s),
       port(p),
+      ecn_by_default(configured_congestion_control(o.tcp.congestion_control).needs_ecn()),
       sums_payload(p != nullptr && !p->tx_checksum_offload()),
       cache(pool),
       memory(o.tcp.mem, cache),

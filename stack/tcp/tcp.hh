@@ -12,12 +12,14 @@
 #include "stack/ip/network.hh"
 #include "stack/packet/heap_pool.hh"
 #include "stack/packet/tx_queue.hh"
+#include "stack/tcp/fast_open.hh"
 #include "stack/tcp/flow_table.hh"
 #include "stack/tcp/memory.hh"
 #include "stack/tcp/receiver/receiver.hh"
 #include "stack/tcp/sender/sender.hh"
 #include "stack/tcp/urgent.hh"
 #include "stack/timer/wheel.hh"
+#include "stack/wire/tcp_options.hh"
 #include "stack/worker.hh"
 
 namespace mtcp::stack {
@@ -61,6 +63,7 @@ class Tcp {
   void leave_table(Connection& c);  // and gives the port back
   void free_packets(Connection& c);
   void raise(SocketBase& s, std::uint8_t edges);  // puts it in the event list
+  [[nodiscard]] static ConnectionExtras* need_extras(Connection& c);  // null: no memory
   // The connection is over: error for the application (ok: none), state CLOSED; destroyed if detached.
   void finish(Connection& c, Errc error);
   void request_ack(Connection& c);  // an ACK leaves with the next flush
@@ -150,9 +153,29 @@ class Tcp {
   void schedule_syn_entry(SynEntry& e, Time now);  // its next SYN-ACK, by its retries
   void run_syn_timers(Time now);
 
+  // --- fast_open.cc (RFC 7413)
+  bool open_fast(Listener& l, SynEntry& e, Segment& s, Time now);
+  bool begin_fast(Listener& l, SynEntry& e, Segment& s, Time now);
+  void answer_fast_open(Connection& c, const Listener* l, Time now);
+  [[nodiscard]] static bool awaits_ack_of_syn(const Connection& c);
+  [[nodiscard]] FastOpenCookie fast_open_cookie(const Listener& l, const FlowKey& key) const;
+  std::size_t count_fast_opens(const Listener& l, Time now);
+  void note_fast_open_reset(const Connection& c, Time now);
+  [[nodiscard]] bool is_fast_open_ready(const IpAddress& local, const IpAddress& remote, const SocketOptions& o, Time now) const;
+  void send_fast_open_syn(Connection& c, FastOpenStart& start, Time now);
+  void finish_fast_open(Connection& c, Segment& s, Time now);
+
+  // --- ecn.cc (RFC 3168)
+  [[nodiscard]] bool offers_ecn(const Connection& c) const;
+  [[nodiscard]] bool accepts_ecn(const Listener& l, const Segment& syn) const;
+  [[nodiscard]] bool needs_ecn(const SocketOptions& o) const;
+  void echo_each(Connection& c, bool marked, Time now);
+  void on_ecn(Connection& c, const Segment& s, Time now);  // what a segment says that has been accepted
+  std::uint8_t mark_ecn(Connection& c, Packet& p, Seq seq, std::uint8_t flags);  // of what is to be sent
+
   // --- connect.cc, isn.cc, ports.cc: active opens (RFC 9293 3.10.1, 3.10.7.3; RFC 6528; RFC 6056)
   Result<Connection*> connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& options,
-                              Time now);
+                              Time now, FastOpenStart* start = nullptr);
   Errc claim_flow(const FlowKey& key, std::uint32_t hash, std::optional<Seq>& isn, Time now);
   Errc choose_local_port(FlowKey& key, std::uint32_t& hash, bool& published, std::optional<Seq>& isn, Time now);
   void on_syn_sent(Connection& c, Segment& s, Time now);
@@ -164,7 +187,7 @@ class Tcp {
   // Common end of all opens: options of the peer's SYN into the connection, windows, buffers, ESTABLISHED.
   // Expects iss, irs, snd_una, snd_nxt, rcv_nxt, and hot.rcv_wscale to be what we offered.
   void apply_syn_options(Connection& c, const TcpOptions& peer, std::uint32_t peer_window,
-                         bool window_is_scaled, Time now);
+                         bool window_is_scaled, bool ecn, Time now);
   void apply_terms(Connection& c, const SynTerms& terms, std::uint32_t peer_window, bool window_is_scaled,
                    Time now);
   // The MSS that our SYN announces, from the path (RFC 9293 3.7.1, RFC 6691) and TCP_MAXSEG.
@@ -246,8 +269,11 @@ class Tcp {
     std::uint16_t mss = 0;        // SYN: MSS option; 0: none
     int window_scale = -1;        // SYN: -1: none
     bool sack_permitted = false;  // SYN
+    const FastOpenCookie* fast_open = nullptr;  // SYN; null: none
   };
-  bool send_bare(const Header& h, const Path& path, TxPriority priority, Time now);  // false: no packet
+  // False: no packet.
+  bool send_bare(const Header& h, const Path& path, TxPriority priority, Time now, std::span<const std::byte> payload = {});
+  [[nodiscard]] Header syn_header(const Connection& c, Time now) const;
   // RFC 7323: milliseconds.
   [[nodiscard]] static std::uint32_t ts_clock(Time now) { return static_cast<std::uint32_t>(TimerWheel::tick_of(now)); }
 
@@ -269,6 +295,7 @@ class Tcp {
   Stats& stats;
   Secrets secrets;
   Port* port;
+  const bool ecn_by_default;  // the configured congestion control needs it
   const bool sums_payload;  // checksums are filled in here, and begun where the payload is copied
   PacketCache cache;
   MemoryBudget memory;

@@ -27,6 +27,7 @@ struct TcpOptions {
   bool has_timestamps = false;        // RFC 7323
   bool sack_permitted = false;        // RFC 2018
   std::uint8_t sack_count = 0;
+  std::uint8_t fast_open = 0;         // RFC 7413, of a SYN: the option begins so many bytes before the payload; 0: none
   std::uint32_t ts_val = 0;
   std::uint32_t ts_ecr = 0;
   std::array<SackBlock, 4> sack{};

@@ -1,6 +1,7 @@
 #include "stack/wire/tcp_header.hh"
 
 #include <cassert>
+#include <cstring>
 
 namespace mtcp::stack {
 namespace {
@@ -21,6 +22,14 @@ std::byte* put_option(std::byte* at, std::uint8_t kind, std::uint8_t length) {
 std::byte* put_nop(std::byte* at) {
   *at = std::byte{kOptionNop};
   return at + 1;
+}
+
+// Behind all others, and filled up to whole words behind it.
+std::byte* put_fast_open(std::byte* at, const FastOpenCookie& cookie) {
+  at = put_option(at, kOptionFastOpen, static_cast<std::uint8_t>(2 + cookie.length));
+  std::memcpy(at, cookie.bytes.data(), cookie.length);
+  at += cookie.length;
+  return cookie.length % 4 == 0 ? put_nop(put_nop(at)) : at;
 }
 
 std::byte* put_sack(std::byte* at, std::span<const SackBlock> blocks) {
@@ -55,6 +64,7 @@ std::byte* put_options(std::byte* at, const TcpHeader& h) {
     at = put_option(put_nop(at), kOptionWindowScale, 3);
     *at++ = static_cast<std::byte>(h.window_scale);
   }
+  if (h.fast_open != nullptr) at = put_fast_open(at, *h.fast_open);
   return h.sack_count != 0 ? put_sack(at, std::span(h.sack).first(h.sack_count)) : at;
 }
 
@@ -100,6 +110,7 @@ std::size_t tcp_header_length(const TcpHeader& h) {
     options += kTimestampsLength;
   else if (h.sack_permitted)
     options += 4;
+  if (h.fast_open != nullptr) options += (2U + h.fast_open->length + 3) / 4 * 4;
   if (h.sack_count != 0) options += sack_option_length(h.sack_count);
   assert(options <= kMaxTcpOptions);
   return kTcpHeader + options;

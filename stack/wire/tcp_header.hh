@@ -35,6 +35,7 @@ struct TcpHeader {
   std::uint16_t mss = 0;        // 0: no option
   int window_scale = -1;        // -1: no option
   bool sack_permitted = false;
+  const FastOpenCookie* fast_open = nullptr;  // null: no option
   std::uint8_t sack_count = 0;  // blocks that follow; at most 4, at most 3 with timestamps
   std::array<SackBlock, 4> sack{};
 };

@@ -1,6 +1,7 @@
 // TCP options: MSS (RFC 9293 3.7.1), window scale and timestamps (RFC 7323), SACK (RFC 2018).
 #pragma once
 
+#include <array>
 #include <span>
 
 #include "stack/wire/segment.hh"
@@ -18,7 +19,17 @@ enum TcpOptionKind : std::uint8_t {
   kOptionSackPermitted = 4,
   kOptionSack = 5,
   kOptionTimestamps = 8,
+  kOptionFastOpen = 34,
 };
+
+// What a Fast Open option carries (RFC 7413 section 4.1.1): a cookie, or nothing, which asks for one.
+struct FastOpenCookie {
+  std::uint8_t length = 0;  // even; 0: a request, else 4 to 16
+  std::array<std::byte, 16> bytes{};
+  friend bool operator==(const FastOpenCookie&, const FastOpenCookie&) = default;
+};
+// The option of a received SYN, whose packet has been cut to its payload. False: there is none, or it is malformed.
+[[nodiscard]] bool read_fast_open(const Segment& s, FastOpenCookie& out);
 
 // Reads everything between the fixed header and the payload. `syn`: MSS, window scale and SACK-permitted
 // count only there. An option of a known kind with another length than its own is skipped; one of length 0 or

@@ -154,7 +154,7 @@ TEST_CASE("a wrong line is reported with its place and what would be right") {
       {"[stack]\nspin = -1", "3:8",
        "spin = -1: expected a time like \"100us\" (us, ms, s, min) from 0 to 10s"},
       {"[tcp]\ncongestion_control = \"vegas\"", "3:22",
-       "congestion_control = \"vegas\": expected \"cubic\", \"reno\" or \"bbr\""},
+       "congestion_control = \"vegas\": expected \"cubic\", \"reno\", \"bbr\" or \"dctcp\""},
       {"[tcp]\nrmem = [4096, 131072]", "3:8",
        "rmem = a list: expected [min, default, max] in bytes, ascending, each from 2048 to 2147483647"},
       {"[tcp]\nrmem = [8192, 4096, 16384]", "3:8", "rmem = a list: min, default and max must not descend"},

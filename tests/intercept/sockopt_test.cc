@@ -212,7 +212,7 @@ TEST_CASE("TCP_INFO tells state and counters, as much as there is room for") {
 TEST_CASE("what the stack cannot do is refused instead of pretended") {
   Bench b;
   const auto p = b.pair();
-  CHECK(b.set(b.tcp(), IPPROTO_TCP, TCP_FASTOPEN, 5) == -ENOPROTOOPT);
+  CHECK(b.set(b.tcp(), IPPROTO_TCP, TCP_ULP, 5) == -ENOPROTOOPT);
   CHECK(b.set(p.client, IPPROTO_IPV6, IPV6_TCLASS, 5) == -ENOPROTOOPT);
 }
 

@@ -26,7 +26,7 @@ RawPeer::RawPeer(Sim& s, Host& h, std::uint16_t lp, std::uint16_t rp)
 
 RawPeer::~RawPeer() { sim.actors.clear(); }
 
-void RawPeer::send_ip(std::uint8_t protocol, std::span<const std::byte> payload) {
+void RawPeer::send_ip(std::uint8_t protocol, std::span<const std::byte> payload, std::uint8_t tos) {
   Wire::Frame frame(kEthernetHeader + kIpv4Header + payload.size());
   write_ethernet(frame.data(), {host_mac_, mac_, kEtherIpv4});
   Ipv4Header ip;
@@ -34,6 +34,7 @@ void RawPeer::send_ip(std::uint8_t protocol, std::span<const std::byte> payload)
   ip.destination = host.address.as_v4();
   ip.total_length = static_cast<std::uint16_t>(kIpv4Header + payload.size());
   ip.protocol = protocol;
+  ip.tos = tos;
   write_ipv4(frame.data() + kEthernetHeader, ip);
   std::memcpy(frame.data() + kEthernetHeader + kIpv4Header, payload.data(), payload.size());
   sim.wire.send(port_, std::move(frame));
@@ -54,6 +55,12 @@ void RawPeer::send(const Seg& s) {
   h.window_scale = s.window_scale;
   h.sack_permitted = s.sack_permitted;
   for (const auto& [begin, end] : s.sack) h.sack.at(h.sack_count++) = {Seq(begin), Seq(end)};
+  FastOpenCookie cookie;
+  if (s.cookie) {
+    cookie.length = static_cast<std::uint8_t>(s.cookie->size());
+    std::memcpy(cookie.bytes.data(), s.cookie->data(), s.cookie->size());
+    h.fast_open = &cookie;
+  }
   const std::size_t header = tcp_header_length(h);
   std::vector<std::byte> bytes(header + s.data.size());
   write_tcp(bytes.data(), h);
@@ -61,7 +68,7 @@ void RawPeer::send(const Seg& s) {
   store_checksum(bytes.data() + kTcpChecksumOffset,
                  sum_of_pseudo_header(address, host.address, true, kProtocolTcp, bytes.size()) +
                      partial_sum(bytes.data(), bytes.size()));
-  send_ip(kProtocolTcp, bytes);
+  send_ip(kProtocolTcp, bytes, s.tos);
 }
 
 void RawPeer::send_unreachable(std::uint8_t code, std::uint32_t seq) {
@@ -136,6 +143,9 @@ void RawPeer::act() {
       s.sack_permitted = in.options.sack_permitted;
       for (std::size_t i = 0; i < in.options.sack_count; ++i)
         s.sack.emplace_back(in.options.sack[i].begin.value(), in.options.sack[i].end.value());
+      s.tos = ip.tos;
+      if (FastOpenCookie cookie; read_fast_open(in, cookie))
+        s.cookie.emplace(reinterpret_cast<const char*>(cookie.bytes.data()), cookie.length);
       s.from_port = in.key.remote_port;
       s.to_port = in.key.local_port;
       heard_.push_back(std::move(s));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <optional>
 #include <string>
 
 #include "stack/wire/tcp_header.hh"
@@ -23,6 +24,8 @@ struct Seg {
   bool sack_permitted = false;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> sack = {};  // blocks: first byte, one past the last
   std::uint16_t from_port = 0, to_port = 0;  // 0: those of the RawPeer
+  std::uint8_t tos = 0;                      // of the IP header
+  std::optional<std::string> cookie = {};    // a Fast Open option, and what is in it
 
   [[nodiscard]] bool is(unsigned f) const { return (flags & ~unsigned{kPsh}) == f; }
 };
@@ -58,7 +61,7 @@ class RawPeer {
 
  private:
   void act();
-  void send_ip(std::uint8_t protocol, std::span<const std::byte> payload);
+  void send_ip(std::uint8_t protocol, std::span<const std::byte> payload, std::uint8_t tos = 0);
 
   HeapPool pool_{64};
   std::size_t port_;

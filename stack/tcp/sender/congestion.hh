@@ -42,6 +42,8 @@ class CongestionControl {
   // It is told of the rate at which the path delivers (Pacing::delivery, a sample with each ACK) and sets that at which
   // packets leave (Pacing::set_rate). Connection::pacing is there for it.
   [[nodiscard]] bool has_model() const { return has_model_; }
+  // All its packets are ECN-capable, and it is asked for whatever the configuration says (RFC 8257).
+  [[nodiscard]] bool needs_ecn() const { return needs_ecn_; }
   // The connection begins, or changes to this one with the window that it has; its state is zero.
   virtual void start(Connection& c, std::uint32_t cwnd, Time now) const;
   // After the sender has drawn its conclusions from an ACK, in every phase.
@@ -67,7 +69,8 @@ class CongestionControl {
   void on_smaller_segments(Connection& c) const { set_cwnd(c, c.hot.cwnd); }
 
  protected:
-  constexpr explicit CongestionControl(bool has_model = false) : has_model_(has_model) {}
+  constexpr explicit CongestionControl(bool has_model = false, bool needs_ecn = false)
+      : has_model_(has_model), needs_ecn_(needs_ecn) {}
   ~CongestionControl() = default;
   // At least a segment, at most 1 GB.
   static void set_cwnd(Connection& c, std::uint64_t bytes);
@@ -80,6 +83,7 @@ class CongestionControl {
 
  private:
   const bool has_model_;
+  const bool needs_ecn_;
 };
 
 // The one with this name, or null.

@@ -6,12 +6,12 @@ namespace mtcp::stack {
 
 namespace {
 
-constexpr std::size_t kCount = 3;
+constexpr std::size_t kCount = 4;
 
 }  // namespace
 
 std::span<const CongestionControl* const> all_congestion_controls() {
-  static const std::array<const CongestionControl*, kCount> all{&cubic(), &reno(), &bbr()};
+  static const std::array<const CongestionControl*, kCount> all{&cubic(), &reno(), &bbr(), &dctcp()};
   return all;
 }
 

@@ -9,4 +9,6 @@ namespace mtcp::stack {
 [[nodiscard]] const CongestionControl& cubic();  // RFC 9438
 [[nodiscard]] const CongestionControl& bbr();    // Linux's version 1
 
+[[nodiscard]] const CongestionControl& dctcp();  // RFC 8257
+
 }  // namespace mtcp::stack

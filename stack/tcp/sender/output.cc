@@ -125,7 +125,9 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
   if (is_paced(c)) [[unlikely]] note_paced(c, *p);
   if (p->transmissions != UINT8_MAX) ++p->transmissions;
   stats.add(Counter::segments_sent);
+  ++c.data_segments_sent;
   if (again) {
+    if (ConnectionExtras* x = tcp_.need_extras(c); x != nullptr) x->bytes_resent += p->payload_len;
     ++c.retransmits;
     stats.add(Counter::retransmitted_segments);
   } else {

@@ -142,7 +142,18 @@ void Sender::keep_open(Connection& c) {
 void Sender::begin_reduction(Connection& c, Time now) {
   c.recovery.end = c.recovery.former_end = c.hot.snd_nxt;
   c.recovery.probe_pending = false;
+  c.recovery.cwr_due = c.hot.ecn;
   c.tx.cc->on_loss(c, now);
+}
+
+// RFC 3168 section 6.1.2: as for a loss, and nothing is sent again.
+void Sender::reduce_for_ecn(Connection& c, Time now) {
+  auto& h = c.hot;
+  if (h.phase >= Phase::cwr || h.snd_una == h.snd_nxt) return;
+  stats.add(Counter::ecn_reductions);
+  c.recovery.undo_possible = false;
+  h.phase = Phase::cwr;
+  begin_reduction(c, now);
 }
 
 void Sender::enter_recovery(Connection& c, Time now) {

@@ -49,6 +49,7 @@ void Sender::on_retransmit_timer(Connection& c, Time now) {
     default:
       break;
   }
+  if (Tcp::awaits_ack_of_syn(c)) return on_syn_ack_timer(c, now);
   if (c.hot.snd_una == c.hot.snd_nxt) return on_probe_timer(c, now);
   switch (c.tx.timer_use) {
     case TimerUse::reordering:
@@ -78,6 +79,21 @@ void Sender::on_syn_timer(Connection& c, Time now) {
   stats.add(Counter::retransmitted_segments);
   stats.add(Counter::rto_fired);
   tcp_.send_syn(c, now);
+  arm_retransmit(c, now);
+}
+
+// Of a connection that a Fast Open SYN has made: until its own SYN is acknowledged, nothing else is sent again.
+void Sender::on_syn_ack_timer(Connection& c, Time now) {
+  if (c.tx.retries > options.tcp.synack_retries) {
+    stats.add(Counter::connections_timed_out);
+    return tcp_.finish(c, Errc::timed_out);
+  }
+  ++c.tx.retries;
+  ++c.tx.backoff;
+  ++c.retransmits;
+  stats.add(Counter::retransmitted_segments);
+  stats.add(Counter::rto_fired);
+  tcp_.answer_fast_open(c, nullptr, now);
   arm_retransmit(c, now);
 }
 
@@ -133,6 +149,7 @@ void Sender::enter_loss(Connection& c, Time now) {
   r.fin_lost = h.fin_sent;
   count_left(c);
   if (first) remember_for_undo(c);
+  if (first) r.cwr_due = h.ecn;
   c.tx.cc->on_timeout(c, first, now);
   // RFC 5682 section 2.1 step 1.
   r.frto = early || c.tx.retries != 0;

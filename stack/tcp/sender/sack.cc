@@ -117,6 +117,7 @@ void Sender::adapt_to_reordering(Connection& c, const AckSample& a) {
   auto& r = c.recovery;
   if (!a.reordered) return;
   r.reordering_seen = true;
+  if (ConnectionExtras* x = Tcp::need_extras(c); x != nullptr) ++x->reorderings;
   const Seq highest = c.tx.board != nullptr && c.tx.board->sacked() != 0 ? r.highest_sacked : c.hot.snd_una;
   if (!after(highest, a.reordered_from)) return;
   const std::uint32_t packets = (highest - a.reordered_from + c.hot.mss - 1) / c.hot.mss;
@@ -130,6 +131,7 @@ void Sender::on_dsack(Connection& c, const Segment& s, AckSample& a) {
   const SackBlock& block = s.options.sack[0];
   a.dsack = true;
   stats.add(Counter::dsacks_received);
+  if (ConnectionExtras* x = Tcp::need_extras(c); x != nullptr) ++x->duplicates_reported;
   if (after(block.end, c.hot.snd_nxt)) return;
   if (!(r.probe_pending && r.probe_resent && block.end == r.probe_end)) r.dsack_seen = true;
   if (r.undo_possible && r.undo_resent > 0 && after(block.end, r.undo_from)) {

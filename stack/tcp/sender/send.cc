@@ -146,6 +146,36 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
   return std::size_t{taken};
 }
 
+std::span<const std::byte> Sender::queue_syn_data(Connection& c, std::span<const iovec> data, std::uint32_t most, Time now) {
+  const std::size_t n = std::min<std::size_t>(total(data), most);
+  Packet* p = n != 0 ? cache.alloc() : nullptr;
+  if (p == nullptr) return {};
+  const auto length = static_cast<std::uint16_t>(std::min<std::size_t>(n, std::size_t{p->capacity} - p->payload_offset));
+  Source source(data, sums_payload);
+  p->payload_sum = source.copy(tail_of(p), length);
+  p->payload_len = length;
+  if (sums_payload) p->flags |= kPayloadSum;
+  append_packet(c, p);
+  mark_push(c, true);
+  p->transmissions = 1;
+  p->sent_at = latest_stamp_ = std::max(now, latest_stamp_ + Duration(1));
+  c.tx.unsent = nullptr;
+  c.hot.snd_queued += length;
+  c.hot.snd_nxt += length;
+  ++c.data_segments_sent;
+  return {p->buf + p->payload_offset, length};
+}
+
+// What the peer has not taken with the SYN is data as any other.
+void Sender::rewind_syn_data(Connection& c) {
+  if (c.tx.queue.empty()) return;
+  wheel.cancel(c.retransmit_timer);
+  c.tx.unsent = c.tx.queue.front();
+  for (Packet* p = c.tx.unsent; p != nullptr; p = p->next) p->transmissions = 0;
+  c.hot.snd_nxt = c.hot.snd_una;
+  ++c.retransmits;
+}
+
 void Sender::end_record(Connection& c) {
   if (Packet* last = c.tx.queue.back(); last != nullptr && c.tx.unsent != nullptr)
     last->marks = static_cast<std::uint8_t>(last->marks | kRecordEnd);

@@ -45,6 +45,9 @@ class Sender {
   // --- send.cc: the application's writes (worker.hh)
   Result<std::size_t> send(Connection& c, std::span<const iovec> data, bool more, Time now);
   static void end_record(Connection& c);  // MSG_EOR
+  // Fast Open: the data that goes with the SYN, at most `most` bytes; and that goes again, unless it has been acknowledged.
+  std::span<const std::byte> queue_syn_data(Connection& c, std::span<const iovec> data, std::uint32_t most, Time now);
+  void rewind_syn_data(Connection& c);
   Result<std::size_t> reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now);
   void commit(Connection& c, std::size_t bytes, bool more, Time now);
   // "Fragmentation needed" (RFC 1191): bytes, IP packet.
@@ -71,6 +74,7 @@ class Sender {
 
   // --- ack.cc: RFC 9293 3.10.7.4, fifth step. False: the segment is dropped, or the connection is gone.
   bool on_ack(Connection& c, Segment& s, Time now);
+  void reduce_for_ecn(Connection& c, Time now);  // recovery.cc: the network is about to lose something
   void take_rtt_sample(Connection& c, Duration rtt, Time now);  // of the handshake
 
   // --- retransmit.cc, probe.cc, rto.hh: RFC 6298, zero-window probes, giving up
@@ -124,6 +128,8 @@ class Sender {
   // --- tail_probe.cc
   void on_tail_probe_timer(Connection& c, Time now);
   void answer_probe(Connection& c, Seq ack, const AckSample& a, Time now);
+
+  void on_syn_ack_timer(Connection& c, Time now);
 
   // --- recovery.cc
   void on_unusual_ack(Connection& c, Segment& s, AckSample& a, Time now);

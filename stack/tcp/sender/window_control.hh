@@ -8,7 +8,7 @@ namespace mtcp::stack {
 
 class WindowControl : public CongestionControl {
  public:
-  void on_ack(Connection& c, const AckSample& a, Time now) const final;
+  void on_ack(Connection& c, const AckSample& a, Time now) const override;
   void on_loss(Connection& c, Time now) const final;
   void on_recovered(Connection& c, Time now) const final;
   void on_timeout(Connection& c, bool first, Time now) const final;
@@ -18,6 +18,8 @@ class WindowControl : public CongestionControl {
   void undo(Connection& c, Time now) const final;
 
  protected:
+  constexpr explicit WindowControl(bool needs_ecn = false) : CongestionControl(false, needs_ecn) {}
+  ~WindowControl() = default;
   // The state of those that derive from this begins with it.
   struct State {
     std::uint32_t prior_cwnd = 0, prior_ssthresh = 0;  // before the reduction; ssthresh 0: nothing to undo

@@ -1,0 +1,42 @@
+// What is remembered of the hosts that we have been connected with, as Linux's tcp_metrics: bounded, and found by a keyed hash,
+// so that nobody can choose what is forgotten.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "stack/base/siphash.hh"
+#include "stack/base/time.hh"
+#include "stack/wire/address.hh"
+#include "stack/wire/tcp_options.hh"
+
+namespace mtcp::stack {
+
+struct HostRecord {
+  IpAddress local, remote;
+  Time used{};  // the last time that something was noted; zero: free
+  // RFC 7413 section 4.1.3: what the next SYN may carry.
+  FastOpenCookie cookie;        // of length 0: none is known
+  std::uint16_t mss = 0;        // as the peer announced it beside the cookie
+  std::uint8_t syn_losses = 0;  // SYNs in a row with a Fast Open option that had to be sent again without
+  Time last_syn_loss{};
+};
+
+class Destinations {
+ public:
+  explicit Destinations(SipKey key) : key_(key) {}
+  // Null if nothing is known.
+  [[nodiscard]] const HostRecord* find(const IpAddress& local, const IpAddress& remote) const;
+  // To note something: what there is, or a new one in place of the oldest of its bucket. Null: no memory.
+  [[nodiscard]] HostRecord* note(const IpAddress& local, const IpAddress& remote, Time now);
+
+  static constexpr std::size_t kBuckets = 1024, kWays = 4;
+
+ private:
+  [[nodiscard]] HostRecord* bucket(const IpAddress& local, const IpAddress& remote) const;
+  SipKey key_;
+  std::unique_ptr<HostRecord[]> entries_;  // made when the first is noted
+};
+
+}  // namespace mtcp::stack
