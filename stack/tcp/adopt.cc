@@ -234,10 +234,14 @@ void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   const FlowRef ref = find_flow(key, hash);
   const bool older = ref.kind() == FlowRef::Kind::syn_entry && priv->syn_entries.at(ref.index()).created >= created;
   const bool possible = path && l != nullptr && !older && make_way(key, hash);
-  const std::uint32_t index = possible ? priv->syn_entries.create() : Slab<SynEntry>::kNone;
+  (void)port->settle(key, false);  // it is not on its way any more
+  if (!possible) return stats.add(Counter::adoptions_refused);
+  // Another stack has the connection by now: the peer has taken its answer, and this is the half of an open that it has not.
+  if (!port->publish(key)) return stats.add(Counter::half_open_lost);
+  const std::uint32_t index = priv->syn_entries.create();
   if (index == Slab<SynEntry>::kNone) {
-    (void)port->settle(key, false);
-    return stats.add(possible ? Counter::syn_backlog_full : Counter::adoptions_refused);
+    port->withdraw(key);
+    return stats.add(Counter::syn_backlog_full);
   }
   SynEntry& e = priv->syn_entries.at(index);
   e.key = key;
@@ -257,11 +261,12 @@ void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   e.created = created;
   if (!flows.insert(hash, FlowRef(FlowRef::Kind::syn_entry, index))) {
     priv->syn_entries.destroy(index);
+    port->withdraw(key);
     return stats.add(Counter::no_connection_slots);
   }
   ++l->syn_count;
-  e.published = port->settle(key, true);
-  priv->half_open_published += e.published ? 1 : 0;
+  e.published = true;
+  ++priv->half_open_published;
   stats.add(Counter::connections_adopted);
   schedule_syn_entry(e, now);
 }

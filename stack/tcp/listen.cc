@@ -136,6 +136,8 @@ void Tcp::on_listen(Listener& l, Segment& s, std::uint32_t hash, Time now) {
     return send_reset_for(s, now);
   }
   if (!s.has(kSyn) || s.has(kFin)) return stats.add(Counter::no_ack_flag);
+  // Several stacks: another one may have the flow, half open. Two answers would be one too many.
+  if ((s.packet->flags & kSteered) != 0 && forward_unknown(s, now)) return;
   on_syn(l, s, hash, nullptr, now);
 }
 
@@ -265,7 +267,12 @@ static bool is_of_another(const SynEntry& e, const Segment& s) {
 // Everything in RFC 9293 3.10.7.4 that comes before the ACK is looked at. True: it may be the end of the
 // handshake.
 bool Tcp::check_syn_entry(SynEntry& e, Segment& s, Time now) {
-  if (is_of_another(e, s) && forward_unknown(s, now)) return false;
+  if (is_of_another(e, s)) {
+    if (forward_unknown(s, now)) return false;
+    // Its home has sent it here, where the directory has the half of an open that the peer did not take: whoever has the other
+    // one is about to say so. The peer will repeat it.
+    if (e.published && (s.packet->flags & kNotHome) != 0) return stats.add(Counter::bad_ack), false;
+  }
   if (s.has(kRst)) {  // RFC 5961 section 3.2
     if (s.seq == e.irs + 1) {
       stats.add(Counter::resets_received);
