@@ -174,7 +174,7 @@ def reload_of_proxy(context):
 @test("workers-leave-before-their-successors-come")
 def gap(context):
     """While only the master has the listener, connections wait: those that were being opened as well as new ones."""
-    rounds = 10 if context.long else 2
+    rounds = 10 if context.long else 1
     nginx, client = serve(context, 2, 2)
     for _ in range(rounds):
         load = client.start(PYTHON, HERE / "flows.py", "--patient", "load", nginx.side.address, nginx.port, "/k8", 16, 16, 0)
