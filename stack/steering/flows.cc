@@ -134,6 +134,7 @@ void SteeringPort::withdraw(const FlowKey& key) {
 bool SteeringPort::settle(const FlowKey& key, bool here) {
   Directory& directory = board_.directory();
   const std::uint64_t hash = directory.hash(key);
+  std::erase_if(awaited_, [hash](const Awaited& a) { return a.flow == hash; });  // its message is here
   if (here) return directory.set(hash, {Directory::State::owned, me_});
   for (const auto state : {Directory::State::in_transit, Directory::State::waiting}) {
     const Directory::Entry there = directory.find(hash);

@@ -183,7 +183,7 @@ std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
     if (at >= queues_.size()) at -= queues_.size();
     const std::size_t got = queues_[at]->rx(out + n, max - n);
     if (hash_agrees_ + hash_differs_ < kHashesCompared) compare_hashes(out + n, got);
-    n += others_.empty() && !parked_ ? got : sort(out + n, got);
+    n += others_.empty() && !parked_ && waiting_mail_.empty() ? got : sort(out + n, got);
   }
   return n;
 }
