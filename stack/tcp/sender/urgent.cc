@@ -9,11 +9,13 @@
 namespace mtcp::stack {
 
 Result<std::size_t> Sender::send_urgent(Connection& c, std::span<const iovec> data, bool more, Time now) {
-  // Nothing leaves before it is marked.
+  // Nothing leaves before it is marked, not even as one of those that the device has room for by now.
   const bool was_blocked = c.hot.tx_blocked;
+  c.push_hook.unlink();
   c.hot.tx_blocked = true;
   auto sent = send(c, data, more, now);
   c.hot.tx_blocked = was_blocked;
+  if (was_blocked) blocked.push_back(c);
   if (!sent || *sent == 0) return sent;
   const Packet* last = c.tx.queue.back();
   tcp_.urgent_of(c).end = last->seq + last->payload_len;
