@@ -169,7 +169,8 @@ Time Host::clock() {
 
 Time Host::next_deadline() const {
   if (sim.now < stalled_until) return stalled_until;
-  const Time t = worker->next_deadline() + clock_delay;
+  const Time due = worker->next_deadline();
+  const Time t = due == kNever ? kNever : due + clock_delay;
   if (steering == nullptr) return t;
   const Duration most = steering->max_sleep();
   return most == Duration::max() ? t : std::min(t, sim.now + most);
