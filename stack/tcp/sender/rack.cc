@@ -88,8 +88,9 @@ void Sender::on_reordering_timer(Connection& c, Time now) {
   c.tx.timer_use = TimerUse::timeout;
   push(c, now);
   if (h.snd_una == h.snd_nxt) return;
-  if (more > Duration::zero()) return arm(c, TimerUse::reordering, now + more);
-  if (!c.retransmit_timer.armed()) arm_from_head(c, now);
+  // Once more only if that is before the timeout, which else would never come (as Linux's tcp_rearm_rto).
+  if (more > Duration::zero() && now + more < timeout_from_head(c, now)) return arm(c, TimerUse::reordering, now + more);
+  if (more > Duration::zero() || !c.retransmit_timer.armed()) arm_from_head(c, now);
 }
 
 }  // namespace mtcp::stack

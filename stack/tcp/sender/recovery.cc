@@ -41,7 +41,7 @@ void Sender::on_unusual_ack(Connection& c, Segment& s, AckSample& a, Time now) {
     // RFC 2018 section 8: it has been dropped that was sacked. The timer decides, soon (as Linux).
     r.reneging = false;
     finish_ack(c, a, now);
-    return arm(c, TimerUse::timeout, now + std::max(c.tx.srtt / 2, Duration(milliseconds(10))));
+    return arm_within_timeout(c, TimerUse::timeout, std::max(c.tx.srtt / 2, Duration(milliseconds(10))), now);
   }
   conclude(c, s, a, una_before, wait, now);
   count_left(c);
@@ -49,7 +49,7 @@ void Sender::on_unusual_ack(Connection& c, Segment& s, AckSample& a, Time now) {
   finish_ack(c, a, now);
   if (c.tx.board != nullptr && c.tx.board->is_worn()) drop_board(c);
   if (wait > Duration::zero())
-    arm(c, TimerUse::reordering, now + wait);
+    arm_within_timeout(c, TimerUse::reordering, wait, now);
   else if (a.advanced || a.sacked)
     arm_after_progress(c, now);
 }

@@ -20,6 +20,12 @@ void Sender::arm_retransmit(Connection& c, Time now) {
   arm(c, TimerUse::timeout, now + backed_off(c.tx.rto, c.tx.backoff, options.tcp));
 }
 
+// What loss detection waits for is measured by round trips, of which one may have been of any length: never longer than the
+// timeout, as Linux.
+void Sender::arm_within_timeout(Connection& c, TimerUse use, Duration wait, Time now) {
+  arm(c, use, now + std::min(wait, backed_off(c.tx.rto, c.tx.backoff, options.tcp)));
+}
+
 // After something was acknowledged, or sent: RFC 6298 section 5.3, RFC 8985 section 7.2.
 void Sender::arm_after_progress(Connection& c, Time now) {
   const auto& h = c.hot;
@@ -30,12 +36,13 @@ void Sender::arm_after_progress(Connection& c, Time now) {
 }
 
 // The timer was something else meanwhile: what is left of the RTO of the oldest segment.
-void Sender::arm_from_head(Connection& c, Time now) {
+Time Sender::timeout_from_head(const Connection& c, Time now) const {
   const Packet* head = c.tx.queue.front();
   const Time sent = head != nullptr && head != c.tx.unsent ? head->sent_at : c.tx.last_sent;
-  arm(c, TimerUse::timeout,
-      std::max(sent + backed_off(c.tx.rto, c.tx.backoff, options.tcp), now + milliseconds(1)));
+  return std::max(sent + backed_off(c.tx.rto, c.tx.backoff, options.tcp), now + milliseconds(1));
 }
+
+void Sender::arm_from_head(Connection& c, Time now) { arm(c, TimerUse::timeout, timeout_from_head(c, now)); }
 
 void Sender::on_retransmit_timer(Connection& c, Time now) {
   switch (c.hot.state) {

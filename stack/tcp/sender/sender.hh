@@ -157,7 +157,9 @@ class Sender {
 
   // --- retransmit.cc, probe.cc
   void arm(Connection& c, TimerUse use, Time when);
+  void arm_within_timeout(Connection& c, TimerUse use, Duration wait, Time now);
   void arm_after_progress(Connection& c, Time now);
+  [[nodiscard]] Time timeout_from_head(const Connection& c, Time now) const;
   void arm_from_head(Connection& c, Time now);
   void on_timeout(Connection& c, Time now);  // RFC 6298 section 5
   void enter_loss(Connection& c, Time now);
