@@ -48,7 +48,7 @@ class Device {
   // What all stacks of this device derive their secrets from, so that one understands what another has
   // chosen; none if it has one stack only.
   [[nodiscard]] virtual std::optional<std::array<std::uint64_t, 4>> secrets() const = 0;
-  // Connections wait for a stack that will have this listener (Port::hand_over).
+  // Connections wait for a stack that will have this listener (Port::migrate_away).
   [[nodiscard]] virtual bool parked(const Endpoint& /*local*/) const { return false; }
   [[nodiscard]] virtual bool any_parked() const { return false; }  // for whatever endpoint
   // One queue without the other stacks: for tests and tools. Null if a living process has it; the claim of a

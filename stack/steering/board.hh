@@ -146,7 +146,7 @@ class Board {
   [[nodiscard]] const Place& place(std::uint32_t stack) const { return head().places[stack]; }
   // For the stack itself. Listeners with an index beyond kListeners count for every endpoint that is not in the list.
   void note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, Listening how);
-  // The most that it has for connections to `local`, IPv4 or any.
+  // The most that it has for connections to `local`.
   [[nodiscard]] Listening listening(std::uint32_t stack, const Endpoint& local) const;
   // Leaves the messages of a connection for whoever has the listener next. False without room. For `stack` itself; in bury(),
   // which has the lock, without `device`.

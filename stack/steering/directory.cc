@@ -1,7 +1,5 @@
 #include "stack/steering/directory.hh"
 
-#include <bit>
-#include <cassert>
 #include <cstring>
 
 namespace mtcp::stack {
@@ -63,18 +61,17 @@ Directory::Word* Directory::search(std::uint64_t hash, Match&& match) const {
   return nullptr;
 }
 
-Directory::Word* Directory::word_for(std::uint64_t hash) const {
+// `word`: what it held when it was judged.
+Directory::Word* Directory::word_for(std::uint64_t hash, std::uint64_t& word) const {
   return search(hash, [&](const Word& w) {
-    const std::uint64_t word = w.load(std::memory_order_acquire);
+    word = w.load(std::memory_order_acquire);
     return word != 0 && tag_of(word) == tag_of(hash) && counts(word);
   });
 }
 
 Directory::Entry Directory::find(std::uint64_t hash) const {
-  const Word* w = word_for(hash);
-  if (w == nullptr) return {};
-  const std::uint64_t word = w->load(std::memory_order_acquire);
-  return tag_of(word) == tag_of(hash) ? entry_of(word) : Entry{};
+  std::uint64_t word = 0;
+  return word_for(hash, word) != nullptr ? entry_of(word) : Entry{};
 }
 
 // Into a word that is free, or does not count any more.
@@ -110,19 +107,17 @@ bool Directory::claim(std::uint64_t hash, std::uint8_t slot) {
 bool Directory::set(std::uint64_t hash, const Entry& entry) {
   const std::uint64_t word = word_of(hash, entry);
   for (int i = 0; i < kTries; ++i) {
-    Word* at = word_for(hash);
+    std::uint64_t was = 0;
+    Word* at = word_for(hash, was);
     if (at == nullptr) return insert(hash, word) != nullptr;
-    std::uint64_t was = at->load(std::memory_order_acquire);
-    if (tag_of(was) == tag_of(hash) && at->compare_exchange_strong(was, word)) return true;
+    if (at->compare_exchange_strong(was, word)) return true;
   }
   return false;
 }
 
 void Directory::erase(std::uint64_t hash, const Entry& entry) {
-  Word* at = word_for(hash);
-  if (at == nullptr) return;
-  std::uint64_t was = at->load(std::memory_order_acquire);
-  if (tag_of(was) == tag_of(hash) && entry_of(was) == entry) at->compare_exchange_strong(was, 0);
+  std::uint64_t was = 0;
+  if (Word* at = word_for(hash, was); at != nullptr && entry_of(was) == entry) at->compare_exchange_strong(was, 0);
 }
 
 }  // namespace mtcp::stack

@@ -62,7 +62,7 @@ class Directory {
   [[nodiscard]] bool counts(std::uint64_t word) const;
   template <typename Match>
   [[nodiscard]] Word* search(std::uint64_t hash, Match&& match) const;
-  [[nodiscard]] Word* word_for(std::uint64_t hash) const;
+  [[nodiscard]] Word* word_for(std::uint64_t hash, std::uint64_t& word) const;
   Word* insert(std::uint64_t hash, std::uint64_t word);
 
   std::byte* memory_;

@@ -27,21 +27,14 @@ bool SteeringPort::forward_unknown(Packet* p, const FlowKey& key, bool opens, Ti
   const std::uint32_t hash = p->flow_hash;
   // Before the directory: who is in here no longer has entered what it has.
   StackSet former = board_.yielding(hash) & others_;
-  const Directory::Entry there = board_.directory().find(board_.directory().hash(key));
-  switch (there.state) {
-    case Directory::State::owned:
-      if (others_.has(there.slot)) return pass(p, there.slot, kAsked);
-      break;
-    case Directory::State::in_transit:
-      if (others_.has(there.slot)) return pass(p, there.slot, kAsked);
-      if (there.slot == me_) return hold(p, key, now);
-      break;
-    case Directory::State::waiting:
-      if (!board_.any_parked()) break;  // it was lost
-      pool_.free(&p, 1);
-      return true;
-    case Directory::State::none:
-      break;
+  const std::uint64_t flow = board_.directory().hash(key);
+  const Directory::Entry there = board_.directory().find(flow);
+  const bool moves = there.state == Directory::State::in_transit;
+  if ((moves || there.state == Directory::State::owned) && others_.has(there.slot)) return pass(p, there.slot, kAsked);
+  if (moves && there.slot == me_) return hold(p, flow, now);
+  if (there.state == Directory::State::waiting && board_.any_parked()) {  // else it was lost
+    pool_.free(&p, 1);
+    return true;
   }
   const bool asked = (p->flags & kAsked) != 0;
   const std::uint8_t home = owner_of(hash);
@@ -61,7 +54,10 @@ bool SteeringPort::offer_to_listeners(Packet* p, const Endpoint& local, bool ope
     if (!takers.empty()) return pass(p, pick(takers, p->flow_hash / board_.entries()), kFinal);
   }
   // Connections wait for a stack that will have the listener: so does this one.
-  if (!parked_ || !board_.parked(local) || board_.listening(me_, local) >= Listening::yes) return false;
+  if (!parked_ || !board_.parked(local) || board_.listening(me_, local) >= Listening::yes) {
+    p->flags |= kFinal;  // all have been asked: not again about this one
+    return false;
+  }
   pool_.free(&p, 1);
   return true;
 }
@@ -77,8 +73,7 @@ bool SteeringPort::pass(Packet* p, std::uint32_t to, std::uint16_t mark) {
 }
 
 // The flow's description is in one of our mailboxes: its segment waits for that.
-bool SteeringPort::hold(Packet* p, const FlowKey& key, Time now) {
-  const std::uint64_t flow = board_.directory().hash(key);
+bool SteeringPort::hold(Packet* p, std::uint64_t flow, Time now) {
   auto at = std::ranges::find_if(awaited_, [flow](const Awaited& a) { return a.flow == flow; });
   if (at == awaited_.end()) {
     std::erase_if(awaited_, [now](const Awaited& a) { return now >= a.until + kHeldFor; });
@@ -115,10 +110,9 @@ std::size_t SteeringPort::receive_held(Packet** out, std::size_t max) {
 // A stack without a share of the table (it serves nothing, others do) opens flows with the ports whose number says so,
 // towards all destinations.
 bool SteeringPort::may_open(const FlowKey& key) const {
-  if (others_.empty()) return true;
   const std::uint32_t by_number = key.local_port % board_.places();
-  if (without_.has(by_number)) return by_number == me_;
-  return owner_of(hash_.of(key)) == me_;
+  if (!others_.empty() && without_.has(by_number)) return by_number == me_;
+  return is_home(key);
 }
 
 bool SteeringPort::is_home(const FlowKey& key) const { return others_.empty() || owner_of(hash_.of(key)) == me_; }

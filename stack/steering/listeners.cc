@@ -158,15 +158,16 @@ bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_
 
 void SteeringPort::offer(const Endpoint& local) {
   refresh();
-  const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&local), sizeof local);
-  for (const std::uint32_t stack : who_listens(local, Listening::accepting))
-    if (post(stack, {MailKind::offer, 0, 0, bytes})) ring(StackSet::of(stack));
+  for (const std::uint32_t stack : who_listens(local, Listening::accepting)) tell(stack, MailKind::offer, local);
+}
+
+void SteeringPort::tell(std::uint32_t stack, MailKind kind, const Endpoint& local) {
+  if (post(stack, {kind, 0, 0, std::as_bytes(std::span(&local, 1))})) ring(StackSet::of(stack));
 }
 
 void SteeringPort::pull_from(std::uint32_t stack, const Endpoint& local) {
   if (!others_.has(stack) || board_.listening(me_, local) < Listening::accepting) return;
-  const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&local), sizeof local);
-  if (post(stack, {MailKind::pull, 0, 0, bytes})) ring(StackSet::of(stack));
+  tell(stack, MailKind::pull, local);
 }
 
 // What was on its way to `gone`, for a listener that this one lacks: to one that has it, or it waits for one.

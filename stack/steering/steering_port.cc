@@ -303,9 +303,8 @@ std::size_t SteeringPort::receive_mail(Packet** out, std::size_t max) {
   std::array<Packet*, 32> outgoing;
   std::size_t to_send = 0;
   const StackSet senders = waiting_mail_;
-  std::uint32_t from = last_sender_;
   for (std::uint32_t i = senders.size(); i > 0 && n < max && to_send < outgoing.size(); --i) {
-    last_sender_ = from = senders.after(from);
+    const std::uint32_t from = last_sender_ = senders.after(last_sender_);
     Mailbox box = mailbox(from, me_);
     for (std::uint32_t left = Board::kMailSlots; n < max && to_send < outgoing.size() && left > 0; box.release(), --left) {
       if (box.empty()) {

@@ -112,7 +112,7 @@ class SteeringPort final : public Port {
   std::size_t transmit_by_mail(Packet* const* packets, std::size_t n);
   bool offer_to_listeners(Packet* p, const Endpoint& local, bool opens, std::uint8_t home);
   bool pass(Packet* p, std::uint32_t to, std::uint16_t mark);
-  bool hold(Packet* p, const FlowKey& key, Time now);
+  bool hold(Packet* p, std::uint64_t flow, Time now);
   std::size_t receive_held(Packet** out, std::size_t max);
   [[nodiscard]] StackSet who_listens(const Endpoint& local, Listening least) const;
   bool balance_queues();
@@ -128,6 +128,7 @@ class SteeringPort final : public Port {
   void take_over_mail();
   bool send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow, Messages messages);
   void pull_from(std::uint32_t stack, const Endpoint& local);
+  void tell(std::uint32_t stack, MailKind kind, const Endpoint& local);
   Packet* receive_message(const Letter& letter, std::uint32_t from);
   std::size_t receive_inherited(Packet** out, std::size_t max);
   void rebuild_pollable();
