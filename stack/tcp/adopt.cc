@@ -110,15 +110,11 @@ void Tcp::adopt(const HandoverConnection& m, Time now) {
   enter_table(c);
   c.published = port->settle(key, true);
   restore(c, m, now);
-  c.listener = l;
-  l->accept_queue.push_back(c);
-  ++l->accept_count;
+  queue_for_accept(*l, c);
   stats.add(Counter::connections_adopted);
   const Seq end = Seq(m.rcv_nxt) - (m.fin_received != 0 ? 1U : 0U);
   priv->adopting.push_back({c.index, key, end, m.fin_received != 0, now + kDataPatience});
   if (m.data == 0) complete_adoption(c, now);
-  raise(*l, SocketBase::kReadEdge);
-  if (l->left || l->unwatched) priv->handover_now = true;
 }
 
 // As it was when the peer's data had not come yet: that follows, as if from the wire.
@@ -154,7 +150,7 @@ void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
   c.rx.ts_recent_age = ts_clock(now) / 1000 - m.ts_recent_age;
   const Seq mark(m.urgent_seq);
   if (m.urgent_state != 0 && m.urgent_state <= static_cast<std::uint8_t>(Urgent::Byte::taken) && !before(mark, h.rcv_nxt))
-    urgent_of(c) = {static_cast<Urgent::Byte>(m.urgent_state), std::byte{m.urgent_byte}, mark, {}};
+    if (Urgent* u = urgent_of(c); u != nullptr) *u = {static_cast<Urgent::Byte>(m.urgent_state), std::byte{m.urgent_byte}, mark, {}};
 }
 
 // --- data

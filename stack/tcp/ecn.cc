@@ -9,10 +9,7 @@ namespace {
 constexpr std::uint8_t kEct0 = 2, kCe = 3;  // of the IP header
 }  // namespace
 
-bool Tcp::needs_ecn(const SocketOptions& o) const {
-  const auto all = all_congestion_controls();
-  return o.congestion != 0 && o.congestion <= all.size() ? all[o.congestion - 1U]->needs_ecn() : ecn_by_default;
-}
+bool Tcp::needs_ecn(const SocketOptions& o) const { return sender.control_for(o).needs_ecn(); }
 
 bool Tcp::offers_ecn(const Connection& c) const { return options.tcp.ecn == 1 || needs_ecn(c.options); }
 

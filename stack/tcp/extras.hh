@@ -1,9 +1,26 @@
 // What few connections need: made when the first of it is, so that all others are smaller.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
+#include "stack/base/seq.hh"
+
 namespace mtcp::stack {
+
+// Of urgent data (urgent.hh).
+struct Urgent {
+  enum class Byte : std::uint8_t {
+    none,     // none that the application has not passed
+    awaited,  // the pointer has come; whether the byte has, too, tells hot.rcv_nxt
+    here,
+    taken,    // by MSG_OOB
+  };
+  Byte state = Byte::none;
+  std::byte byte{};
+  Seq seq;  // of the byte: the mark
+  Seq end;  // one past the last urgent byte that was sent: RFC 9293's SND.UP
+};
 
 struct ConnectionExtras {
   std::uint64_t bytes_resent = 0;
@@ -11,6 +28,7 @@ struct ConnectionExtras {
   std::uint32_t marked_delivered = 0;  // segments of ours that the peer has acknowledged with ECE
   std::uint32_t duplicates_reported = 0;  // D-SACK blocks of the peer
   std::uint32_t reorderings = 0;          // times that something came later than what was sent after it
+  Urgent urgent;  // Connection::urgent: there has been some
 };
 
 }  // namespace mtcp::stack

@@ -63,7 +63,7 @@ bool Tcp::open_fast(Listener& l, SynEntry& e, Segment& s, Time now) {
   const bool has = read_fast_open(s, given);
   const bool needs_none = (bits & kFastOpenServerNoCookie) != 0 || l.options.fast_open_no_cookie;
   if (!has && !(needs_none && s.len != 0)) return false;
-  if (count_fast_opens(l, now) >= limit) return stats.add(Counter::fast_opens_refused), false;
+  if (priv->fast_opens.size() >= limit && count_fast_opens(l, now) >= limit) return stats.add(Counter::fast_opens_refused), false;
   if (!needs_none && !(given == fast_open_cookie(l, e.key))) {
     e.fast_open = true;  // the answer has a good one
     const bool former = l.fast_open_keys.count == 2 && given == make_cookie(l.fast_open_keys.keys[1], e.key);
@@ -81,16 +81,11 @@ bool Tcp::begin_fast(Listener& l, SynEntry& e, Segment& s, Time now) {
   Connection& c = *made;
   if (!flows.insert(e.hash, FlowRef(FlowRef::Kind::connection, c.index))) return destroy(c), false;
   enter_table(c);
-  c.was_passive = c.fast_open = true;
-  c.iss = e.iss;
-  c.irs = e.irs;
-  c.ts_offset = e.ts_offset;
+  take_entry(c, e);
+  c.fast_open = true;
   auto& h = c.hot;
   h.snd_una = e.iss;
   h.snd_nxt = e.iss + 1;
-  h.rcv_nxt = e.irs + 1;
-  h.rcv_wscale = e.rcv_wscale;
-  h.ts_recent = e.ts_recent;
   apply_terms(c, e.terms, s.window, false, now);
   if ((s.packet->flags & kNotHome) != 0) [[unlikely]] c.published = port->settle(c.key, true);
   const std::uint32_t taken = std::min(s.len, e.window);
@@ -104,13 +99,9 @@ bool Tcp::begin_fast(Listener& l, SynEntry& e, Segment& s, Time now) {
   priv->fast_opens.push_back({c.key, c.hash, c.iss, l.local, Time{}});
   const bool with_cookie = e.fast_open;
   priv->syn_entries.destroy(e.index);
-  c.listener = &l;
-  l.accept_queue.push_back(c);
-  ++l.accept_count;
   stats.add(Counter::passive_opens);
   stats.add(Counter::fast_opens_accepted);
-  raise(l, SocketBase::kReadEdge);
-  if (l.left || l.unwatched) priv->handover_now = true;
+  queue_for_accept(l, c);
   answer_fast_open(c, with_cookie ? &l : nullptr, now);
   sender.arm_retransmit(c, now);
   return true;
@@ -118,22 +109,11 @@ bool Tcp::begin_fast(Listener& l, SynEntry& e, Segment& s, Time now) {
 
 // The SYN-ACK, which acknowledges the SYN's data. `l`: it has a new cookie of this listener.
 void Tcp::answer_fast_open(Connection& c, const Listener* l, Time now) {
-  auto& h = c.hot;
-  FastOpenCookie cookie;
-  Header hd;
-  hd.key = c.key;
-  hd.tos = c.options.tos;
-  hd.ttl = c.options.ttl;
-  hd.seq = c.iss;
-  hd.ack = h.rcv_nxt;
-  hd.flags = static_cast<std::uint8_t>(kSyn | kAck | (h.ecn ? kEce : 0));
+  const auto& h = c.hot;
+  Header hd = syn_header(c, true, now);
   hd.window = after(h.rcv_adv, h.rcv_nxt) ? h.rcv_adv - h.rcv_nxt : 0;
-  hd.timestamps = h.timestamps;
-  hd.ts_val = ts_clock(now) + c.ts_offset;
-  hd.ts_ecr = h.ts_recent;
-  hd.mss = local_mss(*c.path, c.key, c.options);
-  hd.sack_permitted = h.sack_ok;
-  if (h.wscale) hd.window_scale = h.rcv_wscale;
+  if (h.wscale) hd.window_scale = h.rcv_wscale;  // as agreed, whatever SO_RCVBUF says by now
+  FastOpenCookie cookie;
   if (l != nullptr) {
     cookie = fast_open_cookie(*l, c.key);
     hd.fast_open = &cookie;
@@ -170,7 +150,7 @@ void Tcp::send_fast_open_syn(Connection& c, FastOpenStart& start, Time now) {
   if ((bits & kFastOpenClient) == 0 || pauses) return send_syn(c, now);
   c.fast_open = true;
   const bool without = (bits & kFastOpenClientNoCookie) != 0 || c.options.fast_open_no_cookie;
-  Header hd = syn_header(c, now);
+  Header hd = syn_header(c, false, now);
   FastOpenCookie cookie;
   if (known != nullptr) cookie = known->cookie;
   if (!without) hd.fast_open = &cookie;

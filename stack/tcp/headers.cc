@@ -102,9 +102,8 @@ bool Tcp::send_bare(const Header& hd, const Path& path, TxPriority priority, Tim
   return true;
 }
 
-Tcp::Header Tcp::syn_header(const Connection& c, Time now) const {
+Tcp::Header Tcp::syn_header(const Connection& c, bool answer, Time now) const {
   const auto& h = c.hot;
-  const bool answer = h.state == State::syn_received;
   Header hd;
   hd.key = c.key;
   hd.tos = c.options.tos;
@@ -130,7 +129,7 @@ Tcp::Header Tcp::syn_header(const Connection& c, Time now) const {
 void Tcp::send_syn(Connection& c, Time now) {
   c.tx.last_sent = now;
   ++c.segments_sent;
-  send_bare(syn_header(c, now), *c.path, TxPriority::control, now);
+  send_bare(syn_header(c, c.hot.state == State::syn_received, now), *c.path, TxPriority::control, now);
 }
 
 }  // namespace mtcp::stack

@@ -18,20 +18,6 @@ bool is_expected(const Connection::Hot& h, const Segment& s) {
          (!h.timestamps || (s.options.has_timestamps && !older(s.options.ts_val, h.ts_recent)));
 }
 
-// The urgent pointer, which parse_tcp() has left in the header: hardly any segment has one. The header still lies in front of
-// the payload, and says how long it is.
-std::uint16_t urgent_pointer(const Segment& s) {
-  const std::byte* payload = s.packet->data;
-  for (std::size_t length = kTcpHeader; length <= kTcpHeader + kMaxTcpOptions; length += 4) {
-    const std::byte* header = payload - length;
-    const bool is_it = std::to_integer<std::size_t>(header[12]) >> 4 == length / 4 &&
-                       load_be<std::uint16_t>(header) == s.key.remote_port && load_be<std::uint16_t>(header + 2) == s.key.local_port &&
-                       load_be<std::uint32_t>(header + 4) == s.seq.value();
-    if (is_it) return load_be<std::uint16_t>(header + kTcpUrgentOffset);
-  }
-  return 0;
-}
-
 // First step. Lenient at the left as Linux is: a duplicate back to our last ACK may carry a new ACK.
 bool is_acceptable(const Connection::Hot& h, const Segment& s) {
   const Seq right = later(h.rcv_adv, h.rcv_nxt);
@@ -68,7 +54,6 @@ bool Tcp::check_unusual(Connection& c, Segment& s, Time now) {
     return false;
   }
   if (!s.has(kAck)) return stats.add(Counter::no_ack_flag), false;
-  if (s.has(kUrg)) s.urgent = urgent_pointer(s);
   return h.state != State::syn_received || complete_simultaneous_open(c, s, now);
 }
 

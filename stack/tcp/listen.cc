@@ -351,15 +351,8 @@ bool Tcp::establish(SynEntry& e, FlowRef replaced, Segment& s, Time now) {
     return false;
   }
   enter_table(c);
-  c.was_passive = true;
-  c.iss = e.iss;
-  c.irs = e.irs;
-  c.ts_offset = e.ts_offset;
-  auto& h = c.hot;
-  h.snd_una = h.snd_nxt = e.iss + 1;
-  h.rcv_nxt = e.irs + 1;
-  h.rcv_wscale = e.rcv_wscale;
-  h.ts_recent = e.ts_recent;
+  take_entry(c, e);
+  c.hot.snd_una = c.hot.snd_nxt = e.iss + 1;
   apply_terms(c, e.terms, s.window, true, now);
   if (replaced) {
     c.published = e.published;
@@ -370,14 +363,30 @@ bool Tcp::establish(SynEntry& e, FlowRef replaced, Segment& s, Time now) {
     forget_syn_entry(e);
   }
   if (!c.published && (s.packet->flags & kNotHome) != 0) [[unlikely]] c.published = port->settle(c.key, true);
+  stats.add(Counter::passive_opens);
+  queue_for_accept(l, c);
+  on_segment(c, s, now);
+  return true;
+}
+
+// What the half-open connection has settled.
+void Tcp::take_entry(Connection& c, const SynEntry& e) {
+  c.was_passive = true;
+  c.iss = e.iss;
+  c.irs = e.irs;
+  c.ts_offset = e.ts_offset;
+  c.hot.rcv_nxt = e.irs + 1;
+  c.hot.rcv_wscale = e.rcv_wscale;
+  c.hot.ts_recent = e.ts_recent;
+}
+
+// It waits there to be accepted.
+void Tcp::queue_for_accept(Listener& l, Connection& c) {
   c.listener = &l;
   l.accept_queue.push_back(c);
   ++l.accept_count;
-  stats.add(Counter::passive_opens);
   raise(l, SocketBase::kReadEdge);
   if (l.left || l.unwatched) priv->handover_now = true;
-  on_segment(c, s, now);
-  return true;
 }
 
 void Tcp::schedule_syn_entry(SynEntry& e, Time now) {

@@ -58,7 +58,6 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       stats(st),
       secrets(s),
       port(p),
-      ecn_by_default(configured_congestion_control(o.tcp.congestion_control).needs_ecn()),
       sums_payload(p != nullptr && !p->tx_checksum_offload()),
       cache(pool),
       memory(o.tcp.mem, cache),

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
 #include "stack/base/slab.hh"
@@ -148,6 +147,8 @@ class Tcp {
   // The handshake is complete: makes the connection, queues it at its listener and lets it have the segment.
   // `replaced`: what stands for the flow in the table, or none. False: no slot.
   bool establish(SynEntry& e, FlowRef replaced, Segment& s, Time now);
+  static void take_entry(Connection& c, const SynEntry& e);
+  void queue_for_accept(Listener& l, Connection& c);
   void drop_syn_entry(SynEntry& e);    // leaves the flow table, too
   void forget_syn_entry(SynEntry& e);  // something else stands in the flow table
   void schedule_syn_entry(SynEntry& e, Time now);  // its next SYN-ACK, by its retries
@@ -242,8 +243,8 @@ class Tcp {
   bool complete_simultaneous_open(Connection& c, Segment& s, Time now);
 
   // --- urgent.hh: made with the first urgent byte of a connection. Null: there was none.
-  Urgent& urgent_of(Connection& c);
-  [[nodiscard]] const Urgent* find_urgent(const Connection& c) const;
+  [[nodiscard]] static Urgent* urgent_of(Connection& c);  // made if there is none; null: no memory
+  [[nodiscard]] static const Urgent* find_urgent(const Connection& c);
 
   // --- receiver/, sender/: what their files have in common
   // The last step of every open, when hot.mss, the windows and scales are known: buffers, cwnd, congestion
@@ -273,7 +274,7 @@ class Tcp {
   };
   // False: no packet.
   bool send_bare(const Header& h, const Path& path, TxPriority priority, Time now, std::span<const std::byte> payload = {});
-  [[nodiscard]] Header syn_header(const Connection& c, Time now) const;
+  [[nodiscard]] Header syn_header(const Connection& c, bool answer, Time now) const;
   // RFC 7323: milliseconds.
   [[nodiscard]] static std::uint32_t ts_clock(Time now) { return static_cast<std::uint32_t>(TimerWheel::tick_of(now)); }
 
@@ -295,7 +296,6 @@ class Tcp {
   Stats& stats;
   Secrets secrets;
   Port* port;
-  const bool ecn_by_default;  // the configured congestion control needs it
   const bool sums_payload;  // checksums are filled in here, and begun where the payload is copied
   PacketCache cache;
   MemoryBudget memory;
@@ -305,7 +305,6 @@ class Tcp {
   TimerWheel wheel;
   FlowTable flows;
   Slab<Connection> connections;
-  std::unordered_map<std::uint32_t, Urgent> urgents;  // by Connection::index; an old one may be there, see Connection::urgent
   IntrusiveList<SocketBase, &SocketBase::event_hook> events;
   IntrusiveList<Connection, &Connection::ack_hook> acks;
   Receiver receiver;

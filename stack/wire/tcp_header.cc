@@ -95,6 +95,7 @@ ParseError parse_tcp(Packet* p, const IpAddress& source, const IpAddress& destin
   out.window = load_be<std::uint16_t>(h + 14);
   out.len = static_cast<std::uint32_t>(length - header);
   out.flags = flags;
+  if ((flags & kUrg) != 0) [[unlikely]] out.urgent = load_be<std::uint16_t>(h + kTcpUrgentOffset);
   out.options = options;
   out.packet = p;
   p->pull(header);

@@ -36,21 +36,23 @@ std::vector<iovec> first_of(std::span<const iovec> data, std::size_t bytes) {
 
 }  // namespace
 
-Urgent& Tcp::urgent_of(Connection& c) {
-  Urgent& u = urgents[c.index];
-  if (!c.urgent) u = {};  // else it may be of the slot's last connection
+Urgent* Tcp::urgent_of(Connection& c) {
+  ConnectionExtras* extras = need_extras(c);
+  if (extras == nullptr) return nullptr;
   c.urgent = true;
-  return u;
+  return &extras->urgent;
 }
 
-const Urgent* Tcp::find_urgent(const Connection& c) const { return c.urgent ? &urgents.find(c.index)->second : nullptr; }
+const Urgent* Tcp::find_urgent(const Connection& c) { return c.urgent ? &c.extras->urgent : nullptr; }
 
 // As Linux's tcp_urg. The segment begins at or beyond RCV.NXT.
 void Receiver::on_urgent(Connection& c, const Segment& s, Time now) {
   stats_.add(Counter::urgent_received);
   const Seq seq = s.seq + (s.urgent != 0 ? s.urgent - 1U : 0U);
   if (before(seq, c.hot.rcv_nxt)) return;  // it has been dealt with
-  Urgent& u = tcp_.urgent_of(c);
+  Urgent* known = Tcp::urgent_of(c);
+  if (known == nullptr) return;  // without memory it is a byte like any other
+  Urgent& u = *known;
   if (u.state == Urgent::Byte::none || after(seq, u.seq)) {
     // The one before was next to be read, and is left out as any: only the newest is remembered.
     if (u.state != Urgent::Byte::none && !c.options.oob_inline && u.seq == next_to_read(c) && c.rx.queued != 0) {
@@ -69,30 +71,30 @@ void Receiver::on_urgent(Connection& c, const Segment& s, Time now) {
 }
 
 bool Receiver::has_urgent(const Connection& c) const {
-  const Urgent* u = tcp_.find_urgent(c);
+  const Urgent* u = Tcp::find_urgent(c);
   if (u == nullptr) return false;
   return u->state == Urgent::Byte::here || (u->state == Urgent::Byte::awaited && before(u->seq, end_of_data(c)));
 }
 
 bool Receiver::at_mark(const Connection& c) const {
-  const Urgent* u = tcp_.find_urgent(c);
+  const Urgent* u = Tcp::find_urgent(c);
   return u != nullptr && u->state != Urgent::Byte::none && u->seq == next_to_read(c);
 }
 
 bool Receiver::skips_next(const Connection& c) const { return !c.options.oob_inline && at_mark(c); }
 
 std::uint32_t Receiver::readable_before_mark(const Connection& c) const {
-  const Urgent* u = tcp_.find_urgent(c);
+  const Urgent* u = Tcp::find_urgent(c);
   if (u == nullptr || u->state == Urgent::Byte::none || c.options.oob_inline) return c.rx.queued;
   return std::min(c.rx.queued, u->seq - next_to_read(c));
 }
 
 // As Linux's tcp_recv_urg.
 Result<std::size_t> Receiver::receive_urgent(Connection& c, std::byte* byte, bool peek) {
-  const Urgent* known = tcp_.find_urgent(c);
+  const Urgent* known = Tcp::find_urgent(c);
   if (c.options.oob_inline || known == nullptr || known->state == Urgent::Byte::none || known->state == Urgent::Byte::taken)
     return Errc::invalid;
-  Urgent& u = tcp_.urgent_of(c);
+  Urgent& u = c.extras->urgent;
   if (u.state == Urgent::Byte::awaited) {
     if (!has_urgent(c)) {
       if (c.hot.fin_received || c.read_shut || c.hot.state == State::closed) return std::size_t{0};
@@ -109,7 +111,7 @@ Result<std::size_t> Receiver::receive_urgent(Connection& c, std::byte* byte, boo
 // As Linux's tcp_recvmsg: a read ends at the mark; one that begins there leaves the urgent byte out, also if nobody has
 // read that.
 Result<std::size_t> Receiver::take_around_mark(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now) {
-  Urgent& u = tcp_.urgent_of(c);
+  Urgent& u = c.extras->urgent;  // who calls this has seen that there is some
   const std::uint32_t ahead = u.seq - next_to_read(c);
   if (u.state == Urgent::Byte::none || ahead >= c.rx.queued) return take(c, data, flags, now);
   if (ahead > 0) return take(c, first_of(data, ahead), flags, now);

@@ -55,7 +55,7 @@ class Bbr final : public CongestionControl {
   static void update_rate(Connection& c, BbrState& s, const RateSample& r);
   static void update_aggregation(Connection& c, BbrState& s, const RateSample& r);
   static void update_cycle(Connection& c, BbrState& s, const RateSample& r, std::uint32_t prior_flight, Time now);
-  static void check_full(Connection& c, BbrState& s, const RateSample& r);
+  static void check_full(BbrState& s, const RateSample& r);
   static void check_drained(Connection& c, BbrState& s, Time now);
   static void update_min_rtt(Connection& c, BbrState& s, const AckSample& a, Time now);
   static void check_probe_rtt_over(Connection& c, BbrState& s, Time now);
@@ -71,7 +71,6 @@ double rate_of(const BbrState& s) { return s.use_policed ? s.policed_rate : s.ra
 
 void Bbr::start(Connection& c, std::uint32_t cwnd, Time now) const {
   CongestionControl::start(c, cwnd, now);
-  c.pacing->model.fill(std::byte{0});
   auto& s = *new (c.pacing->model.data()) BbrState;
   c.tx.ssthresh = UINT32_MAX;
   s.min_rtt = std::min(c.recovery.min_rtt, c.recovery.former_min_rtt);
@@ -222,7 +221,7 @@ void Bbr::update_cycle(Connection& c, BbrState& s, const RateSample& r, std::uin
   s.cycle_at = delivered_at;
 }
 
-void Bbr::check_full(Connection&, BbrState& s, const RateSample& r) {
+void Bbr::check_full(BbrState& s, const RateSample& r) {
   if (s.full || !s.round_start || r.app_limited) return;
   if (s.rates.best() >= s.full_rate * kFullGrowth) {
     s.full_rate = s.rates.best();
@@ -341,7 +340,7 @@ void Bbr::on_ack(Connection& c, const AckSample& a, Time now) const {
   update_rate(c, s, r);
   update_aggregation(c, s, r);
   update_cycle(c, s, r, a.flight_before, now);
-  check_full(c, s, r);
+  check_full(s, r);
   check_drained(c, s, now);
   update_min_rtt(c, s, a, now);
   if (r.newly_delivered != 0) s.idle_restart = false;

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "stack/tcp/buffers.hh"
-#include "stack/tcp/sender/congestion.hh"
+#include "stack/tcp/sender/controls.hh"
 #include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
 
@@ -45,10 +45,12 @@ void Sender::start(Connection& c, Time now) {
   t.first_unanswered = Time{};
 }
 
+const CongestionControl& Sender::control_for(const SocketOptions& o) const { return choose_congestion_control(o, configured_); }
+
 void Sender::choose_control(Connection& c) {
-  c.tx.cc = &choose_congestion_control(c.options, configured_);
+  c.tx.cc = &control_for(c.options);
   if (!c.tx.cc->has_model() && c.options.max_pacing_rate == kUnlimitedRate && c.pacing == nullptr) [[likely]] return;
-  if (!prepare_pacing(c) && c.tx.cc->has_model()) c.tx.cc = find_congestion_control("cubic");  // no memory for a model
+  if (!prepare_pacing(c) && c.tx.cc->has_model()) c.tx.cc = &cubic();  // no memory for a model
 }
 
 void Sender::on_options(Connection& c, const SocketOptions& old, Time now) {

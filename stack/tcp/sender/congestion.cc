@@ -4,11 +4,18 @@
 #include <utility>
 
 #include "stack/tcp/sender/window_control.hh"
+#include "stack/timer/wheel.hh"
 
 namespace mtcp::stack {
 namespace {
 
 constexpr std::uint64_t kMaxCwnd = 1U << 30;
+
+// What ssthresh remembers of a window that is given up: three quarters, as Linux.
+std::uint32_t kept_ssthresh(const Connection& c) {
+  const std::uint32_t cwnd = c.hot.cwnd;
+  return std::max(c.tx.ssthresh, cwnd - cwnd / 4);
+}
 
 }  // namespace
 
@@ -41,6 +48,12 @@ void WindowControl::add_segment_per(Connection& c, std::uint32_t window, std::ui
   const std::uint32_t segments = s.acked / window;
   s.acked -= segments * window;
   set_cwnd(c, std::uint64_t{c.hot.cwnd} + std::uint64_t{segments} * c.hot.mss);
+}
+
+// RFC 5681 section 3.1.
+void WindowControl::grow(Connection& c, std::uint32_t acked, const AckSample&, Time) const {
+  if (in_slow_start(c)) acked = slow_start(c, acked);
+  if (acked != 0) add_segment_per(c, c.hot.cwnd, acked);
 }
 
 void WindowControl::on_ack(Connection& c, const AckSample& a, Time now) const {
@@ -77,7 +90,7 @@ void WindowControl::reduce(Connection& c, const AckSample& a) const {
 void WindowControl::begin_reduction(Connection& c, Time now) const {
   auto& s = state_of<State>(c);
   s.prior_cwnd = c.hot.cwnd;
-  s.prior_ssthresh = std::max(c.tx.ssthresh, s.prior_cwnd - s.prior_cwnd / 4);
+  s.prior_ssthresh = kept_ssthresh(c);
   s.acked = 0;
   set_ssthresh(c, std::max<std::uint32_t>(reduced(c, now), 2U * c.hot.mss));
 }
@@ -107,7 +120,7 @@ void WindowControl::on_idle(Connection& c, Duration idle, std::uint32_t restart_
   // RFC 2861: half the window for each RTO that nothing was sent, and what was learned is kept in ssthresh.
   std::uint32_t cwnd = c.hot.cwnd;
   const Duration rto = std::max(c.tx.rto, Duration(milliseconds(1)));
-  set_ssthresh(c, std::max(c.tx.ssthresh, cwnd - cwnd / 4));
+  set_ssthresh(c, kept_ssthresh(c));
   restart_window = std::min(restart_window, cwnd);
   for (; idle > rto && cwnd > restart_window; idle -= rto) cwnd /= 2;
   set_cwnd(c, std::max(cwnd, restart_window));
@@ -117,7 +130,7 @@ void WindowControl::on_idle(Connection& c, Duration idle, std::uint32_t restart_
 // RFC 2861 section 3.2, as Linux does it: after an RTO in which the window was not the limit, halfway down to what was used.
 void WindowControl::on_use(Connection& c, std::uint32_t flight, std::uint32_t least, Time now) const {
   auto& s = state_of<State>(c);
-  const auto clock = static_cast<std::uint32_t>(std::chrono::duration_cast<milliseconds>(now.time_since_epoch()).count());
+  const auto clock = static_cast<std::uint32_t>(TimerWheel::tick_of(now));
   const bool limited = c.hot.cwnd_limited || (in_slow_start(c) && c.hot.cwnd < 2 * c.tx.max_flight);
   if (limited || s.used_since == 0) {
     s.used = 0;
@@ -130,7 +143,7 @@ void WindowControl::on_use(Connection& c, std::uint32_t flight, std::uint32_t le
   const std::uint32_t used = std::max(std::exchange(s.used, 0U), least), cwnd = c.hot.cwnd;
   // A full send buffer is not the application's idleness.
   if (c.hot.phase != Phase::open || c.hot.wake_writer || used >= cwnd) return;
-  set_ssthresh(c, std::max(c.tx.ssthresh, cwnd - cwnd / 4));
+  set_ssthresh(c, kept_ssthresh(c));
   set_cwnd(c, (std::uint64_t{cwnd} + used) / 2);
 }
 

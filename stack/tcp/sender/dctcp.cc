@@ -52,10 +52,6 @@ class Dctcp final : public WindowControl {
     s.round_end = c.hot.snd_nxt;
   }
 
-  void grow(Connection& c, std::uint32_t acked, const AckSample&, Time) const override {
-    if (in_slow_start(c)) acked = slow_start(c, acked);
-    if (acked != 0) add_segment_per(c, c.hot.cwnd, acked);
-  }
   // Section 3.3 for marks; section 3.4: to a loss as any TCP.
   [[nodiscard]] std::uint32_t reduced(Connection& c, Time) const override {
     const std::uint32_t cwnd = c.hot.cwnd;

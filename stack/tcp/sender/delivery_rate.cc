@@ -49,7 +49,6 @@ void DeliveryRate::on_sent(Seq begin, Seq end, Time at_time, bool alone) {
     Sent* s = find(begin);
     if (s == nullptr || s->counted) return;
     stamp(*s, at_time);
-    s->resent = true;
     return;
   }
   if ((ring_ == nullptr || tail_ - head_ > mask_) && !grow()) return;  // without memory: a sample less
@@ -72,7 +71,6 @@ void DeliveryRate::take(Sent& s) {
   prior_delivered_at_ = s.delivered_at;
   sample_.prior_delivered = s.delivered;
   sample_.app_limited = s.app_limited;
-  sample_.resent = s.resent;
 }
 
 void DeliveryRate::on_sacked(Seq begin) {

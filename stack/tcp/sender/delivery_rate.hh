@@ -15,7 +15,6 @@ struct RateSample {
   bool fresh = false;               // made by this ACK
   bool valid = false;
   bool app_limited = false;         // the application, not the path, was the limit
-  bool resent = false;              // of a packet that was sent more than once
   std::uint64_t prior_delivered = 0;  // bytes, when the packet was sent
   std::uint64_t delivered = 0;      // bytes since then ...
   Duration interval{};              // ... in this time
@@ -43,7 +42,7 @@ class DeliveryRate {
   [[nodiscard]] Time delivered_at() const { return delivered_at_; }
   [[nodiscard]] const RateSample& sample() const { return sample_; }
   void use_up() { sample_.fresh = false; }
-  // The latest that tells of the path (tcpi_delivery_rate): bytes in a time; 0 bytes: none yet.
+  // The latest that tells of the path (tcpi_delivery_rate): bytes a second; 0: none yet.
   [[nodiscard]] std::uint64_t bytes_per_second() const { return latest_rate_; }
   [[nodiscard]] bool latest_was_app_limited() const { return latest_app_limited_; }
 
@@ -52,7 +51,7 @@ class DeliveryRate {
     Seq begin, end;
     Time at, first_at, delivered_at;
     std::uint64_t delivered = 0;
-    bool app_limited = false, resent = false, counted = false;
+    bool app_limited = false, counted = false;
   };
   [[nodiscard]] bool grow();
   [[nodiscard]] Sent* find(Seq begin);

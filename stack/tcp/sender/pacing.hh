@@ -37,7 +37,7 @@ struct Pacing {
   void on_sent(std::uint32_t bytes);
 
   DeliveryRate delivery;
-  // The model's state; zero at the start.
+  // The model's state.
   static constexpr std::size_t kModel = 192;
   alignas(8) std::array<std::byte, kModel> model{};
 };

@@ -79,6 +79,8 @@ class Sender {
 
   // --- retransmit.cc, probe.cc, rto.hh: RFC 6298, zero-window probes, giving up
   void on_retransmit_timer(Connection& c, Time now);
+  // The one that a socket with these options has.
+  [[nodiscard]] const CongestionControl& control_for(const SocketOptions& o) const;
   void arm_retransmit(Connection& c, Time now);
   void arm_probe(Connection& c, Time now);  // nothing in flight and something to send: persist timer
 

@@ -9,6 +9,7 @@
 namespace mtcp::stack {
 
 Result<std::size_t> Sender::send_urgent(Connection& c, std::span<const iovec> data, bool more, Time now) {
+  if (Tcp::need_extras(c) == nullptr) return Errc::no_buffers;
   // Nothing leaves before it is marked, not even as one of those that the device has room for by now.
   const bool was_blocked = c.hot.tx_blocked;
   c.push_hook.unlink();
@@ -18,7 +19,7 @@ Result<std::size_t> Sender::send_urgent(Connection& c, std::span<const iovec> da
   if (was_blocked) blocked.push_back(c);
   if (!sent || *sent == 0) return sent;
   const Packet* last = c.tx.queue.back();
-  tcp_.urgent_of(c).end = last->seq + last->payload_len;
+  Tcp::urgent_of(c)->end = last->seq + last->payload_len;
   // All that is sent from now on, and what is sent again, announces it.
   for (Packet* p = c.tx.queue.front(); p != nullptr; p = p->next) p->marks = static_cast<std::uint8_t>(p->marks | kUrgent);
   push(c, now, true);
@@ -29,7 +30,7 @@ Result<std::size_t> Sender::send_urgent(Connection& c, std::span<const iovec> da
 // has been sent, else not at all.
 void Sender::point_at_urgent(const Connection& c, Packet& p, Seq seq) const {
   constexpr std::uint32_t kFarthest = 0xffff;
-  const Urgent* u = tcp_.find_urgent(c);
+  const Urgent* u = Tcp::find_urgent(c);
   std::byte* header = p.data;
   const bool points = u != nullptr && before(seq, u->end);
   const std::uint32_t distance = points ? u->end - seq : 0;

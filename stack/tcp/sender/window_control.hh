@@ -36,7 +36,7 @@ class WindowControl : public CongestionControl {
   static void add_segment_per(Connection& c, std::uint32_t window, std::uint32_t acked);
 
   // `acked` bytes have arrived while the window was in full use.
-  virtual void grow(Connection& c, std::uint32_t acked, const AckSample& a, Time now) const = 0;
+  virtual void grow(Connection& c, std::uint32_t acked, const AckSample& a, Time now) const;
   // What ssthresh becomes: bytes.
   virtual std::uint32_t reduced(Connection& c, Time now) const = 0;
   // A reduction was undone, by cwnd and ssthresh; or a timeout makes all that is known of the path old.
