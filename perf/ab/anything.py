@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import tell
 from arguments import number
 from compare import LEAST_ROUNDS, Comparison, compare
 from programs import Bench, Load
+from report import told_by
 from sides import SIDES, Side, choose_cpus
 from system import BenchmarkError, Cleanup, kernel_tuning, reserve_huge_pages, temporary_directory
 
@@ -91,7 +91,8 @@ def parse_arguments(words):
 def default_shim():
     """Beside this source tree, or where meson has installed it."""
     here = Path(__file__).resolve().parent
-    places = [here / "../../build/preload/libmtcp_shim.so", *here.glob("../../../lib/*/libmtcp_shim.so"), here / "../../../lib/libmtcp_shim.so"]
+    places = [here / "../../build/preload/libmtcp_shim.so", *here.glob("../../../lib/*/libmtcp_shim.so"),
+              *(here / "../../.." / name / "libmtcp_shim.so" for name in ("lib", "lib64"))]
     return next((place.resolve() for place in places if place.exists()), None)
 
 
@@ -118,9 +119,7 @@ def check_environment(arguments, load):
 
 def version():
     """The commit of the source tree, if this is one."""
-    done = subprocess.run(["git", "-C", Path(__file__).resolve().parent, "describe", "--always", "--dirty"], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
-    return done.stdout.decode().strip() if done.returncode == 0 else ""
+    return told_by("git", "-C", Path(__file__).resolve().parent, "describe", "--always", "--dirty")
 
 
 def settings_of(arguments, load, cpus, huge):

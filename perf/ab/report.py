@@ -41,14 +41,21 @@ def evaluate(rows, sides, samples):
     return table
 
 
+def told_by(*words, good=(0,)):
+    """The first line that a program prints, if it ends with one of these statuses; "" if not, or if the program is not there."""
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    except OSError:
+        return ""
+    text = (done.stdout or done.stderr).decode(errors="replace").strip() if done.returncode in good else ""
+    return text.partition("\n")[0].strip()
+
+
 def machine():
     cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.machine())
-    versions = {}
-    for name, words in (("nginx", ["nginx", "-v"]), ("wrk", ["wrk", "-v"]), ("dpdk", ["pkg-config", "--modversion", "libdpdk"])):
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        versions[name] = (done.stdout.decode(errors="replace").splitlines() or [""])[0].strip()
-    return {"cpu": cpu, "cores": os.cpu_count(), "kernel": platform.release(), **versions}
+    return {"cpu": cpu, "cores": os.cpu_count(), "kernel": platform.release(), "nginx": told_by("nginx", "-v"),
+            "wrk": told_by("wrk", "-v", good=(0, 1)), "dpdk": told_by("pkg-config", "--modversion", "libdpdk")}
 
 
 def human_time(microseconds):

@@ -10,6 +10,7 @@ sys.dont_write_bytecode = True
 
 import metrics  # noqa: E402
 from compare import compare  # noqa: E402
+from report import told_by  # noqa: E402
 
 WRK = """Running 1s test @ http://10.0.0.1:8080/64
   1 threads and 64 connections
@@ -109,7 +110,15 @@ def verdicts():
     check("the same samples, the same interval", compare(base, more) == compare(base, more))
 
 
+def versions():
+    check("what a program says", told_by("sh", "-c", "echo one; echo two") == "one")
+    check("to its standard error", told_by("sh", "-c", "echo one >&2") == "one")
+    check("with a status", (told_by("sh", "-c", "echo one; exit 1"), told_by("sh", "-c", "echo one; exit 1", good=(0, 1))) == ("", "one"))
+    check("a program that is not there", told_by("/nonexistent/program") == "")
+
+
 readers()
 verdicts()
+versions()
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed != 0)
