@@ -17,7 +17,7 @@ from bad_wire import BadWire  # noqa: E402
 from loads import QUICK_ROWS, Bench, all_rows  # noqa: E402
 from plot import draw  # noqa: E402
 from report import UNITS, evaluate, human_time, print_table, write_json  # noqa: E402
-from sides import SIDES, Side, choose_cpus  # noqa: E402
+from sides import KERNEL_SIDES, SIDES, Side, choose_cpus, want_shim  # noqa: E402
 from system import BenchmarkError, Cleanup, kernel_tuning, reserve_huge_pages, temporary_directory  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -65,7 +65,7 @@ def parse_arguments():
     if unknown := set(arguments.sides) - set(SIDES):
         parser.error(f"no such side: {', '.join(sorted(unknown))}")
     if arguments.against:
-        arguments.sides = [side for side in arguments.sides if side != "kernel"]
+        arguments.sides = [side for side in arguments.sides if side not in KERNEL_SIDES]
         if not arguments.sides:
             parser.error("--against is about our own sides")
         arguments.rounds = arguments.rounds or 7
@@ -85,7 +85,7 @@ def check_environment(arguments):
     if cpus is None:
         raise BenchmarkError("server and client need a processor each; there is only one")
     shim = arguments.build / "preload/libmtcp_shim.so"
-    if set(arguments.sides) != {"kernel"} and not shim.exists():
+    if want_shim(arguments.sides) and not shim.exists():
         raise BenchmarkError(f"{shim} is missing: build first, or measure the kernel only with --sides kernel")
     return cpus, shim.resolve()
 
@@ -128,7 +128,7 @@ def run(arguments, cleanup):
         return run_against(arguments, cleanup)
     cpus, shim = check_environment(arguments)
     directory = temporary_directory(cleanup)
-    huge = 0 if arguments.no_huge_pages or arguments.sides == ["kernel"] else reserve_huge_pages(cleanup, 1024)
+    huge = 0 if arguments.no_huge_pages or not want_shim(arguments.sides) else reserve_huge_pages(cleanup, 1024)
     tag = f"ab{os.getpid()}"
     Side.realtime = arguments.realtime
     Side.workers = arguments.workers

@@ -19,10 +19,8 @@ from arguments import number
 from compare import LEAST_ROUNDS, Comparison, compare
 from programs import Bench, Load
 from report import told_by
-from sides import SIDES, Side, choose_cpus
+from sides import KERNEL_SIDES, SIDES, Side, choose_cpus, want_shim
 from system import BenchmarkError, Cleanup, kernel_tuning, reserve_huge_pages, temporary_directory
-
-KERNEL_SIDES = ("kernel", "loopback")
 
 
 @dataclass
@@ -109,7 +107,7 @@ def check_environment(arguments, load):
         except ImportError:
             raise BenchmarkError("--html needs matplotlib: apt install python3-matplotlib") from None
     shim = arguments.shim.resolve() if arguments.shim else default_shim()
-    if set(arguments.sides) - set(KERNEL_SIDES) and (shim is None or not shim.exists()):
+    if want_shim(arguments.sides) and (shim is None or not shim.exists()):
         raise BenchmarkError("libmtcp_shim.so is not there: build mtcp, or say where with --shim")
     cpus = choose_cpus()
     if cpus is None:
@@ -177,7 +175,7 @@ def run(arguments, cleanup):
     title = load.title or f"{Path(load.server.split()[0]).name} under {Path(load.client.split()[0]).name}"
     cpus, shim = check_environment(arguments, load)
     directory = temporary_directory(cleanup)
-    huge = 0 if arguments.no_huge_pages or not set(arguments.sides) - set(KERNEL_SIDES) else reserve_huge_pages(cleanup, 1024)
+    huge = 0 if arguments.no_huge_pages or not want_shim(arguments.sides) else reserve_huge_pages(cleanup, 1024)
     Side.realtime, Side.server_program = arguments.realtime, Path(presets.program_of(load.server)).name
     sides = [SIDES[name](f"any{os.getpid()}", cpus, cleanup, shim, directory) for name in arguments.sides]
     settings = settings_of(arguments, load, cpus, huge)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from sides import Side, pinned, write_config
+from sides import Side, on_stack, write_config
 from system import BenchmarkError, Namespace, Process, choose_control, command, connect_through
 
 BIG = "big"           # the file that is downloaded: larger than anything that gets through
@@ -16,15 +16,10 @@ SMALL = 8192          # and the one whose content is checked first
 class WireSide(Side):
     """A server in a namespace behind the bridge."""
 
-    def __init__(self, name, cpus, namespace, client, address, environment):
+    def __init__(self, name, cpus, server, client, address, environment):
         super().__init__(cpus)
-        self.name, self.namespace, self.client, self.address, self.environment = name, namespace, client, address, environment
-
-    def server_words(self):
-        return pinned(self.namespace, self.server_cpu, self.environment)
-
-    def client_words(self):
-        return pinned(self.client, self.client_cpu)
+        self.name, self.address, self.server_environment = name, address, environment
+        self.server_namespace, self.client_namespace = server, client
 
 
 class BadWire:
@@ -55,7 +50,7 @@ class BadWire:
             if name == "kernel":
                 space.run("ip", "address", "add", f"{address}/24", "dev", "wire")
             else:
-                environment = {"LD_PRELOAD": shim, "MTCP_CONF": directory / "bad-wire.toml"}
+                environment = on_stack(shim, directory / "bad-wire.toml")
             self.sides[name] = WireSide(name, cpus, space, self.client, address, environment)
         with open(directory / "files" / BIG, "wb") as file:
             file.truncate(16 << 30)
@@ -74,13 +69,12 @@ class BadWire:
 
     def choose_control(self, control):
         kernel, stack = self.sides["kernel"], self.sides["veth"]
-        has = choose_control(kernel.namespace, "10.77.4.0/24", kernel.address, control)
+        has = choose_control(kernel.server_namespace, "10.77.4.0/24", kernel.address, control)
         if has != control and control not in self.told:
             print(f"this kernel has no {control}: it uses {has}", flush=True)
             self.told.add(control)
-        config = write_config(self.directory / "bad-wire.toml", "net_af_packet0,iface=wire", stack.address)
-        with open(config, "a") as file:
-            file.write(f'[tcp]\ncongestion_control = "{control}"\n')
+        write_config(self.directory / "bad-wire.toml", "net_af_packet0,iface=wire", stack.address,
+                     more=f'[tcp]\ncongestion_control = "{control}"\n')
 
     def measure(self, bench, row, name, seconds, sample):
         """One download, or two through the same bottleneck: `sample.rate` is Mbit/s, or this side's part of both in percent."""

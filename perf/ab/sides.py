@@ -15,30 +15,50 @@ TITLES = {
 }
 # Which wire both programs use: only figures of one wire are compared with each other without a word.
 WIRES = {"kernel": "veth", "memif": "memif", "veth": "veth", "xdp": "veth", "loopback": "lo"}
+KERNEL_SIDES = ("kernel", "loopback")  # where nothing runs under the shim
+
+
+def want_shim(names):
+    """Whether any of these sides has a program under the shim."""
+    return not set(names) <= set(KERNEL_SIDES)
 
 
 class Side:
-    """Says with which words in front a server or a client is started, and where the server is reached."""
+    """Says with which words in front a server or a client is started, and where the server is reached. Each has `address`,
+    `server_namespace` and `client_namespace`."""
 
     name = ""
     realtime = False  # for all sides: ahead of everything else on the machine
     server_program = ""  # for all sides: its name, for servers that give up root before they listen
     workers = 1       # for all sides: of the server, and as many clients; several share both processors
+    server_environment = client_environment = None  # what puts it on the stack
 
     def __init__(self, cpus):
         self.server_cpu, self.client_cpu = cpus if self.workers == 1 else (",".join(map(str, cpus)),) * 2
 
     def server_words(self):
         """Before the server's command line."""
-        raise NotImplementedError
+        return pinned(self.server_namespace, self.server_cpu, self.server_environment)
 
     def client_words(self):
         """Before the client's command line."""
-        raise NotImplementedError
+        return pinned(self.client_namespace, self.client_cpu, self.client_environment)
+
+    def join(self, tag, cleanup, client_address):
+        """A namespace for each end and a veth pair with all of its offloads. What is the server's address is the side's own to say."""
+        self.server_namespace = Namespace(f"{tag}s", cleanup)
+        self.client_namespace = Namespace(f"{tag}c", cleanup)
+        connect_namespaces(self.server_namespace, self.client_namespace)
+        self.client_namespace.run("ip", "address", "add", f"{client_address}/24", "dev", "wire")
 
     @property
     def title(self):
         return TITLES[self.name]
+
+
+def on_stack(shim, config):
+    """The environment of a program on the stack."""
+    return {"LD_PRELOAD": shim, "MTCP_CONF": config}
 
 
 def pinned(namespace, cpu, environment=None):
@@ -58,28 +78,19 @@ class KernelSide(Side):
 
     def __init__(self, tag, cpus, cleanup, _shim, _directory):
         super().__init__(cpus)
-        self.server_namespace = Namespace(f"{tag}ks", cleanup)
-        self.client_namespace = Namespace(f"{tag}kc", cleanup)
-        connect_namespaces(self.server_namespace, self.client_namespace)
+        self.join(f"{tag}k", cleanup, "10.77.1.2")
         self.server_namespace.run("ip", "address", "add", f"{self.address}/24", "dev", "wire")
-        self.client_namespace.run("ip", "address", "add", "10.77.1.2/24", "dev", "wire")
-
-    def server_words(self):
-        return pinned(self.server_namespace, self.server_cpu)
-
-    def client_words(self):
-        return pinned(self.client_namespace, self.client_cpu)
 
 
-def write_config(path, port, address, device=""):
-    """`device`: more keys of [device]. The rule makes a server that gives up root before it listens open its device in time."""
+def write_config(path, port, address, device="", more=""):
+    """`device`: more keys of [device]; `more`: further tables. The rule makes a server that gives up root before it listens open its device in time."""
     rule = (f'[[rule]]\nmatch = {{ program = "{Side.server_program}", role = "listen", address = "{address}/32" }}\nto = "stack"\n'
             if Side.server_program else "")
     path.write_text(f"""[device]
 port = "{port}"
 {device}[interface]
 address = ["{address}/24"]
-{rule}""")
+{rule}{more}""")
     return path
 
 
@@ -97,20 +108,14 @@ class MemifSide(Side):
 
     def __init__(self, tag, cpus, cleanup, shim, directory):
         super().__init__(cpus)
-        self.namespace = Namespace(f"{tag}m", cleanup)
-        self.shim = shim
+        self.server_namespace = self.client_namespace = Namespace(f"{tag}m", cleanup)
         # A memif joins two processes: a worker and its client.
         wire, device = (f"{tag}-{{worker}}", f"queues = {self.workers}\n") if self.workers > 1 else (tag, "")
         device += f"peer_users = {uids('www-data', 'nobody', 'postgres')}\n"  # whom servers run as
         socket = f"socket-abstract=yes,socket=/mtcp-{wire},id=0,rsize=10,bsize=2048"
-        self.server_config = write_config(directory / "memif-server.toml", f"net_memif0,role=server,{socket}", self.address, device)
-        self.client_config = write_config(directory / "memif-client.toml", f"net_memif0,role=client,{socket}", "10.77.2.2", device)
-
-    def server_words(self):
-        return pinned(self.namespace, self.server_cpu, {"LD_PRELOAD": self.shim, "MTCP_CONF": self.server_config})
-
-    def client_words(self):
-        return pinned(self.namespace, self.client_cpu, {"LD_PRELOAD": self.shim, "MTCP_CONF": self.client_config})
+        self.server_environment, self.client_environment = (
+            on_stack(shim, write_config(directory / f"memif-{role}.toml", f"net_memif0,role={role},{socket}", address, device))
+            for role, address in (("server", self.address), ("client", "10.77.2.2")))
 
 
 class VethSide(Side):
@@ -124,19 +129,8 @@ class VethSide(Side):
 
     def __init__(self, tag, cpus, cleanup, shim, directory):
         super().__init__(cpus)
-        self.server_namespace = Namespace(f"{tag}{self.tag}s", cleanup)
-        self.client_namespace = Namespace(f"{tag}{self.tag}c", cleanup)
-        self.shim = shim
-        connect_namespaces(self.server_namespace, self.client_namespace)
-        # The stack's address must not be the kernel's too.
-        self.client_namespace.run("ip", "address", "add", f"{self.client_address}/24", "dev", "wire")
-        self.config = write_config(directory / f"{self.name}-server.toml", self.device, self.address)
-
-    def server_words(self):
-        return pinned(self.server_namespace, self.server_cpu, {"LD_PRELOAD": self.shim, "MTCP_CONF": self.config})
-
-    def client_words(self):
-        return pinned(self.client_namespace, self.client_cpu)
+        self.join(f"{tag}{self.tag}", cleanup, self.client_address)  # the stack's address must not be the kernel's too
+        self.server_environment = on_stack(shim, write_config(directory / f"{self.name}-server.toml", self.device, self.address))
 
 
 class XdpSide(VethSide):
@@ -157,13 +151,7 @@ class LoopbackSide(Side):
 
     def __init__(self, tag, cpus, cleanup, _shim, _directory):
         super().__init__(cpus)
-        self.namespace = Namespace(f"{tag}l", cleanup)
-
-    def server_words(self):
-        return pinned(self.namespace, self.server_cpu)
-
-    def client_words(self):
-        return pinned(self.namespace, self.client_cpu)
+        self.server_namespace = self.client_namespace = Namespace(f"{tag}l", cleanup)
 
 
 SIDES = {side.name: side for side in (KernelSide, MemifSide, VethSide, XdpSide, LoopbackSide)}

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from statistics import median
 
 from report import human_time, machine
-from sides import TITLES, WIRES
+from sides import KERNEL_SIDES, TITLES, WIRES
 
 
 def middle(samples, name):
@@ -59,7 +59,7 @@ def notes(results, base):
     foreign = [TITLES[r.side] for r in results if not r.void and WIRES[r.side] != WIRES[base]]
     if foreign:
         out.append(f"over another wire than the baseline, so the wire is part of the difference: {', '.join(foreign)}")
-    if any(r.side != "kernel" and r.side != "loopback" and not r.void for r in results):
+    if any(r.side not in KERNEL_SIDES and not r.void for r in results):
         out.append("mtcp polls while there is work: its CPU figures are an upper bound, and what polling finds nothing is free for other programs (mtcp-stat: useful of turns)")
     return out
 
