@@ -115,9 +115,9 @@ def run_against(arguments, cleanup):
     if settings["load_average_before"] > 0.5:
         print(f"warning: the machine is busy (load average {settings['load_average_before']:.1f}): the figures will suffer")
     samples = against.measure(arguments.rows, list(zip(*sides)), benches, arguments.rounds, arguments.seconds, progress)
-    judgements = {key: against.judge(*both) for key, both in samples.items()}
-    against.write_judgements(arguments.out / "against.json", arguments.rows, judgements, settings)
-    bad = against.print_judgements(arguments.rows, judgements)
+    judgements = against.judge_all(arguments.rows, samples)
+    write_json(arguments.out / "against.json", against.table_of(judgements), settings)
+    bad = against.print_judgements(judgements)
     print(f"written: {arguments.out / 'against.json'}")
     against.print_instructions(ROOT, build, arguments.build)
     return 1 if bad else 0

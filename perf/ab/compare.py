@@ -31,12 +31,21 @@ def quantile(ordered, share):
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
+def bootstrap(values, statistic, resamples, confidence, seed):
+    """Where the statistic of what could have been measured as well lies with that confidence: percentiles, of values drawn with
+    replacement. The same seed gives the same interval."""
+    draw = random.Random(seed)
+    found = sorted(statistic(draw.choices(values, k=len(values))) for _ in range(resamples))
+    return quantile(found, (1 - confidence) / 2), quantile(found, (1 + confidence) / 2)
+
+
+def ratio_of(pairs):
+    return median(o for _, o in pairs) / median(b for b, _ in pairs)
+
+
 def interval_of(pairs):
-    """Percentile bootstrap. Rounds are drawn, not samples: what disturbs a round disturbs both of its sides."""
-    draw = random.Random(SEED)
-    ratios = sorted(median(o for _, o in chosen) / median(b for b, _ in chosen)
-                    for chosen in (draw.choices(pairs, k=len(pairs)) for _ in range(RESAMPLES)))
-    return quantile(ratios, (1 - CONFIDENCE) / 2), quantile(ratios, (1 + CONFIDENCE) / 2)
+    """Rounds are drawn, not samples: what disturbs a round disturbs both of its sides."""
+    return bootstrap(pairs, ratio_of, RESAMPLES, CONFIDENCE, SEED)
 
 
 def verdict_of(rounds, low, high):
@@ -55,5 +64,5 @@ def compare(base, other, more_is_better=True):
         pairs = [(o, b) for b, o in pairs]  # times: half of it is twice as good
     rounds = [o / b for b, o in pairs]
     low, high = interval_of(pairs) if len(pairs) > 1 else (rounds[0], rounds[0])
-    return Comparison(median(o for _, o in pairs) / median(b for b, _ in pairs), low, high, min(rounds), max(rounds), len(pairs),
+    return Comparison(ratio_of(pairs), low, high, min(rounds), max(rounds), len(pairs),
                       verdict_of(len(pairs), low, high))

@@ -36,12 +36,14 @@ class Cleanup:
                 print(f"clean-up: {error}", flush=True)
 
 
-def command(*words, quiet=False):
-    """Runs a short command that must succeed."""
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    if done.returncode != 0 and not quiet:
-        raise BenchmarkError(f"{' '.join(words)}: {done.stdout.decode(errors='replace').strip()}")
-    return done.stdout.decode(errors="replace")
+def command(*words, cwd=None):
+    """Runs a command that must succeed. Returns what it has printed."""
+    words = [str(word) for word in words]
+    done = subprocess.run(words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                          check=False)
+    if done.returncode != 0:
+        raise BenchmarkError(f"{' '.join(words)}: {done.stdout.strip()[-2000:]}")
+    return done.stdout
 
 
 def kernel_tuning():
