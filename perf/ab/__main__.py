@@ -4,7 +4,6 @@ import argparse
 import fnmatch
 import os
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,8 @@ from loads import QUICK_ROWS, Bench, all_rows  # noqa: E402
 from plot import draw  # noqa: E402
 from report import UNITS, evaluate, human_time, print_table, write_json  # noqa: E402
 from sides import KERNEL_SIDES, SIDES, Side, choose_cpus, want_shim  # noqa: E402
-from system import BenchmarkError, Cleanup, kernel_tuning, reserve_huge_pages, temporary_directory  # noqa: E402
+from system import (BenchmarkError, INTERRUPTED, kernel_tuning, reserve_huge_pages, run_orderly, temporary_directory,  # noqa: E402
+                    warn_if_busy)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -96,24 +96,38 @@ def progress(round_number, rounds, row, side, sample, which=""):
     print(f"[{time.strftime('%H:%M:%S')}] round {round_number}/{rounds}  {row.key:13} {side.name:7} {f'{which:7}' if which else ''}{state}", flush=True)
 
 
+def huge_pages(arguments, cleanup):
+    """Megabytes of them."""
+    return 0 if arguments.no_huge_pages or not want_shim(arguments.sides) else reserve_huge_pages(cleanup, 1024)
+
+
+def equip(arguments, cleanup, tag, cpus, shim):
+    """(sides, bench) of one shim. The load programs are always this tree's."""
+    directory, build = temporary_directory(cleanup), arguments.build.resolve()
+    Side.realtime, Side.workers = arguments.realtime, arguments.workers
+    sides = [SIDES[name](tag, cpus, cleanup, shim, directory) for name in arguments.sides]
+    bench = Bench(directory, build, cleanup)
+    if any(row.on_bad_wire for row in arguments.rows):
+        bench.bad_wire = BadWire(tag, cpus, cleanup, shim, directory, build)
+    return sides, bench
+
+
+def settings_of(arguments, cpus, huge):
+    return {"rounds": arguments.rounds, "seconds": arguments.seconds, "workers": arguments.workers, "cpus": cpus, "huge_pages_mb": huge,
+            "realtime": arguments.realtime, "kernel_tuning": kernel_tuning(), "load_average_before": os.getloadavg()[0],
+            "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
 def run_against(arguments, cleanup):
     cpus, shim = check_environment(arguments)
     commit, build = against.build_revision(ROOT, arguments.against, arguments.build.resolve(), arguments.out.resolve())
-    huge = 0 if arguments.no_huge_pages else reserve_huge_pages(cleanup, 1024)
-    Side.realtime, Side.workers = arguments.realtime, arguments.workers
-    sides, benches = [], []
-    for letter, library in (("o", build / "preload/libmtcp_shim.so"), ("n", shim)):
-        directory, tag = temporary_directory(cleanup), f"ab{os.getpid()}{letter}"
-        sides.append([SIDES[name](tag, cpus, cleanup, library, directory) for name in arguments.sides])
-        benches.append(Bench(directory, arguments.build.resolve(), cleanup))  # the load programs are this tree's for both
-        if any(row.on_bad_wire for row in arguments.rows):
-            benches[-1].bad_wire = BadWire(tag, cpus, cleanup, library, directory, arguments.build.resolve())
-    settings = against.describe(ROOT, arguments.against, commit) | {
-        "rounds": arguments.rounds, "seconds": arguments.seconds, "workers": arguments.workers, "cpus": cpus, "huge_pages_mb": huge,
-        "realtime": arguments.realtime, "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+    huge = huge_pages(arguments, cleanup)
+    both = [equip(arguments, cleanup, f"ab{os.getpid()}{letter}", cpus, library)
+            for letter, library in (("o", build / "preload/libmtcp_shim.so"), ("n", shim))]
+    sides, benches = zip(*both)
+    settings = against.describe(ROOT, arguments.against, commit) | settings_of(arguments, cpus, huge)
     print(f"before: {arguments.against} ({commit[:12]}); {arguments.rounds} rounds of {arguments.seconds} s")
-    if settings["load_average_before"] > 0.5:
-        print(f"warning: the machine is busy (load average {settings['load_average_before']:.1f}): the figures will suffer")
+    warn_if_busy(settings["load_average_before"])
     samples = against.measure(arguments.rows, list(zip(*sides)), benches, arguments.rounds, arguments.seconds, progress)
     judgements = against.judge_all(arguments.rows, samples)
     write_json(arguments.out / "against.json", against.table_of(judgements), settings)
@@ -127,24 +141,14 @@ def run(arguments, cleanup):
     if arguments.against:
         return run_against(arguments, cleanup)
     cpus, shim = check_environment(arguments)
-    directory = temporary_directory(cleanup)
-    huge = 0 if arguments.no_huge_pages or not want_shim(arguments.sides) else reserve_huge_pages(cleanup, 1024)
-    tag = f"ab{os.getpid()}"
-    Side.realtime = arguments.realtime
-    Side.workers = arguments.workers
-    sides = [SIDES[name](tag, cpus, cleanup, shim, directory) for name in arguments.sides]
-    bench = Bench(directory, arguments.build.resolve(), cleanup)
-    if any(row.on_bad_wire for row in arguments.rows):
-        bench.bad_wire = BadWire(tag, cpus, cleanup, shim, directory, arguments.build.resolve())
-    load = os.getloadavg()[0]
-    settings = {"rounds": arguments.rounds, "seconds": arguments.seconds, "workers": arguments.workers, "cpus": cpus, "huge_pages_mb": huge, "realtime": arguments.realtime,
-                "kernel_tuning": kernel_tuning(), "load_average_before": load, "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+    huge = huge_pages(arguments, cleanup)
+    sides, bench = equip(arguments, cleanup, f"ab{os.getpid()}", cpus, shim)
+    settings = settings_of(arguments, cpus, huge)
     where = f"server on processor {cpus[0]}, client on {cpus[1]}" if arguments.workers == 1 else (
         f"{arguments.workers} workers and {arguments.workers} clients on processors {cpus[0]} and {cpus[1]}")
     print(f"{where}; {arguments.rounds} rounds of {arguments.seconds} s; {huge} MB of huge pages")
-    print("kernel side tuned: " + ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in kernel_tuning().items()))
-    if load > 0.5:
-        print(f"warning: the machine is busy (load average {load:.1f}): the figures will suffer")
+    print("kernel side tuned: " + ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in settings["kernel_tuning"].items()))
+    warn_if_busy(settings["load_average_before"])
     samples = {}
     try:
         for number in range(1, arguments.rounds + 1):
@@ -163,18 +167,10 @@ def run(arguments, cleanup):
 
 
 def main():
-    arguments = parse_arguments()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # all end the run in the same orderly way
-    try:
-        with Cleanup() as cleanup:
-            return run(arguments, cleanup)
-    except BenchmarkError as error:
-        print(f"ab: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+    status = run_orderly("ab", run, parse_arguments())
+    if status == INTERRUPTED:
         print("interrupted", file=sys.stderr)
-        return 130
+    return status
 
 
 if __name__ == "__main__":

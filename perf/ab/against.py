@@ -1,7 +1,6 @@
 """This tree against another revision of it: both built, measured in turn in the same rounds, and which rows differ."""
 
 import json
-import os
 import shutil
 import subprocess
 from dataclasses import asdict
@@ -123,5 +122,4 @@ def measure(rows, pairs, benches, rounds, seconds, progress):
 
 
 def describe(root, revision, commit):
-    return {"before": {"revision": revision, "commit": commit}, "now": {"commit": commit_of(root, "HEAD"), "changed": is_changed(root)},
-            "load_average_before": os.getloadavg()[0]}
+    return {"before": {"revision": revision, "commit": commit}, "now": {"commit": commit_of(root, "HEAD"), "changed": is_changed(root)}}

@@ -6,8 +6,6 @@ import json
 import os
 import platform
 import shutil
-import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ from compare import LEAST_ROUNDS, Comparison, compare
 from programs import Bench, Load
 from report import told_by
 from sides import KERNEL_SIDES, SIDES, Side, choose_cpus, want_shim
-from system import BenchmarkError, Cleanup, kernel_tuning, reserve_huge_pages, temporary_directory
+from system import BenchmarkError, kernel_tuning, reserve_huge_pages, run_orderly, temporary_directory, warn_if_busy
 
 
 @dataclass
@@ -179,8 +177,7 @@ def run(arguments, cleanup):
     Side.realtime, Side.server_program = arguments.realtime, Path(presets.program_of(load.server)).name
     sides = [SIDES[name](f"any{os.getpid()}", cpus, cleanup, shim, directory) for name in arguments.sides]
     settings = settings_of(arguments, load, cpus, huge)
-    if settings["load_average_before"] > 0.5:
-        print(f"warning: the machine is busy (load average {settings['load_average_before']:.1f}): the figures will suffer")
+    warn_if_busy(settings["load_average_before"])
     results = {side.name: Result(side.name) for side in sides}
     try:
         measure_all(arguments, Bench(load, directory, cleanup, arguments.timeout), sides, results)
@@ -192,14 +189,4 @@ def run(arguments, cleanup):
 
 
 def main(words=None):
-    arguments = parse_arguments(words)
-    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signal_number, signal.default_int_handler)  # all end the run in the same orderly way
-    try:
-        with Cleanup() as cleanup:
-            return run(arguments, cleanup)
-    except BenchmarkError as error:
-        print(f"mtcp-ab: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return run_orderly("mtcp-ab", run, parse_arguments(words))

@@ -188,7 +188,7 @@ class Bench:
         logs = [self.directory / f"client-{self.runs}-{i}.log" for i in range(Side.workers)]
         words = [*side.client_words(), *wrap_client, *self.client_words(row, side, seconds)]
         before, started = server.cpu_seconds(), time.monotonic()
-        clients = [self.start_client(words, log) for log in logs]
+        clients = [start_client(words, log, self.cleanup) for log in logs]
         used = [wait_for(client, started + seconds + 30) for client in clients]
         elapsed = time.monotonic() - started
         sample.server_cpu = (server.cpu_seconds() - before) / elapsed
@@ -200,12 +200,13 @@ class Bench:
             else:
                 (read_message if row.kind == "message" else read_wrk)(row, text, sample)
 
-    def start_client(self, words, log):
-        with open(log, "wb") as output:
-            client = subprocess.Popen([str(w) for w in words], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                      start_new_session=True)
-        self.cleanup.add(kill_quietly, client)
-        return client
+
+def start_client(words, log, cleanup):
+    """For wait_for()."""
+    with open(log, "wb") as output:
+        client = subprocess.Popen([str(w) for w in words], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+    cleanup.add(kill_quietly, client)
+    return client
 
 
 def wait_for(client, deadline):

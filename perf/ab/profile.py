@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"
 from arguments import number  # noqa: E402
 from loads import Bench, all_rows, read_message, read_wrk, Sample  # noqa: E402
 from sides import SIDES, Side, choose_cpus  # noqa: E402
-from system import BenchmarkError, Cleanup, Process, command, reserve_huge_pages, temporary_directory  # noqa: E402
+from system import BenchmarkError, Process, command, reserve_huge_pages, run_orderly, temporary_directory  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -51,7 +51,7 @@ def report_perf(data, arguments):
 
 def report_callgrind(files, arguments, count):
     for data in files:
-        text = command("callgrind_annotate", "--auto=no", str(data))
+        text = command("callgrind_annotate", "--auto=no", data)
         lines = text.splitlines()
         print("\n".join(lines[:arguments.lines]))
         total = next((line for line in lines if "PROGRAM TOTALS" in line), "")
@@ -72,8 +72,8 @@ def run_load(bench, arguments, server, side, directory, cleanup):
         pids = server.session() if arguments.who == "server" else client.session()
         chains = ["--call-graph", "fp"] if arguments.callers else []
         ahead = ["chrt", "-f", "2"] if arguments.realtime else []
-        command(*ahead, "perf", "record", "-q", "-e", "cpu-clock", "-F", "4999", *chains, "-o", str(directory / "perf.data"),
-                "-p", ",".join(map(str, pids)), "--", "sleep", str(arguments.seconds))
+        command(*ahead, "perf", "record", "-q", "-e", "cpu-clock", "-F", "4999", *chains, "-o", directory / "perf.data",
+                "-p", ",".join(map(str, pids)), "--", "sleep", arguments.seconds)
     client.child.wait(arguments.seconds + 120)
     sample = Sample()
     (read_message if arguments.row.kind == "message" else read_wrk)(arguments.row, client.output(), sample)
@@ -108,19 +108,5 @@ def run(arguments, cleanup):
     return 0
 
 
-def main():
-    arguments = parse_arguments()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        with Cleanup() as cleanup:
-            return run(arguments, cleanup)
-    except BenchmarkError as error:
-        print(f"profile: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_orderly("profile", run, parse_arguments()))

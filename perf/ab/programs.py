@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import metrics
-from loads import kill_quietly, wait_for
+from loads import start_client, wait_for
 from metrics import MetricError
 from system import BenchmarkError, Process
 from usage import megahertz, steal_ticks, usage_of
@@ -116,9 +116,7 @@ class Bench:
         """(output, status, processor seconds)"""
         log = self.directory / f"client-{self.runs}.log"
         words = [*side.client_words(), *self.words(self.load.client, side, seconds)]
-        with open(log, "wb") as output:
-            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
-        self.cleanup.add(kill_quietly, child)
+        child = start_client(words, log, self.cleanup)
         used = wait_for(child, time.monotonic() + self.timeout)
         return Path(log).read_text(errors="replace"), child.returncode, used
 

@@ -4,8 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+
+
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED = 130  # the exit status
 
 
 class BenchmarkError(Exception):
@@ -26,7 +31,7 @@ class Cleanup:
 
     def __exit__(self, *_):
         # A second interrupt must not leave half of it behind.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ENDS:
             signal.signal(number, signal.SIG_IGN)
         while self._actions:
             action, arguments = self._actions.pop()
@@ -34,6 +39,26 @@ class Cleanup:
                 action(*arguments)
             except (OSError, subprocess.SubprocessError) as error:
                 print(f"clean-up: {error}", flush=True)
+
+
+def run_orderly(program, run, arguments):
+    """run(arguments, cleanup), and the clean-up, whatever ends it. Returns the exit status."""
+    for number in ENDS:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with Cleanup() as cleanup:
+            return run(arguments, cleanup)
+    except BenchmarkError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def warn_if_busy(load):
+    """`load`: the average of before the run."""
+    if load > 0.5:
+        print(f"warning: the machine is busy (load average {load:.1f}): the figures will suffer")
 
 
 def command(*words, cwd=None):
