@@ -20,7 +20,6 @@ class Metric:
     operations: float = 0         # in all, for what is shown per operation; 0: not known
     p50_us: float = 0             # 0: not told
     p99_us: float = 0
-    p999_us: float = 0
     errors: list = field(default_factory=list)
 
 
@@ -42,7 +41,7 @@ def microseconds(text):
 def wrk(text):
     rate = float(find(r"^Requests/sec:\s+([\d.]+)", text, "line Requests/sec")[1])
     requests = int(find(r"^\s*(\d+) requests in ", text, "number of requests")[1])
-    shares = dict(re.findall(r"^\s+(50|99|99\.9)(?:\.0+)?%\s+(\S+)$", text, re.MULTILINE))
+    shares = dict(re.findall(r"^\s+(50|99)(?:\.0+)?%\s+(\S+)$", text, re.MULTILINE))
     errors = [f"{kind} errors: {n}" for kind, n in re.findall(r"(connect|read|write|timeout) (\d+)", "".join(re.findall(r"Socket errors:.*", text))) if n != "0"]
     errors += [f"not 2xx or 3xx: {n}" for n in re.findall(r"Non-2xx or 3xx responses: (\d+)", text)]
     return Metric(rate, "requests/s", operations=requests, errors=errors,

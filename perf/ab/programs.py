@@ -44,7 +44,6 @@ class Sample:
     operations: float = 0
     p50_us: float = 0
     p99_us: float = 0
-    p999_us: float = 0
     server_cpu: float = 0          # seconds of processors, all of the server's processes
     client_cpu: float = 0
     switches: int = 0              # the server's context switches
@@ -142,7 +141,7 @@ class Bench:
             return
         sample.value, sample.unit, sample.more_is_better = metric.value, metric.unit, metric.more_is_better
         sample.operations = metric.operations or self.load.operations
-        sample.p50_us, sample.p99_us, sample.p999_us = metric.p50_us, metric.p99_us, metric.p999_us
+        sample.p50_us, sample.p99_us = metric.p50_us, metric.p99_us
         sample.errors += metric.errors
         if metric.value <= 0:
             sample.errors.append("the metric is not above zero")

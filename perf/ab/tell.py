@@ -66,14 +66,13 @@ def notes(results, base):
 
 def text(title, results, base):
     lines = [title]
-    good = [row_of(r) for r in results if not r.void]
-    widths = {c: max([len(c)] + [len(row[c]) for row in good]) for c in COLUMNS}
+    rows = [None if r.void else row_of(r) for r in results]
+    widths = {c: max([len(c)] + [len(row[c]) for row in rows if row]) for c in COLUMNS}
     lines.append("  " + "  ".join(f"{c:{widths[c]}}" for c in COLUMNS))
-    for result in results:
-        if result.void:
+    for result, row in zip(results, rows):
+        if row is None:
             lines.append(f"  {TITLES[result.side]:{widths['side']}}  void: {result.errors[0] if result.errors else 'not measured'}")
         else:
-            row = row_of(result)
             lines.append("  " + "  ".join(f"{row[c]:{widths[c]}}" for c in COLUMNS))
     lines += [f"  note: {note}" for note in notes(results, base)]
     return "\n".join(lines)

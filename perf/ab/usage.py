@@ -11,36 +11,33 @@ class Usage:
     memory: int = 0             # bytes, proportional share (a page that two processes have counts half for each)
 
 
-def status_number(pid, name):
+def numbers_in(path, *names):
+    """Sum of the numbers after these names in a file of /proc; 0 if what it tells of has ended."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        lines = path.read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(name + ":")), 0)
+    return sum(int(line.split()[1]) for line in lines if line.partition(":")[0] in names)
 
 
 def switches_of(pid):
     """All threads: /proc/PID/status has those of the first only."""
     try:
-        tasks = [task.name for task in Path(f"/proc/{pid}/task").iterdir()]
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:
         return 0
-    return sum(status_number(f"{pid}/task/{task}", kind) for task in tasks for kind in ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"))
+    return sum(numbers_in(task / "status", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches") for task in tasks)
 
 
 def memory_of(pid):
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))
+    return numbers_in(Path(f"/proc/{pid}/smaps_rollup"), "Pss") << 10
 
 
 def usage_of(process):
     """Of a system.Process and all that it has started, as it is now. Of what has ended by now the processor time is in it, the
     switches are not."""
     pids = process.session()
-    return Usage(process.cpu_seconds(), sum(map(switches_of, pids)), sum(map(memory_of, pids)))
+    return Usage(process.cpu_seconds(pids), sum(map(switches_of, pids)), sum(map(memory_of, pids)))
 
 
 def steal_ticks():
