@@ -48,7 +48,8 @@ class Beside:
             os.write(writer, json.dumps([count.passed, count.failed, self.suite.times]).encode())
             status = 0
         except Interrupted:
-            pass
+            for other in self.suite.beside:
+                other.stop()
         finally:
             os._exit(status)
 
