@@ -100,8 +100,8 @@ class Bulk {
   Bulk(TwoEnds& ends, unsigned connections, std::size_t chunk)
       : ends_(ends), connections_(connections), chunk_(chunk) {}
   void open(stack::Time t);
-  void write_all(stack::Time t);  // the client's part of a turn
-  void read_all(stack::Time t);   // the server's
+  void ask(stack::Time t);    // the client's part of a turn: writes what there is room for
+  void serve(stack::Time t);  // the server's: reads all that there is
   [[nodiscard]] std::uint64_t received() const { return received_; }  // bytes
 
  private:
@@ -116,7 +116,7 @@ inline void Bulk::open(stack::Time t) {
   for (unsigned i = 0; i < connections_; i++) senders_.push_back(ends_.connect(t));
 }
 
-inline void Bulk::read_all(stack::Time t) {
+inline void Bulk::serve(stack::Time t) {
   ends_.server.worker.poll(t);
   while (SocketBase* s = ends_.server.worker.next_event()) {
     s->edges = 0;
@@ -135,7 +135,7 @@ inline void Bulk::read_all(stack::Time t) {
   ends_.server.worker.flush(t);
 }
 
-inline void Bulk::write_all(stack::Time t) {
+inline void Bulk::ask(stack::Time t) {
   ends_.client.worker.poll(t);
   while (SocketBase* s = ends_.client.worker.next_event()) {
     s->edges = 0;

@@ -1,11 +1,10 @@
 // Parts of the stack by themselves.
-#include <memory>
 #include <random>
 #include <vector>
 
+#include "perf/micro/flow_keys.hh"
 #include "perf/micro/meter.hh"
 #include "perf/micro/scenarios.hh"
-#include "stack/tcp/flow_table.hh"
 #include "stack/timer/wheel.hh"
 
 namespace mtcp::perf {
@@ -36,14 +35,6 @@ std::uint64_t timers() {
 }
 
 std::uint64_t flow_table() {
-  const auto key_of = [](std::uint32_t i) {
-    stack::FlowKey key;
-    key.local = stack::IpAddress::v4(10, 0, 0, 1);
-    key.remote = stack::IpAddress::v4(0x0a000000U + (i >> 15));
-    key.local_port = 80;
-    key.remote_port = static_cast<std::uint16_t>(1024 + (i & 0x7fff));
-    return key;
-  };
   constexpr std::uint32_t kFlows = 100'000;
   stack::FlowTable table({1, 2});
   std::vector<stack::FlowKey> keys(kFlows);

@@ -5,8 +5,8 @@
 #include <random>
 #include <vector>
 
+#include "perf/micro/flow_keys.hh"
 #include "stack/packet/heap_pool.hh"
-#include "stack/tcp/flow_table.hh"
 #include "stack/timer/wheel.hh"
 #include "stack/wire/checksum.hh"
 
@@ -47,15 +47,6 @@ void checksum() {
     std::printf("checksum %5zu B: %7.1f ns, %5.1f GB/s; with a copy %7.1f ns, %5.1f GB/s\n", size, sum,
                 static_cast<double>(size) / sum, copy, static_cast<double>(size) / copy);
   }
-}
-
-stack::FlowKey key_of(std::uint32_t i) {
-  stack::FlowKey key;
-  key.local = stack::IpAddress::v4(10, 0, 0, 1);
-  key.remote = stack::IpAddress::v4(0x0a000000U + (i >> 15));
-  key.local_port = 80;
-  key.remote_port = static_cast<std::uint16_t>(1024 + (i & 0x7fff));
-  return key;
 }
 
 void flow_table() {

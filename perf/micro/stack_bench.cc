@@ -32,10 +32,17 @@ void print_counters(const char* title, const stack::Stats& stats) {
   std::printf("\n");
 }
 
-void run(ShortConnections& load, TwoEnds& ends, double length) {
-  const auto start = Clock::now();
-  const auto warm = start + std::chrono::milliseconds(200);
+struct Measured {
+  double seconds, done, frames, turns;
+};
+
+// Turns of the load: some that are not counted, then as many as there is time for. `done()`: what it has done
+// so far.
+template <typename Load, typename Done>
+Measured measure(Load& load, TwoEnds& ends, double length, Done&& done) {
+  const auto warm = Clock::now() + std::chrono::milliseconds(200);
   const auto end = warm + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(length));
+  const auto frames = [&] { return ends.server.port.frames() + ends.client.port.frames(); };
   std::uint64_t before = 0, frames_before = 0, turns = 0;
   bool counting = false;
   auto counted_from = warm;
@@ -43,23 +50,15 @@ void run(ShortConnections& load, TwoEnds& ends, double length) {
     const auto wall = Clock::now();
     if (!counting && wall >= warm) {
       counting = true;
-      before = load.done();
-      frames_before = ends.server.port.frames() + ends.client.port.frames();
+      before = done();
+      frames_before = frames();
       counted_from = wall;
       turns = 0;
     }
     if (wall >= end) {
-      const double seconds = std::chrono::duration<double>(wall - counted_from).count();
-      const auto n = static_cast<double>(load.done() - before);
-      const auto frames =
-          static_cast<double>(ends.server.port.frames() + ends.client.port.frames() - frames_before);
-      std::printf(
-          "conn: %.0f connections/s, %.0f ns per connection (both ends), %.1f frames per connection, %.1f "
-          "connections per "
-          "turn, %llu failed\n",
-          n / seconds, seconds / n * 1e9, frames / n, n / static_cast<double>(turns),
-          static_cast<unsigned long long>(ends.failed));
-      return;
+      return {std::chrono::duration<double>(wall - counted_from).count(),
+              static_cast<double>(done() - before), static_cast<double>(frames() - frames_before),
+              static_cast<double>(turns)};
     }
     const auto t = stack::Time(std::chrono::duration_cast<stack::Duration>(wall.time_since_epoch()));
     load.ask(t);
@@ -68,37 +67,22 @@ void run(ShortConnections& load, TwoEnds& ends, double length) {
   }
 }
 
+void run(ShortConnections& load, TwoEnds& ends, double length) {
+  const auto m = measure(load, ends, length, [&] { return load.done(); });
+  std::printf(
+      "conn: %.0f connections/s, %.0f ns per connection (both ends), %.1f frames per connection, %.1f "
+      "connections per turn, %llu failed\n",
+      m.done / m.seconds, m.seconds / m.done * 1e9, m.frames / m.done, m.done / m.turns,
+      static_cast<unsigned long long>(ends.failed));
+}
+
 void run(Bulk& load, TwoEnds& ends, double length) {
   load.open(now());
-  const auto start = Clock::now();
-  const auto warm = start + std::chrono::milliseconds(200);
-  const auto end = warm + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(length));
-  std::uint64_t before = 0, frames_before = 0;
-  bool counting = false;
-  auto counted_from = warm;
-  for (;;) {
-    const auto wall = Clock::now();
-    if (!counting && wall >= warm) {
-      counting = true;
-      before = load.received();
-      frames_before = ends.client.port.frames() + ends.server.port.frames();
-      counted_from = wall;
-    }
-    if (wall >= end) {
-      const double seconds = std::chrono::duration<double>(wall - counted_from).count();
-      const auto bytes = static_cast<double>(load.received() - before);
-      const auto frames =
-          static_cast<double>(ends.client.port.frames() + ends.server.port.frames() - frames_before);
-      std::printf(
-          "bulk: %.2f GB/s, %.0f ns per frame (both ends, ACKs counted), %.0f bytes per frame, %llu failed\n",
-          bytes / seconds / 1e9, seconds / frames * 1e9, bytes / frames,
-          static_cast<unsigned long long>(ends.failed));
-      return;
-    }
-    const auto t = stack::Time(std::chrono::duration_cast<stack::Duration>(wall.time_since_epoch()));
-    load.write_all(t);
-    load.read_all(t);
-  }
+  const auto m = measure(load, ends, length, [&] { return load.received(); });
+  std::printf(
+      "bulk: %.2f GB/s, %.0f ns per frame (both ends, ACKs counted), %.0f bytes per frame, %llu failed\n",
+      m.done / m.seconds / 1e9, m.seconds / m.frames * 1e9, m.done / m.frames,
+      static_cast<unsigned long long>(ends.failed));
 }
 
 }  // namespace

@@ -63,17 +63,10 @@ std::uint64_t kept_connections(unsigned connections, std::size_t request, std::s
   return load.done() - before;
 }
 
-// As the others have it.
-struct BulkLoad : Bulk {
-  using Bulk::Bulk;
-  void ask(stack::Time t) { write_all(t); }
-  void serve(stack::Time t) { read_all(t); }
-};
-
 // `lost`: one of so many data frames; 0: none.
 std::uint64_t bulk(unsigned parts, std::uint64_t megabytes, unsigned lost) {
   auto w = std::make_unique<World>();
-  BulkLoad load(w->ends, 1, 256 * 1024);
+  Bulk load(w->ends, 1, 256 * 1024);
   load.open(w->t);
   if (!w->run(load, 0, [&] { return load.received() >= 4 * kMegabyte; })) return 0;
   w->ends.client.port.lose_one_of(lost);

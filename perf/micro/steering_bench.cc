@@ -8,29 +8,14 @@
 #include <string_view>
 
 #include "perf/micro/memory_card.hh"
+#include "perf/micro/two_ends.hh"
 #include "perf/number.hh"
 #include "stack/steering/steering_port.hh"
-#include "stack/worker.hh"
 
 namespace mtcp::perf {
 namespace {
 
-using stack::Connection;
-using stack::SocketBase;
-
-constexpr std::uint16_t kPort = 9000;
-constexpr std::size_t kMessage = 64;
 constexpr unsigned kConcurrency = 256;
-const stack::IpAddress kServer = stack::IpAddress::v4(10, 0, 0, 1), kClient = stack::IpAddress::v4(10, 0, 0, 2);
-
-stack::Options options_for(const stack::IpAddress& address) {
-  stack::Options o;
-  o.interface.addresses.push_back({address, 96 + 24});
-  o.tcp.ip_local_port_first = 1024;
-  o.tcp.ip_local_port_last = 65535;
-  o.tcp.max_connections = 65536;
-  return o;
-}
 
 class Server {
  public:
