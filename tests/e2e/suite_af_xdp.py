@@ -10,7 +10,7 @@ from registry import test
 from suite_life import expect_idle
 from suite_nginx import owner
 from suite_workers import kill_under_load, refuse_second_program, reload_test, share_test
-from web import expect_files, expect_wrk, get, small_files
+from web import expect_files, expect_wrk, get, get_status, small_files
 
 
 def program_on(namespace):
@@ -38,8 +38,7 @@ def offloads(context):
     server, client = context.veth(driver="af_xdp", offloads=("server", "client"))
     nginx = Nginx(server, server="client_body_buffer_size 16m;").start()
     expect_files(client, nginx.url, small_files(client))
-    put = client.run("curl", "-sS", "-T", context.files.root / "m10", f"{nginx.url}/put/m10", "-o", "/dev/null", "-w", "%{http_code}")
-    expect_equal("the answer to PUT", put.stdout, "201")
+    expect_equal("PUT", get_status(client, f"{nginx.url}/put/m10", 20, "-T", context.files.root / "m10"), (0, "201"))
     same = command("cmp", context.files.root / "m10", nginx.prefix / "put/m10", check=False)
     expect_equal("the difference of what came", same.returncode, 0)
     nginx.stop()

@@ -5,8 +5,8 @@ import time
 from harness import Side, expect, expect_equal
 from nginx import Nginx
 from registry import test
-from suite_wire import stat
-from web import expect_files, expect_wrk, get, small_files
+from suite_wire import counters_of
+from web import expect_files, expect_wrk, get, get_status, small_files
 
 # One echo request (RFC 4443); prints the type of the answer.
 PING = """
@@ -44,8 +44,7 @@ def server(context):
     expect_files(client, nginx.url, small_files(client), 60, "-g")
     expect_equal("whom it saw", get(client, f"{nginx.url}/from", 10, "-g"), "fd00:99::1\n")
     expect_equal("whom it saw", get(client, "http://10.99.0.2:8080/from"), "::ffff:10.99.0.1\n")
-    done = client.run("curl", "-gsS", "-T", context.files.root / "m10", f"{nginx.url}/put/m10", "-o", "/dev/null", "-w", "%{http_code}")
-    expect_equal("the answer to PUT", done.stdout, "201")
+    expect_equal("PUT", get_status(client, f"{nginx.url}/put/m10", 20, "-g", "-T", context.files.root / "m10"), (0, "201"))
     expect_wrk(client, f"{nginx.url}/k8", seconds=1)
     expect_wrk(client, f"{nginx.url}/s64", seconds=1, more=["-H", "Connection: close"])
     if server.on_stack:
@@ -53,7 +52,7 @@ def server(context):
     client.namespace.run("ip", "-6", "neigh", "flush", "dev", "wire")
     get(client, f"{nginx.url}/hello", 10, "-g")
     if server.on_stack:
-        counters = stat(context, nginx.workers()[0])[0]
+        counters = counters_of(nginx.workers()[0])
         expect(counters["passive_opens"] > 100 and counters["nd_advertisements_sent"] > 1, f"the stack has {counters['passive_opens']} connections")
     nginx.stop()
 

@@ -1,18 +1,18 @@
 """The stack's addresses, routes, neighbours and MTU are the kernel's, and change while programs run."""
 
 import re
-import sys
 import time
 from pathlib import Path
 
-from harness import command, cpu_seconds, expect, expect_equal, wait_until
+from harness import cpu_seconds, expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
+from suite_stat import HOLDS
+from suite_wire import stack_opens, stat
 from suite_workers import PID, expect_no_failure, result_of, start_flows
 from web import expect_files, get, get_status
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 PYTHON = "/usr/bin/python3"
 OURS, SECOND, FAR = "10.99.0.2", "10.99.0.9", "192.0.2.1"
 
@@ -26,29 +26,18 @@ def wire(context, stack="server", more=""):
     return server, client
 
 
-def report(context, nginx):
-    """What the workers' stacks say of themselves."""
-    return "".join(command(sys.executable, ROOT / "scripts/mtcp-stat", "-r", pid).stdout for pid in nginx.workers())
-
-
-def opens(context, nginx):
-    if not nginx.side.on_stack:
-        return 0
-    return sum(int(n) for n in re.findall(r"^counter passive_opens (\d+)", report(context, nginx), re.MULTILINE))
-
-
 def answers(client, address, *options):
     return get_status(client, f"http://{address}:8080/hello", 2, *options)[1] == "200"
 
 
-def expect_on_stack(context, nginx, client, address, *options):
+def expect_on_stack(nginx, client, address, *options):
     """Each of two answers comes from the stack; until the program on the interface knows a new address, the kernel answers."""
 
     def look():
-        before = opens(context, nginx)
+        before = stack_opens(nginx)
         for _ in range(2):
             expect(answers(client, address, *options), f"{address} does not answer {options}")
-        return not nginx.side.on_stack or opens(context, nginx) - before == 2
+        return not nginx.side.on_stack or stack_opens(nginx) - before == 2
 
     wait_until(look, 5, f"answers of the stack at {address}")
 
@@ -58,23 +47,23 @@ def addresses(context):
     """Added, they serve at once; removed, they do not; IPv6 as well; a way back that appears is taken."""
     server, client = wire(context)
     nginx = Nginx(server, listen="[::]:8080", listen_options="ipv6only=off", workers=2).start()
-    expect_on_stack(context, nginx, client, OURS)
+    expect_on_stack(nginx, client, OURS)
     server.namespace.run("ip", "address", "add", f"{SECOND}/24", "dev", "wire")
-    expect_on_stack(context, nginx, client, SECOND)
+    expect_on_stack(nginx, client, SECOND)
     server.namespace.run("ip", "address", "del", f"{SECOND}/24", "dev", "wire")
     expect(not answers(client, SECOND), "an address that is gone answers")
     server.namespace.run("ip", "address", "add", f"{SECOND}/24", "dev", "wire")
-    expect_on_stack(context, nginx, client, SECOND)
+    expect_on_stack(nginx, client, SECOND)
     for side, address in ((server, "fd00:99::2"), (client, "fd00:99::1")):
         side.namespace.run("sysctl", "-qw", "net.ipv6.conf.wire.disable_ipv6=0")
         side.namespace.run("ip", "address", "add", f"{address}/64", "dev", "wire", "nodad")
-    expect_on_stack(context, nginx, client, "[fd00:99::2]", "-g")
+    expect_on_stack(nginx, client, "[fd00:99::2]", "-g")
     expect_files(client, "http://[fd00:99::2]:8080", ("one", "k64", "m10"), 60, "-g")
     # A client behind a gateway, which the server learns of while it runs.
     client.namespace.run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
     expect(not answers(client, OURS, "--interface", FAR), "there is an answer without a route")
     server.namespace.run("ip", "route", "add", "192.0.2.0/24", "via", "10.99.0.1")
-    expect_on_stack(context, nginx, client, OURS, "--interface", FAR)
+    expect_on_stack(nginx, client, OURS, "--interface", FAR)
     # To this host's own address by way of the kernel, from the stack's own program.
     expect_equal("the answer on the machine itself", get(server.kernel_side(), f"http://{OURS}:8080/hello"), "hello\n")
     nginx.stop()
@@ -94,9 +83,10 @@ def changes(context):
     expect_files(client, nginx.url, ("one", "m10"))
     expect_no_failure(result_of(load), 100)
     if server.on_stack:
-        held = client.start("/usr/bin/python3", "-c", f"import socket, time; s = socket.create_connection(('{OURS}', 8080)); print('held', flush=True); time.sleep(20)")
-        held.says("held")
-        sizes = {int(m) for m in re.findall(r"^connection .* mss=(\d+)", report(context, nginx), re.MULTILINE)}
+        held = client.start(PYTHON, "-c", HOLDS, OURS, "8080")
+        held.says("connected")
+        reports = "".join(stat(pid, "-r") for pid in nginx.workers())
+        sizes = {int(m) for m in re.findall(r"^connection .* mss=(\d+)", reports, re.MULTILINE)}
         expect(sizes and max(sizes) <= 1300 - 40, f"segment sizes: {sizes}")
         held.kill()
     nginx.stop()
@@ -132,7 +122,7 @@ def deleted(context):
     """The program lives on, on the kernel: it answers on the machine itself, and does not spin."""
     server, client = wire(context)
     nginx = Nginx(server, listen="0.0.0.0:8080").start()
-    expect_on_stack(context, nginx, client, OURS)
+    expect_on_stack(nginx, client, OURS)
     server.namespace.run("ip", "link", "del", "wire")
     wait_until(lambda: get(server.kernel_side(), "http://127.0.0.1:8080/hello") == "hello\n", 5, "an answer by the kernel")
     before = cpu_seconds(nginx.all_pids())
@@ -146,12 +136,12 @@ def neighbours(context):
     """Workers that are not root send to a neighbour that the kernel does not know: it resolves it for them."""
     server, client = wire(context)
     nginx = Nginx(server, workers=1).start()
-    expect_on_stack(context, nginx, client, OURS)
+    expect_on_stack(nginx, client, OURS)
     server.namespace.run("ip", "neigh", "flush", "all")
-    expect_on_stack(context, nginx, client, OURS)
+    expect_on_stack(nginx, client, OURS)
     # The client's own questions do not help: it knows us for good.
     mac = server.namespace.run("cat", "/sys/class/net/wire/address").stdout.strip()
     client.namespace.run("ip", "neigh", "replace", OURS, "lladdr", mac, "dev", "wire", "nud", "permanent")
     server.namespace.run("ip", "neigh", "flush", "all")
-    expect_on_stack(context, nginx, client, OURS)
+    expect_on_stack(nginx, client, OURS)
     nginx.stop()

@@ -13,10 +13,9 @@ PEER = Path(__file__).resolve().parent / "peer.py"
 PYTHON = "/usr/bin/python3"
 
 
-def memory(context, pid):
+def memory(pid):
     """mtcp-stat's line about memory: name -> text."""
-    _, text = stat(context, pid)
-    line = next(line for line in text.splitlines() if line.startswith("memory: "))
+    line = next(line for line in stat(pid).splitlines() if line.startswith("memory: "))
     return dict(word.split("=", 1) for word in line.split()[1:])
 
 
@@ -32,12 +31,12 @@ def serve_beside_stalled(context, packets, driver):
         time.sleep(1)
         used = cpu_seconds(worker) - before
         expect(used < 0.5, f"the worker uses {used:.0%} of a core while nobody reads")
-        expect(memory(context, worker[0])["level"] != "low", "150 peers that do not read are no pressure")
+        expect(memory(worker[0])["level"] != "low", "150 peers that do not read are no pressure")
     stalled.kill()
     expect_files(client, nginx.url, ["m1"], 20)
     if server.on_stack:
         time.sleep(0.2)
-        expect_equal("the level when all have gone", memory(context, nginx.serving_pids()[0])["level"], "low")
+        expect_equal("the level when all have gone", memory(nginx.serving_pids()[0])["level"], "low")
     nginx.command("stop")
 
 

@@ -1,15 +1,12 @@
 """What a person meets: mtcp-run -n, messages and exit statuses, the README's first example."""
 
-import os
 import re
 import sys
 from pathlib import Path
 
-from harness import children, command, expect, expect_equal, wait_until
-from nginx import Nginx
+from harness import command, expect, expect_equal, wait_until
 from registry import test
 from suite_config import GOOD, LISTENS, expect_error, run_with
-from web import get
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUN, STAT = ROOT / "scripts/mtcp-run", ROOT / "scripts/mtcp-stat"

@@ -10,16 +10,12 @@ from harness import command, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_af_xdp import program_on
-from suite_wire import stat
-from suite_workers import PID, expect_no_failure, expect_shared, flows, result_of, start_flows
+from suite_wire import counters_of, stack_opens
+from suite_workers import PID, expect_no_failure, expect_shared, result_of, start_flows
 from web import expect_files, expect_wrk, get, get_status, small_files
 
 HERE = Path(__file__).resolve().parent
 PYTHON = "/usr/bin/python3"
-
-
-def stack_opens(context, nginx, counter="passive_opens"):
-    return sum(stat(context, pid)[0].get(counter, 0) for pid in nginx.serving_pids())
 
 
 def refused(client, url):
@@ -46,12 +42,11 @@ def beside_test(name, workers):
         if workers > 1:
             expect_shared(nginx, client, workers)
         expect_wrk(client, f"{nginx.url}/m1", seconds=1, connections=8, at_least=50)
-        put = client.run("curl", "-sS", "-T", context.files.root / "m10", f"{nginx.url}/put/m10", "-o", "/dev/null", "-w", "%{http_code}")
-        expect_equal("the answer to PUT", put.stdout, "201")
+        expect_equal("PUT", get_status(client, f"{nginx.url}/put/m10", 20, "-T", context.files.root / "m10"), (0, "201"))
         same = command("cmp", context.files.root / "m10", nginx.prefix / "put/m10", check=False)
         expect_equal("the difference of what came", same.returncode, 0)
         if server.on_stack:
-            expect(stack_opens(context, nginx) > 100, "the connections were not the stack's")
+            expect(stack_opens(nginx) > 100, "the connections were not the stack's")
             expect(program_on(server.namespace), "there is no XDP program on the interface")
         nginx.stop()
         wait_until(lambda: not program_on(server.namespace), 5, "the end of the XDP program")
@@ -214,7 +209,7 @@ def second_program(context):
     expect_files(server, upstream.url, ["empty", "k64"])
     program.kill()
     expect_no_failure(result_of(load), 100)
-    expect(stack_opens(context, nginx) > 10, "the connections were not the stack's")
+    expect(stack_opens(nginx) > 10, "the connections were not the stack's")
     upstream.stop()
     nginx.stop()
 
@@ -229,7 +224,7 @@ def automatic(context):
     server.namespace.run("ip", "route", "add", "default", "via", client.address)
     nginx = Nginx(server).start()
     expect_files(client, nginx.url, ["empty", "k64", "m1"])
-    expect(stack_opens(context, nginx) > 0, "the connections were not the stack's")
+    expect(stack_opens(nginx) > 0, "the connections were not the stack's")
     nginx.stop()
 
 
@@ -244,7 +239,7 @@ def capabilities(context):
     wait_until(lambda: get_status(client, f"{url}/one", 3)[1] == "200", 10, "an answer")
     expect_files(client, url, ["k64", "m1"])
     expect_equal("what the program said of mtcp", [line for line in program.output().splitlines() if "mtcp[" in line], [])
-    expect(stat(context, program.pid)[0].get("passive_opens", 0) > 0, "the connections were not the stack's")
+    expect(counters_of(program.pid).get("passive_opens", 0) > 0, "the connections were not the stack's")
 
 
 @test("share-more-queues-than-sockets-the-program-runs-on-the-kernel", shim_only=True)

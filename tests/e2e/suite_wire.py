@@ -10,17 +10,23 @@ from registry import test
 from web import expect_files, get
 
 HERE = Path(__file__).resolve().parent
+STAT = HERE.parent.parent / "scripts/mtcp-stat"
 PYTHON = "/usr/bin/python3"
 
 
-def stat(context, pid, *options):
-    """mtcp-stat's counters as a dictionary, and its text."""
-    script = context.build.parent / "scripts/mtcp-stat"
-    if not script.exists():
-        script = HERE.parent.parent / "scripts/mtcp-stat"
-    raw = command(sys.executable, script, "-r", pid).stdout
-    counters = {words[1]: int(words[2]) for line in raw.splitlines() if (words := line.split())[0] == "counter"}
-    return counters, command(sys.executable, script, *options, pid).stdout
+def stat(pid, *options):
+    """What mtcp-stat says of a process."""
+    return command(sys.executable, STAT, *options, pid).stdout
+
+
+def counters_of(pid):
+    """As a dictionary."""
+    return {words[1]: int(words[2]) for line in stat(pid, "-r").splitlines() if (words := line.split())[0] == "counter"}
+
+
+def stack_opens(nginx):
+    """Connections that nginx's stacks have accepted; 0 on the kernel."""
+    return sum(counters_of(pid).get("passive_opens", 0) for pid in nginx.serving_pids()) if nginx.side.on_stack else 0
 
 
 @test("wire-ping")
@@ -56,7 +62,7 @@ def hostile(context):
     expect_equal("the answer", get(client, f"{nginx.url}/hello"), "hello\n")
     expect_files(client, nginx.url, ["m1"])
     if server.on_stack:
-        counters, _ = stat(context, nginx.serving_pids()[0])
+        counters = counters_of(nginx.serving_pids()[0])
         for name in ("rx_bad_ip_header", "rx_bad_tcp_header", "rx_bad_tcp_checksum"):
             expect(counters.get(name, 0) > 0, f"the counter {name} is 0 after hostile frames")
     nginx.stop()
@@ -84,7 +90,8 @@ def stat_shows(context):
     holder = client.start(PYTHON, "-u", HERE / "peer.py", "hold", server.address, "8080", "3")
     holder.says("holding")
     time.sleep(0.3)
-    counters, text = stat(context, nginx.serving_pids()[0])
+    pid = nginx.serving_pids()[0]
+    counters, text = counters_of(pid), stat(pid)
     expect(counters.get("segments_received", 0) >= 5, f"segments_received: {counters.get('segments_received')}")
     expect(counters.get("passive_opens", 0) >= 4, f"passive_opens: {counters.get('passive_opens')}")
     expect_equal("established connections shown", text.count("ESTAB "), 3)

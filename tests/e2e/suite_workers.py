@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from harness import children, command, cpu_seconds, expect, expect_equal, kill, wait_until
+from harness import children, cpu_seconds, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_wire import stat
@@ -215,12 +215,11 @@ def without_workers(nginx, number, seconds, meanwhile=lambda: None):
     wait_until(lambda: len(nginx.workers()) == 2 and not set(nginx.workers()) & set(old), 10, "new workers")
 
 
-def free_packets(context, pids):
+def free_packets(pids):
     """Of each worker's stack, by mtcp-stat. Not exact: freed packets are kept at hand in batches."""
-    script = HERE.parent.parent / "scripts/mtcp-stat"
     answers = []
     for pid in pids:
-        line = next(line for line in command(PYTHON, script, "-r", pid).stdout.splitlines() if line.startswith("stack "))
+        line = next(line for line in stat(pid, "-r").splitlines() if line.startswith("stack "))
         answers.append(int(dict(word.split("=") for word in line.split()[1:])["packets_free"]))
     return sorted(answers)
 
@@ -246,7 +245,7 @@ def kill_under_load(context, queues, driver):
     rounds, pause = (50, 1.2) if context.long else (8, 1.2)
     nginx, client = serve(context, 2, queues, driver)
     expect_no_failure(flows(client, "spread", nginx, "/pid", 100, 10), 100)
-    before = free_packets(context, nginx.workers()) if nginx.side.on_stack else None
+    before = free_packets(nginx.workers()) if nginx.side.on_stack else None
     watch = start_flows(client, "watch", nginx, "/pid", rounds * (pause + 2) + 20, 40, 8)
     time.sleep(0.5)
     kills, successors = [], []
@@ -270,7 +269,7 @@ def kill_under_load(context, queues, driver):
     expect(result["failed"] >= rounds, f"{rounds} deaths broke only {result['failed']} connections")
     expect_no_failure(flows(client, "spread", nginx, "/pid", 200, 10), 200)
     if before:
-        after = free_packets(context, nginx.workers())
+        after = free_packets(nginx.workers())
         expect(after[0] > before[0] - 300, f"free packets: {before}, then {after}")
     nginx.command("stop")
     nginx.wait_gone([nginx.program.pid])
