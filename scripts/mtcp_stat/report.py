@@ -61,6 +61,11 @@ class Report:
     def device(self):
         return self.value(r" device=(.*)")
 
+    @property
+    def connection_count(self):
+        """How many the stack says that it has."""
+        return int(self.value(r"connections=([0-9]+)", "0"))
+
     def groups(self):
         """What is no counter and no connection, by kind: {"stack": {"connections": 3, ...}, ...}."""
         out = {}

@@ -39,9 +39,9 @@ def details(flow):
     for key, word in (("unsent", "notsent"), ("flight", "in_flight"), ("retransmits", "retrans"), ("backoff", "backoff")):
         if int(v.get(key, 0)):
             words.append(f"{word}:{v[key]}")
-    for key, word in (("pacing_rate", "pacing_rate"), ("delivery_rate", "delivery_rate")):
+    for key in ("pacing_rate", "delivery_rate"):
         if int(v.get(key, 0)):
-            words.append(f"{word} {int(v[key]) * 8:,}bps")
+            words.append(f"{key} {int(v[key]) * 8:,}bps")
     return " ".join(words)
 
 
@@ -66,4 +66,4 @@ def print_list(rows):
         if isinstance(row, tuple):
             print(f"{pid:>8}  {row[0]:20}{row[1]}")
         else:
-            print(f"{pid:>8}  {row.program:20}{row.device:44}{row.value(r'connections=([0-9]+)', '0'):>11}{len(row.listeners):>11}")
+            print(f"{pid:>8}  {row.program:20}{row.device:44}{row.connection_count:>11}{len(row.listeners):>11}")

@@ -5,6 +5,7 @@ import sys
 import time
 
 from .processes import StatError
+from .tables import changes
 
 COUNTERS = (("rx_packets", "rx/s"), ("tx_packets", "tx/s"), ("passive_opens", "accepts/s"), ("retransmitted_segments", "retrans/s"))
 HEAD = f"{'PID':>8} {'program':16}{'device':24}{'conns':>8}{'queued':>8}" + "".join(f"{t:>11}" for _, t in COUNTERS) + f"{'drops/s':>10}{'useful':>8}{'memory':>9}"
@@ -17,19 +18,15 @@ def share_of_useful_rounds(report, previous):
 
 
 def row(pid, report, previous):
-    elapsed = report.time - previous.time if previous else 0
+    grown = changes(report, previous) if previous and report.time > previous.time else None
 
     def rate(names):
-        if not elapsed:
-            return "-"
-        then = previous.counters
-        grown = sum(report.counters[n].value - (then[n].value if n in then else 0) for n in names if n in report.counters)
-        return f"{grown / elapsed:,.0f}"
+        return "-" if grown is None else f"{sum(grown.get(n, 0) for n in names):,.0f}"
 
     drops = [c.name for c in report.counters.values() if c.severity == "drop"]
     queued = sum(int(f.values.get("queued", 0)) for f in report.listeners)
     memory = report.groups().get("memory", {}).get("used", 0)
-    return (f"{pid:>8} {report.program[:15]:16}{report.device[:23]:24}{report.value(r'connections=([0-9]+)', '0'):>8}{queued:>8}"
+    return (f"{pid:>8} {report.program[:15]:16}{report.device[:23]:24}{report.connection_count:>8}{queued:>8}"
             + "".join(f"{rate([name]):>11}" for name, _ in COUNTERS) + f"{rate(drops):>10}{share_of_useful_rounds(report, previous):>8}"
             + f"{memory / (1 << 20):>7.1f}MB")
 
@@ -44,7 +41,7 @@ def run(screen, read, seconds):
         height, width = screen.getmaxyx()
         screen.erase()
         lines = [f"mtcp-stat  {time.strftime('%H:%M:%S')}  processes: {len(reports)}  (q ends)", "", HEAD]
-        busiest = sorted(reports, key=lambda pid: -int(reports[pid].value(r"connections=([0-9]+)", "0")))
+        busiest = sorted(reports, key=lambda pid: -reports[pid].connection_count)
         lines += [row(pid, reports[pid], previous.get(pid)) for pid in busiest]
         for y, line in enumerate(lines[:height]):
             screen.insnstr(y, 0, line, width - 1, curses.A_REVERSE if y == 2 else curses.A_NORMAL)
