@@ -6,7 +6,7 @@
 #include <map>
 #include <ranges>
 
-#include "tests/sim/sim.hh"
+#include "tests/sim/shared_world.hh"
 
 namespace mtcp::sim {
 
@@ -22,11 +22,25 @@ class Churn {
     sim.wire.options.jitter = microseconds(100);
   }
 
+  // --- before and after
+  // So many processes, and a first connection.
+  void begin(int processes) {
+    for (int i = 0; i < processes; ++i) join();
+    run_for(milliseconds(50));
+    open_one();  // alone: few SYNs may wait for ARP
+    run_for(milliseconds(20));
+  }
+  // All connections end, and nothing was lost that should not have been.
+  void finish() {
+    for (int i = 0; i < 200 && !open.empty(); ++i) run_for(seconds(1));
+    CHECK(open.empty());
+    CHECK(what == "");
+    CHECK(wrong == 0);
+  }
+
   // --- processes
   Host& join() {
-    Host& h = sim.add_process(device);
-    h.on_accept = [](Socket& s) { s.echo = s.close_on_eof = true; };
-    h.listen(80, {.backlog = 1000});
+    Host& h = add_echo_server(sim, device);
     living.push_back(&h);
     return h;
   }
@@ -50,10 +64,12 @@ class Churn {
         if (sim.random() % 10 == 0) h->stalled_until = sim.now + microseconds(sim.random() % (sim.random() % 20 == 0 ? 30'000 : 400));
       }
   }
-  // As `nginx -s reload`: new workers first, or the old ones first.
+  // Whether there are places for the old workers and as many new ones.
+  [[nodiscard]] bool may_reload() const { return living.size() * 2 + draining.size() <= device.board().places(); }
+  // As `nginx -s reload`, where that may be: new workers first, or the old ones first.
   void reload() {
     const auto old = living;
-    const bool new_first = sim.random() % 2 == 0 && old.size() + draining.size() + old.size() <= device.board().places();
+    const bool new_first = sim.random() % 2 == 0;
     const std::size_t n = std::max<std::size_t>(1, std::min(old.size(), std::size_t{4}));
     if (new_first)
       for (std::size_t i = 0; i < n; ++i) join();

@@ -9,6 +9,14 @@ namespace mtcp::sim {
 
 inline void echo(Socket& s) { s.echo = s.close_on_eof = true; }
 
+// A process that echoes what comes on port 80, however much comes at once.
+inline Host& add_echo_server(Sim& sim, SimSharedDevice& device) {
+  Host& h = sim.add_process(device);
+  h.on_accept = echo;
+  h.listen(80, {.backlog = 1000});
+  return h;
+}
+
 struct SharedWorld {
   explicit SharedWorld(std::uint32_t queues = 1) : device(sim.add_device(queues)) {
     sim.run_for(milliseconds(1));

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
-#include "tests/sim/sim.hh"
+#include "tests/sim/shared_world.hh"
 
 using namespace mtcp::sim;
 
@@ -15,9 +15,7 @@ class World {
     sim.run_for(milliseconds(1));
   }
   Host& join() {
-    Host& h = sim.add_process(device);
-    h.on_accept = [](Socket& s) { s.echo = s.close_on_eof = true; };
-    h.listen(80, {.backlog = 1000});
+    Host& h = add_echo_server(sim, device);
     living.push_back(&h);
     return h;
   }
