@@ -4,37 +4,11 @@
 #include <cstdlib>
 
 #include "stack/tcp/sender/bbr.hh"
-#include "tests/sim/sim.hh"
+#include "tests/sim/path_world.hh"
 
 using namespace mtcp::sim;
 
 namespace {
-
-struct RatedPath {
-  explicit RatedPath(const char* congestion, double bandwidth, Duration delay, std::size_t queue)
-      : client(sim.add_host([&](Options& o) { o.tcp.congestion_control = congestion; }, 32768)) {
-    sim.wire.options.bandwidth = bandwidth;
-    sim.wire.options.delay = delay;
-    sim.wire.options.queue = queue;
-    server.listen(80);
-  }
-  Socket& start(std::uint64_t bytes, const SocketOptions& o = {}) {
-    Socket& c = client.connect(server, 80, o);
-    c.send(bytes);
-    return c;
-  }
-  std::uint64_t received() {
-    return server.accepted.empty() ? 0 : server.accepted[0]->received;
-  }
-  std::uint64_t run(Duration d) {
-    const std::uint64_t before = received();
-    sim.run_for(d);
-    return received() - before;
-  }
-  Sim sim{1};
-  Host& server = sim.add_host();
-  Host& client;
-};
 
 BbrState& model(Socket& s) { return bbr_state(*s.connection->pacing); }
 constexpr std::uint64_t kMuch = 1ULL << 40;

@@ -1,44 +1,26 @@
 // DCTCP (RFC 8257).
-#include <catch2/catch.hpp>
-
-#include "tests/sim/passive_world.hh"
+#include "tests/sim/ecn_world.hh"
 
 using namespace mtcp::sim;
 
 namespace {
 
-constexpr std::uint8_t kEct0 = 2, kCe = 3;
-constexpr unsigned kAsks = kEce | kCwr;
-
 void dctcp(Options& o) { o.tcp.congestion_control = "dctcp"; }
 
-struct World : PassiveWorld {
-  explicit World(bool with_ecn = true) : PassiveWorld(dctcp) {
-    host.accepting = false;
-    peer.say({.flags = static_cast<std::uint8_t>(kSyn | (with_ecn ? kAsks : 0U)), .seq = 1000, .mss = 1000,
-              .tos = with_ecn ? kEct0 : std::uint8_t{0}});
-    answer = peer.hear();
-    rcv = answer.seq + 1;
-    peer.say({.flags = kAck, .seq = snd, .ack = rcv});
-    c = host.worker->accept(listener);
-  }
+struct World : EcnWorld {
+  explicit World(bool with_ecn = true) : EcnWorld(dctcp, with_ecn ? kAsks : 0U, with_ecn ? kEct0 : std::uint8_t{0}) {}
   // Several segments in one turn, with these bits in the IP header; returns what they were answered with.
-  std::vector<Seg> data(const std::vector<std::uint8_t>& bits) {
+  std::deque<Seg> data(const std::vector<std::uint8_t>& bits) {
     for (const std::uint8_t tos : bits) {
       peer.send({.flags = kAck, .seq = snd, .ack = rcv, .data = std::string(1000, 'x'), .tos = tos});
       snd += 1000;
     }
     sim.run_for(milliseconds(250));
-    std::vector<Seg> all;
-    while (!peer.silent()) all.push_back(peer.hear());
-    return all;
+    return peer.hear_all();
   }
   // A window of `n` segments, which is acknowledged with ECE for the last `marked` of them.
   void window(std::uint32_t n, std::uint32_t marked) {
-    const std::string s(std::size_t{n} * 1000, 'y');
-    const iovec v{const_cast<char*>(s.data()), s.size()};
-    REQUIRE(host.worker->send(*c, {&v, 1}, false, host.clock()));
-    sim.run_for(milliseconds(2));
+    write(std::size_t{n} * 1000);
     peer.forget();
     const auto ack = [&](std::uint32_t segments, std::uint8_t flags) {
       rcv += segments * 1000;
@@ -48,9 +30,6 @@ struct World : PassiveWorld {
     ack(marked, kAck | kEce);
   }
   [[nodiscard]] ConnectionInfo info() const { return host.worker->info(*c); }
-  Seg answer;
-  Connection* c = nullptr;
-  std::uint32_t snd = 1001, rcv = 0;
 };
 
 }  // namespace
@@ -106,10 +85,8 @@ TEST_CASE("rfc8257 3.4: to a loss it answers as any TCP", "[dctcp]") {
   World w;
   for (int i = 0; i < 100; ++i) w.window(4, 0);
   const std::uint32_t before = w.info().cwnd;
-  const std::string s(1000, 'y');
-  const iovec v{const_cast<char*>(s.data()), s.size()};
-  REQUIRE(w.host.worker->send(*w.c, {&v, 1}, false, w.host.clock()));
-  w.sim.run_for(seconds(3));
+  w.write(1000);
+  w.sim.run_for(seconds(3) - milliseconds(2));
   CHECK(w.info().phase == Phase::loss);
   CHECK(w.info().ssthresh <= before / 2 + 1000);
 }

@@ -1,50 +1,27 @@
 // Explicit Congestion Notification (RFC 3168), both roles.
 #include <catch2/catch.hpp>
 
-#include "tests/sim/passive_world.hh"
+#include "tests/sim/ecn_world.hh"
 #include "tests/sim/shared_world.hh"
 
 using namespace mtcp::sim;
 
 namespace {
 
-constexpr std::uint8_t kEct0 = 2, kCe = 3;
-constexpr unsigned kAsks = kEce | kCwr;
-
 std::function<void(Options&)> ecn(std::uint32_t value) {
   return [value](Options& o) { o.tcp.ecn = value; };
 }
 
-// A listener's side of a connection, ECN in use.
-struct Passive : PassiveWorld {
-  Passive() {
-    host.accepting = false;
-    peer.say({.flags = kSyn | kAsks, .seq = 1000, .mss = 1000});
-    answer = peer.hear();
-    snd = 1001;
-    rcv = answer.seq + 1;
-    peer.say({.flags = kAck, .seq = snd, .ack = rcv});
-    c = host.worker->accept(listener);
-  }
+struct Passive : EcnWorld {
   void data(std::uint8_t tos, std::uint8_t flags = kAck) {
     peer.say({.flags = flags, .seq = snd, .ack = rcv, .data = std::string(1000, 'x'), .tos = tos});
     snd += 1000;
     sim.run_for(milliseconds(250));
   }
-  void write(std::size_t n) {
-    const std::string s(n, 'y');
-    const iovec v{const_cast<char*>(s.data()), n};
-    REQUIRE(host.worker->send(*c, {&v, 1}, false, host.clock()));
-    sim.run_for(milliseconds(2));
-  }
   Seg last() {
-    Seg s;
-    while (!peer.silent()) s = peer.hear();
-    return s;
+    const auto all = peer.hear_all();
+    return all.empty() ? Seg{} : all.back();
   }
-  Seg answer;
-  Connection* c = nullptr;
-  std::uint32_t snd = 0, rcv = 0;
 };
 
 // A connect's SYN.
@@ -129,8 +106,7 @@ TEST_CASE("rfc3168: without agreement marks and echoes mean nothing", "[ecn]") {
 TEST_CASE("rfc3168 6.1.2: ECE halves nothing but once a window, CWR goes with new data, once; nothing is sent again", "[ecn]") {
   Passive w;
   w.write(10'000);
-  std::vector<Seg> all;
-  while (!w.peer.silent()) all.push_back(w.peer.hear());
+  auto all = w.peer.hear_all();
   REQUIRE(all.size() == 10);
   for (const Seg& s : all) CHECK(s.tos == kEct0);
   const std::uint32_t before = w.host.worker->info(*w.c).cwnd;
@@ -139,8 +115,7 @@ TEST_CASE("rfc3168 6.1.2: ECE halves nothing but once a window, CWR goes with ne
   w.peer.say({.flags = kAck | kEce, .seq = w.snd, .ack = w.rcv + 2000});
   w.peer.say({.flags = kAck | kEce, .seq = w.snd, .ack = w.rcv + 10'000});
   w.write(3'000);
-  all.clear();
-  while (!w.peer.silent()) all.push_back(w.peer.hear());
+  all = w.peer.hear_all();
   REQUIRE(all.size() == 3);
   CHECK((all[0].flags & kCwr) != 0);
   CHECK((all[1].flags & kCwr) == 0);

@@ -45,13 +45,17 @@ struct Client {
   void answer(const Seg& syn, std::uint32_t acked, std::optional<std::string> cookie) {
     peer.say({.flags = kSyn | kAck, .seq = 500, .ack = syn.seq + 1 + acked, .mss = 1400, .cookie = std::move(cookie)});
   }
+  // The connection is gone, and what was sent for it.
+  void end(Duration then = milliseconds(2)) {
+    host.worker->abort(*c, host.clock());
+    sim.run_for(then);
+    peer.forget();
+  }
   // A first connection, which brings a cookie.
   void learn() {
     const Seg syn = connect();
     answer(syn, 0, "8 bytes.");
-    host.worker->abort(*c, host.clock());
-    sim.run_for(milliseconds(2));
-    peer.forget();
+    end();
   }
   Sim sim{22};
   Host& host;
@@ -162,9 +166,7 @@ TEST_CASE("rfc7413 4.2.1: a client asks for a cookie first, and its SYN has data
   CHECK(first.data.empty());
   CHECK(w.taken == 0);
   w.answer(first, 0, "8 bytes.");
-  w.host.worker->abort(*w.c, w.host.clock());
-  w.sim.run_for(milliseconds(2));
-  w.peer.forget();
+  w.end();
 
   const Seg second = w.connect();
   CHECK(second.cookie == "8 bytes.");
@@ -219,16 +221,12 @@ TEST_CASE("rfc7413 4.1.3.1: a path that drops such SYNs is left alone for a whil
     CHECK(syn.data == "request");
     w.sim.run_for(milliseconds(1100));
     w.answer(syn, 0, std::nullopt);
-    w.host.worker->abort(*w.c, w.host.clock());
-    w.sim.run_for(milliseconds(2));
-    w.peer.forget();
+    w.end();
   }
   Seg syn = w.connect();
   CHECK(syn.data.empty());
   CHECK_FALSE(syn.cookie);
-  w.host.worker->abort(*w.c, w.host.clock());
-  w.sim.run_for(seconds(241));
-  w.peer.forget();
+  w.end(seconds(241));
   syn = w.connect();
   CHECK(syn.data == "request");
 }

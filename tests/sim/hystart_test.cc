@@ -1,29 +1,19 @@
 // HyStart++: slow start ends before the queue is full.
 #include <catch2/catch.hpp>
 
-#include "tests/sim/sim.hh"
+#include "tests/sim/path_world.hh"
 
 using namespace mtcp::sim;
 
 namespace {
 
-struct Start {
+struct Start : RatedPath {
   // 50 Mbit/s and a round trip of 40 ms: 250 KB fill the path.
-  explicit Start(const char* congestion, std::size_t queue)
-      : client(sim.add_host([&](Options& o) { o.tcp.congestion_control = congestion; }, 32768)) {
-    sim.wire.options.bandwidth = 6.25e6;
-    sim.wire.options.delay = milliseconds(20);
-    sim.wire.options.queue = queue;
+  explicit Start(const char* congestion, std::size_t queue) : RatedPath(congestion, 6.25e6, milliseconds(20), queue) {
     client.options.tcp.wmem.max = 1 << 25;
-    server.listen(80);
-    socket = &client.connect(server, 80);
-    socket->send(1ULL << 40);
+    socket = &start(1ULL << 40);
   }
   [[nodiscard]] ConnectionInfo info() { return client.worker->info(*socket->connection); }
-  std::uint64_t received() { return server.accepted.empty() ? 0 : server.accepted[0]->received; }
-  Sim sim{1};
-  Host& server = sim.add_host();
-  Host& client;
   Socket* socket;
 };
 

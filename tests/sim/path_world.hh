@@ -1,5 +1,5 @@
-// A sender, a receiver, and a path between them that does what paths do; one transfer over it is a row of the table in
-// PATHS.md.
+// A sender, a receiver, and a path between them: one that has a rate and a queue, and one that does what paths do, over
+// which one transfer is a row of the table in PATHS.md.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,33 @@
 #include "tests/sim/sim.hh"
 
 namespace mtcp::sim {
+
+// `bandwidth` in bytes a second, `delay` of each way, `queue` in packets.
+struct RatedPath {
+  explicit RatedPath(const char* congestion, double bandwidth, Duration delay, std::size_t queue)
+      : client(sim.add_host([&](Options& o) { o.tcp.congestion_control = congestion; }, 32768)) {
+    sim.wire.options.bandwidth = bandwidth;
+    sim.wire.options.delay = delay;
+    sim.wire.options.queue = queue;
+    server.listen(80);
+  }
+  Socket& start(std::uint64_t bytes, const SocketOptions& o = {}) {
+    Socket& c = client.connect(server, 80, o);
+    c.send(bytes);
+    return c;
+  }
+  std::uint64_t received() {
+    return server.accepted.empty() ? 0 : server.accepted[0]->received;
+  }
+  std::uint64_t run(Duration d) {
+    const std::uint64_t before = received();
+    sim.run_for(d);
+    return received() - before;
+  }
+  Sim sim{1};
+  Host& server = sim.add_host();
+  Host& client;
+};
 
 // Of the data unless said otherwise. Probabilities between 0 and 1.
 struct Conditions {

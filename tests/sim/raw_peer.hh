@@ -5,6 +5,7 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "stack/wire/tcp_header.hh"
 #include "tests/sim/sim.hh"
@@ -45,6 +46,8 @@ class RawPeer {
   void say(const Seg& s);
   // The oldest segment that has arrived and not been taken; a Seg with flags 0 if there is none.
   Seg hear();
+  // All of them.
+  std::deque<Seg> hear_all() { return std::exchange(heard_, {}); }
   [[nodiscard]] bool silent() const { return heard_.empty(); }
   void forget() { heard_.clear(); }
   [[nodiscard]] std::size_t waiting() const { return heard_.size(); }
