@@ -16,7 +16,7 @@ struct Shared {
   double again = 0;
 };
 
-// `each` flows of each of the controls, over 20 ms and a queue of one bandwidth-delay product; begun one after another.
+// `each` flows of each of the controls, over 20 ms and a queue of `queue` bandwidth-delay products; begun one after another.
 Shared share(std::initializer_list<const char*> controls, unsigned each, double rate, double queue, Duration time) {
   Sim sim(7);
   Host& server = sim.add_host(large_windows, 32768);

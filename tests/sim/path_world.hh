@@ -106,7 +106,6 @@ class Impairment {
 struct Outcome {
   double goodput = 0;      // of the bottleneck's rate
   double again = 0;        // segments sent again, of those sent
-  std::uint64_t timeouts = 0;
   bool hung = false;       // nothing arrived for a minute
 };
 
@@ -162,7 +161,6 @@ inline Outcome measure(const char* congestion, const Conditions& c, Duration war
   o.goodput = static_cast<double>(received() - before) / Impairment::seconds_of(time) / possible(c);
   o.again = static_cast<double>(client.count(Counter::retransmitted_segments) - again) /
             static_cast<double>(std::max<std::uint64_t>(client.count(Counter::segments_sent) - sent, 1));
-  o.timeouts = client.count(Counter::rto_fired);
   if (s.connection == nullptr || s.error != Errc::ok) o.hung = true;
   return o;
 }
@@ -172,8 +170,8 @@ struct Completion {
   double median = 0, slowest = 0;
   bool hung = false;
 };
-inline Completion complete_64k(const char* congestion, const Conditions& c, unsigned times, std::uint64_t seed = 1) {
-  Sim sim(seed);
+inline Completion complete_64k(const char* congestion, const Conditions& c, unsigned times) {
+  Sim sim(1);
   Host& server = sim.add_host();
   Host& client = sim.add_host([&](Options& o) { o.tcp.congestion_control = congestion; });
   server.listen(80);
