@@ -15,6 +15,7 @@
 #include "stack/wire/ethernet.hh"
 #include "stack/wire/icmp.hh"
 #include "stack/wire/ipv4.hh"
+#include "stack/wire/ipv6.hh"
 #include "stack/wire/tcp_header.hh"
 
 namespace mtcp::stack {
@@ -182,13 +183,30 @@ inline Bytes ipv4(const Bytes& body, std::uint8_t protocol = kProtocolTcp, std::
   return bytes;
 }
 
+inline Bytes ipv6_packet(const Bytes& body, std::uint8_t next, const IpAddress& source, const IpAddress& destination,
+                         std::uint8_t hop_limit = 64) {
+  Bytes bytes(kIpv6Header + body.size());
+  write_ipv6(bytes.data(), {.source = source,
+                            .destination = destination,
+                            .payload_length = static_cast<std::uint16_t>(body.size()),
+                            .next_header = next,
+                            .hop_limit = hop_limit});
+  std::copy(body.begin(), body.end(), bytes.begin() + kIpv6Header);
+  return bytes;
+}
+
+// The one of a TCP segment or of an ICMPv6 message, which is 0 at `at`.
+inline void fill_in_checksum(Bytes& bytes, std::size_t at, std::uint8_t protocol, const IpAddress& source,
+                             const IpAddress& destination, bool v4 = false) {
+  store_checksum(&bytes[at], sum_of_pseudo_header(source, destination, v4, protocol, bytes.size()) +
+                                 partial_sum(bytes.data(), bytes.size()));
+}
+
 inline Bytes tcp(std::size_t payload_bytes = 0, std::uint32_t source = kPeer,
                  std::uint32_t destination = kUs) {
   Bytes bytes(kTcpHeader + payload_bytes, std::byte{0x42});
   write_tcp_plain(bytes.data(), 40000, 80, Seq(100), Seq(200), kAck, 512, false, 0, 0);
-  const auto pseudo = sum_of_pseudo_header(IpAddress::v4(source), IpAddress::v4(destination), true,
-                                           kProtocolTcp, bytes.size());
-  store_checksum(&bytes[kTcpChecksumOffset], pseudo + partial_sum(bytes.data(), bytes.size()));
+  fill_in_checksum(bytes, kTcpChecksumOffset, kProtocolTcp, IpAddress::v4(source), IpAddress::v4(destination), true);
   return bytes;
 }
 

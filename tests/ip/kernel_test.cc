@@ -91,20 +91,13 @@ struct KernelBench : Bench {
 
 Bytes ipv6(const Bytes& body, std::uint8_t next = kProtocolTcp, const IpAddress& source = kPeer6,
            const IpAddress& destination = kUs6) {
-  Bytes bytes(kIpv6Header + body.size());
-  write_ipv6(bytes.data(), {.source = source,
-                            .destination = destination,
-                            .payload_length = static_cast<std::uint16_t>(body.size()),
-                            .next_header = next});
-  std::copy(body.begin(), body.end(), bytes.begin() + kIpv6Header);
-  return ethernet(kEtherIpv6, bytes);
+  return ethernet(kEtherIpv6, ipv6_packet(body, next, source, destination));
 }
 
 Bytes tcp6(const IpAddress& source = kPeer6, const IpAddress& destination = kUs6) {
   Bytes bytes(kTcpHeader + 10, std::byte{0x42});
   write_tcp_plain(bytes.data(), 40000, 80, Seq(100), Seq(200), kAck, 512, false, 0, 0);
-  store_checksum(&bytes[kTcpChecksumOffset], sum_of_pseudo_header(source, destination, false, kProtocolTcp, bytes.size()) +
-                                                 partial_sum(bytes.data(), bytes.size()));
+  fill_in_checksum(bytes, kTcpChecksumOffset, kProtocolTcp, source, destination);
   return bytes;
 }
 
@@ -128,8 +121,7 @@ Bytes icmpv6_error(std::uint8_t type, std::uint8_t code, std::uint32_t word, boo
   bytes[1] = std::byte{code};
   store_be(&bytes[4], word);
   bytes.insert(bytes.end(), quoted.begin(), quoted.end());
-  store_checksum(&bytes[2], sum_of_pseudo_header(kPeer6, kUs6, false, kProtocolIcmpv6, bytes.size()) +
-                                partial_sum(bytes.data(), bytes.size()));
+  fill_in_checksum(bytes, 2, kProtocolIcmpv6, kPeer6, kUs6);
   if (!good) bytes[9] ^= std::byte{1};
   return ipv6(bytes, kProtocolIcmpv6);
 }

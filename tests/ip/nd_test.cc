@@ -48,16 +48,8 @@ Bytes frame_of(const Discovery& d) {
     message[25] = std::byte{d.option_length};
     std::memcpy(&message[26], d.mac.bytes.data(), 6);
   }
-  store_checksum(&message[2], sum_of_pseudo_header(d.source, d.destination, false, kProtocolIcmpv6, message.size()) +
-                                  partial_sum(message.data(), message.size()));
-  Bytes packet(kIpv6Header);
-  write_ipv6(packet.data(), {.source = d.source,
-                             .destination = d.destination,
-                             .payload_length = static_cast<std::uint16_t>(message.size()),
-                             .next_header = kProtocolIcmpv6,
-                             .hop_limit = d.hop_limit});
-  packet.insert(packet.end(), message.begin(), message.end());
-  return ethernet(kEtherIpv6, packet, d.to);
+  fill_in_checksum(message, 2, kProtocolIcmpv6, d.source, d.destination);
+  return ethernet(kEtherIpv6, ipv6_packet(message, kProtocolIcmpv6, d.source, d.destination, d.hop_limit), d.to);
 }
 
 // The answer of `target` to our question.
@@ -222,12 +214,8 @@ TEST_CASE("rfc4443: an echo request is answered, one to a group is not") {
   const auto echo = [&](const IpAddress& to, const MacAddress& mac) {
     Bytes message(16);
     message[0] = std::byte{128};
-    store_checksum(&message[2], sum_of_pseudo_header(kPeer6, to, false, kProtocolIcmpv6, message.size()) +
-                                    partial_sum(message.data(), message.size()));
-    Bytes packet(kIpv6Header);
-    write_ipv6(packet.data(), {.source = kPeer6, .destination = to, .payload_length = 16, .next_header = kProtocolIcmpv6});
-    packet.insert(packet.end(), message.begin(), message.end());
-    (void)b.input(ethernet(kEtherIpv6, packet, mac));
+    fill_in_checksum(message, 2, kProtocolIcmpv6, kPeer6, to);
+    (void)b.input(ethernet(kEtherIpv6, ipv6_packet(message, kProtocolIcmpv6, kPeer6, to), mac));
     return b.flush();
   };
   const auto sent = echo(kUs6, kOurMac);

@@ -85,38 +85,30 @@ rtmsg route_head(int bits, int family = AF_INET) {
 }
 
 Bytes route_with_metrics() {
-  Bytes metrics;
-  const rtattr a{8, RTAX_MTU};
-  const std::uint32_t mtu = 1280;
-  metrics.resize(8);
-  std::memcpy(metrics.data(), &a, 4);
-  std::memcpy(metrics.data() + 4, &mtu, 4);
+  const struct {
+    rtattr head{8, RTAX_MTU};
+    std::uint32_t mtu = 1280;
+  } metrics;
   return Builder(RTM_NEWROUTE, route_head(24))
       .v4(RTA_DST, IpAddress::v4(192, 0, 2, 0))
       .v4(RTA_GATEWAY, IpAddress::v4(10, 9, 0, 1))
       .number(RTA_OIF, kOurs)
       .number(RTA_PRIORITY, 5)
-      .attribute(RTA_METRICS, metrics.data(), metrics.size())
+      .attribute(RTA_METRICS, &metrics, sizeof metrics)
       .done();
 }
 
 Bytes multipath_route() {
-  Bytes hops;
-  for (const std::uint32_t oif : {kOther, kOurs}) {
-    rtnexthop h{};
-    h.rtnh_len = sizeof h + 8;
-    h.rtnh_ifindex = static_cast<int>(oif);
-    const rtattr a{8, RTA_GATEWAY};
-    const std::uint8_t gateway[4] = {10, 9, 0, static_cast<std::uint8_t>(oif)};
-    const auto put = [&](const void* p, std::size_t n) {
-      const auto* b = static_cast<const std::byte*>(p);
-      hops.insert(hops.end(), b, b + n);
-    };
-    put(&h, sizeof h);
-    put(&a, sizeof a);
-    put(gateway, 4);
-  }
-  return Builder(RTM_NEWROUTE, route_head(0)).attribute(RTA_MULTIPATH, hops.data(), hops.size()).done();
+  struct Hop {
+    rtnexthop head;
+    rtattr attribute;
+    std::uint8_t gateway[4];
+  };
+  const auto through = [](std::uint32_t oif) {
+    return Hop{{sizeof(Hop), 0, 0, static_cast<int>(oif)}, {8, RTA_GATEWAY}, {10, 9, 0, static_cast<std::uint8_t>(oif)}};
+  };
+  const Hop hops[] = {through(kOther), through(kOurs)};
+  return Builder(RTM_NEWROUTE, route_head(0)).attribute(RTA_MULTIPATH, hops, sizeof hops).done();
 }
 
 Bytes neighbour(std::uint16_t type, std::uint16_t state, std::uint32_t index = kOurs, bool with_mac = true) {

@@ -171,7 +171,6 @@ TEST_CASE("a flow that the directory has goes to its owner, with one forward", "
   const std::size_t home = w.owner(key), owner = (home + 1) % 4;
   REQUIRE(w.ports[owner]->publish(key));
   CHECK_FALSE(w.ports[home]->publish(key));
-  w.device.process = home + 1;
   w.device.waiting[0].push_back(tcp_frame(7, 5));
   Packet* p = nullptr;
   for (std::size_t i = 0; i < 4; ++i) {
