@@ -1,32 +1,13 @@
 // close(): FIN or RST, SO_LINGER, what the peer sees.
 #include <signal.h>
 
-#include <atomic>
 #include <thread>
 
-#include "tests/parity/net.hh"
+#include "tests/parity/signals.hh"
 
 using namespace parity;
 
 namespace {
-
-std::atomic<int> g_pipes{0};
-
-// Counts SIGPIPE while it lives.
-class PipeCounter {
- public:
-  PipeCounter() {
-    struct sigaction action {};
-    action.sa_handler = [](int) { ++g_pipes; };
-    ::sigaction(SIGPIPE, &action, &old_);
-    g_pipes = 0;
-  }
-  ~PipeCounter() { ::sigaction(SIGPIPE, &old_, nullptr); }
-  [[nodiscard]] int count() const { return g_pipes; }
-
- private:
-  struct sigaction old_ {};
-};
 
 // The server's end after the client had closed and a first write drew a reset.
 Fd server_of_vanished_client() {
@@ -180,7 +161,7 @@ TEST_CASE("close: after a reset in CLOSE-WAIT reading answers 0", "[close]") {
 }
 
 TEST_CASE("close: EPIPE raises SIGPIPE unless MSG_NOSIGNAL", "[close]") {
-  const PipeCounter pipes;
+  const SignalCounter pipes(SIGPIPE);
   const Pair pair = connected_pair();
   REQUIRE(::shutdown(pair.client, SHUT_WR) == 0);
   REQUIRE(error_of(::send(pair.client, "x", 1, MSG_NOSIGNAL)) == EPIPE);

@@ -13,16 +13,6 @@
 
 using namespace parity;
 
-namespace {
-
-int queued(int fd, unsigned long request) {
-  int n = -1;
-  REQUIRE(error_of(::ioctl(fd, request, &n)) == 0);
-  return n;
-}
-
-}  // namespace
-
 TEST_CASE("fcntl: O_NONBLOCK can be set and cleared and is obeyed", "[control]") {
   const Pair pair = connected_pair();
   const int before = ::fcntl(pair.client, F_GETFL);

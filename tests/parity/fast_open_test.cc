@@ -32,18 +32,6 @@ bool had_syn_data(int fd) {
   return (option<tcp_info>(fd, IPPROTO_TCP, TCP_INFO).tcpi_options & TCPI_OPT_SYN_DATA) != 0;
 }
 
-// What libc's tcp_info does not have (include/uapi/linux/tcp.h).
-struct LongInfo {
-  std::uint8_t known[104];
-  std::uint64_t pacing_rate, max_pacing_rate, bytes_acked, bytes_received;
-  std::uint32_t segs_out, segs_in, notsent_bytes, min_rtt, data_segs_in, data_segs_out;
-  std::uint64_t delivery_rate, busy_time, rwnd_limited, sndbuf_limited;
-  std::uint32_t delivered, delivered_ce;
-  std::uint64_t bytes_sent, bytes_retrans;
-};
-static_assert(sizeof(tcp_info) == 104 && sizeof(LongInfo) == 216);
-LongInfo info_of(int fd) { return option<LongInfo>(fd, IPPROTO_TCP, TCP_INFO); }
-
 Errno try_option(int fd, int name, int value) { return error_of(::setsockopt(fd, IPPROTO_TCP, name, &value, sizeof value)); }
 
 }  // namespace

@@ -160,6 +160,14 @@ int poll_events(int fd, int events, milliseconds limit) {
 
 bool becomes(int fd, int events, milliseconds limit) { return poll_events(fd, events, limit) != 0; }
 
+LongInfo info_of(int fd) { return option<LongInfo>(fd, IPPROTO_TCP, TCP_INFO); }
+
+int queued(int fd, unsigned long request) {
+  int n = -1;
+  REQUIRE(error_of(::ioctl(fd, request, &n)) == 0);
+  return n;
+}
+
 bool send_all(int fd, std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t n = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);

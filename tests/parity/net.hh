@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -112,6 +113,21 @@ template <typename T>
 void set_option(int fd, int level, int name, const T& value) {
   REQUIRE(error_of(::setsockopt(fd, level, name, &value, sizeof value)) == 0);
 }
+
+// The kernel's tcp_info (include/uapi/linux/tcp.h) as far as it is needed; libc's is shorter.
+struct LongInfo {
+  std::uint8_t known[104];
+  std::uint64_t pacing_rate, max_pacing_rate, bytes_acked, bytes_received;
+  std::uint32_t segs_out, segs_in, notsent_bytes, min_rtt, data_segs_in, data_segs_out;
+  std::uint64_t delivery_rate, busy_time, rwnd_limited, sndbuf_limited;
+  std::uint32_t delivered, delivered_ce;
+  std::uint64_t bytes_sent, bytes_retrans;
+};
+static_assert(sizeof(tcp_info) == 104 && sizeof(LongInfo) == 216);
+LongInfo info_of(int fd);
+
+// What ioctl() counts: bytes that can be read, unless it is asked for others.
+int queued(int fd, unsigned long request = FIONREAD);
 
 // Blocking transfers; false or a short string on end of stream or error.
 bool send_all(int fd, std::string_view bytes);

@@ -1,7 +1,6 @@
 // splice() between a socket and a pipe, both ways; what tee() and vmsplice() say to a socket.
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/uio.h>
 
 #include <thread>
@@ -23,12 +22,6 @@ struct Pipe {
   Fd read, write;
 };
 
-int waiting(int fd) {
-  int n = 0;
-  REQUIRE(::ioctl(fd, FIONREAD, &n) == 0);
-  return n;
-}
-
 std::string read_exactly(int fd, std::size_t n) {
   std::string text(n, '\0');
   std::size_t done = 0;
@@ -49,7 +42,7 @@ TEST_CASE("splice: from a socket to a pipe and on to another socket", "[splice]"
   REQUIRE(send_all(in.client, "through a pipe"));
   REQUIRE(becomes(in.server, POLLIN));
   REQUIRE(::splice(in.server, nullptr, pipe.write, nullptr, 100, SPLICE_F_MOVE) == 14);
-  REQUIRE(waiting(pipe.read) == 14);
+  REQUIRE(queued(pipe.read) == 14);
   REQUIRE(::splice(pipe.read, nullptr, out.client, nullptr, 100, SPLICE_F_MOVE) == 14);
   REQUIRE(receive_exactly(out.server, 14) == "through a pipe");
 }
@@ -63,7 +56,7 @@ TEST_CASE("splice: no more than was asked for", "[splice]") {
   REQUIRE(receive_exactly(pair.server, 6) == "456789");
   REQUIRE(::splice(pipe.read, nullptr, pair.client, nullptr, 3, 0) == 3);
   REQUIRE(receive_exactly(pair.server, 3) == "012");
-  REQUIRE(waiting(pipe.read) == 1);
+  REQUIRE(queued(pipe.read) == 1);
 }
 
 TEST_CASE("splice: the end of the stream is 0", "[splice]") {
@@ -127,9 +120,9 @@ TEST_CASE("splice: a full pipe with SPLICE_F_NONBLOCK takes part, then says EAGA
     if (n < 0) {
       REQUIRE(errno == EAGAIN);
       ++full;
-      got += read_exactly(pipe.read, static_cast<std::size_t>(waiting(pipe.read)));
-    } else if (got.size() + static_cast<std::size_t>(waiting(pipe.read)) == data.size()) {
-      got += read_exactly(pipe.read, static_cast<std::size_t>(waiting(pipe.read)));
+      got += read_exactly(pipe.read, static_cast<std::size_t>(queued(pipe.read)));
+    } else if (got.size() + static_cast<std::size_t>(queued(pipe.read)) == data.size()) {
+      got += read_exactly(pipe.read, static_cast<std::size_t>(queued(pipe.read)));
     }
   }
   sender.join();

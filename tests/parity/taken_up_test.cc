@@ -53,6 +53,13 @@ int serve_one(int listener) {
 
 void exec_python(const std::string& program) { ::execlp("python3", "python3", "-c", program.c_str(), nullptr); }
 
+// As a service manager does: `l` is there under the number 3, for a program that is to come. False if it cannot be.
+bool activate(int l) {
+  ::setenv("LISTEN_FDS", "1", 1);
+  ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
+  return l == 3 ? ::fcntl(3, F_SETFD, 0) == 0 : ::dup2(l, 3) == 3;
+}
+
 // Of a program that has a listener under `fd`: it talks to itself.
 std::string conversation(int fd) {
   return "import socket\n"
@@ -123,10 +130,7 @@ TEST_CASE("taken up: exec leaves a bound socket to a program that listens on it"
 TEST_CASE("taken up: a listener of socket activation", "[taken_up]") {
   const Fd l = listener();
   REQUIRE(in_child([&] {
-            const bool there = l == 3 ? ::fcntl(3, F_SETFD, 0) == 0 : ::dup2(l, 3) == 3;
-            ::setenv("LISTEN_FDS", "1", 1);
-            ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
-            if (there) exec_python(conversation(3));
+            if (activate(l)) exec_python(conversation(3));
             return 98;
           }) == 0);
 }
@@ -146,13 +150,8 @@ TEST_CASE("taken up: a listener has the options that it had, and so has what is 
   const bool activated = GENERATE(true, false);
   REQUIRE(::fcntl(l, F_SETFD, 0) == 0);
   REQUIRE(in_child([&] {
-            int fd = l;
-            if (activated) {
-              if (l != 3 && ::dup2(l, 3) != 3) return 97;
-              fd = 3;
-              ::setenv("LISTEN_FDS", "1", 1);
-              ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
-            }
+            if (activated && !activate(l)) return 97;
+            const int fd = activated ? 3 : l;
             exec_python("import socket as k, struct\n"
                         "l = k.socket(fileno=" + std::to_string(fd) + ")\n"
                         "c = k.create_connection(l.getsockname())\n"

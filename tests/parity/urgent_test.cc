@@ -1,16 +1,13 @@
 // Urgent data: MSG_OOB, SO_OOBINLINE, the mark, SIGURG, what poll, select and epoll say of it.
 #include <fcntl.h>
-#include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
 
-#include <atomic>
 #include <linux/sockios.h>
 #include <thread>
 
 #include "tests/parity/epoll.hh"
-#include "tests/parity/net.hh"
+#include "tests/parity/signals.hh"
 
 namespace parity {
 namespace {
@@ -41,35 +38,15 @@ int at_mark(int fd) {
   return answer;
 }
 
-int available(int fd) {
-  int n = -1;
-  REQUIRE(::ioctl(fd, FIONREAD, &n) == 0);
-  return n;
+// So many bytes can be read.
+void await_available(int fd, int n) {
+  while (queued(fd) != n) ::usleep(1000);
 }
 
-std::atomic<int> signals{0};
-
-// SIGURG is counted while it lives.
-class Counting {
- public:
-  Counting() {
-    signals = 0;
-    struct sigaction counts {};
-    counts.sa_handler = [](int) { ++signals; };
-    REQUIRE(::sigaction(SIGURG, &counts, &old_) == 0);
-  }
-  Counting(const Counting&) = delete;
-  Counting& operator=(const Counting&) = delete;
-  ~Counting() { ::sigaction(SIGURG, &old_, nullptr); }
-
- private:
-  struct sigaction old_ {};
-};
-
-bool signalled(int n = 1) {
+bool signalled(const SignalCounter& signals, int n = 1) {
   const Stopwatch watch;
-  while (signals < n && watch.elapsed() < milliseconds(5000)) ::usleep(1000);
-  return signals == n;
+  while (signals.count() < n && watch.elapsed() < milliseconds(5000)) ::usleep(1000);
+  return signals.count() == n;
 }
 
 }  // namespace
@@ -81,7 +58,7 @@ TEST_CASE("urgent: the last byte of MSG_OOB is read apart, and the stream has a 
   REQUIRE(send_all(pair.client, "ef"));
   await_urgent(pair.server);
   REQUIRE(becomes(pair.server, POLLIN));
-  while (available(pair.server) != 4) ::usleep(1000);
+  await_available(pair.server, 4);
   REQUIRE(at_mark(pair.server) == 0);
   REQUIRE(take(pair.server, MSG_OOB | MSG_PEEK) == "!");
   REQUIRE(take(pair.server, MSG_OOB) == "!");
@@ -131,7 +108,7 @@ TEST_CASE("urgent: an urgent byte that is alone is not readable, and a read pass
   await_urgent(pair.server);
   REQUIRE(poll_events(pair.server, POLLIN | POLLPRI) == POLLPRI);
   REQUIRE(at_mark(pair.server) == 1);
-  REQUIRE(available(pair.server) == 0);
+  REQUIRE(queued(pair.server) == 0);
   char c = 0;
   REQUIRE(error_of(::recv(pair.server, &c, 1, MSG_DONTWAIT | MSG_PEEK)) == EAGAIN);
   REQUIRE(poll_events(pair.server, POLLPRI) == POLLPRI);
@@ -150,7 +127,7 @@ TEST_CASE("urgent: SO_OOBINLINE leaves the byte in the stream, and a read ends b
   send_urgent(pair.client, "!");
   REQUIRE(send_all(pair.client, "de"));
   await_urgent(pair.server);
-  while (available(pair.server) != 6) ::usleep(1000);
+  await_available(pair.server, 6);
   REQUIRE(urgent_error(pair.server) == EINVAL);
   REQUIRE(take(pair.server) == "abc");
   REQUIRE(at_mark(pair.server) == 1);
@@ -177,7 +154,7 @@ TEST_CASE("urgent: MSG_WAITALL ends at the mark", "[urgent]") {
     send_urgent(pair.client, "!");
     REQUIRE(send_all(pair.client, "def"));
     await_urgent(pair.server);
-    while (available(pair.server) != 3) ::usleep(1000);
+    await_available(pair.server, 3);
     char room[6];
     REQUIRE(::recv(pair.server, room, sizeof room, MSG_WAITALL) == 3);
     REQUIRE(receive_exactly(pair.server, 3) == "def");
@@ -203,7 +180,7 @@ TEST_CASE("urgent: a second urgent byte takes the place of the first, which beco
   REQUIRE(send_all(pair.client, "b"));
   send_urgent(pair.client, "2");
   REQUIRE(send_all(pair.client, "c"));
-  while (available(pair.server) != 3) ::usleep(1000);
+  await_available(pair.server, 3);
   REQUIRE(take(pair.server, MSG_OOB) == "2");
   REQUIRE(take(pair.server) == "a1b");
   REQUIRE(at_mark(pair.server) == 1);
@@ -286,7 +263,7 @@ TEST_CASE("urgent: epoll shows EPOLLPRI until the byte has been read", "[urgent]
 }
 
 TEST_CASE("urgent: the owner gets SIGURG", "[urgent]") {
-  const Counting counting;
+  const SignalCounter signals(SIGURG);
   Pair pair = connected_pair();
   REQUIRE(::fcntl(pair.server, F_GETOWN) == 0);
   SECTION("a process") {
@@ -313,15 +290,15 @@ TEST_CASE("urgent: the owner gets SIGURG", "[urgent]") {
     REQUIRE(owner == group);
   }
   send_urgent(pair.client, "!");
-  REQUIRE(signalled());
+  REQUIRE(signalled(signals));
   await_urgent(pair.server);
   REQUIRE(take(pair.server, MSG_OOB) == "!");
   send_urgent(pair.client, "?");
-  REQUIRE(signalled(2));
+  REQUIRE(signalled(signals, 2));
 }
 
 TEST_CASE("urgent: SIGURG ends a poll, and no owner gets none", "[urgent]") {
-  const Counting counting;
+  const SignalCounter signals(SIGURG);
   Pair pair = connected_pair();
   SECTION("an owner") {
     REQUIRE(::fcntl(pair.server, F_SETOWN, ::getpid()) == 0);
@@ -336,12 +313,12 @@ TEST_CASE("urgent: SIGURG ends a poll, and no owner gets none", "[urgent]") {
     const Errno error = error_of(::poll(&nothing, 1, 5000));
     later.join();
     REQUIRE(error == EINTR);
-    REQUIRE(signalled());
+    REQUIRE(signalled(signals));
   }
   SECTION("none") {
     send_urgent(pair.client, "!");
     await_urgent(pair.server);
-    REQUIRE(signals == 0);
+    REQUIRE(signals.count() == 0);
   }
 }
 
