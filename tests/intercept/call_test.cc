@@ -1,13 +1,14 @@
 // Calls over the life of a socket: bind, listen, accept, connect, shutdown, close, and whose it becomes.
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sys/resource.h>
 
 #include <catch2/catch.hpp>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/intercept/bench.hh"
+#include "tests/limit.hh"
 
 using namespace mtcp;
 using namespace mtcp::intercept;
@@ -396,13 +397,10 @@ TEST_CASE("a poll of more descriptors than there is memory for is ENOMEM") {
   const int fd = b.tcp();
   std::vector<pollfd> fds(1 << 20, pollfd{fd, POLLIN, 0});
   const timespec zero{};
-  rlimit before{};
-  REQUIRE(::getrlimit(RLIMIT_AS, &before) == 0);
-  const rlimit little{1, before.rlim_max};
-  REQUIRE(::setrlimit(RLIMIT_AS, &little) == 0);
-  const int many = b->poll(fds.data(), fds.size(), &zero, nullptr);
-  const int one = b->poll(fds.data(), 1, &zero, nullptr);
-  REQUIRE(::setrlimit(RLIMIT_AS, &before) == 0);
+  const auto [many, one] = mtcp::test::with_limit(RLIMIT_AS, 1, [&] {
+    const int refused = b->poll(fds.data(), fds.size(), &zero, nullptr);
+    return std::pair(refused, b->poll(fds.data(), 1, &zero, nullptr));
+  });
   CHECK(many == -ENOMEM);
   CHECK(one == 1);
   CHECK(b->poll(fds.data(), fds.size(), &zero, nullptr) == static_cast<int>(fds.size()));

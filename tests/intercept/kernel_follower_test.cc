@@ -4,16 +4,16 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <linux/capability.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 
 #include "tests/intercept/fake_kernel.hh"
+#include "tests/limit.hh"
+#include "tests/need_root.hh"
 
 using namespace mtcp;
 using namespace mtcp::intercept;
@@ -21,13 +21,6 @@ using stack::IpAddress;
 using stack::KernelNeighbour;
 
 namespace {
-
-// Shown as SKIP by meson.
-__attribute__((constructor)) void need_root() {
-  if (geteuid() == 0) return;
-  fputs("skipped: network namespaces need root\n", stderr);
-  _exit(77);
-}
 
 void run(const std::string& command) {
   INFO(command);
@@ -164,13 +157,10 @@ TEST_CASE("What the kernel had to drop is read anew") {
 TEST_CASE("What cannot be read just now is read later, and until then it is as it was") {
   World w;
   run("ip addr add 10.77.0.9/24 dev ours");
-  rlimit before{}, none{};
-  REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
-  none.rlim_max = before.rlim_max;  // no descriptor is to be had
-  setrlimit(RLIMIT_NOFILE, &none);
-  w.look();
-  const std::size_t meanwhile = w.follower->view().own.size();
-  setrlimit(RLIMIT_NOFILE, &before);
+  const std::size_t meanwhile = mtcp::test::with_limit(RLIMIT_NOFILE, 0, [&] {  // no descriptor is to be had
+    w.look();
+    return w.follower->view().own.size();
+  });
   CHECK(meanwhile == 1);
   w.look();
   CHECK(w.follower->view().own.size() == 2);

@@ -1,7 +1,6 @@
 // The number that stands for {worker}: who gets which, and when it is free again.
 #include "intercept/worker_number.hh"
 
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -9,6 +8,7 @@
 #include <filesystem>
 
 #include "tests/intercept/bench.hh"
+#include "tests/limit.hh"
 
 using namespace mtcp::intercept;
 using namespace mtcp::intercept::testing;
@@ -126,17 +126,12 @@ TEST_CASE("the number of a process that was killed is free before anybody can kn
 TEST_CASE("what the kernel refuses is told as it is, and nothing stays open") {
   FakeKernel k;
   const int before = open_descriptors();
-  rlimit limit{};
-  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
   const int free = ::dup(0);
   ::close(free);
   // None at all, and one for the directory only.
   for (const int more : {0, 1}) {
-    const rlimit less{.rlim_cur = static_cast<rlim_t>(free + more), .rlim_max = limit.rlim_max};
-    REQUIRE(::setrlimit(RLIMIT_NOFILE, &less) == 0);
-    const int error = Claimed(k, unique_port()).error;
-    REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
-    CHECK(error == -EMFILE);
+    const auto limit = static_cast<rlim_t>(free + more);
+    CHECK(mtcp::test::with_limit(RLIMIT_NOFILE, limit, [&] { return Claimed(k, unique_port()).error; }) == -EMFILE);
   }
   CHECK(open_descriptors() == before);
 }

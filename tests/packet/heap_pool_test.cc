@@ -1,7 +1,6 @@
 #include "stack/packet/heap_pool.hh"
 
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,6 +9,8 @@
 #include <cstring>
 #include <set>
 #include <vector>
+
+#include "tests/limit.hh"
 
 using namespace mtcp::stack;
 
@@ -43,13 +44,7 @@ TEST_CASE("A heap pool that had no memory for a while is as large as before when
   HeapPool pool(kPackets, kBytes);
   std::vector<Packet*> all(kPackets);
   REQUIRE(pool.alloc(all.data(), 256) == 256);
-  rlimit before{};
-  REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
-  const rlimit little{1, before.rlim_max};
-  REQUIRE(setrlimit(RLIMIT_AS, &little) == 0);
-  const std::size_t refused = pool.alloc(all.data() + 256, 1);
-  REQUIRE(setrlimit(RLIMIT_AS, &before) == 0);
-  CHECK(refused == 0);
+  CHECK(mtcp::test::with_limit(RLIMIT_AS, 1, [&] { return pool.alloc(all.data() + 256, 1); }) == 0);
   CHECK(pool.capacity() == 256);
   CHECK(pool.available() == 0);
   pool.free(all.data(), 256);

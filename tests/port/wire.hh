@@ -15,16 +15,10 @@
 #include <algorithm>
 #include <string>
 
+#include "tests/need_root.hh"
 #include "tests/port/process.hh"
 
 namespace mtcp::test {
-
-// Shown as SKIP by meson.
-__attribute__((constructor)) inline void need_root() {
-  if (geteuid() == 0) return;
-  fputs("skipped: network namespaces need root\n", stderr);
-  _exit(77);
-}
 
 inline void run(const char* command) {
   if (system(command) != 0) {
