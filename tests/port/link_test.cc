@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <functional>
 
+#include "stack/port/dpdk/device_state.hh"
 #include "tests/port/device.hh"
 #include "tests/port/wire.hh"
 
@@ -77,6 +78,46 @@ TEST_CASE("a link that goes down and up: nobody spins, and the first frame after
       EXPECT(within(seconds(2), [&] { return kernel_receives(kernel, "waiting"); }));
       EXPECT(idle_turns(*port) < 40);
     }
+  });
+}
+
+TEST_CASE("the ports of a process watch their link together, and the child of a fork watches it anew") {
+  in_namespace([] {
+    dpdk::DeviceState state;
+    auto first = state.watch("ours");
+    const auto second = state.watch("ours");
+    EXPECT(first == second && state.watch("peer") != first);
+    first = state.watch("ours");
+    run("ip link set ours down");
+    first->look(now());
+    EXPECT(!first->up() && state.watch("ours") == first);
+    Process child([&](Process&) {
+      const auto its = state.watch("ours");
+      EXPECT(its != first && its->up());
+      its->look(now());
+      EXPECT(!its->up() && state.watch("ours") == its);
+    });
+    EXPECT(child.join() == 0);
+    const dpdk::LinkWatch* const before = first.get();
+    EXPECT(state.watch("ours").get() == before);
+    first.reset();
+    EXPECT(state.watch("ours")->up());  // nobody had it any more
+  });
+}
+
+TEST_CASE("two ports of a process see the same link, whichever looks at it") {
+  in_namespace([] {
+    DeviceConfig c = at(kPort);
+    c.queues = 2;
+    const auto device = open_or_die(c);
+    const auto one = device->claim(0, 1), other = device->claim(1, 2);
+    EXPECT(becomes(*one, true));
+    run("ip link set ours down");
+    EXPECT(becomes(*one, false));
+    EXPECT(!other->link_up());
+    run("ip link set ours up");
+    EXPECT(becomes(*other, true));
+    EXPECT(one->link_up());
   });
 }
 

@@ -92,7 +92,7 @@ AfPacketPort::AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& 
       ring_(ring),
       next_(state.claims->received(index)),
       sender_(ring.fd, ring.offload),
-      link_(interface_of_socket(ring.fd)) {
+      link_(state.watch(interface_of_socket(ring.fd))) {
   // One of the device's queues is enough to look after its addresses.
   if (index == 0 && !addresses.empty()) addresses_.emplace(interface_of_socket(ring.fd), addresses);
   if (inherited) repair();
@@ -252,15 +252,15 @@ void AfPacketPort::discard(std::size_t frames) {
 
 // What goes out while the link is down would be gone; so it waits.
 std::size_t AfPacketPort::tx(Packet* const* packets, std::size_t n) {
-  if (!link_.up()) return 0;
+  if (!link_->up()) return 0;
   const std::size_t sent = sender_.send(packets, n);
-  if (sender_.lost_link()) link_.look_soon();
+  if (sender_.lost_link()) link_->look_soon();
   return sent;
 }
 
 void AfPacketPort::service(Time now) {
   sender_.try_again();
-  link_.look(now);
+  link_->look(now);
   if (addresses_) addresses_->look(now);
 }
 
@@ -269,7 +269,7 @@ void AfPacketPort::take_error() {
   int error = 0;
   socklen_t size = sizeof error;
   system_call(SYS_getsockopt, ring_.fd, SOL_SOCKET, SO_ERROR, reinterpret_cast<long>(&error), reinterpret_cast<long>(&size));
-  if (error != 0) link_.look_soon();
+  if (error != 0) link_->look_soon();
 }
 
 bool AfPacketPort::arm() { return cut_.empty() && !ready(position()); }

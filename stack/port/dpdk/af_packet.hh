@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -58,9 +59,9 @@ class AfPacketPort final : public Port {
   void disarm() override { slept_ = true; }
   [[nodiscard]] std::span<const int> pollable() const override { return {&ring_.fd, 1}; }
   [[nodiscard]] Duration max_sleep() const override { return congested() ? milliseconds(1) : Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return state_.started && link_.up(); }
+  [[nodiscard]] bool link_up() const override { return state_.started && link_->up(); }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
-  [[nodiscard]] std::uint32_t mtu() const override { return std::min(state_.mtu, link_.mtu()); }
+  [[nodiscard]] std::uint32_t mtu() const override { return std::min(state_.mtu, link_->mtu()); }
   [[nodiscard]] bool tx_checksum_offload() const override { return ring_.offload; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] std::uint64_t rx_dropped() const override { return dropped_; }
@@ -104,7 +105,7 @@ class AfPacketPort final : public Port {
   const PacketRing ring_;
   std::atomic<std::uint32_t>& next_;  // frame to receive
   PacketSender sender_;
-  LinkWatch link_;
+  const std::shared_ptr<LinkWatch> link_;
   std::optional<AddressWatch> addresses_;
   bool slept_ = false;     // since the last look for frames
   PacketList cut_;         // pieces of large packets, not yet given out

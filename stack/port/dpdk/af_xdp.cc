@@ -143,7 +143,7 @@ AfXdpPort::AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, 
       socket_(frames.socket()),
       on_virtual_(on_virtual),
       pieces_(pieces),
-      link_(interface_of(config.port)) {
+      link_(state.watch(interface_of(config.port))) {
   if (sending_socket >= 0) sender_.emplace(sending_socket, true);
   free_.reserve(frames_.send_frames());
   frames_.take_over(free_);
@@ -242,10 +242,10 @@ void AfXdpPort::kick() const {
 }
 
 std::size_t AfXdpPort::tx(Packet* const* packets, std::size_t n) {
-  if (!link_.up()) return 0;
+  if (!link_->up()) return 0;
   if (sender_) {
     const std::size_t sent = sender_->send(packets, n);
-    if (sender_->lost_link()) link_.look_soon();
+    if (sender_->lost_link()) link_->look_soon();
     return sent;
   }
   frames_.collect(free_);
@@ -270,8 +270,8 @@ void AfXdpPort::service(Time now) {
   if (sender_) sender_->try_again();
   if (now < next_control_) return;
   next_control_ = now + milliseconds(1);
-  link_.look(now);
-  if (unsent() > 0 && link_.up()) kick();
+  link_->look(now);
+  if (unsent() > 0 && link_->up()) kick();
 }
 
 }  // namespace mtcp::stack::dpdk

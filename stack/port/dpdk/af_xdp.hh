@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -58,11 +59,11 @@ class AfXdpPort final : public Port {
   void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {&socket_.fd, 1}; }
   [[nodiscard]] Duration max_sleep() const override {
-    return congested() || (unsent() > 0 && link_.up()) ? milliseconds(1) : Duration::max();
+    return congested() || (unsent() > 0 && link_->up()) ? milliseconds(1) : Duration::max();
   }
-  [[nodiscard]] bool link_up() const override { return state_.started && link_.up(); }
+  [[nodiscard]] bool link_up() const override { return state_.started && link_->up(); }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
-  [[nodiscard]] std::uint32_t mtu() const override { return std::min(state_.mtu, link_.mtu()); }
+  [[nodiscard]] std::uint32_t mtu() const override { return std::min(state_.mtu, link_->mtu()); }
   [[nodiscard]] bool tx_checksum_offload() const override { return sender_.has_value(); }
   [[nodiscard]] bool congested() const override { return sender_ && sender_->congested(); }
   [[nodiscard]] std::uint64_t tx_dropped() const override { return sender_ ? sender_->dropped() : 0; }
@@ -94,7 +95,7 @@ class AfXdpPort final : public Port {
   Xsk& socket_;
   const bool on_virtual_;
   const bool pieces_;
-  LinkWatch link_;
+  const std::shared_ptr<LinkWatch> link_;
   std::optional<PacketSender> sender_;
   PacketList cut_;  // received, and not given out yet
   std::vector<std::uint32_t> free_;  // frames to send in

@@ -1,10 +1,12 @@
-// What all ports of a device share. Private memory, the same in each process after fork.
+// What all ports of a device share. Private memory, the same in each process after fork, but for `link`.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "stack/port/dpdk/claims.hh"
+#include "stack/port/dpdk/interface_watch.hh"
 #include "stack/wire/address.hh"
 
 namespace mtcp::stack::dpdk {
@@ -17,6 +19,10 @@ struct DeviceState {
   std::uint32_t ring_packets = 0;  // of a queue's pool, at most, in its rings; 0: they hold copies
   bool started = false;  // otherwise the driver must not be called
   std::unique_ptr<Claims> claims;
+  std::weak_ptr<LinkWatch> link;  // of the process that has asked last
+  // Of the interface, for the calling process: as long as one of its ports has it, the same one. The child of a fork, which may
+  // have its parent's ports in memory still, gets one of its own.
+  std::shared_ptr<LinkWatch> watch(const std::string& interface);
 };
 
 }  // namespace mtcp::stack::dpdk

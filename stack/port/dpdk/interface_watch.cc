@@ -9,12 +9,14 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdio>
 
+#include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/libc_calls.hh"
 
 namespace mtcp::stack::dpdk {
@@ -136,6 +138,12 @@ std::string forwarded_address(const std::string& interface, const std::vector<st
   const std::string text = text_of(*at);
   return "the kernel forwards on " + interface + " (net.ipv4.conf." + interface + ".forwarding) and would send on what comes for " +
          text + ", and its senders elsewhere; run: sudo ip route add blackhole " + text;
+}
+
+std::shared_ptr<LinkWatch> DeviceState::watch(const std::string& interface) {
+  std::shared_ptr<LinkWatch> there = link.lock();
+  if (there == nullptr || !there->is_of(getpid(), interface)) link = there = std::make_shared<LinkWatch>(getpid(), interface);
+  return there;
 }
 
 void LinkWatch::look_now(Time now) {

@@ -1,6 +1,8 @@
 // What becomes of an interface of the kernel while the stack is on it, and what the kernel does there by itself.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -20,10 +22,12 @@ namespace mtcp::stack::dpdk {
 // same.
 [[nodiscard]] std::string forwarded_address(const std::string& interface, const std::vector<std::uint32_t>& addresses);
 
-// Whether the interface is up and how large its packets may be; looked at ten times a second.
+// Whether the interface is up and how large its packets may be; looked at ten times a second, for all ports of a process
+// (DeviceState::watch).
 class LinkWatch {
  public:
-  explicit LinkWatch(std::string interface) : name_(std::move(interface)) {}
+  LinkWatch(pid_t process, std::string interface) : process_(process), name_(std::move(interface)) {}
+  [[nodiscard]] bool is_of(pid_t process, const std::string& interface) const { return process == process_ && interface == name_; }
   void look(Time now) {
     if (now >= next_) look_now(now);
   }
@@ -34,6 +38,7 @@ class LinkWatch {
 
  private:
   void look_now(Time now);
+  const pid_t process_;
   const std::string name_;
   Time next_{};
   bool up_ = true;
