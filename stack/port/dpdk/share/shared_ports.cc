@@ -59,10 +59,15 @@ void SharedPorts::close_maps() {
 
 void SharedPorts::join(std::uint32_t stack) {
   const std::atomic_ref<__u64> owner(state_->owner[stack]);
-  // Somebody may be at it just now, because who had the number before has died.
-  for (__u64 whose; ((whose = owner.load(std::memory_order_acquire)) & kWithdrawing) != 0 && is_alive(whose & ~kWithdrawing);)
+  __u64 whose = owner.load(std::memory_order_acquire);
+  // Somebody may be at it just now, because who had the number before has died; or begins to be.
+  while (((whose & kWithdrawing) != 0 && is_alive(whose & ~kWithdrawing)) ||
+         !owner.compare_exchange_strong(whose, own_identity() | kWithdrawing, std::memory_order_acq_rel)) {
     system_call(SYS_sched_yield);
-  withdraw(stack);
+    whose = owner.load(std::memory_order_acquire);
+  }
+  // Who left, or found it dead, has withdrawn before storing 0: then the 8 MB need not be walked.
+  if (whose != 0) withdraw(stack);
   owner.store(own_identity(), std::memory_order_release);
 }
 
