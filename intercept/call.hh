@@ -79,8 +79,8 @@ inline void settle(Process& process, const Socket& s) {
   return c.hot.state == stack::State::syn_sent || c.hot.state == stack::State::syn_received;
 }
 
-// Of a socket with an option that only the kernel can honour.
 inline constexpr Router::Verdict kWithoutDevice{Router::Owner::kernel, "the device could not be opened"};
+// Of a socket with an option that only the kernel can honour.
 inline constexpr Router::Verdict kKernelOnly{Router::Owner::kernel, "for an option that only the kernel can honour"};
 
 // Puts a connection and its socket together.

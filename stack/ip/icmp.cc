@@ -57,15 +57,20 @@ Network::Input Network::Impl::on_icmp_error(Packet* p, const Ipv4Header& ip, con
   if (transport.size() < 8) return drop(p, Counter::rx_bad_icmp);
   if (h.protocol != kProtocolTcp || h.fragment) return drop(p, Counter::icmp_ignored);
   if (h.source != ip.destination) return drop(p, Counter::rx_bad_icmp);
-  error.key.local = IpAddress::v4(h.source);
-  error.key.remote = IpAddress::v4(h.destination);
-  error.key.local_port = load_be<std::uint16_t>(transport.data());
-  error.key.remote_port = load_be<std::uint16_t>(transport.data() + 2);
-  error.seq = Seq(load_be<std::uint32_t>(transport.data() + 4));
   error.type = icmp.type;
   error.code = icmp.code;
   const bool too_big = icmp.type == kIcmpUnreachable && icmp.code == kIcmpFragmentationNeeded;
   error.mtu = too_big ? icmp.mtu : 0;
+  return hand_up(p, IpAddress::v4(h.source), IpAddress::v4(h.destination), transport.data(), error);
+}
+
+Network::Input Network::Impl::hand_up(Packet* p, const IpAddress& source, const IpAddress& destination, const std::byte* transport,
+                                      IcmpError& error) {
+  error.key.local = source;
+  error.key.remote = destination;
+  error.key.local_port = load_be<std::uint16_t>(transport);
+  error.key.remote_port = load_be<std::uint16_t>(transport + 2);
+  error.seq = Seq(load_be<std::uint32_t>(transport + 4));
   error.packet = p;
   return Input::icmp_error;
 }

@@ -82,14 +82,7 @@ Network::Input Network::Impl::on_icmpv6(Packet* p, const Ipv6Header& ip, IcmpErr
     return drop(p, Counter::rx_bad_icmp);
   if (ours.next_header != kProtocolTcp) return drop(p, Counter::icmp_ignored);
   if (!(ours.source == ip.destination)) return drop(p, Counter::rx_bad_icmp);
-  const std::byte* transport = quoted.data() + kIpv6Header;
-  error.key.local = ours.source;
-  error.key.remote = ours.destination;
-  error.key.local_port = load_be<std::uint16_t>(transport);
-  error.key.remote_port = load_be<std::uint16_t>(transport + 2);
-  error.seq = Seq(load_be<std::uint32_t>(transport + 4));
-  error.packet = p;
-  return Input::icmp_error;
+  return hand_up(p, ours.source, ours.destination, quoted.data() + kIpv6Header, error);
 }
 
 }  // namespace mtcp::stack

@@ -27,9 +27,7 @@ Network::Input Network::Impl::on_ipv6(Packet* p, Segment& segment, IcmpError& er
   if (payload.error != ParseError::none) return drop(p, Counter::rx_bad_ip_header);
   if (payload.fragment) return drop(p, Counter::rx_fragment);
   p->pull(payload.offset);
-  // To a group of ours, or from where no host may send from.
-  const bool unusual = !from_loopback && (!routes.is_own_v6(h.destination) || routes.is_bad_source_v6(h.source));
-  if (payload.protocol == kProtocolTcp && !unusual) {
+  if (payload.protocol == kProtocolTcp) {
     const bool verify = !from_loopback && (p->flags & kRxL4Good) == 0;
     return on_tcp(p, h.source, h.destination, h.traffic_class & 3, verify, segment);
   }

@@ -1,5 +1,4 @@
-// Everything below TCP for one worker: Ethernet, ARP, IPv4 and IPv6 (whose neighbours the kernel discovers), ICMP, routes, and
-// the loopback wire.
+// Everything below TCP for one worker: Ethernet, ARP, neighbour discovery, IPv4 and IPv6, ICMP, routes, and the loopback wire.
 #pragma once
 
 #include <cstdint>

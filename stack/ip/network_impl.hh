@@ -38,6 +38,9 @@ struct Network::Impl {
   Input on_icmp(Packet* p, const Ipv4Header& ip, IcmpError& error, Time now, bool from_loopback);
   void answer_echo(Packet* p, const Ipv4Header& ip, Time now);
   Input on_icmp_error(Packet* p, const Ipv4Header& ip, const IcmpHeader& icmp, IcmpError& error);
+  // Hands up an error whose type, code and MTU are there already. `transport`: what it quotes from behind the IP header, 8 bytes
+  // at least.
+  static Input hand_up(Packet* p, const IpAddress& source, const IpAddress& destination, const std::byte* transport, IcmpError& error);
 
   // --- icmpv6.cc
   Input on_icmpv6(Packet* p, const Ipv6Header& ip, IcmpError& error, Time now);

@@ -158,11 +158,10 @@ Result<const Path*> RouteTable::path_v6(const IpAddress& remote, const IpAddress
 
 Result<const Path*> RouteTable::path_of_kernel(const IpAddress& remote, const IpAddress& from) {
   const bool chosen = !from.is_any();
-  const bool group = remote.is_v4() ? never_on_the_wire(remote.as_v4()) : remote.bytes[0] == 0xff || remote.is_any();
-  if (group || remote.is_loopback() || (chosen && from.is_loopback())) return Errc::network_unreachable;
+  const bool no_host = remote.is_v4() ? is_bad_source(remote.as_v4()) : is_bad_source_v6(remote);
+  if (no_host || (chosen && from.is_loopback())) return Errc::network_unreachable;
   const KernelRoute* route = kernel_->route_to(remote);
   if (route == nullptr || !route->ours) return Errc::network_unreachable;
-  if (remote.is_v4() && is_bad_source(remote.as_v4())) return Errc::network_unreachable;  // a broadcast address
   Path wanted;
   wanted.on_link = route->gateway.is_any();
   wanted.gateway = route->gateway;
