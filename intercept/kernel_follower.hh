@@ -5,7 +5,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <deque>
 #include <memory>
 #include <string>
@@ -49,11 +48,7 @@ class KernelFollower final : public stack::KernelNetwork {
   static constexpr std::size_t kMostNeighbours = 65536;
 
   struct Hash {
-    std::size_t operator()(const stack::IpAddress& a) const {
-      std::uint64_t half[2];
-      std::memcpy(half, a.bytes.data(), sizeof half);
-      return (half[0] * 0xff51afd7ed558ccd + half[1]) * 0x9e3779b97f4a7c15 >> 16;
-    }
+    std::size_t operator()(const stack::IpAddress& a) const { return stack::mix(a) >> 16; }
   };
   using Neighbours = std::unordered_map<stack::IpAddress, stack::KernelNeighbour, Hash>;
 

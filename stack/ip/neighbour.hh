@@ -58,11 +58,7 @@ class NeighbourTable {
   [[nodiscard]] std::size_t size() const { return entries_.size(); }
 
  private:
-  [[nodiscard]] std::size_t bucket(const IpAddress& address) const {
-    std::uint64_t half[2];
-    std::memcpy(half, address.bytes.data(), sizeof half);
-    return ((half[0] * std::uint64_t{0xff51afd7ed558ccd} + half[1]) * std::uint64_t{0x9e3779b97f4a7c15}) >> shift_;
-  }
+  [[nodiscard]] std::size_t bucket(const IpAddress& address) const { return mix(address) >> shift_; }
   Neighbour* choose_victim();
   void unlink(Neighbour& n);
 

@@ -1,6 +1,5 @@
 // Which stack has which listener: what each says of its own on the board, and who is asked for a connection.
 #include <algorithm>
-#include <cstring>
 #include <optional>
 
 #include "stack/steering/board_lock.hh"
@@ -15,9 +14,7 @@ namespace {
 std::uint32_t tag_of(const IpAddress& a) {
   if (a.is_any()) return 0;
   if (a.is_v4()) return a.as_v4();
-  std::uint64_t half[2];
-  std::memcpy(half, a.bytes.data(), sizeof half);
-  return static_cast<std::uint32_t>((half[0] * 0xff51afd7ed558ccd + half[1]) * 0x9e3779b97f4a7c15 >> 32) | 1;
+  return static_cast<std::uint32_t>(mix(a) >> 32) | 1;
 }
 
 // A listener as a word of the board: port, address, Listening. 0: none.

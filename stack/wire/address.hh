@@ -54,6 +54,13 @@ struct IpAddress {
   friend bool operator==(const IpAddress& a, const IpAddress& b) { return std::memcmp(a.bytes.data(), b.bytes.data(), 16) == 0; }
 };
 
+// For hash tables and tags: the high bits are mixed best. Processes of a program tell each other what follows from it.
+[[nodiscard]] inline std::uint64_t mix(const IpAddress& a) {
+  std::uint64_t half[2];
+  std::memcpy(half, a.bytes.data(), sizeof half);
+  return (half[0] * std::uint64_t{0xff51afd7ed558ccd} + half[1]) * std::uint64_t{0x9e3779b97f4a7c15};
+}
+
 struct Endpoint {
   IpAddress address;
   std::uint16_t port = 0;  // host order

@@ -45,12 +45,6 @@ int bound_socket(const Endpoint& local) {
 
 }  // namespace
 
-std::size_t HeldPorts::Hash::operator()(const Endpoint& e) const {
-  std::size_t h = e.port;
-  for (const std::uint8_t b : e.address.bytes) h = h * 31 + b;
-  return h;
-}
-
 // The application wants descriptors as well.
 HeldPorts::HeldPorts() {
   rlimit limit{};

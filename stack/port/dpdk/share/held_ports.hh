@@ -24,7 +24,7 @@ class HeldPorts {
 
  private:
   struct Hash {
-    std::size_t operator()(const Endpoint& e) const;
+    std::size_t operator()(const Endpoint& e) const { return (mix(e.address) >> 16) + e.port; }
   };
   struct Held {
     int fd = -1;
