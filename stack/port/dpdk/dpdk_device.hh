@@ -49,7 +49,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] bool any_parked() const override;
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
   [[nodiscard]] std::span<const int> descriptors() const override { return open_descriptors(); }
-  [[nodiscard]] std::string summary() const override { return summary_of(sharing_); }
+  [[nodiscard]] std::string summary() const override { return sharing_.summary; }
   bool end_of_family() override { return shared_ == nullptr || shared_->end_of_family(); }
   [[nodiscard]] DeviceInvitation invite() const override;
   void abandon() override;

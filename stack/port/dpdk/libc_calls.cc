@@ -52,11 +52,6 @@ long system_call(long number, long a, long b, long c, long d, long e, long f) {
 
 namespace {
 
-template <typename T>
-long arg(T* p) {
-  return reinterpret_cast<long>(p);
-}
-
 // Below the soft limit, and above what programs that use select() or small arrays need.
 long high_floor() {
   rlimit limit{};
@@ -181,7 +176,12 @@ int mtcp_dpdk_socket(int domain, int type, int protocol) {
 
 int mtcp_dpdk_close(int fd) {
   mtcp::stack::dpdk::memif_guard().forget(fd);
-  std::erase(watch().descriptors, fd);
+  // There may be thousands (share/held_ports); each is there once.
+  auto& all = watch().descriptors;
+  if (const auto at = std::ranges::find(all, fd); at != all.end()) {
+    *at = all.back();
+    all.pop_back();
+  }
   return static_cast<int>(system_call(SYS_close, fd));
 }
 

@@ -12,6 +12,11 @@ namespace mtcp::stack::dpdk {
 // System calls past libc, so that DPDK's descriptors never pass through interposed names. -1 and errno as in
 // libc.
 long system_call(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0);
+// A pointer as one of its arguments.
+template <typename T>
+long arg(T* p) {
+  return reinterpret_cast<long>(p);
+}
 
 // Moves a descriptor to a high number with O_CLOEXEC, so that the application finds the low numbers free as
 // without us. Returns the new number, or `fd` itself with O_CLOEXEC if there is no high number. Negative

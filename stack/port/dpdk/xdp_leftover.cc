@@ -12,16 +12,11 @@
 #include <cstddef>
 #include <vector>
 
-#include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/bpf_calls.hh"
 
 namespace mtcp::stack::dpdk {
 
 namespace {
-
-template <typename T>
-long arg(T* p) {
-  return reinterpret_cast<long>(p);
-}
 
 struct Request {
   nlmsghdr header{};
@@ -48,15 +43,15 @@ struct Request {
 // The kernel's answer; empty if there was none.
 std::vector<std::byte> ask(const Request& request) {
   std::vector<std::byte> answer;
-  const long fd = system_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-  if (fd < 0) return answer;
+  const Descriptor socket(system_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+  if (!socket) return answer;
+  const auto fd = static_cast<long>(socket.number());
   if (system_call(SYS_sendto, fd, arg(&request), request.header.nlmsg_len, 0, 0, 0) >= 0) {
     answer.resize(64 << 10);
     const long n =
         system_call(SYS_recvfrom, fd, arg(answer.data()), static_cast<long>(answer.size()), 0, 0, 0);
     answer.resize(n >= static_cast<long>(sizeof(nlmsghdr)) ? static_cast<std::size_t>(n) : 0);
   }
-  system_call(SYS_close, fd);
   return answer;
 }
 
@@ -91,16 +86,15 @@ Attached attached_to(std::uint32_t ifindex) {
 std::string name_of(std::uint32_t program) {
   bpf_attr a{};
   a.prog_id = program;
-  const long fd = system_call(SYS_bpf, BPF_PROG_GET_FD_BY_ID, arg(&a), sizeof a);
-  if (fd < 0) return {};
+  const Descriptor fd(bpf(BPF_PROG_GET_FD_BY_ID, a));
+  if (!fd) return {};
   bpf_prog_info info{};
   bpf_attr query{};
-  query.info.bpf_fd = static_cast<std::uint32_t>(fd);
+  query.info.bpf_fd = fd.number();
   query.info.info_len = sizeof info;
   query.info.info = reinterpret_cast<std::uintptr_t>(&info);
-  const bool told = system_call(SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, arg(&query), sizeof query) == 0;
-  system_call(SYS_close, fd);
-  return told ? std::string(info.name, strnlen(info.name, sizeof info.name)) : std::string();
+  if (bpf(BPF_OBJ_GET_INFO_BY_FD, query) != 0) return {};
+  return {info.name, strnlen(info.name, sizeof info.name)};
 }
 
 }  // namespace

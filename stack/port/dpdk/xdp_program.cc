@@ -29,11 +29,6 @@ namespace mtcp::stack::dpdk {
 
 namespace {
 
-template <typename T>
-long arg(T* p) {
-  return reinterpret_cast<long>(p);
-}
-
 // Sockets by queue.
 long create_sockets_map(std::uint32_t queues) {
   return create_map({BPF_MAP_TYPE_XSKMAP, sizeof(std::uint32_t), queues, 0, "mtcp_sockets"});

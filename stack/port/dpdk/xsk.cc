@@ -39,11 +39,6 @@ bool& pieces() {
 }
 constexpr std::uint16_t kUsePieces = 1U << 4;  // XDP_USE_SG
 
-template <typename T>
-long arg(T* p) {
-  return reinterpret_cast<long>(p);
-}
-
 // Says what failed, as DPDK's first complaint; -errno.
 int failed(const char* what) {
   const int error = errno;

@@ -19,11 +19,6 @@ namespace mtcp::stack::dpdk {
 
 namespace {
 
-template <typename T>
-long arg(T* p) {
-  return reinterpret_cast<long>(p);
-}
-
 constexpr std::uint16_t kDiscard = 9;  // RFC 863
 constexpr int kUsable = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT | NUD_NOARP;
 

@@ -18,6 +18,5 @@ struct Sharing {
 bool read_sharing(const DeviceConfig& config, bool on_virtual, Sharing& sharing, std::string& message);
 // The port string without that, as the driver wants it.
 [[nodiscard]] std::string without_sharing(std::string port);
-[[nodiscard]] inline const std::string& summary_of(const Sharing& sharing) { return sharing.summary; }
 
 }  // namespace mtcp::stack::dpdk
