@@ -126,10 +126,38 @@ void append(std::vector<std::byte>& out, const void* p, std::size_t n) {
   out.resize(NLMSG_ALIGN(out.size()));
 }
 
+// A request, as far as its header; finish() fills in the length.
+std::vector<std::byte> begin(std::uint16_t type, std::uint16_t flags, std::uint32_t sequence) {
+  std::vector<std::byte> out;
+  const nlmsghdr head{.nlmsg_len = 0,
+                      .nlmsg_type = type,
+                      .nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | flags),
+                      .nlmsg_seq = sequence,
+                      .nlmsg_pid = 0};
+  append(out, &head, sizeof head);
+  return out;
+}
+
 std::vector<std::byte> finish(std::vector<std::byte> message) {
   const auto length = static_cast<std::uint32_t>(message.size());
   std::memcpy(message.data(), &length, sizeof length);
   return message;
+}
+
+std::vector<std::byte> about_neighbour(std::vector<std::byte> out, const IpAddress& neighbour, std::uint32_t interface,
+                                       std::uint8_t flags) {
+  const bool v4 = neighbour.is_v4();
+  ndmsg body{};
+  body.ndm_family = v4 ? AF_INET : AF_INET6;
+  body.ndm_ifindex = static_cast<int>(interface);
+  body.ndm_state = NUD_NONE;
+  body.ndm_flags = flags;
+  append(out, &body, sizeof body);
+  const std::uint16_t size = v4 ? 4 : 16;
+  const rtattr attribute{.rta_len = static_cast<std::uint16_t>(sizeof(rtattr) + size), .rta_type = NDA_DST};
+  append(out, &attribute, sizeof attribute);
+  append(out, neighbour.bytes.data() + (16 - size), size);
+  return finish(std::move(out));
 }
 
 }  // namespace
@@ -265,9 +293,7 @@ int read_error(const Message& m) {
 }
 
 std::vector<std::byte> link_request(std::uint32_t interface, std::uint32_t sequence) {
-  std::vector<std::byte> out;
-  const nlmsghdr head{.nlmsg_len = 0, .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST, .nlmsg_seq = sequence, .nlmsg_pid = 0};
-  append(out, &head, sizeof head);
+  std::vector<std::byte> out = begin(RTM_GETLINK, 0, sequence);
   ifinfomsg body{};
   body.ifi_index = static_cast<int>(interface);
   append(out, &body, sizeof body);
@@ -275,30 +301,18 @@ std::vector<std::byte> link_request(std::uint32_t interface, std::uint32_t seque
 }
 
 std::vector<std::byte> dump_request(std::uint16_t type, std::uint32_t sequence) {
-  std::vector<std::byte> out;
-  const nlmsghdr head{.nlmsg_len = 0, .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = sequence, .nlmsg_pid = 0};
-  append(out, &head, sizeof head);
+  std::vector<std::byte> out = begin(type, NLM_F_DUMP, sequence);
   const ifinfomsg body{};  // the longest of them; all zero is "everything" for each of them
   append(out, &body, sizeof body);
   return finish(std::move(out));
 }
 
+std::vector<std::byte> neighbour_request(const IpAddress& neighbour, std::uint32_t interface, std::uint32_t sequence) {
+  return about_neighbour(begin(RTM_GETNEIGH, 0, sequence), neighbour, interface, 0);
+}
+
 std::vector<std::byte> use_request(const IpAddress& neighbour, std::uint32_t interface, std::uint32_t sequence) {
-  const bool v4 = neighbour.is_v4();
-  std::vector<std::byte> out;
-  const nlmsghdr head{.nlmsg_len = 0, .nlmsg_type = RTM_NEWNEIGH, .nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE, .nlmsg_seq = sequence, .nlmsg_pid = 0};
-  append(out, &head, sizeof head);
-  ndmsg body{};
-  body.ndm_family = v4 ? AF_INET : AF_INET6;
-  body.ndm_ifindex = static_cast<int>(interface);
-  body.ndm_state = NUD_NONE;
-  body.ndm_flags = NTF_USE;
-  append(out, &body, sizeof body);
-  const std::uint16_t size = v4 ? 4 : 16;
-  const rtattr attribute{.rta_len = static_cast<std::uint16_t>(sizeof(rtattr) + size), .rta_type = NDA_DST};
-  append(out, &attribute, sizeof attribute);
-  append(out, neighbour.bytes.data() + (16 - size), size);
-  return finish(std::move(out));
+  return about_neighbour(begin(RTM_NEWNEIGH, NLM_F_CREATE, sequence), neighbour, interface, NTF_USE);
 }
 
 }  // namespace mtcp::stack::netlink

@@ -50,6 +50,8 @@ class ViewBuilder {
 // A question for the interface's link; one for all objects of a kind: RTM_GETADDR, RTM_GETROUTE, RTM_GETNEIGH.
 [[nodiscard]] std::vector<std::byte> link_request(std::uint32_t interface, std::uint32_t sequence);
 [[nodiscard]] std::vector<std::byte> dump_request(std::uint16_t type, std::uint32_t sequence);
+// For one neighbour on the interface.
+[[nodiscard]] std::vector<std::byte> neighbour_request(const IpAddress& neighbour, std::uint32_t interface, std::uint32_t sequence);
 // NTF_USE: the neighbour is in use. Answered only if that can't be done.
 [[nodiscard]] std::vector<std::byte> use_request(const IpAddress& neighbour, std::uint32_t interface,
                                                  std::uint32_t sequence);

@@ -315,4 +315,25 @@ TEST_CASE("Questions say what they are about") {
   CHECK((body.ndm_flags & NTF_USE) != 0);
   CHECK(body.ndm_ifindex == static_cast<int>(kOurs));
   CHECK(std::memcmp(use.data() + use.size() - 4, "\x0a\x09\x00\x01", 4) == 0);
+
+  IpAddress v6;
+  v6.bytes = {0xfd, 0x09};
+  v6.bytes[15] = 2;
+  const Bytes neighbour = neighbour_request(v6, kOurs, 78);
+  std::memcpy(&head, neighbour.data(), sizeof head);
+  std::memcpy(&body, neighbour.data() + sizeof head, sizeof body);
+  CHECK(head.nlmsg_len == neighbour.size());
+  CHECK(head.nlmsg_type == RTM_GETNEIGH);
+  CHECK(head.nlmsg_flags == NLM_F_REQUEST);
+  CHECK(head.nlmsg_seq == 78);
+  CHECK((body.ndm_family == AF_INET6 && body.ndm_flags == 0 && body.ndm_state == 0));
+  CHECK(body.ndm_ifindex == static_cast<int>(kOurs));
+  CHECK(std::memcmp(neighbour.data() + neighbour.size() - 16, v6.bytes.data(), 16) == 0);
+
+  const Bytes dump = dump_request(RTM_GETROUTE, 79);
+  std::memcpy(&head, dump.data(), sizeof head);
+  CHECK(head.nlmsg_len == dump.size());
+  CHECK(head.nlmsg_type == RTM_GETROUTE);
+  CHECK(head.nlmsg_flags == (NLM_F_REQUEST | NLM_F_DUMP));
+  CHECK(head.nlmsg_seq == 79);
 }

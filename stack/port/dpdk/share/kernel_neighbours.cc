@@ -1,18 +1,19 @@
 #include "stack/port/dpdk/share/kernel_neighbours.hh"
 
 #include <arpa/inet.h>
-#include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <span>
+#include <vector>
 
+#include "stack/kernel_net/messages.hh"
 #include "stack/port/dpdk/bpf_calls.hh"
 
 namespace mtcp::stack::dpdk {
@@ -20,50 +21,26 @@ namespace mtcp::stack::dpdk {
 namespace {
 
 constexpr std::uint16_t kDiscard = 9;  // RFC 863
-constexpr int kUsable = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT | NUD_NOARP;
-
-struct Question {
-  nlmsghdr head;
-  ndmsg neighbour;
-  rtattr attribute;
-  std::uint32_t address;
-};
-
-// The Ethernet address in an answer of the kernel's; false if it has none that can be used.
-bool read_answer(const std::byte* data, std::size_t size, MacAddress& mac) {
-  nlmsghdr head;
-  ndmsg neighbour;
-  if (size < NLMSG_LENGTH(sizeof neighbour)) return false;
-  memcpy(&head, data, sizeof head);
-  memcpy(&neighbour, data + NLMSG_HDRLEN, sizeof neighbour);
-  if (head.nlmsg_type != RTM_NEWNEIGH || (neighbour.ndm_state & kUsable) == 0) return false;
-  std::size_t at = NLMSG_LENGTH(sizeof neighbour);
-  for (rtattr a; at + sizeof a <= size; at += RTA_ALIGN(a.rta_len)) {
-    memcpy(&a, data + at, sizeof a);
-    if (a.rta_len < sizeof a || at + a.rta_len > size) return false;
-    if (a.rta_type != NDA_LLADDR || RTA_PAYLOAD(&a) != mac.bytes.size()) continue;
-    memcpy(mac.bytes.data(), data + at + sizeof a, mac.bytes.size());
-    return true;
-  }
-  return false;
-}
 
 }  // namespace
 
 // None is kept: whatever the application closes or inherits, the next question finds a way.
 bool KernelNeighbours::look_up(Answer& answer) const {
-  const Descriptor netlink(system_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
-  const auto fd = static_cast<long>(netlink.number());
-  Question question{};
-  question.head = {.nlmsg_len = sizeof question, .nlmsg_type = RTM_GETNEIGH, .nlmsg_flags = NLM_F_REQUEST};
-  question.neighbour.ndm_family = AF_INET;
-  question.neighbour.ndm_ifindex = static_cast<int>(if_nametoindex(interface_.c_str()));
-  question.attribute = {.rta_len = RTA_LENGTH(sizeof question.address), .rta_type = NDA_DST};
-  question.address = htonl(answer.address);
-  if (system_call(SYS_sendto, fd, arg(&question), sizeof question, 0, 0, 0) < 0) return false;
+  const Descriptor socket(system_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
+  const auto fd = static_cast<long>(socket.number());
+  const std::uint32_t interface = if_nametoindex(interface_.c_str());
+  const std::vector<std::byte> question = netlink::neighbour_request(IpAddress::v4(answer.address), interface, 1);
+  if (system_call(SYS_sendto, fd, arg(question.data()), static_cast<long>(question.size()), 0, 0, 0) < 0) return false;
   alignas(nlmsghdr) std::array<std::byte, 2048> buffer;
   const long n = system_call(SYS_recvfrom, fd, arg(buffer.data()), buffer.size(), MSG_DONTWAIT, 0, 0);
-  return n > 0 && read_answer(buffer.data(), static_cast<std::size_t>(n), answer.mac);
+  if (n <= 0) return false;
+  std::span<const std::byte> rest(buffer.data(), static_cast<std::size_t>(n));
+  netlink::Message message;
+  KernelNeighbour found;
+  if (!netlink::next_message(rest, message) || !netlink::read_neighbour(message, interface, found)) return false;
+  if (found.state != KernelNeighbour::State::known) return false;
+  answer.mac = found.mac;
+  return true;
 }
 
 // Whoever may have the kernel ask (NTF_USE) has CAP_NET_ADMIN; a datagram anybody may send.
