@@ -102,35 +102,34 @@ void af_xdp_prepare(const Xsk& socket) {
 
 namespace {
 
-// The same for IPv6 without extension headers, from its header on.
-bool has_partial_checksum_v6(std::span<const std::byte> ip) {
-  constexpr std::size_t kHeader = 40;
-  const std::size_t length = load_be<std::uint16_t>(&ip[4]);
-  if (ip[6] != std::byte{6} || length < 20 || ip.size() < kHeader + length) return false;
+// A TCP packet from its IP header on: `header` bytes of that and `length` in all, as it says; the `n` bytes of its addresses.
+bool is_partial(std::span<const std::byte> ip, std::size_t header, std::size_t length, const std::byte* addresses, std::size_t n) {
+  if (length < header + 20 || ip.size() < length) return false;
   std::uint16_t field;
-  memcpy(&field, &ip[kHeader + 16], sizeof field);
-  const std::uint64_t pseudo = std::uint64_t{partial_sum(&ip[8], 32)} + sum_of_field(6) +
-                               sum_of_field(static_cast<std::uint16_t>(length));
+  memcpy(&field, &ip[header + 16], sizeof field);
+  const std::uint64_t pseudo =
+      std::uint64_t{partial_sum(addresses, n)} + sum_of_field(6) + sum_of_field(static_cast<std::uint16_t>(length - header));
+  // 0 and 0xffff are the same number.
   return fold_sum(pseudo) % 0xffff == field % 0xffff;
 }
 
 }  // namespace
 
 bool has_partial_checksum(std::span<const std::byte> frame) {
-  constexpr std::size_t kIp = 14;
-  if (frame.size() < kIp + 40) return false;
-  if (load_be<std::uint16_t>(&frame[12]) == 0x86dd) return has_partial_checksum_v6(frame.subspan(kIp));
-  if (load_be<std::uint16_t>(&frame[12]) != 0x0800 || frame[kIp + 9] != std::byte{6}) return false;
-  const std::byte* ip = &frame[kIp];
-  const std::size_t header = (std::to_integer<std::size_t>(ip[0]) & 15) * 4;
-  const std::size_t total = load_be<std::uint16_t>(ip + 2);
-  if (header < 20 || total < header + 20 || frame.size() < kIp + total) return false;
-  std::uint16_t field;
-  memcpy(&field, ip + header + 16, sizeof field);
-  const std::uint64_t pseudo = std::uint64_t{partial_sum(ip + 12, 8)} + sum_of_field(6) +
-                               sum_of_field(static_cast<std::uint16_t>(total - header));
-  // 0 and 0xffff are the same number.
-  return fold_sum(pseudo) % 0xffff == field % 0xffff;
+  constexpr std::size_t kEthernet = 14, kIpv6 = 40;
+  constexpr std::byte kTcp{6};
+  if (frame.size() < kEthernet + 40) return false;
+  const std::span<const std::byte> ip = frame.subspan(kEthernet);
+  switch (load_be<std::uint16_t>(&frame[12])) {
+    case 0x0800: {
+      const std::size_t header = (std::to_integer<std::size_t>(ip[0]) & 15) * 4;
+      return ip[9] == kTcp && header >= 20 && is_partial(ip, header, load_be<std::uint16_t>(&ip[2]), &ip[12], 8);
+    }
+    case 0x86dd:  // without extension headers
+      return ip[6] == kTcp && is_partial(ip, kIpv6, kIpv6 + load_be<std::uint16_t>(&ip[4]), &ip[8], 32);
+    default:
+      return false;
+  }
 }
 
 AfXdpPort::AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames,

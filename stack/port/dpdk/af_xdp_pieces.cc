@@ -66,8 +66,7 @@ namespace {
 
 // The sum of the pseudo-header of a frame that can be cut.
 std::uint64_t pseudo_sum(const LargeFrame& large, const std::byte* ip) {
-  const std::size_t header = large.v4 ? (std::to_integer<std::size_t>(ip[0]) & 15) * 4 : 40;
-  const auto tcp_length = static_cast<std::uint16_t>(large.headers - 14 - header + large.payload);
+  const auto tcp_length = static_cast<std::uint16_t>(large.headers - large.tcp + large.payload);
   const std::uint64_t addresses = large.v4 ? partial_sum(ip + 12, 8) : partial_sum(ip + 8, 32);
   return addresses + sum_of_field(6) + sum_of_field(tcp_length);
 }
@@ -87,12 +86,10 @@ void AfXdpPort::take_chain(const Chain& chain) {
     ++dropped_;
     return;
   }
-  const std::byte* ip = start.data() + 14;
-  const std::size_t tcp = large.v4 ? 14 + (std::to_integer<std::size_t>(ip[0]) & 15) * 4 : 54;
-  const std::uint64_t pseudo = pseudo_sum(large, ip);
-  std::uint32_t sum = fold_sum(pseudo + partial_sum(start.data() + tcp, large.headers - tcp));
+  const std::uint64_t pseudo = pseudo_sum(large, start.data() + 14);
+  std::uint32_t sum = fold_sum(pseudo + partial_sum(start.data() + large.tcp, large.headers - large.tcp));
   std::uint16_t field;
-  memcpy(&field, &start[tcp + 16], sizeof field);
+  memcpy(&field, &start[large.tcp + 16], sizeof field);
   // Left to the hardware, or by GRO, which has looked at it. 0 and 0xffff are the same number.
   const bool left_out = fold_sum(pseudo) % 0xffff == field % 0xffff;
   for (std::size_t i = 0; i < n; ++i) {

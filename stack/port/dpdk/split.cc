@@ -39,6 +39,7 @@ LargeFrame analyse_large(std::span<const std::byte> start, std::size_t length, s
     return {};
   if (mtu + kEthernet <= headers) return {};
   large.headers = headers;
+  large.tcp = tcp;
   large.payload = length - headers;
   large.segment = mtu + kEthernet - headers;
   return large;
@@ -49,17 +50,14 @@ void write_piece_headers(const LargeFrame& large, std::size_t index, std::byte* 
   const std::size_t offset = index * large.segment;
   const std::size_t payload = std::min(large.segment, large.payload - offset);
   const auto ip_length = static_cast<std::uint16_t>(large.headers - kEthernet + payload);
-  std::byte* tcp;
+  std::byte* tcp = headers + large.tcp;
   if (large.v4) {
-    const std::size_t ip_header = static_cast<std::size_t>(ip[0] & std::byte{0x0f}) * 4;
-    tcp = ip + ip_header;
     store_be<std::uint16_t>(ip + 2, ip_length);
     store_be<std::uint16_t>(ip + 4, static_cast<std::uint16_t>(load_be<std::uint16_t>(ip + 4) + index));
     store_be<std::uint16_t>(ip + 10, 0);
-    const auto checksum = static_cast<std::uint16_t>(~fold_sum(partial_sum(ip, ip_header)));
+    const auto checksum = static_cast<std::uint16_t>(~fold_sum(partial_sum(ip, large.tcp - kEthernet)));
     std::memcpy(ip + 10, &checksum, sizeof checksum);
   } else {
-    tcp = ip + kIpv6;
     store_be<std::uint16_t>(ip + 4, static_cast<std::uint16_t>(ip_length - kIpv6));
   }
   store_be<std::uint32_t>(tcp + 4, static_cast<std::uint32_t>(load_be<std::uint32_t>(tcp + 4) + offset));

@@ -11,6 +11,7 @@ namespace mtcp::stack::dpdk {
 // Where a large TCP frame can be cut.
 struct LargeFrame {
   std::size_t headers = 0;  // bytes: Ethernet, IP, TCP; 0: not a TCP packet that can be cut
+  std::size_t tcp = 0;      // of these, those in front of the TCP header
   std::size_t payload = 0;  // bytes
   std::size_t segment = 0;  // bytes of payload in each piece but the last
   bool v4 = false;
