@@ -9,6 +9,7 @@
 #include "conf/rules.hh"
 #include "conf/text.hh"
 #include "stack/kernel_net/view.hh"
+#include "stack/port/device.hh"
 
 namespace mtcp::conf {
 namespace {
@@ -63,7 +64,7 @@ class Checker {
   // Only where the kernel goes on receiving what is not the stack's: it is the kernel that answers ARP.
   void kernels_addresses() {
     const auto& device = options_.device;
-    std::string interface = device.argument("iface");
+    std::string interface = stack::value_of(device.port, "iface");
     const std::string shared = "net_af_xdp0,iface=" + (interface.empty() ? "NAME" : interface) + ",share=kernel";
     if (!options_.stack.interface.gateways.empty())
       say("interface.gateway", "with address = \"kernel\" the routes are the kernel's, too: leave gateway out");

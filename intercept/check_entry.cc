@@ -15,7 +15,7 @@ namespace mtcp::intercept {
 namespace {
 
 std::string networks(const Options& options) {
-  if (options.stack.interface.from_kernel) return "the kernel's on " + options.device.argument("iface");
+  if (options.stack.interface.from_kernel) return "the kernel's on " + stack::value_of(options.device.port, "iface");
   std::string text;
   for (const auto& a : options.stack.interface.addresses)
     text += (text.empty() ? "" : ", ") + conf::to_text(stack::Prefix{a.address, a.prefix_length});

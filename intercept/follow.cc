@@ -6,6 +6,7 @@
 #include "intercept/kernel_follower.hh"
 #include "intercept/log.hh"
 #include "intercept/process.hh"
+#include "stack/port/device.hh"
 
 namespace mtcp::intercept {
 
@@ -15,7 +16,7 @@ bool Process::open_follower() {
   if (fd < 0) return false;
   const int high = keep_high(fd);
   std::string message;
-  follower = KernelFollower::open(kernel, high, options.device.argument("iface"), message);
+  follower = KernelFollower::open(kernel, high, stack::value_of(options.device.port, "iface"), message);
   if (follower == nullptr) {
     files.clear(high);
     kernel.close(high);

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "stack/options.hh"
@@ -20,14 +19,6 @@ struct DeviceOptions {
   std::uint32_t rx_ring = 1024, tx_ring = 1024;  // descriptors
   std::uint32_t packets = 0;                     // packet buffers per stack; 0: automatic
   std::vector<std::uint32_t> peer_users;         // memif: who may be at the other end, beside root and our own user
-  // The value of ",name=value" in `port`; empty if it is not there.
-  [[nodiscard]] std::string argument(std::string_view name) const {
-    const std::string key = "," + std::string(name) + "=";
-    const std::size_t at = port.find(key);
-    if (at == std::string::npos) return {};
-    const std::string rest = port.substr(at + key.size());
-    return rest.substr(0, rest.find(','));
-  }
   // Each process that polls opens its own (memif, vhost-user); else opened once and inherited across fork.
   [[nodiscard]] bool is_private() const {
     return port.starts_with("net_memif") || port.starts_with("net_vhost");

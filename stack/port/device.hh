@@ -8,11 +8,21 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "stack/port/port.hh"
 
 namespace mtcp::stack {
+
+// The value of `key` in "driver0,key=value,..."; empty if it is not there.
+[[nodiscard]] inline std::string value_of(std::string_view port, std::string_view key) {
+  const std::string pattern = "," + std::string(key) + "=";
+  const std::size_t at = port.find(pattern);
+  if (at == port.npos) return {};
+  port.remove_prefix(at + pattern.size());
+  return std::string(port.substr(0, port.find(',')));
+}
 
 struct DeviceConfig {
   // A DPDK device string ("net_af_packet0,iface=eth0") or a PCI address; nothing to replace.

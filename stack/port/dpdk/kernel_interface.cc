@@ -13,6 +13,7 @@
 
 #include <algorithm>
 
+#include "stack/port/device.hh"
 #include "stack/port/dpdk/libc_calls.hh"
 
 namespace mtcp::stack::dpdk {
@@ -45,14 +46,6 @@ class Query {
 };
 
 }  // namespace
-
-std::string value_of(std::string_view port, std::string_view key) {
-  const std::string pattern = "," + std::string(key) + "=";
-  const std::size_t at = port.find(pattern);
-  if (at == port.npos) return {};
-  port.remove_prefix(at + pattern.size());
-  return std::string(port.substr(0, port.find(',')));
-}
 
 std::string interface_of(const std::string& port) { return value_of(port, "iface"); }
 

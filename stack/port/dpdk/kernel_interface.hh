@@ -4,15 +4,12 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "stack/wire/address.hh"
 
 namespace mtcp::stack::dpdk {
 
-// The value of `key` in "driver0,key=value,..."; empty if it is not there.
-std::string value_of(std::string_view port, std::string_view key);
 // The interface that a device string names; empty if none.
 std::string interface_of(const std::string& port);
 
