@@ -7,8 +7,10 @@
 
 #include <array>
 #include <cstring>
+#include <optional>
 #include <vector>
 
+#include "intercept/peer_user.hh"
 #include "intercept/process.hh"
 #include "intercept/program_key.hh"
 #include "intercept/relay_channel.hh"
@@ -38,9 +40,8 @@ const sockaddr* generic(const DoorName& name) { return reinterpret_cast<const so
 
 // The other end is the same user's, or root's.
 bool is_trusted(Kernel& kernel, int fd) {
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  return kernel.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == ::geteuid() || peer.uid == 0);
+  const std::optional<uid_t> user = user_of_peer(kernel, fd);
+  return user.has_value() && (*user == ::geteuid() || *user == 0);
 }
 
 struct Control {

@@ -7,8 +7,10 @@
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 
+#include <cstring>
 #include <utility>
 
+#include "intercept/address.hh"
 #include "intercept/kernel.hh"
 #include "stack/kernel_net/messages.hh"
 
@@ -226,17 +228,13 @@ void KernelFollower::send_datagram(const stack::IpAddress& to) {
   const int fd = kernel_.socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return;
   (void)kernel_.setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface_.c_str(), static_cast<socklen_t>(interface_.size()));
-  sockaddr_in a4{};
-  sockaddr_in6 a6{};
-  a4.sin_family = AF_INET;
-  a6.sin6_family = AF_INET6;
-  a4.sin_port = a6.sin6_port = htons(kDiscard);
-  std::memcpy(&a4.sin_addr, to.bytes.data() + 12, 4);
-  std::memcpy(&a6.sin6_addr, to.bytes.data(), 16);
-  a6.sin6_scope_id = stack::is_link_local(to) ? index_ : 0;
+  sockaddr_in6 address{};  // or a sockaddr_in, which is smaller
+  socklen_t size = sizeof address;
+  (void)write_address({to, kDiscard}, !v4, reinterpret_cast<sockaddr*>(&address), &size);
+  if (!v4 && stack::is_link_local(to)) address.sin6_scope_id = index_;
   msghdr m{};
-  m.msg_name = v4 ? static_cast<void*>(&a4) : &a6;
-  m.msg_namelen = v4 ? sizeof a4 : sizeof a6;
+  m.msg_name = &address;
+  m.msg_namelen = size;
   (void)kernel_.sendmsg(fd, &m, MSG_DONTWAIT | MSG_DONTROUTE | MSG_NOSIGNAL);
   (void)kernel_.close(fd);
 }

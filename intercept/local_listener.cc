@@ -5,12 +5,14 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <optional>
 #include <span>
 #include <utility>
 
 #include "intercept/address.hh"
 #include "intercept/holders.hh"
 #include "intercept/local_name.hh"
+#include "intercept/peer_user.hh"
 #include "intercept/process.hh"
 #include "intercept/program_key.hh"
 #include "intercept/relay_name.hh"
@@ -74,27 +76,19 @@ std::uint64_t proof_of(const RelayName& name, uid_t user) {
   return stack::siphash_words<2, 4>(key, from, to, std::uint64_t{user});
 }
 
-bool user_of_peer(Kernel& kernel, int fd, uid_t& user) {
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  if (kernel.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return false;
-  user = peer.uid;
-  return true;
-}
-
 bool is_of_this_program(Kernel& kernel, int fd, const RelayName& name) {
-  uid_t user = 0;
-  if (!user_of_peer(kernel, fd, user)) return false;
-  const std::uint64_t proof = proof_of(name, user);
+  const std::optional<uid_t> user = user_of_peer(kernel, fd);
+  if (!user.has_value()) return false;
+  const std::uint64_t proof = proof_of(name, *user);
   return std::memcmp(name.unique, &proof, sizeof proof) == 0;
 }
 
 // Who listens at the other end: this user, root, or whoever listens there in the kernel, as a listener of the stack does, too (a
 // process of this program that has given up root).
 bool is_trusted(Kernel& kernel, int fd, const stack::Endpoint& listener) {
-  uid_t user = 0;
-  if (!user_of_peer(kernel, fd, user)) return false;
-  return user == ::geteuid() || user == 0 || listening_user(kernel, listener) == user;
+  const std::optional<uid_t> user = user_of_peer(kernel, fd);
+  if (!user.has_value()) return false;
+  return *user == ::geteuid() || *user == 0 || listening_user(kernel, listener) == *user;
 }
 
 // A Unix socket whose name tells the listener's side the addresses, as a relay's does. No two have the same.

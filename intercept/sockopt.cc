@@ -242,7 +242,6 @@ int set_row(Process& process, Socket& s, const OptionRow& row, unsigned index, c
   if (const int error = row.set(s, process.options, value); error != 0) return error;
   if (row.get != nullptr) s.unreplayed |= std::uint64_t{1} << index;
   apply(process, s);
-  if (s.kernel_listens) (void)replay_options(process, s);  // what the kernel accepts has it, too
   return 0;
 }
 

@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "intercept/peer_user.hh"
 #include "intercept/process.hh"
 
 namespace mtcp::intercept {
@@ -151,10 +153,8 @@ int open_stat_socket(Process& process) {
 void serve_stat(Process& process, int listener) {
   const int fd = process.kernel.accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
   if (fd < 0) return;
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  if (process.kernel.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
-      (peer.uid == 0 || peer.uid == geteuid())) {
+  const std::optional<uid_t> user = user_of_peer(process.kernel, fd);
+  if (user.has_value() && (*user == 0 || *user == geteuid())) {
     // A reader that does not read must not hold the steward for long.
     const timeval limit{.tv_sec = 0, .tv_usec = 100'000};
     process.kernel.setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
