@@ -14,7 +14,7 @@ namespace {
 constexpr std::array<std::string_view, 9> kDrivers{"net_af_packet", "net_af_xdp",      "net_memif",
                                                    "net_null",      "net_ring",        "net_virtio_user",
                                                    "net_vdev_netvsc", "net_failsafe", "eth_af_packet"};
-// Stacks, and so queues, that can share one device: stack/steering/board.hh.
+// Stacks, and so queues, that can share one device: stack/steering/control_block.hh.
 constexpr std::uint32_t kMostShared = 64;
 
 bool is_pci_address(std::string_view name) {

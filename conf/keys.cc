@@ -106,7 +106,7 @@ const Key kKeys[] = {
      "microseconds)."},
     {"stack", "kernel_interval", Span{AT(poll.kernel_interval), microseconds(1), seconds(1), microseconds(1)},
      "", "How often a wait that spins looks at kernel descriptors (plain numbers are microseconds)."},
-    {"stack", "steward", Flag{AT(steward)}, "",
+    {"stack", "service_thread", Flag{AT(service_thread)}, "",
      "A thread that keeps connections alive while the application computes: ACKs, retransmissions, "
      "keep-alives."},
     {"stack", "loopback", Flag{AT(stack.loopback)}, "",

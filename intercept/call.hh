@@ -3,8 +3,8 @@
 
 #include <atomic>
 
-#include "intercept/clock.hh"
 #include "intercept/process.hh"
+#include "intercept/support/clock.hh"
 #include "stack/ip/route.hh"
 
 namespace mtcp::intercept {

@@ -5,10 +5,10 @@
 
 #include "conf/load.hh"
 #include "conf/text.hh"
-#include "intercept/default_route.hh"
-#include "intercept/device_config.hh"
+#include "intercept/device/default_route.hh"
+#include "intercept/device/device_config.hh"
+#include "intercept/device/worker_number.hh"
 #include "intercept/engine.hh"
-#include "intercept/worker_number.hh"
 #include "stack/port/check_device.hh"
 
 namespace mtcp::intercept {

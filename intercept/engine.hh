@@ -71,7 +71,7 @@ struct Services {
   // without a mask (which then give -EINTR).
   void (*begin_sleep)() = nullptr;
   void (*end_sleep)() = nullptr;
-  // The calling thread is the engine's own (the steward): whatever it calls by a libc name is libc's. It
+  // The calling thread is the engine's own (the service thread): whatever it calls by a libc name is libc's. It
   // should have its signals blocked.
   void (*internal_thread)() = nullptr;
   // Where lines for the operator go that have no file: the standard error that the program was started with. -1: that

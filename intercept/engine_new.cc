@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "intercept/memory.hh"
+#include "intercept/support/memory.hh"
 
 // NOLINTBEGIN: these are the standard's signatures
 void* operator new(std::size_t n) {

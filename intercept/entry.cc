@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "conf/load.hh"
-#include "intercept/default_route.hh"
-#include "intercept/log.hh"
+#include "intercept/device/default_route.hh"
 #include "intercept/process.hh"
+#include "intercept/support/log.hh"
 #include "stack/port/device.hh"
 
 namespace mtcp::intercept {

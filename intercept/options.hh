@@ -63,7 +63,7 @@ struct Options {
   DeviceOptions device;
   PollOptions poll;
   std::vector<Rule> rules;  // first match wins
-  bool steward = true;
+  bool service_thread = true;
   LogLevel log_level = LogLevel::warning;
   std::string log_file;  // empty: stderr
   std::string source;    // the file this came from, for messages

@@ -2,8 +2,8 @@
 
 #include <utility>
 
-#include "intercept/kernel_follower.hh"
-#include "intercept/steward.hh"
+#include "intercept/device/kernel_follower.hh"
+#include "intercept/background/service_thread.hh"
 
 namespace mtcp::intercept {
 

@@ -12,28 +12,28 @@
 #include <string>
 #include <vector>
 
-#include "intercept/decisions.hh"
-#include "intercept/door.hh"
-#include "intercept/early_start.hh"
+#include "intercept/descriptors/files.hh"
+#include "intercept/descriptors/pool.hh"
+#include "intercept/descriptors/socket.hh"
+#include "intercept/descriptors/socket_slab.hh"
+#include "intercept/device/door.hh"
+#include "intercept/device/early_start.hh"
+#include "intercept/device/instance.hh"
+#include "intercept/device/worker_number.hh"
 #include "intercept/engine.hh"
-#include "intercept/epoll.hh"
-#include "intercept/files.hh"
-#include "intercept/heritage.hh"
-#include "intercept/instance.hh"
-#include "intercept/lock.hh"
 #include "intercept/options.hh"
-#include "intercept/pool.hh"
-#include "intercept/relay.hh"
-#include "intercept/route.hh"
-#include "intercept/socket.hh"
-#include "intercept/socket_slab.hh"
-#include "intercept/worker_number.hh"
+#include "intercept/relay/heritage.hh"
+#include "intercept/relay/relay.hh"
+#include "intercept/sockets/decisions.hh"
+#include "intercept/sockets/route.hh"
+#include "intercept/support/lock.hh"
+#include "intercept/waiting/epoll.hh"
 #include "stack/port/device.hh"
 
 namespace mtcp::intercept {
 
 class KernelFollower;
-class Steward;
+class ServiceThread;
 
 class Process final : public Engine {
  public:
@@ -141,14 +141,14 @@ class Process final : public Engine {
   // A call has accepted from `s`, or tried: for a moment that counts as waiting.
   void attend(Socket& s);
   void stop_attending(Socket& s);
-  // That moment is over for some. The steward sees to it, while `attended` is not empty.
+  // That moment is over for some. The service thread sees to it, while `attended` is not empty.
   void review_attention();
   // Takes a listener off the stack. `others_go_on`: other processes have it, too.
   void end_listening(Socket& s, bool others_go_on);
   // Connections that other processes have left for `s`, which this one has made and ends without ever having waited: they go
   // where another process has the listener by now, or are reset when this one ends.
-  [[nodiscard]] bool is_for_parked(const Socket& s) const;
-  void take_parked(Socket& s);
+  [[nodiscard]] bool is_for_unclaimed(const Socket& s) const;
+  void take_unclaimed(Socket& s);
   std::uint32_t interest_version = 1;  // changes when a set may have got listeners that are not on the stack
   std::vector<Socket*> attended;
   std::vector<Socket*> listeners;  // all that are State::listening
@@ -219,7 +219,7 @@ class Process final : public Engine {
   std::optional<stack::Secrets> lasting;  // without `key`
   std::unique_ptr<stack::Device> device;
   WorkerNumber worker_number;  // held from before the device is opened until the end, if it is a numbered one
-  std::unique_ptr<Steward> steward;
+  std::unique_ptr<ServiceThread> service_thread;
   OpenDevice open_device;
   OpenAsGuest open_as_guest;
   bool told_of_routes = false; // that they are too many
@@ -246,7 +246,7 @@ class Process final : public Engine {
   int share_device();
   void await_device(std::unique_lock<Lock>& guard);
   int number_device(stack::DeviceConfig& config, std::string& message);
-  int wait_for_place(stack::Time now);
+  int wait_for_slot(stack::Time now);
   void add_local_side(EpollItem& item, int ep);
   int wait_for_memory(stack::Time now);
   int set_of(int ep, int fd, EpollSet*& set);

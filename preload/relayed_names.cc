@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "intercept/local_name.hh"
-#include "intercept/relay_name.hh"
+#include "intercept/relay/relay_name.hh"
+#include "intercept/sockets/local_name.hh"
 #include "preload/next.hh"
 
 namespace mtcp::preload {

@@ -86,15 +86,15 @@ class MemoryCard final : public stack::SharedDevice {
   MemoryCard(std::uint32_t queues, bool rss)
       : rss_(rss), hash_(stack::FlowHash::make_key({1, 2, 3, 4})), queue_pool_(queues) {
     constexpr std::size_t kAlign = 4096;
-    const stack::Board::Shape shape{.frame = 1518};
-    memory_.reset(static_cast<std::byte*>(std::calloc(1, stack::Board::memory(shape) + kAlign)));  // hardly touched
+    const stack::ControlBlock::Shape shape{.frame = 1518};
+    memory_.reset(static_cast<std::byte*>(std::calloc(1, stack::ControlBlock::memory(shape) + kAlign)));  // hardly touched
     const auto at = (reinterpret_cast<std::uintptr_t>(memory_.get()) + kAlign - 1) / kAlign * kAlign;
-    board_ = std::make_unique<stack::Board>(reinterpret_cast<std::byte*>(at), shape, stack::Board::Secrets{1, 2, 3, 4});
+    control_ = std::make_unique<stack::ControlBlock>(reinterpret_cast<std::byte*>(at), shape, stack::ControlBlock::Secrets{1, 2, 3, 4});
     for (std::uint32_t i = 0; i < queues; ++i) fifos_.emplace_back(8192);
     for (std::uint32_t i = 0; i < stack::kMaxStacks; ++i) pools_.emplace_back(1U << 16);
   }
 
-  stack::Board& board() override { return *board_; }
+  stack::ControlBlock& control() override { return *control_; }
   [[nodiscard]] std::uint64_t self() const override { return 1; }
   [[nodiscard]] bool alive(std::uint64_t) const override { return true; }
   [[nodiscard]] std::uint32_t queues() const override { return static_cast<std::uint32_t>(fifos_.size()); }
@@ -132,7 +132,7 @@ class MemoryCard final : public stack::SharedDevice {
     void operator()(std::byte* at) const { std::free(at); }
   };
   std::unique_ptr<std::byte, Free> memory_;
-  std::unique_ptr<stack::Board> board_;
+  std::unique_ptr<stack::ControlBlock> control_;
   std::deque<stack::HeapPool> pools_;
   std::deque<PacketFifo> fifos_;
   std::vector<stack::PacketPool*> queue_pool_;  // of whoever polls it; null: nobody

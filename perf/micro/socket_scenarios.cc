@@ -6,7 +6,7 @@
 #include "perf/micro/scenarios.hh"
 #include "tests/intercept/bench.hh"
 
-// In place of intercept/clock.cc: virtual, so that no timer runs out earlier on a slower machine.
+// In place of intercept/support/clock.cc: virtual, so that no timer runs out earlier on a slower machine.
 namespace mtcp::intercept {
 namespace {
 stack::Time virtual_now = stack::Time{} + stack::seconds(1);

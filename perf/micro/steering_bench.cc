@@ -22,7 +22,7 @@ class Server {
   Server(MemoryCard& card, stack::Time t)
       : options_(options_for(kServer)),
         port_(stack::SteeringPort::join(card)),
-        worker_(options_, port_.get(), port_->pool(), stats_, stack::Secrets{.key = card.board().secrets()}, t) {
+        worker_(options_, port_.get(), port_->pool(), stats_, stack::Secrets{.key = card.control().secrets()}, t) {
     stack::Worker::ListenOptions o;
     o.backlog = 65535;
     listener_ = *worker_.listen({kServer, kPort}, o);

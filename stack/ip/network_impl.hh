@@ -7,8 +7,8 @@
 #include "stack/ip/network.hh"
 #include "stack/ip/resolver.hh"
 #include "stack/ip/token_bucket.hh"
-#include "stack/wire/icmp.hh"
 #include "stack/kernel_net/kernel_network.hh"
+#include "stack/wire/icmp.hh"
 #include "stack/wire/ipv4.hh"
 #include "stack/wire/ipv6.hh"
 

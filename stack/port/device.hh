@@ -53,14 +53,14 @@ class Device {
       default;  // stops and closes the device; only in the process that opened it or the last one
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
   // A place for a stack of the calling process, with its share of the queues; destroying the port leaves.
-  // Null when there is none: all places are taken, or (a device that cannot be shared) another process has it.
+  // Null when there is none: all slots are taken, or (a device that cannot be shared) another process has it.
   virtual std::unique_ptr<Port> join() = 0;
   // What all stacks of this device derive their secrets from, so that one understands what another has
   // chosen; none if it has one stack only.
   [[nodiscard]] virtual std::optional<std::array<std::uint64_t, 4>> secrets() const = 0;
   // Connections wait for a stack that will have this listener (Port::migrate_away).
-  [[nodiscard]] virtual bool parked(const Endpoint& /*local*/) const { return false; }
-  [[nodiscard]] virtual bool any_parked() const { return false; }  // for whatever endpoint
+  [[nodiscard]] virtual bool unclaimed(const Endpoint& /*local*/) const { return false; }
+  [[nodiscard]] virtual bool any_unclaimed() const { return false; }  // for whatever endpoint
   // One queue without the other stacks: for tests and tools. Null if a living process has it; the claim of a
   // process that died is taken over. `stack` is distinct among all that do so.
   virtual std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) = 0;

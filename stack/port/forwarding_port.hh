@@ -60,7 +60,7 @@ class ForwardingPort : public Port {
   void set_closing(bool on) override { inner_->set_closing(on); }
   [[nodiscard]] bool must_give_way() const override { return inner_->must_give_way(); }
   void has_given_way() override { inner_->has_given_way(); }
-  void take_all_parked() override { inner_->take_all_parked(); }
+  void take_all_unclaimed() override { inner_->take_all_unclaimed(); }
   void note_flow(std::uint32_t index, const FlowKey& key) override { inner_->note_flow(index, key); }
   void forget_flow(std::uint32_t index) override { inner_->forget_flow(index); }
   bool share(Share& out) const override { return inner_->share(out); }

@@ -125,7 +125,7 @@ class Port {
   [[nodiscard]] virtual bool must_give_way() const { return false; }
   virtual void has_given_way() {}
   // What waits on the device for a stack that has the listener becomes this one's, which may lack it.
-  virtual void take_all_parked() {}
+  virtual void take_all_unclaimed() {}
   // Bookkeeping of the flows in hand by slab index, so that their peers learn of this process's death.
   virtual void note_flow(std::uint32_t /*index*/, const FlowKey& /*key*/) {}
   virtual void forget_flow(std::uint32_t /*index*/) {}

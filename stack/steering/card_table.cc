@@ -6,7 +6,7 @@
 
 namespace mtcp::stack {
 
-void Board::spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device) {
+void ControlBlock::spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device) {
   Card& card = head().card;
   if (card.fixed.load(std::memory_order_acquire)) return;
   const auto known = [&card](std::size_t entry) { return card.queues[entry].load(std::memory_order_relaxed) - 1; };
@@ -39,7 +39,7 @@ void SteeringPort::point_card(Time now) {
   for (std::uint32_t i = 0; i <= entry_mask_; ++i) {
     std::uint32_t queue = i % all;
     if (const std::uint32_t owner = table_[i]; owner < kMaxStacks) {
-      if (turn[owner].empty()) turn[owner] = StackSet(board_.place(owner).queues.load(std::memory_order_acquire));
+      if (turn[owner].empty()) turn[owner] = StackSet(control_.slot(owner).queues.load(std::memory_order_acquire));
       if (!turn[owner].empty()) {
         queue = std::min(turn[owner].first(), all - 1);
         turn[owner].remove(turn[owner].first());
@@ -47,7 +47,7 @@ void SteeringPort::point_card(Time now) {
     }
     queues[i] = static_cast<std::uint8_t>(queue);
   }
-  board_.spread_by(std::span(queues).first(entry_mask_ + 1), self_, device_);
+  control_.spread_by(std::span(queues).first(entry_mask_ + 1), self_, device_);
 }
 
 }  // namespace mtcp::stack

@@ -5,10 +5,10 @@
 
 namespace mtcp::stack {
 
-bool SteeringPort::bury_if_dead(std::uint32_t stack) {
-  const std::uint64_t owner = board_.place(stack).owner.load(std::memory_order_acquire);
+bool SteeringPort::reap_if_dead(std::uint32_t stack) {
+  const std::uint64_t owner = control_.slot(stack).owner.load(std::memory_order_acquire);
   if (owner == 0 || device_.alive(owner)) return false;
-  bury(static_cast<std::uint8_t>(stack));
+  reap(static_cast<std::uint8_t>(stack));
   return true;
 }
 
@@ -20,46 +20,46 @@ void SteeringPort::look_for_the_dead() {
   std::uint32_t stack = me_, alive = 0;
   for (std::uint32_t left = others.size(); left > 0 && alive < kNeighbours; --left) {
     stack = others.after(stack);
-    if (!bury_if_dead(stack)) ++alive;
+    if (!reap_if_dead(stack)) ++alive;
   }
   for (std::uint32_t i = kNeighbours; i < std::min(others.size(), kNeighbours + kInTurn); ++i) {
     looked_at_ = others.after(looked_at_);
-    (void)bury_if_dead(looked_at_);
+    (void)reap_if_dead(looked_at_);
   }
   // Who has left may have left something behind.
-  for (std::uint8_t free = 0; free < board_.places(); ++free)
-    if (board_.left_something(free)) bury(free);
+  for (std::uint8_t free = 0; free < control_.slots(); ++free)
+    if (control_.left_something(free)) reap(free);
   refresh();
 }
 
-// What others had put into its mailboxes is received here, as if from one of our queues: the table has changed.
-void SteeringPort::bury(std::uint8_t stack) {
+// What others had put into its message rings is received here, as if from one of our queues: the table has changed.
+void SteeringPort::reap(std::uint8_t stack) {
   std::vector<Packet*> to_send;
-  (void)board_.bury(stack, me_, device_, [&](const Letter& letter) {
-    if (!pass_on(letter, stack, nullptr)) inherit(letter, to_send);
+  (void)control_.reap(stack, me_, device_, [&](const Message& message) {
+    if (!pass_on(message, stack, nullptr)) inherit(message, to_send);
   });
   refresh();
   transmit_for_others(to_send.data(), to_send.size());
 }
 
 // What came for a former stack of our slot.
-void SteeringPort::take_over_mail() {
+void SteeringPort::take_over_messages() {
   std::vector<Packet*> to_send;
-  for (std::uint32_t from = 0; from < board_.places(); ++from)
+  for (std::uint32_t from = 0; from < control_.slots(); ++from)
     if (from != me_)
-      mailbox(from, me_).drain([&](const Letter& letter) {
-        if (!pass_on(letter, me_, &device_)) inherit(letter, to_send);
+      message_ring(from, me_).drain([&](const Message& message) {
+        if (!pass_on(message, me_, &device_)) inherit(message, to_send);
       });
   transmit_for_others(to_send.data(), to_send.size());
 }
 
-void SteeringPort::inherit(const Letter& letter, std::vector<Packet*>& to_send) {
-  if (letter.kind == MailKind::offer || letter.kind == MailKind::pull) return;  // they are made again
-  Packet* p = copy_of(letter);
+void SteeringPort::inherit(const Message& message, std::vector<Packet*>& to_send) {
+  if (message.kind == MessageKind::offer || message.kind == MessageKind::pull) return;  // they are made again
+  Packet* p = copy_of(message);
   if (p == nullptr) return;
-  if (letter.kind == MailKind::frame) p->flags &= kRxL4Good;
-  if (letter.kind == MailKind::handover) board_.directory().set(letter.flow, {Directory::State::in_transit, me_});
-  (letter.kind == MailKind::transmit ? to_send : inherited_).push_back(p);
+  if (message.kind == MessageKind::frame) p->flags &= kRxL4Good;
+  if (message.kind == MessageKind::handover) control_.directory().set(message.flow, {Directory::State::in_transit, me_});
+  (message.kind == MessageKind::transmit ? to_send : inherited_).push_back(p);
 }
 
 std::size_t SteeringPort::receive_inherited(Packet** out, std::size_t max) {

@@ -22,7 +22,7 @@ class Directory {
     none,
     owned,       // `slot` has it
     in_transit,  // a message that describes it is on its way to `slot`
-    waiting      // its description waits in the mailbox of `slot` for whoever has the listener next
+    waiting      // its description waits in the message ring of `slot` for whoever has the listener next
   };
   struct Entry {
     State state = State::none;

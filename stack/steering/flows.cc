@@ -26,13 +26,13 @@ bool SteeringPort::forward_unknown(Packet* p, const FlowKey& key, bool opens, Ti
   if ((p->flags & (kSteered | kFinal)) != kSteered) return false;
   const std::uint32_t hash = p->flow_hash;
   // Before the directory: who is in here no longer has entered what it has.
-  StackSet former = board_.yielding(hash) & others_;
-  const std::uint64_t flow = board_.directory().hash(key);
-  const Directory::Entry there = board_.directory().find(flow);
+  StackSet former = control_.yielding(hash) & others_;
+  const std::uint64_t flow = control_.directory().hash(key);
+  const Directory::Entry there = control_.directory().find(flow);
   const bool moves = there.state == Directory::State::in_transit;
   if ((moves || there.state == Directory::State::owned) && others_.has(there.slot)) return pass(p, there.slot, kAsked);
   if (moves && there.slot == me_) return hold(p, flow, now);
-  if (there.state == Directory::State::waiting && board_.any_parked()) {  // else it was lost
+  if (there.state == Directory::State::waiting && control_.any_unclaimed()) {  // else it was lost
     pool_.free(&p, 1);
     return true;
   }
@@ -47,14 +47,14 @@ bool SteeringPort::forward_unknown(Packet* p, const FlowKey& key, bool opens, Ti
 
 // What nobody knows is for whoever has the listener, if its home lacks it.
 bool SteeringPort::offer_to_listeners(Packet* p, const Endpoint& local, bool opens, std::uint8_t home) {
-  if (board_.places() <= home || board_.listening(home, local) < Listening::yes) {
+  if (control_.slots() <= home || control_.listening(home, local) < Listening::yes) {
     StackSet takers;
-    if (board_.listening(me_, local) < Listening::yes) takers = who_listens(local, Listening::yes);
+    if (control_.listening(me_, local) < Listening::yes) takers = who_listens(local, Listening::yes);
     if (takers.empty() && opens) takers = who_listens(local, Listening::left);
-    if (!takers.empty()) return pass(p, pick(takers, p->flow_hash / board_.entries()), kFinal);
+    if (!takers.empty()) return pass(p, pick(takers, p->flow_hash / control_.entries()), kFinal);
   }
   // Connections wait for a stack that will have the listener: so does this one.
-  if (!parked_ || !board_.parked(local) || board_.listening(me_, local) >= Listening::yes) {
+  if (!unclaimed_ || !control_.unclaimed(local) || control_.listening(me_, local) >= Listening::yes) {
     p->flags |= kFinal;  // all have been asked: not again about this one
     return false;
   }
@@ -62,17 +62,17 @@ bool SteeringPort::offer_to_listeners(Packet* p, const Endpoint& local, bool ope
   return true;
 }
 
-// If its mailbox is full the packet is lost like any other: an answer from us would be a wrong one.
+// If its message ring is full the packet is lost like any other: an answer from us would be a wrong one.
 bool SteeringPort::pass(Packet* p, std::uint32_t to, std::uint16_t mark) {
   const std::byte* begin = p->buf + p->payload_offset;
   const std::span<const std::byte> frame{begin, static_cast<std::size_t>(p->end() - begin)};
   const auto flags = static_cast<std::uint16_t>((p->flags & kRxL4Good) | mark);
-  if (post(to, {MailKind::frame, flags, p->flow_hash, frame})) ring(StackSet::of(to));
+  if (post(to, {MessageKind::frame, flags, p->flow_hash, frame})) ring(StackSet::of(to));
   pool_.free(&p, 1);
   return true;
 }
 
-// The flow's description is in one of our mailboxes: its segment waits for that.
+// The flow's description is in one of our message rings: its segment waits for that.
 bool SteeringPort::hold(Packet* p, std::uint64_t flow, Time now) {
   auto at = std::ranges::find_if(awaited_, [flow](const Awaited& a) { return a.flow == flow; });
   if (at == awaited_.end()) {
@@ -80,7 +80,7 @@ bool SteeringPort::hold(Packet* p, std::uint64_t flow, Time now) {
     if (awaited_.size() < kHeld) awaited_.push_back({flow, now + kHeldFor});
   } else if (now >= at->until) {  // so was the message
     awaited_.erase(at);
-    board_.directory().erase(flow, {Directory::State::in_transit, me_});
+    control_.directory().erase(flow, {Directory::State::in_transit, me_});
     return false;
   }
   if (held_.size() >= kHeld) {
@@ -96,7 +96,7 @@ bool SteeringPort::hold(Packet* p, std::uint64_t flow, Time now) {
   return true;
 }
 
-// What was held is received again, with what the mailboxes had.
+// What was held is received again, with what the message rings had.
 std::size_t SteeringPort::receive_held(Packet** out, std::size_t max) {
   const std::size_t n = std::min(max, held_.size());
   std::copy_n(held_.begin(), n, out);
@@ -110,7 +110,7 @@ std::size_t SteeringPort::receive_held(Packet** out, std::size_t max) {
 // A stack without a share of the table (it serves nothing, others do) opens flows with the ports whose number says so,
 // towards all destinations.
 bool SteeringPort::may_open(const FlowKey& key) const {
-  const std::uint32_t by_number = key.local_port % board_.places();
+  const std::uint32_t by_number = key.local_port % control_.slots();
   if (!others_.empty() && without_.has(by_number)) return by_number == me_;
   return is_home(key);
 }
@@ -118,15 +118,15 @@ bool SteeringPort::may_open(const FlowKey& key) const {
 bool SteeringPort::is_home(const FlowKey& key) const { return others_.empty() || owner_of(hash_.of(key)) == me_; }
 
 bool SteeringPort::publish(const FlowKey& key) {
-  return board_.directory().claim(board_.directory().hash(key), me_);
+  return control_.directory().claim(control_.directory().hash(key), me_);
 }
 
 void SteeringPort::withdraw(const FlowKey& key) {
-  board_.directory().erase(board_.directory().hash(key), {Directory::State::owned, me_});
+  control_.directory().erase(control_.directory().hash(key), {Directory::State::owned, me_});
 }
 
 bool SteeringPort::settle(const FlowKey& key, bool here) {
-  Directory& directory = board_.directory();
+  Directory& directory = control_.directory();
   const std::uint64_t hash = directory.hash(key);
   std::erase_if(awaited_, [hash](const Awaited& a) { return a.flow == hash; });  // its message is here
   if (here) return directory.set(hash, {Directory::State::owned, me_});
@@ -137,30 +137,30 @@ bool SteeringPort::settle(const FlowKey& key, bool here) {
   return false;
 }
 
-void SteeringPort::all_published() { must_publish_ = !board_.yielded(me_, version_, device_); }
+void SteeringPort::all_published() { must_publish_ = !control_.yielded(me_, version_, device_); }
 
 void SteeringPort::set_serving(bool on) {
-  if (board_.serving(me_) == on) return;
-  board_.set_serving(me_, on, device_);
+  if (control_.serving(me_) == on) return;
+  control_.set_serving(me_, on, device_);
   reload();
 }
 
 void SteeringPort::note_flow(std::uint32_t index, const FlowKey& key) {
-  const std::span<FlowRecord> records = board_.records(me_);
+  const std::span<FlowRecord> records = control_.records(me_);
   if (index >= records.size()) return;
-  Board::Place& place = board_.place(me_);
+  ControlBlock::Slot& slot = control_.slot(me_);
   records[index].set(key);
-  if (place.records_end.load(std::memory_order_relaxed) <= index)
-    place.records_end.store(index + 1, std::memory_order_release);
+  if (slot.records_end.load(std::memory_order_relaxed) <= index)
+    slot.records_end.store(index + 1, std::memory_order_release);
 }
 
 void SteeringPort::forget_flow(std::uint32_t index) {
-  if (const std::span<FlowRecord> records = board_.records(me_); index < records.size()) records[index].clear();
+  if (const std::span<FlowRecord> records = control_.records(me_); index < records.size()) records[index].clear();
 }
 
 bool SteeringPort::next_orphan(FlowKey& key, std::uint32_t& number) {
-  const std::span<FlowRecord> untold = board_.untold(me_);
-  const std::uint32_t end = untold.empty() ? 0 : std::min(board_.place(me_).untold_end.load(std::memory_order_relaxed), Board::kUntold);
+  const std::span<FlowRecord> untold = control_.untold(me_);
+  const std::uint32_t end = untold.empty() ? 0 : std::min(control_.slot(me_).untold_end.load(std::memory_order_relaxed), ControlBlock::kUntold);
   while (next_orphan_ < end) {
     number = next_orphan_++;
     const FlowRecord& r = untold[number];
@@ -173,11 +173,11 @@ bool SteeringPort::next_orphan(FlowKey& key, std::uint32_t& number) {
 }
 
 void SteeringPort::orphan_told(std::uint32_t number) {
-  board_.untold(me_)[number].clear();
-  if (--being_told_ != 0 || next_orphan_ < std::min(board_.place(me_).untold_end.load(std::memory_order_relaxed), Board::kUntold))
+  control_.untold(me_)[number].clear();
+  if (--being_told_ != 0 || next_orphan_ < std::min(control_.slot(me_).untold_end.load(std::memory_order_relaxed), ControlBlock::kUntold))
     return;
   next_orphan_ = 0;  // all have been told
-  board_.place(me_).untold_end.store(0, std::memory_order_release);
+  control_.slot(me_).untold_end.store(0, std::memory_order_release);
 }
 
 }  // namespace mtcp::stack

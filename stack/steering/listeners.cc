@@ -1,9 +1,9 @@
-// Which stack has which listener: what each says of its own on the board, and who is asked for a connection.
+// Which stack has which listener: what each says of its own on the control block, and who is asked for a connection.
 #include <algorithm>
 #include <optional>
 
-#include "stack/steering/board_lock.hh"
-#include "stack/steering/mailbox.hh"
+#include "stack/steering/control_lock.hh"
+#include "stack/steering/message_ring.hh"
 #include "stack/steering/steering_port.hh"
 
 namespace mtcp::stack {
@@ -17,7 +17,7 @@ std::uint32_t tag_of(const IpAddress& a) {
   return static_cast<std::uint32_t>(mix(a) >> 32) | 1;
 }
 
-// A listener as a word of the board: port, address, Listening. 0: none.
+// A listener as a word of the control block: port, address, Listening. 0: none.
 std::uint64_t word_of(const Endpoint& local, Listening how) {
   if (how == Listening::no) return 0;
   const std::uint32_t address = tag_of(local.address);
@@ -36,15 +36,15 @@ Endpoint endpoint_of(std::uint64_t word) {
 
 }  // namespace
 
-void Board::note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, Listening how) {
-  Place& p = place(stack);
+void ControlBlock::note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, Listening how) {
+  Slot& p = slot(stack);
   p.listeners[index].store(word_of(local, how), std::memory_order_release);
   if (p.listeners_end.load(std::memory_order_relaxed) <= index)
     p.listeners_end.store(index + 1, std::memory_order_release);
 }
 
-Listening Board::listening(std::uint32_t stack, const Endpoint& local) const {
-  const Place& p = place(stack);
+Listening ControlBlock::listening(std::uint32_t stack, const Endpoint& local) const {
+  const Slot& p = slot(stack);
   const std::uint32_t end = std::min(p.listeners_end.load(std::memory_order_acquire), kListeners);
   auto most = Listening::no;
   for (std::uint32_t i = 0; i < end; ++i) {
@@ -54,67 +54,67 @@ Listening Board::listening(std::uint32_t stack, const Endpoint& local) const {
   return most != Listening::no ? most : p.unlisted.load(std::memory_order_acquire);
 }
 
-// What lies there already may be of a former stack in this place: it waits on.
-bool Board::park(std::uint8_t stack, const Endpoint& local, std::uint64_t flow,
+// What lies there already may be of a former stack in this slot: it waits on.
+bool ControlBlock::leave_unclaimed(std::uint8_t stack, const Endpoint& local, std::uint64_t flow,
                  std::span<const std::span<const std::byte>> messages, const SharedDevice* device) {
   std::optional<Change> change;
   if (device != nullptr) change.emplace(*this, *device);
-  Place& p = place(stack);
+  Slot& p = slot(stack);
   const std::uint64_t word = word_of(local, Listening::left);
-  const auto at = std::ranges::find_if(p.parked, [word](const auto& w) { return w == 0 || w == word; });
-  Mailbox box(mail(stack, stack), frame(), kMailSlots);
-  if (at == p.parked.end() || box.room() < messages.size()) return false;
+  const auto at = std::ranges::find_if(p.unclaimed, [word](const auto& w) { return w == 0 || w == word; });
+  MessageRing box(ring_memory(stack, stack), frame(), kRingMessages);
+  if (at == p.unclaimed.end() || box.room() < messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MailKind::handover, kHandover, word, messages[i], flow})) return false;
+    if (!box.write(i, {MessageKind::handover, kHandover, word, messages[i], flow})) return false;
   directory_.set(flow, {Directory::State::waiting, stack});
   box.announce(messages.size());
   at->store(word, std::memory_order_release);
   return true;
 }
 
-bool Board::parked_for(std::uint32_t stack, std::uint64_t word) const {
+bool ControlBlock::unclaimed_for(std::uint32_t stack, std::uint64_t word) const {
   return word != 0 && (stack == kNobody || listening(stack, endpoint_of(word)) >= Listening::yes);
 }
 
-bool Board::any_parked() const {
-  return std::ranges::any_of(head().places, [](const Place& p) {
-    return std::ranges::any_of(p.parked, [](const auto& w) { return w.load(std::memory_order_acquire) != 0; });
+bool ControlBlock::any_unclaimed() const {
+  return std::ranges::any_of(head().slots, [](const Slot& p) {
+    return std::ranges::any_of(p.unclaimed, [](const auto& w) { return w.load(std::memory_order_acquire) != 0; });
   });
 }
 
-bool Board::parked(const Endpoint& local) const {
-  for (std::uint32_t i = 0; i < places(); ++i)
-    for (const auto& w : place(i).parked)
+bool ControlBlock::unclaimed(const Endpoint& local) const {
+  for (std::uint32_t i = 0; i < slots(); ++i)
+    for (const auto& w : slot(i).unclaimed)
       if (const std::uint64_t word = w.load(std::memory_order_acquire); word != 0 && matches(word, local)) return true;
   return false;
 }
 
 void SteeringPort::note_listener(std::uint32_t index, const Endpoint& local, Listening how) {
-  if (index < Board::kListeners) {
-    board_.note_listener(me_, index, local, how);
+  if (index < ControlBlock::kListeners) {
+    control_.note_listener(me_, index, local, how);
   } else {
-    index -= Board::kListeners;
+    index -= ControlBlock::kListeners;
     if (unlisted_.size() <= index) unlisted_.resize(index + 1, Listening::no);
     unlisted_[index] = how;
-    board_.place(me_).unlisted.store(*std::max_element(unlisted_.begin(), unlisted_.end()), std::memory_order_release);
+    control_.slot(me_).unlisted.store(*std::max_element(unlisted_.begin(), unlisted_.end()), std::memory_order_release);
   }
-  if (how >= Listening::yes) take_parked(me_);
+  if (how >= Listening::yes) take_unclaimed(me_);
   if (how == Listening::accepting)
     for (const std::uint32_t stack : others_)
-      if (board_.place(stack).offering.load(std::memory_order_acquire)) pull_from(stack, local);
+      if (control_.slot(stack).offering.load(std::memory_order_acquire)) pull_from(stack, local);
 }
 
 // Before anything that is received: a segment for one of them must find it.
-void SteeringPort::take_parked(std::uint8_t stack) {
+void SteeringPort::take_unclaimed(std::uint8_t stack) {
   std::vector<Packet*> none;
-  board_.take_parked(stack, device_, [&](const Letter& letter) { inherit(letter, none); });
+  control_.take_unclaimed(stack, device_, [&](const Message& message) { inherit(message, none); });
 }
 
 // The other stacks that have it so, or more so.
 StackSet SteeringPort::who_listens(const Endpoint& local, Listening least) const {
   StackSet found;
   for (const std::uint32_t stack : others_)
-    if (board_.listening(stack, local) >= least) found.add(stack);
+    if (control_.listening(stack, local) >= least) found.add(stack);
   return found;
 }
 
@@ -122,11 +122,11 @@ bool SteeringPort::others_listen(const Endpoint& local) const { return !who_list
 
 // The directory knows before it is sent, so that nobody refuses what comes meanwhile.
 bool SteeringPort::send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow, Messages messages) {
-  Mailbox box = mailbox(me_, to);
+  MessageRing box = message_ring(me_, to);
   if (box.room() < messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MailKind::handover, kHandover, word_of(local, Listening::yes), messages[i], flow})) return false;
-  if (!board_.directory().set(flow, {Directory::State::in_transit, static_cast<std::uint8_t>(to)})) return false;
+    if (!box.write(i, {MessageKind::handover, kHandover, word_of(local, Listening::yes), messages[i], flow})) return false;
+  if (!control_.directory().set(flow, {Directory::State::in_transit, static_cast<std::uint8_t>(to)})) return false;
   box.announce(messages.size());
   traffic_.sent += messages.size();
   ring(StackSet::of(to));
@@ -135,7 +135,7 @@ bool SteeringPort::send_messages(std::uint32_t to, const Endpoint& local, std::u
 
 bool SteeringPort::migrate(const FlowKey& key, Messages messages, std::uint32_t to) {
   refresh();
-  return others_.has(to) && send_messages(to, {key.local, key.local_port}, board_.directory().hash(key), messages);
+  return others_.has(to) && send_messages(to, {key.local, key.local_port}, control_.directory().hash(key), messages);
 }
 
 bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_wait) {
@@ -143,39 +143,39 @@ bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_
   const Endpoint local{key.local, key.local_port};
   StackSet takers = who_listens(local, Listening::accepting);
   if (takers.empty()) takers = who_listens(local, Listening::yes);
-  const std::uint64_t flow = board_.directory().hash(key);
+  const std::uint64_t flow = control_.directory().hash(key);
   if (!takers.empty()) {
     std::uint32_t to = owner_of(hash_.of(key));
     // Not its home: then each of the others in turn.
     if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
     if (send_messages(to, local, flow, messages)) return true;
   }
-  return may_wait && board_.park(me_, local, flow, messages, &device_);
+  return may_wait && control_.leave_unclaimed(me_, local, flow, messages, &device_);
 }
 
 void SteeringPort::offer(const Endpoint& local) {
   refresh();
-  for (const std::uint32_t stack : who_listens(local, Listening::accepting)) tell(stack, MailKind::offer, local);
+  for (const std::uint32_t stack : who_listens(local, Listening::accepting)) tell(stack, MessageKind::offer, local);
 }
 
-void SteeringPort::tell(std::uint32_t stack, MailKind kind, const Endpoint& local) {
+void SteeringPort::tell(std::uint32_t stack, MessageKind kind, const Endpoint& local) {
   if (post(stack, {kind, 0, 0, std::as_bytes(std::span(&local, 1))})) ring(StackSet::of(stack));
 }
 
 void SteeringPort::pull_from(std::uint32_t stack, const Endpoint& local) {
-  if (!others_.has(stack) || board_.listening(me_, local) < Listening::accepting) return;
-  tell(stack, MailKind::pull, local);
+  if (!others_.has(stack) || control_.listening(me_, local) < Listening::accepting) return;
+  tell(stack, MessageKind::pull, local);
 }
 
 // What was on its way to `gone`, for a listener that this one lacks: to one that has it, or it waits for one.
-// All letters of a connection go the same way. `device`: as Board::park().
-bool SteeringPort::pass_on(const Letter& letter, std::uint8_t gone, const SharedDevice* device) {
-  if (letter.kind != MailKind::handover) return false;
-  const Endpoint local = endpoint_of(letter.tag);
-  if (board_.listening(me_, local) >= Listening::yes) return false;
+// All messages of a connection go the same way. `device`: as ControlBlock::leave_unclaimed().
+bool SteeringPort::pass_on(const Message& message, std::uint8_t gone, const SharedDevice* device) {
+  if (message.kind != MessageKind::handover) return false;
+  const Endpoint local = endpoint_of(message.tag);
+  if (control_.listening(me_, local) >= Listening::yes) return false;
   const StackSet takers = who_listens(local, Listening::yes) - StackSet::of(gone);
-  if (takers.empty()) return board_.park(me_, local, letter.flow, {&letter.bytes, 1}, device);
-  return send_messages(takers.first(), local, letter.flow, {&letter.bytes, 1});
+  if (takers.empty()) return control_.leave_unclaimed(me_, local, message.flow, {&message.bytes, 1}, device);
+  return send_messages(takers.first(), local, message.flow, {&message.bytes, 1});
 }
 
 }  // namespace mtcp::stack

@@ -6,7 +6,7 @@
 #include <span>
 
 #include "stack/port/port.hh"
-#include "stack/steering/board.hh"
+#include "stack/steering/control_block.hh"
 
 namespace mtcp::stack {
 
@@ -15,7 +15,7 @@ class SharedDevice {
   virtual ~SharedDevice() = default;
 
   // The same memory in every process that shares the device.
-  [[nodiscard]] virtual Board& board() = 0;
+  [[nodiscard]] virtual ControlBlock& control() = 0;
   // Which process this is; never 0, and never the same again after its death.
   [[nodiscard]] virtual std::uint64_t self() const = 0;
   [[nodiscard]] virtual bool alive(std::uint64_t process) const = 0;
@@ -24,7 +24,7 @@ class SharedDevice {
   // Queue `queue` for stack number `stack` of the calling process, which receives into pool(stack). Null while
   // a living process has it. Destroying the port gives the queue back, with what it holds.
   virtual std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) = 0;
-  // From now on packets whose hash falls on entry i of the board's table are to come on queue queues[i]; there is one
+  // From now on packets whose hash falls on entry i of the control block's table are to come on queue queues[i]; there is one
   // caller at a time, in all processes. False if the device can't do that: then it is not asked again.
   virtual bool redirect(std::span<const std::uint8_t> /*queues*/) { return false; }
   // The packets of stack `stack`, which the calling process has just joined as: all of them are free. Null without

@@ -6,7 +6,7 @@
 
 namespace mtcp::stack {
 
-// The most that a board can be made for; how many it was made for is Board::places().
+// The most that a control block can be made for; how many it was made for is ControlBlock::slots().
 inline constexpr std::uint32_t kMaxStacks = 64;
 
 class StackSet {

@@ -16,16 +16,16 @@ constexpr std::uint32_t kHashesCompared = 1000;
 // --- members
 
 std::unique_ptr<SteeringPort> SteeringPort::join(SharedDevice& device) {
-  Board& board = device.board();
-  std::uint8_t me = board.join(device);
-  if (me == Board::kNobody) {
-    for (std::uint8_t i = 0; i < board.places(); ++i) (void)board.bury(i, Board::kNobody, device);
-    me = board.join(device);
+  ControlBlock& control = device.control();
+  std::uint8_t me = control.join(device);
+  if (me == ControlBlock::kNobody) {
+    for (std::uint8_t i = 0; i < control.slots(); ++i) (void)control.reap(i, ControlBlock::kNobody, device);
+    me = control.join(device);
   }
-  if (me == Board::kNobody) return nullptr;
+  if (me == ControlBlock::kNobody) return nullptr;
   PacketPool* pool = device.pool(me);
   if (pool == nullptr) {
-    board.leave(me, device);
+    control.leave(me, device);
     return nullptr;
   }
   return std::unique_ptr<SteeringPort>(new SteeringPort(device, me, *pool));
@@ -33,16 +33,16 @@ std::unique_ptr<SteeringPort> SteeringPort::join(SharedDevice& device) {
 
 SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& pool)
     : device_(device),
-      board_(device.board()),
+      control_(device.control()),
       pool_(pool),
       self_(device.self()),
       me_(me),
-      hash_(FlowHash::make_key(device.board().secrets())),
-      entry_mask_(device.board().entries() - 1) {
-  refusals_ = board_.refusals();
-  ways_given_ = board_.ways_given();
+      hash_(FlowHash::make_key(device.control().secrets())),
+      entry_mask_(device.control().entries() - 1) {
+  refusals_ = control_.refusals();
+  ways_given_ = control_.ways_given();
   reload();
-  take_over_mail();
+  take_over_messages();
   balance_queues();
   wake_all();  // those who have more queues than their share give some back
 }
@@ -53,23 +53,23 @@ SteeringPort::~SteeringPort() {
   pool_.free(inherited_.data(), inherited_.size());
   pool_.free(held_.data(), held_.size());
   // What has come meanwhile is for whoever looks after those who have left.
-  board_.place(me_).mail.fetch_or(waiting_mail_.bits(), std::memory_order_release);
-  board_.leave(me_, device_);
+  control_.slot(me_).senders.fetch_or(unread_senders_.bits(), std::memory_order_release);
+  control_.leave(me_, device_);
   wake_all();
 }
 
 void SteeringPort::reload() {
-  version_ = board_.version();
+  version_ = control_.version();
   const bool was_alone = others_.empty();
-  without_ = others_ = board_.members();
+  without_ = others_ = control_.members();
   others_.remove(me_);
   must_publish_ = must_publish_ || (was_alone && !others_.empty());
   for (std::uint32_t i = 0; i <= entry_mask_; ++i) {
-    table_[i] = board_.home(i);
-    if (table_[i] != Board::kNobody) without_.remove(table_[i]);
-    must_publish_ = must_publish_ || board_.yielding(i).has(me_);
+    table_[i] = control_.home(i);
+    if (table_[i] != ControlBlock::kNobody) without_.remove(table_[i]);
+    must_publish_ = must_publish_ || control_.yielding(i).has(me_);
   }
-  parked_ = board_.any_parked();
+  unclaimed_ = control_.any_unclaimed();
   next_round_ = {};
 }
 
@@ -88,7 +88,7 @@ void SteeringPort::rebuild_pollable() {
   for (const auto& q : queues_) pollable_.insert(pollable_.end(), q->pollable().begin(), q->pollable().end());
   StackSet polled;
   for (const std::uint32_t n : queue_numbers_) polled.add(n);
-  board_.place(me_).queues.store(polled.bits(), std::memory_order_release);
+  control_.slot(me_).queues.store(polled.bits(), std::memory_order_release);
 }
 
 bool SteeringPort::claim_one() {
@@ -125,20 +125,20 @@ bool SteeringPort::balance_queues() {
 }
 
 void SteeringPort::look_who_waits(Time now) {
-  if (const std::uint32_t refusals = board_.refusals(); refusals != refusals_) {
+  if (const std::uint32_t refusals = control_.refusals(); refusals != refusals_) {
     if (waits_since_ == Time{}) waits_since_ = now;
     refusals_ = refusals;
     refused_at_ = now;
   } else if (now - refused_at_ > kWaitsNoMore) {
     waits_since_ = {};
   }
-  if (const std::uint32_t given = board_.ways_given(); given != ways_given_) {
+  if (const std::uint32_t given = control_.ways_given(); given != ways_given_) {
     ways_given_ = given;  // that process has its time to leave
     if (waits_since_ != Time{}) waits_since_ = now;
   }
   must_give_way_ = false;
   if (waits_since_ == Time{}) return;
-  const auto before_us = board_.stopped_before(me_);
+  const auto before_us = control_.stopped_before(me_);
   if (!before_us) {
     waits_since_ = now;  // somebody serves: no harm is done
     return;
@@ -148,7 +148,7 @@ void SteeringPort::look_who_waits(Time now) {
 }
 
 void SteeringPort::has_given_way() {
-  board_.has_given_way(me_);
+  control_.has_given_way(me_);
   must_give_way_ = false;
 }
 
@@ -158,7 +158,7 @@ void SteeringPort::service(Time now) {
   retry_held_ = !held_.empty();
   if (now < next_round_) return;
   look_for_the_dead();
-  take_parked(me_);
+  take_unclaimed(me_);
   look_who_waits(now);
   // Somebody is about to give one back to us.
   next_round_ = now + (balance_queues() ? kRound : kTick);
@@ -171,9 +171,9 @@ std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
   refresh();
   std::size_t n = 0;
   if (!inherited_.empty()) [[unlikely]] n = receive_inherited(out, max);
-  const std::size_t mail = receive_mail(out + n, (max - n + 1) / 2);
-  n += mail;
-  if (!held_.empty() && (retry_held_ || mail != 0)) [[unlikely]] {
+  const std::size_t messages = receive_messages(out + n, (max - n + 1) / 2);
+  n += messages;
+  if (!held_.empty() && (retry_held_ || messages != 0)) [[unlikely]] {
     retry_held_ = false;
     n += receive_held(out + n, max - n);
   }
@@ -183,7 +183,7 @@ std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
     if (at >= queues_.size()) at -= queues_.size();
     const std::size_t got = queues_[at]->rx(out + n, max - n);
     if (hash_agrees_ + hash_differs_ < kHashesCompared) compare_hashes(out + n, got);
-    n += others_.empty() && !parked_ && waiting_mail_.empty() ? got : sort(out + n, got);
+    n += others_.empty() && !unclaimed_ && unread_senders_.empty() ? got : sort(out + n, got);
   }
   return n;
 }
@@ -213,17 +213,17 @@ std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     const FrameKind kind = classify(p->bytes(), hash_);
-    const Letter letter{MailKind::frame, static_cast<std::uint16_t>(p->flags & kRxL4Good), kind.hash, p->bytes()};
+    const Message message{MessageKind::frame, static_cast<std::uint16_t>(p->flags & kRxL4Good), kind.hash, p->bytes()};
     if (kind.kind == FrameKind::Kind::flow) {
       const std::uint8_t owner = owner_of(kind.hash);
       if (others_.has(owner)) {
-        if (post(owner, letter)) written.add(owner);
+        if (post(owner, message)) written.add(owner);
         pool_.free(&p, 1);
         continue;
       }
     } else if (kind.kind == FrameKind::Kind::all) {
       for (const std::uint32_t stack : others_)
-        if (post(stack, letter)) written.add(stack);
+        if (post(stack, message)) written.add(stack);
     }
     mark(*p, kind.hash);
     packets[kept++] = p;
@@ -232,12 +232,12 @@ std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
   return kept;
 }
 
-// --- mail
+// --- messages
 
 // Without ring(): the reader does not know yet. False, and counted, if it did not fit.
-bool SteeringPort::post(std::uint32_t to, const Letter& letter) {
-  Mailbox box = mailbox(me_, to);
-  if (box.room() == 0 || !box.write(0, letter)) {
+bool SteeringPort::post(std::uint32_t to, const Message& message) {
+  MessageRing box = message_ring(me_, to);
+  if (box.room() == 0 || !box.write(0, message)) {
     next_round_ = {};  // is it dead?
     ++traffic_.lost;
     return false;
@@ -249,72 +249,72 @@ bool SteeringPort::post(std::uint32_t to, const Letter& letter) {
 
 void SteeringPort::ring(StackSet stacks) {
   for (const std::uint32_t stack : stacks) {
-    Board::Place& place = board_.place(stack);
-    place.mail.fetch_or(StackSet::of(me_).bits(), std::memory_order_seq_cst);
-    if (place.sleeping.load(std::memory_order_seq_cst) != 0 && place.sleeping.exchange(0) != 0) device_.wake(stack);
+    ControlBlock::Slot& slot = control_.slot(stack);
+    slot.senders.fetch_or(StackSet::of(me_).bits(), std::memory_order_seq_cst);
+    if (slot.sleeping.load(std::memory_order_seq_cst) != 0 && slot.sleeping.exchange(0) != 0) device_.wake(stack);
   }
 }
 
 void SteeringPort::wake_all() {
-  for (const std::uint32_t stack : board_.members() - StackSet::of(me_))
-    if (board_.place(stack).sleeping.exchange(0) != 0) device_.wake(stack);
+  for (const std::uint32_t stack : control_.members() - StackSet::of(me_))
+    if (control_.slot(stack).sleeping.exchange(0) != 0) device_.wake(stack);
 }
 
 // Null if there is no packet for it, or it does not fit into one.
-Packet* SteeringPort::copy_of(const Letter& letter) {
+Packet* SteeringPort::copy_of(const Message& message) {
   Packet* p = nullptr;
-  if (pool_.alloc(&p, 1) == 0 || letter.bytes.size() > p->tailroom()) {
+  if (pool_.alloc(&p, 1) == 0 || message.bytes.size() > p->tailroom()) {
     if (p != nullptr) pool_.free(&p, 1);
     ++traffic_.lost;
     return nullptr;
   }
-  std::memcpy(p->data, letter.bytes.data(), letter.bytes.size());
-  p->len = static_cast<std::uint32_t>(letter.bytes.size());
-  p->flags = letter.flags;
+  std::memcpy(p->data, message.bytes.data(), message.bytes.size());
+  p->len = static_cast<std::uint32_t>(message.bytes.size());
+  p->flags = message.flags;
   ++traffic_.received;
   return p;
 }
 
 // Null if there is nothing for anybody else to do.
-Packet* SteeringPort::receive_message(const Letter& letter, std::uint32_t from) {
-  if (letter.kind == MailKind::offer) {
+Packet* SteeringPort::receive_message(const Message& message, std::uint32_t from) {
+  if (message.kind == MessageKind::offer) {
     Endpoint local;
-    if (letter.bytes.size() != sizeof local) return nullptr;
-    std::memcpy(&local, letter.bytes.data(), sizeof local);
+    if (message.bytes.size() != sizeof local) return nullptr;
+    std::memcpy(&local, message.bytes.data(), sizeof local);
     pull_from(from, local);
     return nullptr;
   }
-  if (closing_ && letter.kind == MailKind::handover && pass_on(letter, me_, &device_)) return nullptr;
-  Packet* p = copy_of(letter);
+  if (closing_ && message.kind == MessageKind::handover && pass_on(message, me_, &device_)) return nullptr;
+  Packet* p = copy_of(message);
   if (p == nullptr) return nullptr;
-  if (letter.kind == MailKind::frame) mark(*p, static_cast<std::uint32_t>(letter.tag));
-  if (letter.kind == MailKind::pull) {
+  if (message.kind == MessageKind::frame) mark(*p, static_cast<std::uint32_t>(message.tag));
+  if (message.kind == MessageKind::pull) {
     p->flags = kPull;
     p->flow_hash = from;
   }
   return p;
 }
 
-std::size_t SteeringPort::receive_mail(Packet** out, std::size_t max) {
-  Board::Place& place = board_.place(me_);
-  if (place.mail.load(std::memory_order_relaxed) != 0) waiting_mail_ = waiting_mail_ | board_.take_mail(me_);
-  if (waiting_mail_.empty()) return 0;
+std::size_t SteeringPort::receive_messages(Packet** out, std::size_t max) {
+  ControlBlock::Slot& slot = control_.slot(me_);
+  if (slot.senders.load(std::memory_order_relaxed) != 0) unread_senders_ = unread_senders_ | control_.take_senders(me_);
+  if (unread_senders_.empty()) return 0;
   std::size_t n = 0;
   std::array<Packet*, 32> outgoing;
   std::size_t to_send = 0;
-  const StackSet senders = waiting_mail_;
+  const StackSet senders = unread_senders_;
   for (std::uint32_t i = senders.size(); i > 0 && n < max && to_send < outgoing.size(); --i) {
     const std::uint32_t from = last_sender_ = senders.after(last_sender_);
-    Mailbox box = mailbox(from, me_);
-    for (std::uint32_t left = Board::kMailSlots; n < max && to_send < outgoing.size() && left > 0; box.release(), --left) {
+    MessageRing box = message_ring(from, me_);
+    for (std::uint32_t left = ControlBlock::kRingMessages; n < max && to_send < outgoing.size() && left > 0; box.release(), --left) {
       if (box.empty()) {
-        waiting_mail_.remove(from);
+        unread_senders_.remove(from);
         break;
       }
-      const Letter letter = box.read();
-      Packet* p = receive_message(letter, from);
+      const Message message = box.read();
+      Packet* p = receive_message(message, from);
       if (p == nullptr) continue;
-      (letter.kind == MailKind::transmit ? outgoing[to_send++] : out[n++]) = p;
+      (message.kind == MessageKind::transmit ? outgoing[to_send++] : out[n++]) = p;
     }
   }
   transmit_for_others(outgoing.data(), to_send);
@@ -336,20 +336,20 @@ std::uint32_t SteeringPort::transmitter() const {
   std::uint32_t stack = me_;
   for (std::uint32_t i = others_.size(); i > 0; --i) {
     stack = others_.after(stack);
-    if (board_.place(stack).queues.load(std::memory_order_acquire) != 0) return stack;
+    if (control_.slot(stack).queues.load(std::memory_order_acquire) != 0) return stack;
   }
   return me_;
 }
 
-std::size_t SteeringPort::transmit_by_mail(Packet* const* packets, std::size_t n) {
+std::size_t SteeringPort::transmit_by_message(Packet* const* packets, std::size_t n) {
   const std::uint32_t to = transmitter();
   if (to == me_) return 0;
-  Mailbox box = mailbox(me_, to);
+  MessageRing box = message_ring(me_, to);
   n = std::min(n, box.room());
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     const auto flags = static_cast<std::uint16_t>(p->flags & kTxL4Offload);
-    if (box.write(0, {MailKind::transmit, flags, 0, p->bytes()})) {
+    if (box.write(0, {MessageKind::transmit, flags, 0, p->bytes()})) {
       box.announce(1);
       ++traffic_.sent;
     } else {
@@ -362,7 +362,7 @@ std::size_t SteeringPort::transmit_by_mail(Packet* const* packets, std::size_t n
 }
 
 std::size_t SteeringPort::tx(Packet* const* packets, std::size_t n) {
-  return queues_.empty() ? transmit_by_mail(packets, n) : queues_.front()->tx(packets, n);
+  return queues_.empty() ? transmit_by_message(packets, n) : queues_.front()->tx(packets, n);
 }
 
 bool SteeringPort::busy(const Packet& p) const {
@@ -376,18 +376,18 @@ bool SteeringPort::delivered() const {
 // --- sleeping
 
 bool SteeringPort::arm() {
-  Board::Place& place = board_.place(me_);
+  ControlBlock::Slot& slot = control_.slot(me_);
   bool quiet = true;
   for (auto& q : queues_) quiet = q->arm() && quiet;
   // Set back to 0 by whoever woke us: then another thread that slept here may still have to read it.
-  if (place.sleeping.exchange(1, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
-  return quiet && inherited_.empty() && waiting_mail_.empty() && place.mail.load(std::memory_order_seq_cst) == 0 &&
-         board_.version() == version_;
+  if (slot.sleeping.exchange(1, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
+  return quiet && inherited_.empty() && unread_senders_.empty() && slot.senders.load(std::memory_order_seq_cst) == 0 &&
+         control_.version() == version_;
 }
 
 void SteeringPort::disarm() {
   for (auto& q : queues_) q->disarm();
-  if (board_.place(me_).sleeping.exchange(0, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
+  if (control_.slot(me_).sleeping.exchange(0, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
 }
 
 Duration SteeringPort::max_sleep() const {

@@ -1,4 +1,4 @@
-// One stack's port on a device that several stacks share: its queues of the device and its mail from the other
+// One stack's port on a device that several stacks share: its queues of the device and its messages from the other
 // stacks on one side, its Tcp on the other. What comes for another stack's flows goes there; see README.md.
 #pragma once
 
@@ -9,16 +9,16 @@
 #include <vector>
 
 #include "stack/port/port.hh"
-#include "stack/steering/board.hh"
+#include "stack/steering/control_block.hh"
 #include "stack/steering/flow_hash.hh"
-#include "stack/steering/mailbox.hh"
+#include "stack/steering/message_ring.hh"
 #include "stack/steering/shared_device.hh"
 
 namespace mtcp::stack {
 
 class SteeringPort final : public Port {
  public:
-  // Joins the device's stacks; null if all places of the board are taken, or without memory. `device` outlives the port. The
+  // Joins the device's stacks; null if all slots of the control block are taken, or without memory. `device` outlives the port. The
   // destructor leaves, if `device.self()` is still the process that joined.
   static std::unique_ptr<SteeringPort> join(SharedDevice& device);
   ~SteeringPort() override;
@@ -60,13 +60,13 @@ class SteeringPort final : public Port {
   void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override;
   [[nodiscard]] bool others_listen(const Endpoint& local) const override;
   void offer(const Endpoint& local) override;
-  void set_offering(bool on) override { board_.place(me_).offering.store(on, std::memory_order_release); }
+  void set_offering(bool on) override { control_.slot(me_).offering.store(on, std::memory_order_release); }
   bool migrate(const FlowKey& key, Messages messages, std::uint32_t to) override;
   bool migrate_away(const FlowKey& key, Messages messages, bool may_wait) override;
   void set_closing(bool on) override { closing_ = on; }
   [[nodiscard]] bool must_give_way() const override { return must_give_way_; }
   void has_given_way() override;
-  void take_all_parked() override { take_parked(Board::kNobody); }
+  void take_all_unclaimed() override { take_unclaimed(ControlBlock::kNobody); }
   void note_flow(std::uint32_t index, const FlowKey& key) override;
   void forget_flow(std::uint32_t index) override;
   bool next_orphan(FlowKey& key, std::uint32_t& number) override;
@@ -75,7 +75,7 @@ class SteeringPort final : public Port {
 
   [[nodiscard]] std::uint8_t number() const { return me_; }
   [[nodiscard]] std::size_t queues() const { return queues_.size(); }
-  // Frames given to other stacks and taken from them, and those that found a full mailbox, since the start.
+  // Frames given to other stacks and taken from them, and those that found a full message ring, since the start.
   struct Traffic {
     std::uint64_t sent = 0, received = 0, lost = 0;
   };
@@ -85,31 +85,31 @@ class SteeringPort final : public Port {
   // How often a stack looks whether the others live and every queue is polled. So long may packets for a dead
   // process's queue wait.
   static constexpr Duration kRound = milliseconds(20);
-  // So long a process waits for a place before the first stack gives way, and again before the next one does; and it has
+  // So long a process waits for a slot before the first stack gives way, and again before the next one does; and it has
   // gone if it has not tried for this long.
   static constexpr Duration kWaits = seconds(2), kWaitsNoMore = milliseconds(500);
 
   SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& pool);
 
   void refresh() {
-    if (board_.version() != version_) [[unlikely]] reload();
+    if (control_.version() != version_) [[unlikely]] reload();
   }
   void reload();
   std::size_t sort(Packet** packets, std::size_t n);
   void mark(Packet& p, std::uint32_t hash) const;
   void compare_hashes(Packet* const* packets, std::size_t n);
   [[nodiscard]] std::uint8_t owner_of(std::uint32_t hash) const { return table_[hash & entry_mask_]; }
-  [[nodiscard]] Mailbox mailbox(std::uint32_t from, std::uint32_t to) const {
-    return {board_.mail(from, to), board_.frame(), Board::kMailSlots};
+  [[nodiscard]] MessageRing message_ring(std::uint32_t from, std::uint32_t to) const {
+    return {control_.ring_memory(from, to), control_.frame(), ControlBlock::kRingMessages};
   }
-  bool post(std::uint32_t to, const Letter& letter);
+  bool post(std::uint32_t to, const Message& message);
   void ring(StackSet stacks);
   void wake_all();
-  std::size_t receive_mail(Packet** out, std::size_t max);
-  [[nodiscard]] Packet* copy_of(const Letter& letter);
+  std::size_t receive_messages(Packet** out, std::size_t max);
+  [[nodiscard]] Packet* copy_of(const Message& message);
   void transmit_for_others(Packet** packets, std::size_t n);
   [[nodiscard]] std::uint32_t transmitter() const;
-  std::size_t transmit_by_mail(Packet* const* packets, std::size_t n);
+  std::size_t transmit_by_message(Packet* const* packets, std::size_t n);
   bool offer_to_listeners(Packet* p, const Endpoint& local, bool opens, std::uint8_t home);
   bool pass(Packet* p, std::uint32_t to, std::uint16_t mark);
   bool hold(Packet* p, std::uint64_t flow, Time now);
@@ -120,21 +120,21 @@ class SteeringPort final : public Port {
   void point_card(Time now);
   bool claim_one();
   void look_for_the_dead();
-  bool bury_if_dead(std::uint32_t stack);
-  void bury(std::uint8_t stack);
-  bool pass_on(const Letter& letter, std::uint8_t gone, const SharedDevice* device);
-  void inherit(const Letter& letter, std::vector<Packet*>& to_send);
-  void take_parked(std::uint8_t stack);
-  void take_over_mail();
+  bool reap_if_dead(std::uint32_t stack);
+  void reap(std::uint8_t stack);
+  bool pass_on(const Message& message, std::uint8_t gone, const SharedDevice* device);
+  void inherit(const Message& message, std::vector<Packet*>& to_send);
+  void take_unclaimed(std::uint8_t stack);
+  void take_over_messages();
   bool send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow, Messages messages);
   void pull_from(std::uint32_t stack, const Endpoint& local);
-  void tell(std::uint32_t stack, MailKind kind, const Endpoint& local);
-  Packet* receive_message(const Letter& letter, std::uint32_t from);
+  void tell(std::uint32_t stack, MessageKind kind, const Endpoint& local);
+  Packet* receive_message(const Message& message, std::uint32_t from);
   std::size_t receive_inherited(Packet** out, std::size_t max);
   void rebuild_pollable();
 
   SharedDevice& device_;
-  Board& board_;
+  ControlBlock& control_;
   PacketPool& pool_;
   const std::uint64_t self_;
   const std::uint8_t me_;
@@ -148,12 +148,12 @@ class SteeringPort final : public Port {
   StackSet without_;  // all stacks that have no share of the table
   const std::uint32_t entry_mask_;
   std::array<std::uint8_t, kMaxSteeringEntries> table_{};
-  bool parked_ = false;    // connections wait on the board
-  StackSet waiting_mail_;  // whose mailboxes have not been emptied
-  std::uint32_t last_sender_ = 0;  // whose mailbox was read last
+  bool unclaimed_ = false;    // connections wait on the control block
+  StackSet unread_senders_;  // whose message rings have not been emptied
+  std::uint32_t last_sender_ = 0;  // whose message ring was read last
   bool must_publish_ = false;      // entries of the table were ours, and are not any more
   bool closing_ = false;           // nothing is taken over any more
-  // Packets of flows whose descriptions are in our mailboxes, and until when these are waited for.
+  // Packets of flows whose descriptions are in our message rings, and until when these are waited for.
   struct Awaited {
     std::uint64_t flow;  // Directory::hash
     Time until;
@@ -167,17 +167,17 @@ class SteeringPort final : public Port {
   std::uint64_t dropped_before_ = 0, tx_dropped_before_ = 0, tx_merged_before_ = 0;
   std::size_t first_queue_ = 0;       // which is asked first in the next rx()
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
-  std::vector<Listening> unlisted_;   // listeners beyond Board::kListeners
+  std::vector<Listening> unlisted_;   // listeners beyond ControlBlock::kListeners
   Time next_round_{};
   std::uint32_t refusals_ = 0, ways_given_ = 0;  // as last seen
   Time refused_at_{};           // when that was
-  Time waits_since_{};          // a process for a place, with nobody who serves
+  Time waits_since_{};          // a process for a slot, with nobody who serves
   bool must_give_way_ = false;
   Time next_card_{};
   std::uint32_t looked_at_ = 0;       // whether it lives; last
-  std::uint32_t next_orphan_ = 0;     // in our part of the board
+  std::uint32_t next_orphan_ = 0;     // in our part of the control block
   std::uint32_t being_told_ = 0;      // of the orphans before that one
-  std::vector<Packet*> inherited_;    // what lay in the mailboxes of the dead
+  std::vector<Packet*> inherited_;    // what lay in the message rings of the dead
 };
 
 }  // namespace mtcp::stack

@@ -155,7 +155,7 @@ void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
 
 // --- data
 
-// Its data is still in the mailbox behind it.
+// Its data is still in the message ring behind it.
 bool Tcp::is_arriving(const Connection& c) const {
   return std::ranges::any_of(priv->adopting, [&](const Private::Adopting& a) { return a.index == c.index; });
 }

@@ -170,7 +170,7 @@ struct Connection : SocketBase {
   struct Tx {
     PacketList queue;             // from snd_una on: retransmission queue, then what has not been sent
     Packet* unsent = nullptr;     // first packet of the queue that has not been sent, null if all have
-    Scoreboard* board = nullptr;  // the marks of what is in flight, null if there are none
+    Scoreboard* scoreboard = nullptr;  // the marks of what is in flight, null if there are none
     PacketList lent;              // reserve(): packets that the application fills
     std::uint32_t memory = 0;     // buffer bytes of the packets in the queue
     std::uint32_t buffer = 0;     // limit in bytes: SO_SNDBUF or the auto-tuned value

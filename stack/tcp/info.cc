@@ -146,7 +146,7 @@ ConnectionInfo Tcp::info(const Connection& c) const {
   i.syn_data_acked = c.syn_data_acked;
   i.congestion_control = c.tx.cc != nullptr ? c.tx.cc->name() : nullptr;
   i.phase = h.phase;
-  if (const Scoreboard* b = c.tx.board) {
+  if (const Scoreboard* b = c.tx.scoreboard) {
     i.sacked = b->sacked();
     i.lost = b->lost();
     i.resent = b->resent();

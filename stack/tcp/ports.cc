@@ -10,7 +10,7 @@ Ports::Ports(std::uint16_t first, std::uint16_t last, SipKey key, std::uint64_t 
       count_(last >= first ? std::uint32_t{last} - first + 1 : 1),
       free_count_(count_),
       live_(count_),
-      parked_(count_),
+      in_time_wait_(count_),
       all_((count_ + 63) / 64, ~std::uint64_t{0}),
       counters_(kCounters),
       own_(shared == nullptr ? std::make_unique<PortCounters>() : nullptr),
@@ -36,7 +36,7 @@ void Ports::update(std::uint32_t at) {
   std::uint64_t& idle = idle_[at / 64];
   const bool was_free = (free & bit) != 0;
   const bool is_idle = live_[at] == 0;
-  const bool is_free = is_idle && parked_[at] == 0;
+  const bool is_free = is_idle && in_time_wait_[at] == 0;
   idle = is_idle ? idle | bit : idle & ~bit;
   free = is_free ? free | bit : free & ~bit;
   if (is_free != was_free) free_count_ = is_free ? free_count_ + 1 : free_count_ - 1;
@@ -55,20 +55,20 @@ void Ports::release(std::uint16_t port) {
   if (--live_[at] == 0) update(at);
 }
 
-void Ports::park(std::uint16_t port) {
+void Ports::enter_time_wait(std::uint16_t port) {
   if (!in_range(port)) return;
   const std::uint32_t at = port - first_;
   assert(live_[at] > 0);
   --live_[at];
-  ++parked_[at];
+  ++in_time_wait_[at];
   update(at);
 }
 
-void Ports::unpark(std::uint16_t port) {
+void Ports::leave_time_wait(std::uint16_t port) {
   if (!in_range(port)) return;
   const std::uint32_t at = port - first_;
-  assert(parked_[at] > 0);
-  if (--parked_[at] == 0) update(at);
+  assert(in_time_wait_[at] > 0);
+  if (--in_time_wait_[at] == 0) update(at);
 }
 
 }  // namespace mtcp::stack

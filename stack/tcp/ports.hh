@@ -30,8 +30,8 @@ class Ports {
   void hold(std::uint16_t port);
   void release(std::uint16_t port);
   // A use turns into one by a TIME-WAIT, and that one ends.
-  void park(std::uint16_t port);
-  void unpark(std::uint16_t port);
+  void enter_time_wait(std::uint16_t port);
+  void leave_time_wait(std::uint16_t port);
 
   // The first port from a secret, per-destination place on for which usable(port) holds, or 0. Asks for ports
   // that nobody uses first, then for those with nothing but TIME-WAITs, then for those in use towards other
@@ -110,7 +110,7 @@ class Ports {
   std::uint32_t first_, count_;
   std::uint32_t free_count_;
   std::uint32_t few_ = kFew;  // how many free ports are asked for at first, as it went lately
-  std::vector<std::uint32_t> live_, parked_;  // uses per port
+  std::vector<std::uint32_t> live_, in_time_wait_;  // uses per port
   Bitmap free_, idle_, all_;                  // no use at all; no live use; every port
   std::vector<Counter> counters_;
   std::unique_ptr<PortCounters> own_;  // where nothing is shared

@@ -31,7 +31,7 @@ void Tcp::drop_time_wait(std::uint32_t index) {
   TimeWaitEntry& e = priv->time_waits.at(index);
   flows.erase(flows.hash(e.key), FlowRef(FlowRef::Kind::time_wait, index));
   unlink_time_wait(e);
-  if (e.holds_port) priv->ports.unpark(e.key.local_port);
+  if (e.holds_port) priv->ports.leave_time_wait(e.key.local_port);
   if (e.published) port->withdraw(e.key);
   priv->time_waits.destroy(index);
 }
@@ -64,7 +64,7 @@ void Tcp::enter_time_wait(Connection& c, Time now) {
                 FlowRef(FlowRef::Kind::time_wait, index));
   c.in_table = false;
   forget_flow(c);
-  if (c.holds_port) priv->ports.park(c.key.local_port);
+  if (c.holds_port) priv->ports.enter_time_wait(c.key.local_port);
   c.holds_port = false;
   e.published = c.published;
   c.published = false;

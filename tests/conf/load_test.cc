@@ -29,7 +29,7 @@ gateway = "10.9.0.1"
 poll = "busy"
 spin = "75us"
 kernel_interval = 30
-steward = false
+service_thread = false
 loopback = true
 [log]
 level = "debug"
@@ -53,7 +53,7 @@ file = "/tmp/x.log"
   CHECK(o.poll.busy);
   CHECK(o.poll.spin == microseconds(75));
   CHECK(o.poll.kernel_interval == microseconds(30));
-  CHECK_FALSE(o.steward);
+  CHECK_FALSE(o.service_thread);
   CHECK(o.stack.loopback);
   CHECK(o.log_level == intercept::LogLevel::debug);
   CHECK(o.log_file == "/tmp/x.log");
@@ -146,7 +146,7 @@ TEST_CASE("a wrong line is reported with its place and what would be right") {
       {"[device]\nhugepages = true", "3:13", "hugepages = true: expected \"auto\", \"on\" or \"off\""},
       {"[device]\nport = \"\"", "3:8", "port = \"\": expected a text"},
       {"[device]\nport = \"a\\nb\"", "3:8", "port = \"a\nb\": a control character has no place here"},
-      {"[stack]\nsteward = 1", "3:11", "steward = 1: expected true or false"},
+      {"[stack]\nservice_thread = 1", "3:11", "service_thread = 1: expected true or false"},
       {"[stack]\nspin = \"50\"", "3:8",
        "spin = \"50\": expected a time like \"100us\" (us, ms, s, min) from 0 to 10s"},
       {"[stack]\nspin = \"1min\"", "3:8",

@@ -1,4 +1,4 @@
-// A server that computes for seconds without a socket call: what the peer sees meanwhile is what the steward does.
+// A server that computes for seconds without a socket call: what the peer sees meanwhile is what the service thread does.
 // Serves one connection: reads a command, answers "computing", and computes for 4 s.
 //   "receive"  then reads to the end and checks that it got 20,000 bytes
 //   "send"     waits 0.4 s, sends 5,000 bytes, then computes

@@ -1,4 +1,4 @@
-"""The kernel's end in the tests of idleness and of the steward: connects, does one thing, and prints what it saw."""
+"""The kernel's end in the tests of idleness and of the service thread: connects, does one thing, and prints what it saw."""
 
 import fcntl
 import socket

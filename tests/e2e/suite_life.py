@@ -1,4 +1,4 @@
-"""A server that sleeps, and one that computes: idle CPU, and the steward."""
+"""A server that sleeps, and one that computes: idle CPU, and the service thread."""
 
 import signal
 import time
@@ -71,8 +71,8 @@ def start_busy(context, server):
     return busy
 
 
-@test("steward-acknowledges-while-the-program-computes")
-def steward_acks(context):
+@test("service_thread-acknowledges-while-the-program-computes")
+def service_thread_acks(context):
     server, client = context.veth()
     busy = start_busy(context, server)
     out = client.run(PYTHON, PEER, "acks", server.address, "7000", timeout=20).stdout
@@ -80,8 +80,8 @@ def steward_acks(context):
     expect_equal("the server's status", busy.wait(15), 0)
 
 
-@test("steward-retransmits-while-the-program-computes")
-def steward_retransmits(context):
+@test("service_thread-retransmits-while-the-program-computes")
+def service_thread_retransmits(context):
     server, client = context.veth()
     busy = start_busy(context, server)
     out = client.run(PYTHON, PEER, "retransmits", server.address, "7000", client.address, timeout=20).stdout
@@ -89,8 +89,8 @@ def steward_retransmits(context):
     expect_equal("the server's status", busy.wait(15), 0)
 
 
-@test("steward-keeps-other-connections-alive")
-def steward_others(context):
+@test("service_thread-keeps-other-connections-alive")
+def service_thread_others(context):
     server, client = context.veth()
     busy = start_busy(context, server)
     out = client.run(PYTHON, PEER, "connects", server.address, "7000", timeout=20).stdout

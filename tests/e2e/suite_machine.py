@@ -237,7 +237,7 @@ def shared_maps(pid):
 
 
 def scribble(pid, fill):
-    """Garbage over the beginning and the end of all that is shared: the board's head and mailboxes, the rings."""
+    """Garbage over the beginning and the end of all that is shared: the control block's head and message rings, the rings."""
     step, most = 1 << 16, 4 << 20
     with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
         for begin, end in shared_maps(pid):

@@ -1,4 +1,4 @@
-#include "intercept/address.hh"
+#include "intercept/sockets/address.hh"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -7,7 +7,7 @@
 #include <catch2/catch.hpp>
 #include <cstring>
 
-#include "intercept/errors.hh"
+#include "intercept/support/errors.hh"
 
 using namespace mtcp;
 using namespace mtcp::intercept;

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "intercept/clock.hh"
 #include "intercept/process.hh"
+#include "intercept/support/clock.hh"
 #include "tests/intercept/fake_kernel.hh"
 
 namespace mtcp::intercept::testing {
@@ -46,7 +46,7 @@ class Bench {
     Options o;
     o.stack.interface.addresses.push_back({stack::IpAddress::v4(10, 77, 0, 1), 120});
     o.device.packets = 8192;
-    o.steward = false;
+    o.service_thread = false;
     o.poll.spin = stack::microseconds(0);
     return o;
   }

@@ -2,8 +2,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "intercept/clock.hh"
-#include "intercept/clock_line.hh"
+#include "intercept/support/clock.hh"
+#include "intercept/support/clock_line.hh"
 
 using mtcp::intercept::ClockLine;
 using mtcp::intercept::ClockPair;

@@ -1,4 +1,4 @@
-#include "intercept/default_route.hh"
+#include "intercept/device/default_route.hh"
 
 #include <catch2/catch.hpp>
 

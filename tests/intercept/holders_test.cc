@@ -1,4 +1,4 @@
-#include "intercept/holders.hh"
+#include "intercept/descriptors/holders.hh"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -1,5 +1,5 @@
 // The real kernel, in a network namespace of its own.
-#include "intercept/kernel_follower.hh"
+#include "intercept/device/kernel_follower.hh"
 
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>

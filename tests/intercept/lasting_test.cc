@@ -1,5 +1,5 @@
 // The secrets that outlive a process: who finds the same ones again, and what is not trusted.
-#include "intercept/lasting.hh"
+#include "intercept/lifetime/lasting.hh"
 
 #include <sys/stat.h>
 #include <sys/wait.h>

@@ -1,8 +1,8 @@
-#include "intercept/program.hh"
+#include "intercept/lifetime/program.hh"
 
 #include <catch2/catch.hpp>
 
-#include "intercept/route.hh"
+#include "intercept/sockets/route.hh"
 
 using namespace mtcp::intercept;
 using Names = std::vector<std::string>;

@@ -8,7 +8,7 @@
 #include <functional>
 #include <utility>
 
-#include "intercept/relay_channel.hh"
+#include "intercept/relay/relay_channel.hh"
 #include "tests/intercept/bench.hh"
 
 using namespace mtcp::intercept;

@@ -1,4 +1,4 @@
-#include "intercept/route.hh"
+#include "intercept/sockets/route.hh"
 
 #include <catch2/catch.hpp>
 

@@ -1,4 +1,4 @@
-// Real threads in one Process at the same time, on the loopback wire, with the steward running: what
+// Real threads in one Process at the same time, on the loopback wire, with the service thread running: what
 // ThreadSanitizer looks at (scripts/test tsan), and a test of its own without it. Every byte that arrives is
 // checked; who wins a race is not.
 #include <errno.h>
@@ -27,9 +27,9 @@ namespace {
 
 constexpr int kRounds = 300;
 
-Options with_steward() {
+Options with_service_thread() {
   Options o = Bench::default_options();
-  o.steward = true;
+  o.service_thread = true;
   o.poll.spin = stack::microseconds(5);
   return o;
 }
@@ -37,7 +37,7 @@ Options with_steward() {
 // A Bench for threads. Assertions are Catch2's, which only the test's own thread may use: others count
 // mistakes.
 struct Threads {
-  Threads() : bench(with_steward()) { bench.kernel.counting = false; }
+  Threads() : bench(with_service_thread()) { bench.kernel.counting = false; }
   ~Threads() { join(); }
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;

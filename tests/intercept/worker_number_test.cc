@@ -1,5 +1,5 @@
 // The number that stands for {worker}: who gets which, and when it is free again.
-#include "intercept/worker_number.hh"
+#include "intercept/device/worker_number.hh"
 
 #include <sys/stat.h>
 #include <sys/wait.h>

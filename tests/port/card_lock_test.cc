@@ -1,4 +1,4 @@
-#include "stack/port/dpdk/card_lock.hh"
+#include "stack/port/dpdk/interface/card_lock.hh"
 
 #include <stdlib.h>
 

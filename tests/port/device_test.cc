@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
-#include "stack/steering/board.hh"
+#include "stack/steering/control_block.hh"
 
 using namespace mtcp::stack;
 using namespace mtcp::test;
@@ -147,7 +147,7 @@ TEST_CASE("a device opened before a fork works in the child, and again after the
   CHECK(p.join() == 0);
 }
 
-TEST_CASE("a device has places for 32 stacks or two for each CPU, and one that leaves makes room") {
+TEST_CASE("a device has slots for 32 stacks or two for each CPU, and one that leaves makes room") {
   Process p([](Process&) {
     const auto device = open_or_die(config("net_ring0"));
     std::vector<std::unique_ptr<Port>> stacks;

@@ -22,12 +22,12 @@ std::ptrdiff_t open_files() {
 TEST_CASE("an invitation that comes to nothing leaves no descriptor open") {
   GuestTerms terms{};
   terms.queues = terms.rings = terms.frames = terms.packets = 1;
-  terms.places = 2;
+  terms.slots = 2;
   terms.entries = 128;
   terms.frame = 2048;
   terms.frame_size = 4096;
   const auto claims = Claims::create(terms.queues);
-  const auto shared = SharedState::create({.frame = terms.frame, .places = terms.places, .entries = terms.entries});
+  const auto shared = SharedState::create({.frame = terms.frame, .slots = terms.slots, .entries = terms.entries});
   REQUIRE(claims != nullptr);
   REQUIRE(shared != nullptr);
   std::vector<int> originals{claims->descriptor()};
@@ -38,7 +38,7 @@ TEST_CASE("an invitation that comes to nothing leaves no descriptor open") {
   for (const int fd : originals) sent.push_back(fcntl(fd, F_DUPFD_CLOEXEC, 0));
   sent.push_back(open("/dev/null", O_RDWR | O_CLOEXEC));  // in the place of a packet socket: it can't be mapped so
   SECTION("with a ring that can't be mapped") {}
-  SECTION("with a board that is too small") { REQUIRE(dup2(sent[0], sent[1]) == sent[1]); }
+  SECTION("with a control block that is too small") { REQUIRE(dup2(sent[0], sent[1]) == sent[1]); }
   CHECK(GuestDevice::create(invitation(terms, sent)) == nullptr);
   CHECK(open_files() == before);
 }

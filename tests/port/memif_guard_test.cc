@@ -12,7 +12,7 @@
 #include <cstring>
 #include <functional>
 
-#include "stack/port/dpdk/memif_ring.hh"
+#include "stack/port/dpdk/memif/memif_ring.hh"
 #include "tests/port/device.hh"
 
 using namespace mtcp::stack;

@@ -1,4 +1,4 @@
-#include "stack/port/dpdk/merge.hh"
+#include "stack/port/dpdk/interface/merge.hh"
 
 #include <array>
 #include <catch2/catch.hpp>

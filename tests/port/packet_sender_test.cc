@@ -1,6 +1,6 @@
 // What leaves a PacketSender, with a pair of Unix sockets instead of a packet socket: one datagram is one
 // frame.
-#include "stack/port/dpdk/packet_sender.hh"
+#include "stack/port/dpdk/af_packet/packet_sender.hh"
 
 #include <sys/socket.h>
 #include <unistd.h>

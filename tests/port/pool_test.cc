@@ -13,7 +13,7 @@
 #include <set>
 #include <vector>
 
-#include "stack/port/dpdk/eal.hh"
+#include "stack/port/dpdk/eal/eal.hh"
 #include "tests/port/device.hh"
 
 using namespace mtcp::stack;

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "stack/base/bytes.hh"
+#include "stack/port/dpdk/af_xdp/xdp_program.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
-#include "stack/port/dpdk/xdp_program.hh"
 #include "tests/port/wire.hh"
 
 using namespace mtcp::stack;

@@ -5,7 +5,7 @@
 #include <set>
 
 #include "stack/base/bytes.hh"
-#include "stack/steering/board.hh"
+#include "stack/steering/control_block.hh"
 #include "tests/port/device.hh"
 #include "tests/port/segments.hh"
 #include "tests/port/wire.hh"

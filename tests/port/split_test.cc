@@ -1,4 +1,4 @@
-#include "stack/port/dpdk/split.hh"
+#include "stack/port/dpdk/interface/split.hh"
 
 #include <catch2/catch.hpp>
 #include <cstring>

@@ -48,7 +48,7 @@ bool follows(dpdk::DpdkDevice& device) {
   const auto table = card_table();
   std::map<std::uint32_t, int> used;
   for (std::uint32_t i = 0; i < table.size(); ++i) {
-    const StackSet queues(device.board().place(device.board().home(i)).queues);
+    const StackSet queues(device.control().slot(device.control().home(i)).queues);
     if (!queues.empty() && !queues.has(table[i])) return false;
     ++used[table[i]];
   }
@@ -61,9 +61,9 @@ TEST_CASE("a card's table spreads evenly at first, and then as the stacks that a
   Process p([](Process&) {
     const auto device = open();
     auto table = card_table();
-    EXPECT(device->board().entries() == (table.size() >= 2 * device->board().places() ? table.size() : kMaxSteeringEntries));
+    EXPECT(device->control().entries() == (table.size() >= 2 * device->control().slots() ? table.size() : kMaxSteeringEntries));
     for (std::uint32_t i = 0; i < table.size(); ++i) EXPECT(table[i] == i % kQueues);
-    if (device->board().entries() > table.size()) return;  // too few for as many stacks as this machine may have
+    if (device->control().entries() > table.size()) return;  // too few for as many stacks as this machine may have
     std::vector<std::unique_ptr<Port>> stacks;
     for (int i = 0; i < 3; ++i) stacks.push_back(device->join());
     have_turns(stacks);
@@ -89,7 +89,7 @@ TEST_CASE("the child of a fork leaves the driver alone unless it works by regist
     stacks.clear();
     const auto table = card_table();
     Process child([&](Process&) {
-      EXPECT(!device->redirect(std::vector<std::uint8_t>(device->board().entries())));
+      EXPECT(!device->redirect(std::vector<std::uint8_t>(device->control().entries())));
       std::vector<std::unique_ptr<Port>> its;
       its.push_back(device->join());
       have_turns(its);
@@ -99,8 +99,8 @@ TEST_CASE("the child of a fork leaves the driver alone unless it works by regist
     for (int i = 0; i < 2; ++i) stacks.push_back(device->join());
     have_turns(stacks);
     EXPECT(card_table() == table);
-    EXPECT(device->redirect(std::vector<std::uint8_t>(device->board().entries())) ==
-           (device->board().entries() <= table.size()));
+    EXPECT(device->redirect(std::vector<std::uint8_t>(device->control().entries())) ==
+           (device->control().entries() <= table.size()));
   });
   CHECK(p.join() == 0);
 }

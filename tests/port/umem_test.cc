@@ -6,7 +6,7 @@
 #include <catch2/catch.hpp>
 #include <set>
 
-#include "stack/port/dpdk/xsk.hh"
+#include "stack/port/dpdk/af_xdp/xsk.hh"
 #include "tests/port/device.hh"
 #include "tests/port/wire.hh"
 

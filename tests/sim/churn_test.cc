@@ -33,7 +33,7 @@ struct Churn {
   int opened = 0, good = 0, failed = 0;
 
   void prepare() {
-    // So many SYNs at once would overflow the few places that wait for ARP.
+    // So many SYNs at once would overflow the few slots that wait for ARP.
     const WireOptions bad = std::exchange(sim.wire.options, WireOptions{});
     Listener& warm = server.listen(9);
     Socket& s = client.connect(server, 9);

@@ -13,12 +13,12 @@ namespace mtcp::sim {
 struct Fate {
   Socket* socket;
   Time doomed_at{};      // its stack was killed
-  bool unclaimed = false;  // a stack was killed while no stack had it: half-open, or in the mail
+  bool unclaimed = false;  // a stack was killed while no stack had it: half-open, or in the messages
 };
 
 class Churn {
  public:
-  explicit Churn(std::uint32_t queues, std::uint32_t places = 16) : device(sim.add_device(queues, places)) {
+  explicit Churn(std::uint32_t queues, std::uint32_t slots = 16) : device(sim.add_device(queues, slots)) {
     sim.wire.options.jitter = microseconds(100);
   }
 
@@ -64,8 +64,8 @@ class Churn {
         if (sim.random() % 10 == 0) h->stalled_until = sim.now + microseconds(sim.random() % (sim.random() % 20 == 0 ? 30'000 : 400));
       }
   }
-  // Whether there are places for the old workers and as many new ones.
-  [[nodiscard]] bool may_reload() const { return living.size() * 2 + draining.size() <= device.board().places(); }
+  // Whether there are slots for the old workers and as many new ones.
+  [[nodiscard]] bool may_reload() const { return living.size() * 2 + draining.size() <= device.control().slots(); }
   // As `nginx -s reload`, where that may be: new workers first, or the old ones first.
   void reload() {
     const auto old = living;
@@ -119,7 +119,7 @@ class Churn {
       for (const Host* h : *hosts) sum += h->count(Counter::connections_adopted);
     return sum;
   }
-  [[nodiscard]] bool sim_has_room() const { return living.size() + draining.size() < device.board().places(); }
+  [[nodiscard]] bool sim_has_room() const { return living.size() + draining.size() < device.control().slots(); }
 
   // --- the clients
   void open_one() {
@@ -178,12 +178,12 @@ class Churn {
   }
   void check_shares() {
     std::map<std::uint8_t, std::uint32_t> entries;
-    const Board& board = device.board();
-    for (std::uint32_t i = 0; i < board.entries(); ++i) {
-      const std::uint8_t owner = board.home(i);
+    const ControlBlock& control = device.control();
+    for (std::uint32_t i = 0; i < control.entries(); ++i) {
+      const std::uint8_t owner = control.home(i);
       ++entries[owner];
-      REQUIRE(board.present(owner));
-      REQUIRE((board.serving(owner) || living.empty()));
+      REQUIRE(control.present(owner));
+      REQUIRE((control.serving(owner) || living.empty()));
     }
     if (living.empty()) return;
     REQUIRE(entries.size() == living.size());

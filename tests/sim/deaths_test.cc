@@ -61,7 +61,7 @@ TEST_CASE("who was to tell a dead stack's peers dies, too: the next one tells th
   for (Socket* s : doomed) CHECK(s->error == Errc::connection_reset);
   // Three times, and then nobody has to any more.
   CHECK(third.count(Counter::orphans_told) == 300);
-  for (std::uint32_t i = 0; i < 3; ++i) CHECK(w.device.board().place(i).untold_end == 0);
+  for (std::uint32_t i = 0; i < 3; ++i) CHECK(w.device.control().slot(i).untold_end == 0);
 }
 
 TEST_CASE("all stacks die at once: the next one tells all their peers", "[deaths]") {

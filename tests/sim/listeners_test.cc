@@ -176,12 +176,12 @@ TEST_CASE("a leaving process keeps its connections for one that is busy for long
   for (Socket* s : sockets) CHECK(World::good(*s, 1000));
 }
 
-TEST_CASE("more listeners than the board tells apart: they are handed over, too", "[listeners]") {
+TEST_CASE("more listeners than the control block tells apart: they are handed over, too", "[listeners]") {
   World w(2);
   INFO(w.sim.label());
   Host& a = w.process();
   Host& b = w.process();
-  constexpr std::uint16_t kLast = 1000 + Board::kListeners + 20;
+  constexpr std::uint16_t kLast = 1000 + ControlBlock::kListeners + 20;
   for (std::uint16_t port = 1000; port < kLast; ++port)
     for (Host* h : {&a, &b}) h->listen(port);
   a.accepting = false;
@@ -215,13 +215,13 @@ TEST_CASE("whoever ends while only a process without a stack has the listener: c
   for (int i = 0; i < 10; ++i) sockets.push_back(&w.connect(3000));  // unanswered for a while
   w.sim.run_for(seconds(8));
   for (Socket* s : sockets) CHECK((s->error == Errc::ok && s->received == 0));
-  CHECK(w.device.board().parked({Sim::kShared, 80}));
-  CHECK_FALSE(w.device.board().parked({Sim::kShared, 81}));
+  CHECK(w.device.control().unclaimed({Sim::kShared, 80}));
+  CHECK_FALSE(w.device.control().unclaimed({Sim::kShared, 81}));
   Host& next = w.process();
   w.sim.run_for(seconds(8));
   for (Socket* s : sockets) CHECK(World::good(*s, 3000));
   CHECK(next.accepted.size() == 30);
-  CHECK_FALSE(w.device.board().parked({Sim::kShared, 80}));
+  CHECK_FALSE(w.device.control().unclaimed({Sim::kShared, 80}));
   if (other != nullptr) CHECK(other->count(Counter::resets_sent) == 0);
   // And those of who is the last to have it are reset at once.
   w.sim.held.clear();
@@ -234,7 +234,7 @@ TEST_CASE("whoever ends while only a process without a stack has the listener: c
   for (Socket* s : last) CHECK(s->error == Errc::connection_reset);
 }
 
-TEST_CASE("what was on its way to a stack that has gone, and whose heir lacks the listener, waits for one that has it", "[listeners]") {
+TEST_CASE("what was on its way to a stack that has gone, and whose successor lacks the listener, waits for one that has it", "[listeners]") {
   World w;
   INFO(w.sim.label());
   Host& a = w.process();
@@ -251,7 +251,7 @@ TEST_CASE("what was on its way to a stack that has gone, and whose heir lacks th
   w.sim.held.insert(80);
   a.leave(*a.listeners.front());
   a.exit();
-  b.kill();  // with all of it in its mailbox
+  b.kill();  // with all of it in its message ring
   w.sim.run_for(seconds(3));
   for (Socket* s : sockets) CHECK(s->error == Errc::ok);
   CHECK(other.count(Counter::adoptions_refused) == 0);
@@ -271,14 +271,14 @@ TEST_CASE("the last process resets what waits for the next one, and refuses nobo
   w.sim.held.insert(80);
   a.leave(*a.listeners.front());
   a.exit();
-  REQUIRE(w.device.board().any_parked());
+  REQUIRE(w.device.control().any_unclaimed());
   Host& last = w.process(0);
   last.worker->part();
   Socket& late = w.connect();
-  last.steering->take_all_parked();
+  last.steering->take_all_unclaimed();
   w.sim.run_for(milliseconds(100));
   for (Socket* s : waiting) CHECK(s->error == Errc::connection_reset);
-  CHECK_FALSE(w.device.board().any_parked());
+  CHECK_FALSE(w.device.control().any_unclaimed());
   CHECK((late.error == Errc::ok && !late.connected));
   last.exit();
   w.process();

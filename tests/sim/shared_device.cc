@@ -12,10 +12,10 @@ constexpr std::size_t kFrame = 1514;
 constexpr std::size_t kQueue = 1024;    // frames that one holds
 constexpr std::size_t kPackets = 8192;  // of each stack
 
-// Mapped and not allocated: most of a board is never touched.
-std::byte* map_board(std::size_t bytes) {
+// Mapped and not allocated: most of a control block is never touched.
+std::byte* map_control_block(std::size_t bytes) {
   void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) throw std::runtime_error("no memory for a board");
+  if (at == MAP_FAILED) throw std::runtime_error("no memory for a control block");
   return static_cast<std::byte*>(at);
 }
 
@@ -24,7 +24,7 @@ std::byte* map_board(std::size_t bytes) {
 class SimQueue final : public Port {
  public:
   SimQueue(SimSharedDevice& d, std::uint32_t number, std::uint32_t stack)
-      : device_(d), number_(number), process_(d.board().place(stack).owner), pool_(d.pool_of(stack)) {}
+      : device_(d), number_(number), process_(d.control().slot(stack).owner), pool_(d.pool_of(stack)) {}
   // A process that is killed gives nothing back.
   ~SimQueue() override {
     if (device_.alive(process_)) device_.queues_[number_].owner = 0;
@@ -67,26 +67,26 @@ class SimQueue final : public Port {
   HeapPool& pool_;
 };
 
-SimSharedDevice::SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint32_t places,
+SimSharedDevice::SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint32_t slots,
                                  std::uint64_t seed)
     : wire_(wire),
       number_(wire.add_port({})),
       mac_{{2, 0, 0, 0, 2, number}},
       queues_(queues),
-      pools_(places),
-      shape_{kFrame, places},
-      memory_(map_board(Board::memory(shape_))),
-      board_(memory_, shape_, {seed, seed ^ 1, seed ^ 2, seed ^ 3}),
-      hash_(FlowHash::make_key(board_.secrets())) {
+      pools_(slots),
+      shape_{kFrame, slots},
+      memory_(map_control_block(ControlBlock::memory(shape_))),
+      control_(memory_, shape_, {seed, seed ^ 1, seed ^ 2, seed ^ 3}),
+      hash_(FlowHash::make_key(control_.secrets())) {
   wire.set_mac(number_, mac_);
 }
 
-SimSharedDevice::~SimSharedDevice() { munmap(memory_, Board::memory(shape_)); }
+SimSharedDevice::~SimSharedDevice() { munmap(memory_, ControlBlock::memory(shape_)); }
 
 std::unique_ptr<Port> SimSharedDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {
   std::uint64_t& owner = queues_[queue].owner;
   if (owner != 0 && alive(owner)) return nullptr;
-  owner = board_.place(stack).owner;
+  owner = control_.slot(stack).owner;
   return std::make_unique<SimQueue>(*this, queue, stack);
 }
 
@@ -126,9 +126,9 @@ void SimSharedDevice::spread() {
 bool SimSharedDevice::busy() const {
   for (const Queue& q : queues_)
     if (!q.waiting.empty() && q.owner != 0 && alive(q.owner)) return true;
-  for (std::uint32_t i = 0; i < board_.places(); ++i) {
-    const auto& place = board_.place(i);
-    if (place.owner != 0 && alive(place.owner) && place.mail != 0) return true;
+  for (std::uint32_t i = 0; i < control_.slots(); ++i) {
+    const auto& slot = control_.slot(i);
+    if (slot.owner != 0 && alive(slot.owner) && slot.senders != 0) return true;
   }
   return false;
 }

@@ -13,10 +13,10 @@ namespace mtcp::sim {
 
 class SimSharedDevice final : public SharedDevice {
  public:
-  SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint32_t places, std::uint64_t seed);
+  SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint32_t slots, std::uint64_t seed);
   ~SimSharedDevice() override;
 
-  Board& board() override { return board_; }
+  ControlBlock& control() override { return control_; }
   [[nodiscard]] std::uint64_t self() const override { return process; }
   [[nodiscard]] bool alive(std::uint64_t p) const override { return !dead.contains(p); }
   [[nodiscard]] std::uint32_t queues() const override { return static_cast<std::uint32_t>(queues_.size()); }
@@ -62,9 +62,9 @@ class SimSharedDevice final : public SharedDevice {
   bool is_card_ = false;
   std::vector<std::uint8_t> table_;
   std::uint64_t times_redirected_ = 0;
-  const Board::Shape shape_;
+  const ControlBlock::Shape shape_;
   std::byte* memory_;
-  Board board_;
+  ControlBlock control_;
   FlowHash hash_;
 };
 

@@ -120,7 +120,7 @@ Host::Host(Sim& s, SimSharedDevice& d, IpAddress a, std::uint64_t p)
   steering = SteeringPort::join(d);
   if (steering == nullptr) throw std::runtime_error("no place for another stack");
   d.process = 0;
-  secrets = {.key = d.board().secrets(), .lasting = d.board().secrets(), .host = s.machine};
+  secrets = {.key = d.control().secrets(), .lasting = d.control().secrets(), .host = s.machine};
   worker = std::make_unique<Worker>(options, steering.get(), steering->pool(), stats, secrets, s.now);
   worker->set_still_held([&s](const Endpoint& e) { return s.held.contains(e.port); });
 }
@@ -247,9 +247,9 @@ Host& Sim::add_host(const std::function<void(Options&)>& tune, std::size_t packe
       std::make_unique<Host>(*this, static_cast<std::uint8_t>(hosts.size() + 1), tune, packets));
 }
 
-SimSharedDevice& Sim::add_device(std::uint32_t queues, std::uint32_t places) {
+SimSharedDevice& Sim::add_device(std::uint32_t queues, std::uint32_t slots) {
   const auto number = static_cast<std::uint8_t>(devices.size() + 1);
-  return *devices.emplace_back(std::make_unique<SimSharedDevice>(wire, number, queues, places, random()));
+  return *devices.emplace_back(std::make_unique<SimSharedDevice>(wire, number, queues, slots, random()));
 }
 
 Host& Sim::add_process(SimSharedDevice& device) {

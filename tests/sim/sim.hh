@@ -142,7 +142,7 @@ class Sim {
 
   Host& add_host(const std::function<void(Options&)>& tune = {}, std::size_t packets = 8192);
   // A device with an address of its own, and a process that joins the stacks on it.
-  SimSharedDevice& add_device(std::uint32_t queues, std::uint32_t places = 16);
+  SimSharedDevice& add_device(std::uint32_t queues, std::uint32_t slots = 16);
   Host& add_process(SimSharedDevice& device);
   // Everything that happens at the present instant, then on to the next one (not beyond `limit`).
   void step(Time limit);

@@ -10,7 +10,7 @@ namespace {
 
 class World {
  public:
-  World(std::uint32_t queues, std::uint32_t places) : device(sim.add_device(queues, places)) {
+  World(std::uint32_t queues, std::uint32_t slots) : device(sim.add_device(queues, slots)) {
     device.become_card();
     sim.run_for(milliseconds(1));
   }

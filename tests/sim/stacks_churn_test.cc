@@ -24,11 +24,11 @@ TEST_CASE("hundreds of reloads under load: no connection is lost, none is refuse
 }
 
 TEST_CASE("joins, reloads and deaths in any order: only what a dead stack had is lost, and its peers hear of it", "[stacks]") {
-  const std::uint32_t places = GENERATE(16u, kMaxStacks);
-  const bool many = places == kMaxStacks;
-  Churn w(3, places);
+  const std::uint32_t slots = GENERATE(16u, kMaxStacks);
+  const bool many = slots == kMaxStacks;
+  Churn w(3, slots);
   INFO(w.sim.label());
-  CAPTURE(places);
+  CAPTURE(slots);
   std::size_t most = 0;
   // What an idle peer has if the stack that was to tell it is killed, too.
   w.options.keepalive = true;
@@ -43,7 +43,7 @@ TEST_CASE("joins, reloads and deaths in any order: only what a dead stack had is
     w.end_drained();
     const std::uint64_t dice = w.sim.random() % 10;
     most = std::max(most, w.living.size() + w.draining.size());
-    if (dice < (many ? 6U : 3U) && w.living.size() < (many ? places : 6) && w.sim_has_room()) {
+    if (dice < (many ? 6U : 3U) && w.living.size() < (many ? slots : 6) && w.sim_has_room()) {
       w.join();
     } else if (dice < (many ? 7U : 5U) && w.living.size() > 1) {
       w.leave(*w.living[w.sim.random() % w.living.size()]);

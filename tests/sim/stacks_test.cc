@@ -52,7 +52,7 @@ TEST_CASE("a listener that is left hands its unaccepted connections over, with w
   w.sim.run_for(milliseconds(300));
   REQUIRE(old.worker->connections() == 5);
   old.leave(*old.listeners.front());
-  w.sim.run_for(milliseconds(5));  // not all fit into the mailbox at once
+  w.sim.run_for(milliseconds(5));  // not all fit into the message ring at once
   CHECK(old.worker->connections() == 0);
   CHECK(old.count(Counter::connections_handed_over) == 5);
   w.sim.run_for(milliseconds(300));
@@ -313,7 +313,7 @@ TEST_CASE("whatever a message of another stack says, nothing outside it is read 
   CHECK(w.device.pool_of(1).available() == w.device.pool_of(1).capacity());
 }
 
-TEST_CASE("all places are taken by stacks that only finish what they have: the oldest gives way to one that serves", "[stacks]") {
+TEST_CASE("all slots are taken by stacks that only finish what they have: the oldest gives way to one that serves", "[stacks]") {
   Sim sim(12);
   Host& client = sim.add_host();
   SimSharedDevice& device = sim.add_device(2, 3);

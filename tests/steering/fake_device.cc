@@ -10,10 +10,10 @@ namespace {
 
 constexpr std::size_t kFrame = 1518;
 
-// Mapped and not allocated: most of a board is never touched.
-std::byte* map_board(std::size_t bytes) {
+// Mapped and not allocated: most of a control block is never touched.
+std::byte* map_control_block(std::size_t bytes) {
   void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) throw std::runtime_error("no memory for a board");
+  if (at == MAP_FAILED) throw std::runtime_error("no memory for a control block");
   return static_cast<std::byte*>(at);
 }
 
@@ -65,13 +65,13 @@ struct FakeQueue : Port {
 
 }  // namespace
 
-FakeDevice::FakeDevice(std::uint32_t queue_count, std::uint32_t places, std::uint32_t entries)
+FakeDevice::FakeDevice(std::uint32_t queue_count, std::uint32_t slots, std::uint32_t entries)
     : waiting(queue_count),
       queue_owner(queue_count),
-      shape_{kFrame, places, entries},
-      memory_(map_board(Board::memory(shape_))),
-      board_(memory_, shape_, {1, 2, 3, 4}) {
-  for (std::uint32_t i = 0; i < places; ++i) pools.emplace_back(1024);
+      shape_{kFrame, slots, entries},
+      memory_(map_control_block(ControlBlock::memory(shape_))),
+      control_(memory_, shape_, {1, 2, 3, 4}) {
+  for (std::uint32_t i = 0; i < slots; ++i) pools.emplace_back(1024);
 }
 
 FakeDevice::~FakeDevice() {
@@ -79,7 +79,7 @@ FakeDevice::~FakeDevice() {
     process = UINT64_MAX;  // nobody's: nothing is given back
     delete port;
   }
-  munmap(memory_, Board::memory(shape_));
+  munmap(memory_, ControlBlock::memory(shape_));
 }
 
 std::unique_ptr<Port> FakeDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {

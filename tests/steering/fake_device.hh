@@ -16,10 +16,10 @@ using namespace mtcp::stack;
 using Frame = std::vector<std::byte>;
 
 struct FakeDevice : SharedDevice {
-  explicit FakeDevice(std::uint32_t queue_count = 1, std::uint32_t places = 16, std::uint32_t entries = 128);
+  explicit FakeDevice(std::uint32_t queue_count = 1, std::uint32_t slots = 16, std::uint32_t entries = 128);
   ~FakeDevice() override;
 
-  Board& board() override { return board_; }
+  ControlBlock& control() override { return control_; }
   [[nodiscard]] std::uint64_t self() const override { return process; }
   [[nodiscard]] bool alive(std::uint64_t p) const override { return !dead.contains(p); }
   [[nodiscard]] std::uint32_t queues() const override { return static_cast<std::uint32_t>(waiting.size()); }
@@ -54,9 +54,9 @@ struct FakeDevice : SharedDevice {
   std::deque<HeapPool> pools;
 
  private:
-  const Board::Shape shape_;
+  const ControlBlock::Shape shape_;
   std::byte* const memory_;
-  Board board_;
+  ControlBlock control_;
   std::vector<SteeringPort*> killed_;
 };
 

@@ -72,21 +72,21 @@ class Crowd {
 
   // --- what must be so then
   void check_table() {
-    const Board& board = device.board();
+    const ControlBlock& control = device.control();
     StackSet all, takers;
     for (const auto& [number, m] : members) {
       all.add(number);
       if (m.serving) takers.add(number);
     }
     if (takers.empty()) takers = all;
-    REQUIRE(board.members() == all);
+    REQUIRE(control.members() == all);
     std::array<std::uint32_t, kMaxStacks> has{};
-    for (std::uint32_t i = 0; i < board.entries(); ++i) {
-      const std::uint8_t owner = board.home(i);
+    for (std::uint32_t i = 0; i < control.entries(); ++i) {
+      const std::uint8_t owner = control.home(i);
       REQUIRE(takers.has(owner));
       ++has[owner];
     }
-    const std::uint32_t share = board.entries() / takers.size();
+    const std::uint32_t share = control.entries() / takers.size();
     for (const std::uint32_t stack : takers) REQUIRE((has[stack] == share || has[stack] == share + 1));
   }
   void check_queues() {
@@ -94,7 +94,7 @@ class Crowd {
     const auto most = (queues + members.size() - 1) / members.size();
     StackSet polled;
     for (const auto& [number, m] : members) {
-      const StackSet its(device.board().place(number).queues);
+      const StackSet its(device.control().slot(number).queues);
       REQUIRE(its.size() == m.port->queues());
       REQUIRE(its.size() <= most);
       REQUIRE((polled - its) == polled);
@@ -102,9 +102,9 @@ class Crowd {
     }
     REQUIRE(polled.size() == queues);
     if (!device.is_card) return;
-    REQUIRE(device.table.size() == device.board().entries());
+    REQUIRE(device.table.size() == device.control().entries());
     for (std::uint32_t i = 0; i < device.table.size(); ++i) {
-      const StackSet its(device.board().place(device.board().home(i)).queues);
+      const StackSet its(device.control().slot(device.control().home(i)).queues);
       REQUIRE((its.empty() || its.has(device.table[i])));
       REQUIRE(device.table[i] < queues);
     }
@@ -179,8 +179,8 @@ class Crowd {
     return std::ranges::any_of(members, [](const auto& m) { return m.second.serving; });
   }
   [[nodiscard]] bool has_share(std::uint32_t stack) {
-    for (std::uint32_t i = 0; i < device.board().entries(); ++i)
-      if (device.board().home(i) == stack) return true;
+    for (std::uint32_t i = 0; i < device.control().entries(); ++i)
+      if (device.control().home(i) == stack) return true;
     return false;
   }
   std::size_t receive(Member& m) {
@@ -206,7 +206,7 @@ TEST_CASE("thousands of joins, leaves, deaths and changes of who serves, with up
   INFO("MTCP_SEED=" << c.seed << ", " << queues << " queues");
   std::size_t most = 0;
   for (int i = 0; i < 2000; ++i) {
-    // Tides: it fills up to the last place, and empties again.
+    // Tides: it fills up to the last slot, and empties again.
     const bool rising = i / 250 % 2 == 0;
     const std::uint64_t dice = c.random() % 10;
     if (c.members.size() < 2 || dice < (rising ? 5u : 2u))

@@ -11,7 +11,7 @@ namespace {
 constexpr Time at(int ms) { return Time{} + milliseconds(ms); }
 
 struct World {
-  explicit World(std::size_t stacks, std::uint32_t queues = 1, std::uint32_t places = 16) : device(queues, places) {
+  explicit World(std::size_t stacks, std::uint32_t queues = 1, std::uint32_t slots = 16) : device(queues, slots) {
     for (std::size_t i = 0; i < stacks; ++i) ports.push_back(device.join(i + 1));
     settle(1);
   }
@@ -66,7 +66,7 @@ TEST_CASE("a stack of its own has all queues and takes everything as it comes", 
 
 TEST_CASE("the hashes that a device tells are compared with ours, as long as it may be news", "[steering]") {
   World w(1);
-  const FlowHash hash(FlowHash::make_key(w.device.board().secrets()));
+  const FlowHash hash(FlowHash::make_key(w.device.control().secrets()));
   Port::Share share;
   for (std::uint16_t i = 0; i < 30; ++i) {
     w.device.waiting[0].push_back(tcp_frame(7, i));
@@ -88,7 +88,7 @@ TEST_CASE("the hashes that a device tells are compared with ours, as long as it 
   CHECK(share.hash_agrees == 990);
 }
 
-TEST_CASE("queues are divided; a stack without one sends and receives by mail", "[steering]") {
+TEST_CASE("queues are divided; a stack without one sends and receives by messages", "[steering]") {
   World w(3, 2);
   CHECK(w.ports[0]->queues() == 1);
   CHECK(w.ports[1]->queues() == 1);
@@ -140,7 +140,7 @@ TEST_CASE("a frame for a sleeping stack wakes it, once", "[steering]") {
   w.ports[1]->disarm();
   CHECK(w.device.awake.empty());
   CHECK(w.receive(1) == 1);
-  // Mail that comes between the last look and the sleep keeps it awake.
+  // A message that comes between the last look and the sleep keeps it awake.
   w.device.waiting[0].push_back(tcp_frame(7, port));
   (void)w.receive(0);
   CHECK_FALSE(w.ports[1]->arm());
@@ -193,7 +193,7 @@ TEST_CASE("a segment that is faster than the message which describes its flow wa
   for (std::size_t i = 0; i < 2; ++i) w.publish(i);
   const FlowKey key = flow(7, 5);
   const std::size_t home = w.owner(key);
-  Directory& directory = w.device.board().directory();
+  Directory& directory = w.device.control().directory();
   directory.set(directory.hash(key), {Directory::State::in_transit, w.ports[home]->number()});
   w.device.waiting[0].push_back(tcp_frame(7, 5));
   Packet* p = nullptr;
@@ -237,7 +237,7 @@ TEST_CASE("one of many stacks that alone has turns finds all dead ones: its neig
   auto round = [&w, ms = 200]() mutable {
     w.device.process = 1;
     w.ports[0]->service(at(ms += 20));
-    return w.device.board().members().size();
+    return w.device.control().members().size();
   };
   CHECK(round() == 40);
   w.device.kill(std::move(w.ports[5]), 6);
@@ -265,7 +265,7 @@ TEST_CASE("migration of one that ends: to a stack that accepts or has the listen
   CHECK_FALSE(w.ports[0]->others_listen(there));
   w.ports[2]->note_listener(0, there, Listening::yes);
   CHECK(w.ports[0]->migrate_away(key, messages, false));
-  Directory& directory = w.device.board().directory();
+  Directory& directory = w.device.control().directory();
   CHECK(directory.find(directory.hash(key)) == Directory::Entry{Directory::State::in_transit, w.ports[2]->number()});
   w.device.process = 3;
   std::array<Packet*, 4> got;
@@ -274,7 +274,7 @@ TEST_CASE("migration of one that ends: to a stack that accepts or has the listen
   CHECK(got[0]->len == 40);
   CHECK(got[1]->len == 7);
   w.ports[2]->pool().free(got.data(), 2);
-  const std::vector<std::span<const std::byte>> too_many(Board::kMailSlots + 1, std::span(bytes));
+  const std::vector<std::span<const std::byte>> too_many(ControlBlock::kRingMessages + 1, std::span(bytes));
   CHECK_FALSE(w.ports[0]->migrate_away(key, too_many, false));
   CHECK(w.receive(1) == 0);
   CHECK(w.receive(2) == 0);
@@ -330,8 +330,8 @@ TEST_CASE("ports for active opens: every flow has one opener, and every stack ha
 }
 
 TEST_CASE("the last of many stacks is refused, and one that left makes room", "[steering]") {
-  const std::uint32_t places = GENERATE(16u, 33u, kMaxStacks);
-  World w(places, 1, places);
+  const std::uint32_t slots = GENERATE(16u, 33u, kMaxStacks);
+  World w(slots, 1, slots);
   CHECK(w.device.join(99) == nullptr);
   w.device.process = 5;
   w.ports[4].reset();

@@ -3,7 +3,7 @@
 #include <set>
 #include <vector>
 
-#include "stack/steering/board.hh"
+#include "stack/steering/control_block.hh"
 
 using namespace mtcp::stack;
 
@@ -38,7 +38,7 @@ TEST_CASE("what is no stack's number is in no set", "[stack_set]") {
   const StackSet all(~std::uint64_t{0});
   CHECK(all.size() == kMaxStacks);
   CHECK_FALSE(all.has(kMaxStacks));
-  CHECK_FALSE(all.has(Board::kNobody));
+  CHECK_FALSE(all.has(ControlBlock::kNobody));
   CHECK((all - StackSet::of(63)).size() == 63);
   CHECK((StackSet::of(0) | StackSet::of(63)).bits() == 0x8000'0000'0000'0001);
 }

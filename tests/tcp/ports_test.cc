@@ -41,7 +41,7 @@ TEST_CASE("free ports come before those in TIME-WAIT, and those before ports use
   Ports ports(50000, 50002, kKey);
   ports.hold(50000);
   ports.hold(50001);
-  ports.park(50001);
+  ports.enter_time_wait(50001);
   CHECK(ports.choose(1, kAny) == 50002);
   ports.hold(50002);
   CHECK(ports.choose(1, kAny) == 50001);
@@ -57,9 +57,9 @@ TEST_CASE("a port is free again when its last use ends", "[ports]") {
   ports.hold(50000);
   ports.release(50000);
   CHECK(ports.free_ports() == 0);
-  ports.park(50000);
+  ports.enter_time_wait(50000);
   CHECK(ports.free_ports() == 0);
-  ports.unpark(50000);
+  ports.leave_time_wait(50000);
   CHECK(ports.free_ports() == 1);
   ports.hold(80);  // outside the range: nothing to keep
   ports.release(80);
@@ -83,7 +83,7 @@ TEST_CASE("with every port in TIME-WAIT a choice asks about few", "[ports]") {
   for (int i = 0; i < 28'232; ++i) {
     const std::uint16_t p = ports.choose(7, kAny);
     ports.hold(p);
-    ports.park(p);
+    ports.enter_time_wait(p);
   }
   // Each may be used again when 20,000 others have been.
   std::vector<std::uint32_t> used_at(65536, 0);
@@ -106,7 +106,7 @@ TEST_CASE("where one port in four is usable a choice asks about few, also when t
     const std::uint16_t p = ports.choose(7, [&](std::uint16_t candidate) { return ++asked, candidate % 4 == 1; });
     REQUIRE(p % 4 == 1);
     ports.hold(p);
-    ports.park(p);
+    ports.enter_time_wait(p);
   }
   CHECK(asked < 50'000 * 150);
 }

@@ -14,7 +14,7 @@
 #include <memory>
 #include <optional>
 
-#include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/eal/libc_calls.hh"
 #include "stack/port/dpdk/shared_memory.hh"
 
 namespace mtcp::stack::dpdk {

@@ -16,18 +16,18 @@
 #include <vector>
 
 #include "stack/port/check_device.hh"
-#include "stack/port/dpdk/af_packet.hh"
-#include "stack/port/dpdk/af_xdp.hh"
-#include "stack/port/dpdk/card_lock.hh"
+#include "stack/port/dpdk/af_packet/af_packet.hh"
+#include "stack/port/dpdk/af_packet/packet_sender.hh"
+#include "stack/port/dpdk/af_xdp/af_xdp.hh"
 #include "stack/port/dpdk/dpdk_device.hh"
-#include "stack/port/dpdk/eal.hh"
-#include "stack/port/dpdk/interface_lock.hh"
-#include "stack/port/dpdk/interface_watch.hh"
-#include "stack/port/dpdk/interrupts.hh"
-#include "stack/port/dpdk/kernel_interface.hh"
-#include "stack/port/dpdk/memif.hh"
-#include "stack/port/dpdk/memif_guard.hh"
-#include "stack/port/dpdk/packet_sender.hh"
+#include "stack/port/dpdk/eal/eal.hh"
+#include "stack/port/dpdk/eal/interrupts.hh"
+#include "stack/port/dpdk/interface/card_lock.hh"
+#include "stack/port/dpdk/interface/interface_lock.hh"
+#include "stack/port/dpdk/interface/interface_watch.hh"
+#include "stack/port/dpdk/interface/kernel_interface.hh"
+#include "stack/port/dpdk/memif/memif.hh"
+#include "stack/port/dpdk/memif/memif_guard.hh"
 
 namespace mtcp::stack {
 
@@ -119,7 +119,7 @@ bool DpdkDevice::check(std::string& message) {
     if (!af_xdp_check(config_, config_.queues, config_.mtu, message) || !check_mtu(mtu, message)) return false;
     virtual_ = is_virtual(interface_of(config_.port));
     if (!read_sharing(config_, virtual_, sharing_, message)) return false;
-    if (sharing_.generic) config_.rx_ring = std::max(config_.rx_ring, kXdpReceiveFrames);  // 64 KB take some 36 places
+    if (sharing_.generic) config_.rx_ring = std::max(config_.rx_ring, kXdpReceiveFrames);  // 64 KB take some 36 slots
   }
   return true;
 }
@@ -299,10 +299,10 @@ bool DpdkDevice::settle_queues(const rte_eth_dev_info& info, std::string& messag
 }
 
 // What the stacks have in common.
-bool DpdkDevice::create_board(const rte_eth_dev_info& info, std::string& message) {
+bool DpdkDevice::create_control_block(const rte_eth_dev_info& info, std::string& message) {
   if (!is_shared()) return true;
   entries_ = steering_entries(info);
-  shared_ = SharedState::create({.frame = frame(), .places = SharedState::places(), .entries = entries_});
+  shared_ = SharedState::create({.frame = frame(), .slots = SharedState::slots(), .entries = entries_});
   if (shared_ != nullptr) return true;
   message = std::string("no memory or descriptors for what the stacks of a device share: ") + strerror(errno);
   return false;
@@ -316,7 +316,7 @@ bool DpdkDevice::configure(std::string& message) {
     message = "DPDK tells nothing about " + config_.port + ": " + log_last_error();
     return false;
   }
-  if (!settle_queues(info, message) || !create_board(info, message) || !create_pools(message)) return false;
+  if (!settle_queues(info, message) || !create_control_block(info, message) || !create_pools(message)) return false;
   rte_eth_conf conf{};
   conf.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
   constexpr std::uint64_t kChecksum = RTE_ETH_TX_OFFLOAD_TCP_CKSUM;

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "stack/port/dpdk/claims.hh"
-#include "stack/port/dpdk/interface_watch.hh"
+#include "stack/port/dpdk/interface/interface_watch.hh"
 #include "stack/wire/address.hh"
 
 namespace mtcp::stack::dpdk {

@@ -13,16 +13,16 @@
 
 #include "stack/packet/heap_pool.hh"
 #include "stack/port/device.hh"
-#include "stack/port/dpdk/card_lock.hh"
-#include "stack/port/dpdk/interface_lock.hh"
+#include "stack/port/dpdk/af_xdp/umem_frames.hh"
+#include "stack/port/dpdk/af_xdp/xdp_program.hh"
 #include "stack/port/dpdk/device_state.hh"
-#include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/eal/libc_calls.hh"
+#include "stack/port/dpdk/interface/card_lock.hh"
+#include "stack/port/dpdk/interface/interface_lock.hh"
 #include "stack/port/dpdk/pool.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
 #include "stack/port/dpdk/share/sharing.hh"
 #include "stack/port/dpdk/shared.hh"
-#include "stack/port/dpdk/umem_frames.hh"
-#include "stack/port/dpdk/xdp_program.hh"
 #include "stack/steering/flow_hash.hh"
 #include "stack/steering/shared_device.hh"
 
@@ -45,8 +45,8 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::uint32_t queues() const override { return config_.queues; }
   std::unique_ptr<Port> join() override;
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override;
-  [[nodiscard]] bool parked(const Endpoint& local) const override;
-  [[nodiscard]] bool any_parked() const override;
+  [[nodiscard]] bool unclaimed(const Endpoint& local) const override;
+  [[nodiscard]] bool any_unclaimed() const override;
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
   [[nodiscard]] std::span<const int> descriptors() const override { return open_descriptors(); }
   [[nodiscard]] std::string summary() const override { return sharing_.summary; }
@@ -55,7 +55,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   void abandon() override;
 
   // --- SharedDevice
-  [[nodiscard]] Board& board() override { return shared_->board(); }
+  [[nodiscard]] ControlBlock& control() override { return shared_->control(); }
   [[nodiscard]] std::uint64_t self() const override { return own_identity(); }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
@@ -79,7 +79,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   bool probe(std::string& message);
   bool configure(std::string& message);
   bool settle_queues(const rte_eth_dev_info& info, std::string& message);
-  bool create_board(const rte_eth_dev_info& info, std::string& message);
+  bool create_control_block(const rte_eth_dev_info& info, std::string& message);
   static std::uint32_t steering_entries(const rte_eth_dev_info& info);
   void configure_rss(const rte_eth_dev_info& info, rte_eth_conf& conf);
   bool set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_offloads, std::string& message);
@@ -88,7 +88,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   bool start(std::string& message);
   bool spread(std::string& message);
   int set_table(std::span<const std::uint8_t> queues);
-  std::uint32_t entries_ = 0;  // Board::Shape::entries
+  std::uint32_t entries_ = 0;  // ControlBlock::Shape::entries
   [[nodiscard]] std::size_t frame() const { return config_.mtu + 18; }
   // Its packets are copied in and out anyway, so they may be the stack's own; otherwise the device holds
   // some.
@@ -118,7 +118,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   std::unique_ptr<SharedState> shared_;
   FlowHash::Key rss_key_{};         // the driver may look at it until the device starts
   std::uint16_t redirections_ = 0;  // entries of the NIC's table; 0: no RSS
-  bool follows_ = false;            // that table can do as the board's does
+  bool follows_ = false;            // that table can do as the control block's does
   bool reachable_after_fork_ = false;
   // One per queue; one for all of af_packet's: the driver wants to be given one, and takes nothing from it.
   std::vector<std::unique_ptr<MbufPool>> pools_;

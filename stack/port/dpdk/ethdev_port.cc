@@ -8,8 +8,8 @@
 
 #include <algorithm>
 
-#include "stack/port/dpdk/eal.hh"
-#include "stack/port/dpdk/interrupts.hh"
+#include "stack/port/dpdk/eal/eal.hh"
+#include "stack/port/dpdk/eal/interrupts.hh"
 
 namespace mtcp::stack::dpdk {
 

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "stack/port/dpdk/af_packet.hh"
+#include "stack/port/dpdk/af_packet/af_packet.hh"
 #include "stack/port/dpdk/pool.hh"
 #include "stack/steering/steering_port.hh"
 
@@ -17,9 +17,9 @@ namespace {
 constexpr std::uint32_t kVersion = 1;
 
 bool plausible(const GuestTerms& t, std::size_t descriptors) {
-  return t.version == kVersion && t.queues > 0 && t.queues <= kMaxStacks && t.places > 0 && t.places <= kMaxStacks &&
+  return t.version == kVersion && t.queues > 0 && t.queues <= kMaxStacks && t.slots > 0 && t.slots <= kMaxStacks &&
          t.entries > 0 && t.entries <= kMaxSteeringEntries && t.rings <= t.queues && t.packets > 0 &&
-         descriptors == 1 + SharedState::descriptors(t.places) + t.locks + t.rings;
+         descriptors == 1 + SharedState::descriptors(t.slots) + t.locks + t.rings;
 }
 
 }  // namespace
@@ -42,7 +42,7 @@ std::unique_ptr<GuestDevice> GuestDevice::create(const DeviceInvitation& invitat
   const bool complete = std::ranges::all_of(high, [](int fd) { return fd >= 0; });
   std::unique_ptr<GuestDevice> device(new GuestDevice(terms, std::move(high)));
   if (complete && plausible(terms, device->descriptors_.size()) && device->open()) return device;
-  const std::size_t taken = device->shared_ != nullptr ? SharedState::descriptors(terms.places) : 0;  // closed by it
+  const std::size_t taken = device->shared_ != nullptr ? SharedState::descriptors(terms.slots) : 0;  // closed by it
   for (std::size_t i = 0; i < device->descriptors_.size(); ++i)
     if (i == 0 || i > taken) mtcp_dpdk_close(device->descriptors_[i]);
   return nullptr;
@@ -54,9 +54,9 @@ bool GuestDevice::open() {
   state_.tx_checksum = terms_.tx_checksum != 0;
   state_.started = true;
   const std::span<const int> fds = descriptors_;
-  const std::size_t shared = SharedState::descriptors(terms_.places);
+  const std::size_t shared = SharedState::descriptors(terms_.slots);
   state_.claims = Claims::adopt(fds[0], terms_.queues);
-  shared_ = SharedState::adopt({.frame = terms_.frame, .places = terms_.places, .entries = terms_.entries}, fds.subspan(1, shared));
+  shared_ = SharedState::adopt({.frame = terms_.frame, .slots = terms_.slots, .entries = terms_.entries}, fds.subspan(1, shared));
   if (state_.claims == nullptr || shared_ == nullptr) return false;
   const std::size_t bytes = std::size_t{terms_.frames} * terms_.frame_size;
   for (const int fd : fds.last(terms_.rings)) {

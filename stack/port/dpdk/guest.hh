@@ -1,5 +1,5 @@
 // A device that another process of the same program has opened, in a process that was forked before that: it has no part in
-// DPDK. Its stacks are members of the board like all others. Of a device whose queues are packet sockets (af_packet) it can
+// DPDK. Its stacks are members of the control block like all others. Of a device whose queues are packet sockets (af_packet) it can
 // poll some; of others it has none: then its packets come and go by way of stacks that have some.
 #pragma once
 
@@ -11,20 +11,20 @@
 #include "stack/packet/heap_pool.hh"
 #include "stack/port/device.hh"
 #include "stack/port/dpdk/device_state.hh"
-#include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/eal/libc_calls.hh"
 #include "stack/port/dpdk/shared.hh"
 #include "stack/steering/shared_device.hh"
 
 namespace mtcp::stack::dpdk {
 
-// What a guest is told, along with the descriptors: the board's memory, that of the claims, what SharedState has, the
+// What a guest is told, along with the descriptors: the control block's memory, that of the claims, what SharedState has, the
 // lock if there is one, and one packet socket for each ring.
 struct GuestTerms {
-  std::uint32_t version, queues, mtu, packets, places, entries;
+  std::uint32_t version, queues, mtu, packets, slots, entries;
   std::uint32_t rings, frames;  // packet sockets, and how many slots each has ...
   std::uint32_t frame_size;     // of so many bytes
   std::uint32_t locks;          // descriptors that only need to stay open
-  std::uint64_t frame;          // Board::Shape::frame
+  std::uint64_t frame;          // ControlBlock::Shape::frame
   MacAddress mac;
   std::uint8_t tx_checksum, offload;  // PacketRing::offload
 };
@@ -41,16 +41,16 @@ class GuestDevice final : public Device, public SharedDevice {
   // --- Device
   [[nodiscard]] std::uint32_t queues() const override { return terms_.queues; }
   std::unique_ptr<Port> join() override;
-  [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override { return shared_->board().secrets(); }
-  [[nodiscard]] bool parked(const Endpoint& local) const override { return shared_->board().parked(local); }
-  [[nodiscard]] bool any_parked() const override { return shared_->board().any_parked(); }
+  [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override { return shared_->control().secrets(); }
+  [[nodiscard]] bool unclaimed(const Endpoint& local) const override { return shared_->control().unclaimed(local); }
+  [[nodiscard]] bool any_unclaimed() const override { return shared_->control().any_unclaimed(); }
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
   [[nodiscard]] std::span<const int> descriptors() const override { return descriptors_; }
   bool end_of_family() override { return shared_->end_of_family(); }
   [[nodiscard]] DeviceInvitation invite() const override { return invitation(terms_, descriptors_); }
 
   // --- SharedDevice
-  [[nodiscard]] Board& board() override { return shared_->board(); }
+  [[nodiscard]] ControlBlock& control() override { return shared_->control(); }
   [[nodiscard]] std::uint64_t self() const override { return own_identity(); }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;

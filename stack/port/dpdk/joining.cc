@@ -7,13 +7,13 @@
 #include <string_view>
 #include <utility>
 
-#include "stack/port/dpdk/af_packet.hh"
-#include "stack/port/dpdk/af_xdp.hh"
+#include "stack/port/dpdk/af_packet/af_packet.hh"
+#include "stack/port/dpdk/af_xdp/af_xdp.hh"
 #include "stack/port/dpdk/copying_port.hh"
 #include "stack/port/dpdk/dpdk_device.hh"
 #include "stack/port/dpdk/guest.hh"
-#include "stack/port/dpdk/kernel_interface.hh"
-#include "stack/port/dpdk/memif.hh"
+#include "stack/port/dpdk/interface/kernel_interface.hh"
+#include "stack/port/dpdk/memif/memif.hh"
 #include "stack/port/dpdk/share/sharing_port.hh"
 #include "stack/steering/steering_port.hh"
 
@@ -30,19 +30,19 @@ std::unique_ptr<Port> DpdkDevice::join() {
 
 std::optional<std::array<std::uint64_t, 4>> DpdkDevice::secrets() const {
   if (shared_ == nullptr) return std::nullopt;
-  return shared_->board().secrets();
+  return shared_->control().secrets();
 }
 
-bool DpdkDevice::parked(const Endpoint& local) const { return shared_ != nullptr && shared_->board().parked(local); }
+bool DpdkDevice::unclaimed(const Endpoint& local) const { return shared_ != nullptr && shared_->control().unclaimed(local); }
 
-bool DpdkDevice::any_parked() const { return shared_ != nullptr && shared_->board().any_parked(); }
+bool DpdkDevice::any_unclaimed() const { return shared_ != nullptr && shared_->control().any_unclaimed(); }
 
 DeviceInvitation DpdkDevice::invite() const {
   if (shared_ == nullptr) return {};
   GuestTerms terms{.queues = config_.queues,
                    .mtu = state_.mtu,
                    .packets = config_.packets,
-                   .places = shared_->board().places(),
+                   .slots = shared_->control().slots(),
                    .entries = entries_,
                    .frame = frame(),
                    .mac = state_.mac,

@@ -11,25 +11,25 @@
 #include <algorithm>
 #include <utility>
 
-#include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/eal/libc_calls.hh"
 #include "stack/port/dpdk/shared_memory.hh"
 
 namespace mtcp::stack::dpdk {
 
-std::uint32_t SharedState::places() {
+std::uint32_t SharedState::slots() {
   constexpr long kLeast = 32;
   return static_cast<std::uint32_t>(std::clamp(2 * sysconf(_SC_NPROCESSORS_ONLN), kLeast, long{kMaxStacks}));
 }
 
-std::unique_ptr<SharedState> SharedState::create(const Board::Shape& shape) {
-  Board::Secrets secrets;
+std::unique_ptr<SharedState> SharedState::create(const ControlBlock::Shape& shape) {
+  ControlBlock::Secrets secrets;
   if (system_call(SYS_getrandom, reinterpret_cast<long>(secrets.data()), sizeof secrets) != long{sizeof secrets})
     return nullptr;
   std::unique_ptr<SharedState> state(new SharedState);
-  state->memory_fd_ = create_shared_memory("mtcp-board", Board::memory(shape));
-  std::byte* head = state->map(0, Board::head_memory(shape));
+  state->memory_fd_ = create_shared_memory("mtcp-control", ControlBlock::memory(shape));
+  std::byte* head = state->map(0, ControlBlock::head_memory(shape));
   if (head == nullptr) return nullptr;
-  for (std::uint32_t i = 0; i < shape.places; ++i) {
+  for (std::uint32_t i = 0; i < shape.slots; ++i) {
     const int fd = move_high(static_cast<int>(system_call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK)));
     if (fd < 0) return nullptr;
     state->wake_.push_back(fd);
@@ -37,7 +37,7 @@ std::unique_ptr<SharedState> SharedState::create(const Board::Shape& shape) {
   if (system_call(SYS_pipe2, reinterpret_cast<long>(state->family_), O_CLOEXEC | O_NONBLOCK) != 0) return nullptr;
   for (int& fd : state->family_)
     if ((fd = move_high(fd)) < 0) return nullptr;
-  state->board_ = std::make_unique<Board>(head, state->mapper(), shape, &secrets);
+  state->control_ = std::make_unique<ControlBlock>(head, state->mapper(), shape, &secrets);
   return state;
 }
 
@@ -50,14 +50,14 @@ std::byte* SharedState::map(std::size_t offset, std::size_t bytes) {
   return memory.data();
 }
 
-Board::Map SharedState::mapper() {
+ControlBlock::Map SharedState::mapper() {
   return [this](std::size_t offset, std::size_t bytes) { return map(offset, bytes); };
 }
 
-std::unique_ptr<SharedState> SharedState::adopt(const Board::Shape& shape, std::span<const int> descriptors) {
+std::unique_ptr<SharedState> SharedState::adopt(const ControlBlock::Shape& shape, std::span<const int> descriptors) {
   std::unique_ptr<SharedState> state(new SharedState);
   state->memory_fd_ = descriptors[0];
-  std::byte* head = state->map(0, Board::head_memory(shape));
+  std::byte* head = state->map(0, ControlBlock::head_memory(shape));
   if (head == nullptr) {
     state->memory_fd_ = -1;  // still the caller's, as the others are
     return nullptr;
@@ -65,7 +65,7 @@ std::unique_ptr<SharedState> SharedState::adopt(const Board::Shape& shape, std::
   state->family_[0] = descriptors[1];
   state->family_[1] = descriptors[2];
   state->wake_.assign(descriptors.begin() + 3, descriptors.end());
-  state->board_ = std::make_unique<Board>(head, state->mapper(), shape, nullptr);
+  state->control_ = std::make_unique<ControlBlock>(head, state->mapper(), shape, nullptr);
   return state;
 }
 

@@ -6,7 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/eal/libc_calls.hh"
 
 namespace mtcp::stack::dpdk {
 

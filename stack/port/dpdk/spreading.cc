@@ -10,9 +10,9 @@
 #include <bit>
 #include <string_view>
 
-#include "stack/port/dpdk/card_lock.hh"
 #include "stack/port/dpdk/dpdk_device.hh"
-#include "stack/port/dpdk/eal.hh"
+#include "stack/port/dpdk/eal/eal.hh"
+#include "stack/port/dpdk/interface/card_lock.hh"
 
 namespace mtcp::stack::dpdk {
 
@@ -33,10 +33,10 @@ bool registers_are_mapped(std::string_view port) {
 
 }  // namespace
 
-// The card's, so that it can do as the board says: unless there are so few that the stacks' shares would be unequal.
+// The card's, so that it can do as the control block says: unless there are so few that the stacks' shares would be unequal.
 std::uint32_t DpdkDevice::steering_entries(const rte_eth_dev_info& info) {
   const std::uint32_t entries = info.flow_type_rss_offloads == 0 ? 0 : info.reta_size;
-  if (!std::has_single_bit(entries) || entries < 2 * SharedState::places()) return kMaxSteeringEntries;
+  if (!std::has_single_bit(entries) || entries < 2 * SharedState::slots()) return kMaxSteeringEntries;
   return std::min(entries, kMaxSteeringEntries);
 }
 
@@ -50,10 +50,10 @@ void DpdkDevice::configure_rss(const rte_eth_dev_info& info, rte_eth_conf& conf)
   conf.rxmode.offloads |= info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_RSS_HASH;  // for SteeringPort to compare
   if (shared_ == nullptr) return;
   // Without our key it would be no use, and no harm either.
-  follows_ = std::has_single_bit(redirections_) && redirections_ >= shared_->board().entries();
+  follows_ = std::has_single_bit(redirections_) && redirections_ >= shared_->control().entries();
   reachable_after_fork_ = kind_ == Kind::pci && registers_are_mapped(config_.port);
   if (info.hash_key_size == 0 || info.hash_key_size > rss_key_.size()) return;
-  rss_key_ = FlowHash::make_key(shared_->board().secrets());
+  rss_key_ = FlowHash::make_key(shared_->control().secrets());
   rss.rss_key = rss_key_.data();
   rss.rss_key_len = info.hash_key_size;
 }

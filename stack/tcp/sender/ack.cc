@@ -56,7 +56,7 @@ void Sender::remove_acked(Connection& c, Seq ack, AckSample& a, Time now) {
     if (n == 0) break;
     a.acked += n;
     if (p->transmissions > 1) again = true;
-    if (t.board != nullptr) {
+    if (t.scoreboard != nullptr) {
       on_marked_acked(c, *p, whole, n, a, now);
     } else {
       a.delivered += n;
@@ -86,21 +86,21 @@ void Sender::remove_acked(Connection& c, Seq ack, AckSample& a, Time now) {
 // What it acknowledges of a packet while the flight has a scoreboard.
 void Sender::on_marked_acked(Connection& c, const Packet& p, bool whole, std::uint32_t n, AckSample& a, Time now) {
   auto& r = c.recovery;
-  Scoreboard& board = *c.tx.board;
+  Scoreboard& scoreboard = *c.tx.scoreboard;
   if ((p.marks & kSacked) == 0) {
     a.delivered += n;
     if (p.transmissions == 1) {
       if (!after(p.seq + p.payload_len, r.end)) a.original_arrived = true;
-      if (board.sacked() != 0 && before(p.seq + p.payload_len, r.highest_sacked)) note_reordered(a, p.seq);
+      if (scoreboard.sacked() != 0 && before(p.seq + p.payload_len, r.highest_sacked)) note_reordered(a, p.seq);
       if (a.rtt == kNoSample) a.rtt = since(p.sent_at, now);
       a.latest_rtt = since(p.sent_at, now);
     }
     if (whole) advance_rack(c, p, now);
   }
   if (whole)
-    board.pop_front();
+    scoreboard.pop_front();
   else
-    board.trim_front(n);
+    scoreboard.trim_front(n);
 }
 
 void Sender::sample_rtt(Connection& c, const Segment& s, const AckSample& a, Time now) {
@@ -140,7 +140,7 @@ bool Sender::on_ack(Connection& c, Segment& s, Time now) {
   const bool fin_acked = h.fin_sent && s.ack == h.snd_nxt;
   t.retries = 0;
   t.first_unanswered = Time{};
-  const bool unusual = h.phase != Phase::open || t.board != nullptr || c.recovery.reno_sacked != 0 ||
+  const bool unusual = h.phase != Phase::open || t.scoreboard != nullptr || c.recovery.reno_sacked != 0 ||
                        c.recovery.probe_pending || (h.sack_ok && s.options.sack_count != 0);
   update_window(c, s, window);
   if (unusual) [[unlikely]] {
@@ -179,7 +179,7 @@ void Sender::on_all_acked(Connection& c) {
   wheel.cancel(c.retransmit_timer);
   c.tx.timer_use = TimerUse::timeout;
   c.tx.backoff = 0;
-  if (c.tx.board != nullptr) drop_board(c);
+  if (c.tx.scoreboard != nullptr) drop_scoreboard(c);
   c.recovery.reno_sacked = 0;
   c.recovery.fin_lost = false;
   c.hot.left_network = 0;

@@ -103,7 +103,7 @@ void Sender::wake_if_writable(Connection& c) {
 void Sender::free_queue(Connection& c) {
   while (Packet* p = c.tx.queue.pop_front()) release(p);
   while (Packet* p = c.tx.lent.pop_front()) cache.free(p);
-  if (c.tx.board != nullptr) drop_board(c);
+  if (c.tx.scoreboard != nullptr) drop_scoreboard(c);
   if (c.pacing != nullptr) drop_pacing(c);
   c.tx.unsent = nullptr;
   c.tx.memory = c.hot.snd_queued = 0;

@@ -91,7 +91,7 @@ void Sender::on_fin_sent(Connection& c) {
   if (!h.fin_sent) h.snd_nxt += 1;
   h.fin_sent = true;
   c.recovery.fin_lost = false;
-  if (c.tx.board != nullptr) count_left(c);
+  if (c.tx.scoreboard != nullptr) count_left(c);
 }
 
 bool Sender::transmit(Connection& c, Packet* p, Time now) {
@@ -132,7 +132,7 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
     stats.add(Counter::retransmitted_segments);
   } else {
     h.snd_nxt = p->seq + p->payload_len;
-    if (c.tx.board != nullptr && !c.tx.board->append(p)) forget_marks(c);
+    if (c.tx.scoreboard != nullptr && !c.tx.scoreboard->append(p)) forget_marks(c);
   }
   if ((flags & (kFin | kUrg)) != 0) {
     if ((flags & kUrg) != 0) [[unlikely]] point_at_urgent(c, *out, p->seq);
@@ -197,7 +197,7 @@ void Sender::push_waiting(Connection& c, Time now, bool override) {
   auto& h = c.hot;
   auto& t = c.tx;
   auto& r = c.recovery;
-  if (t.board != nullptr && !r.send_new_first && !resend_lost(c, now)) return;
+  if (t.scoreboard != nullptr && !r.send_new_first && !resend_lost(c, now)) return;
   if (t.unsent == nullptr && (!h.fin_queued || h.fin_sent)) return;
   if (h.state < State::established || h.state > State::last_ack) return;
   if (h.snd_una == h.snd_nxt && (is_paced(c) || now - t.last_sent > t.rto)) begin_after_idle(c, now);

@@ -153,12 +153,12 @@ std::uint64_t Sender::window_rate(const Connection& c) {
 void Sender::note_app_limited(Connection& c) {
   const auto& h = c.hot;
   if (c.tx.unsent != nullptr || h.flight() >= h.cwnd) return;
-  if (c.tx.board != nullptr && c.tx.board->has_lost()) return;
+  if (c.tx.scoreboard != nullptr && c.tx.scoreboard->has_lost()) return;
   c.pacing->delivery.note_app_limited(h.flight());
 }
 
 void Sender::finish_rate_sample(Connection& c, const AckSample& a, Time now) {
-  const std::uint32_t lost = c.tx.board != nullptr ? c.tx.board->take_newly_lost() : 0;
+  const std::uint32_t lost = c.tx.scoreboard != nullptr ? c.tx.scoreboard->take_newly_lost() : 0;
   auto& d = c.pacing->delivery;
   d.on_acked(c.hot.snd_una);
   d.finish(a.delivered, lost, std::min(c.recovery.min_rtt, c.recovery.former_min_rtt), now);

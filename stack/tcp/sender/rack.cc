@@ -35,7 +35,7 @@ Duration Sender::reordering_window(const Connection& c) {
   const auto& r = c.recovery;
   if (!r.reordering_seen) {
     if (c.hot.phase >= Phase::recovery) return {};
-    if (c.tx.board->sacked_packets() >= r.duplicate_threshold) return {};
+    if (c.tx.scoreboard->sacked_packets() >= r.duplicate_threshold) return {};
   }
   const Duration rtt = least_rtt(r);
   return rtt == Duration::max() ? Duration{} : std::min(rtt * r.reo_steps / 4, c.tx.srtt);
@@ -57,17 +57,17 @@ void Sender::adapt_reordering_window(Connection& c) {
 // Step 5. Returns how long to wait for what may still be late; zero if there is nothing of the kind.
 Duration Sender::find_late(Connection& c, Time now) {
   auto& r = c.recovery;
-  Scoreboard* board = c.tx.board;
-  if (board == nullptr || r.rack_sent == Time{}) return {};
+  Scoreboard* scoreboard = c.tx.scoreboard;
+  if (scoreboard == nullptr || r.rack_sent == Time{}) return {};
   const Duration window = reordering_window(c);
-  for (auto i = board->oldest(); i != Scoreboard::kNone;) {
-    const Packet& p = *board->at(i);
+  for (auto i = scoreboard->oldest(); i != Scoreboard::kNone;) {
+    const Packet& p = *scoreboard->at(i);
     if (!sent_after(r.rack_sent, r.rack_end, p.sent_at, p.seq + p.payload_len)) return {};
     // They are in the order in which they were sent: when this one may be late, so may all the others; wait for the
     // last of them.
     if (p.sent_at + r.rack_rtt + window > now) return std::max(r.rack_sent + r.rack_rtt + window - now, Duration(1));
-    const auto next = board->newer(i);
-    board->set_lost(i);
+    const auto next = scoreboard->newer(i);
+    scoreboard->set_lost(i);
     i = next;
   }
   return {};
@@ -77,10 +77,10 @@ void Sender::on_reordering_timer(Connection& c, Time now) {
   auto& h = c.hot;
   AckSample a;
   a.flight_before = h.flight();
-  const std::uint32_t lost = c.tx.board != nullptr ? c.tx.board->lost() : 0;
+  const std::uint32_t lost = c.tx.scoreboard != nullptr ? c.tx.scoreboard->lost() : 0;
   const Duration more = find_late(c, now);
   count_left(c);
-  if (c.tx.board != nullptr && c.tx.board->lost() != lost) {
+  if (c.tx.scoreboard != nullptr && c.tx.scoreboard->lost() != lost) {
     if (h.phase < Phase::recovery) enter_recovery(c, now);
     a.delivered = 1;  // as Linux: something leaves, though no ACK has come
     c.tx.cc->on_ack(c, a, now);

@@ -9,7 +9,7 @@
 namespace mtcp::stack {
 namespace {
 
-std::uint32_t lost_of(const Connection& c) { return c.tx.board != nullptr ? c.tx.board->lost() : 0; }
+std::uint32_t lost_of(const Connection& c) { return c.tx.scoreboard != nullptr ? c.tx.scoreboard->lost() : 0; }
 
 }  // namespace
 
@@ -47,7 +47,7 @@ void Sender::on_unusual_ack(Connection& c, Segment& s, AckSample& a, Time now) {
   count_left(c);
   a.lost = lost_of(c) > lost ? lost_of(c) - lost : 0;
   finish_ack(c, a, now);
-  if (c.tx.board != nullptr && c.tx.board->is_worn()) drop_board(c);
+  if (c.tx.scoreboard != nullptr && c.tx.scoreboard->is_worn()) drop_scoreboard(c);
   if (wait > Duration::zero())
     arm_within_timeout(c, TimerUse::reordering, wait, now);
   else if (a.advanced || a.sacked)
@@ -81,7 +81,7 @@ void Sender::conclude(Connection& c, const Segment& s, AckSample& a, Seq una_bef
     find_lost_without_sack(c, a);
   count_left(c);
   if (h.phase >= Phase::recovery) return;
-  if (c.tx.board != nullptr && c.tx.board->has_lost()) return enter_recovery(c, now);
+  if (c.tx.scoreboard != nullptr && c.tx.scoreboard->has_lost()) return enter_recovery(c, now);
   if (h.phase != Phase::cwr) keep_open(c);
 }
 
@@ -130,7 +130,7 @@ void Sender::end_episode(Connection& c) {
 // Open, if nothing is out of order.
 void Sender::keep_open(Connection& c) {
   auto& r = c.recovery;
-  const Scoreboard* b = c.tx.board;
+  const Scoreboard* b = c.tx.scoreboard;
   const bool marked = r.reno_sacked != 0 || (b != nullptr && b->sacked() + b->lost() + b->resent() != 0);
   const Phase phase = marked ? Phase::disorder : Phase::open;
   if (c.hot.phase == phase) return;
@@ -206,8 +206,8 @@ void Sender::find_lost_without_sack(Connection& c, const AckSample& a) {
     // RFC 6582 section 3.2 step 2: once per window.
     if (h.phase == Phase::loss || r.dupacks != r.duplicate_threshold || !after(h.snd_una, r.former_end)) return;
   }
-  if (need_board(c) && (c.tx.board->at(c.tx.board->head())->marks & (kLost | kResent)) == 0)
-    c.tx.board->set_lost(c.tx.board->head());
+  if (need_scoreboard(c) && (c.tx.scoreboard->at(c.tx.scoreboard->head())->marks & (kLost | kResent)) == 0)
+    c.tx.scoreboard->set_lost(c.tx.scoreboard->head());
 }
 
 }  // namespace mtcp::stack

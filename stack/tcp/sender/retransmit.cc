@@ -167,8 +167,8 @@ void Sender::enter_loss(Connection& c, Time now) {
 
 void Sender::mark_lost_by_timeout(Connection& c, Time now) {
   auto& r = c.recovery;
-  if (!need_board(c)) return;
-  Scoreboard& b = *c.tx.board;
+  if (!need_scoreboard(c)) return;
+  Scoreboard& b = *c.tx.scoreboard;
   const auto head = b.head();
   // RFC 2018 section 8: the peer does not have what it has sacked.
   const bool reneged = (b.at(head)->marks & kSacked) != 0;
@@ -186,17 +186,17 @@ void Sender::mark_lost_by_timeout(Connection& c, Time now) {
 // What is lost and not sent again, in its order, as far as cwnd allows. False: some is left.
 bool Sender::resend_lost(Connection& c, Time now) {
   auto& h = c.hot;
-  if (c.tx.board == nullptr) return true;
-  for (auto i = c.tx.board->head(); c.tx.board->has_lost();) {
-    i = c.tx.board->next_lost(i);
-    Packet* p = c.tx.board->at(i);
+  if (c.tx.scoreboard == nullptr) return true;
+  for (auto i = c.tx.scoreboard->head(); c.tx.scoreboard->has_lost();) {
+    i = c.tx.scoreboard->next_lost(i);
+    Packet* p = c.tx.scoreboard->at(i);
     if (p->payload_len > h.mss) {
       if (!split(c, p, h.mss)) return false;
-      i = c.tx.board != nullptr ? c.tx.board->head() : i;
-      if (c.tx.board == nullptr) return true;
+      i = c.tx.scoreboard != nullptr ? c.tx.scoreboard->head() : i;
+      if (c.tx.scoreboard == nullptr) return true;
       continue;
     }
-    const bool oldest = i == c.tx.board->head();
+    const bool oldest = i == c.tx.scoreboard->head();
     // RFC 6582 section 3.2: without SACK a partial ACK sends the oldest in any case, or nothing may be left to draw ACKs.
     const bool at_once = oldest && !h.sack_ok && h.phase == Phase::recovery;
     if (h.flight() + p->payload_len > h.cwnd && h.flight() != 0 && !at_once) {

@@ -9,7 +9,7 @@ namespace mtcp::stack {
 namespace {
 
 constexpr std::uint32_t kMostThreshold = 300;  // Linux's tcp_max_reordering
-constexpr std::size_t kSpareBoards = 64;
+constexpr std::size_t kSpareScoreboards = 64;
 
 // RFC 2883 section 4: the first block lies below the ACK, or within the second.
 bool is_dsack(const Segment& s) {
@@ -24,44 +24,44 @@ bool is_dsack(const Segment& s) {
 
 // --- the scoreboard of a connection
 
-bool Sender::need_board(Connection& c) {
+bool Sender::need_scoreboard(Connection& c) {
   auto& t = c.tx;
   if (t.queue.front() == t.unsent) return false;  // nothing but a FIN is in flight
-  if (t.board != nullptr) return true;
-  std::unique_ptr<Scoreboard> board;
-  if (!spare_boards_.empty()) {
-    board = std::move(spare_boards_.back());
-    spare_boards_.pop_back();
+  if (t.scoreboard != nullptr) return true;
+  std::unique_ptr<Scoreboard> scoreboard;
+  if (!spare_scoreboards_.empty()) {
+    scoreboard = std::move(spare_scoreboards_.back());
+    spare_scoreboards_.pop_back();
   } else {
-    board.reset(new (std::nothrow) Scoreboard);
+    scoreboard.reset(new (std::nothrow) Scoreboard);
   }
-  if (board == nullptr || !board->build(t.queue.front(), t.unsent)) return false;
-  t.board = board.release();
+  if (scoreboard == nullptr || !scoreboard->build(t.queue.front(), t.unsent)) return false;
+  t.scoreboard = scoreboard.release();
   return true;
 }
 
 // Packets were cut, so they have other places.
-void Sender::rebuild_board(Connection& c) {
-  if (c.tx.board == nullptr) return;
-  if (!c.tx.board->build(c.tx.queue.front(), c.tx.unsent)) forget_marks(c);
+void Sender::rebuild_scoreboard(Connection& c) {
+  if (c.tx.scoreboard == nullptr) return;
+  if (!c.tx.scoreboard->build(c.tx.queue.front(), c.tx.unsent)) forget_marks(c);
   count_left(c);
 }
 
-void Sender::drop_board(Connection& c) {
-  std::unique_ptr<Scoreboard> board(std::exchange(c.tx.board, nullptr));
-  if (spare_boards_.size() < kSpareBoards) spare_boards_.push_back(std::move(board));
+void Sender::drop_scoreboard(Connection& c) {
+  std::unique_ptr<Scoreboard> scoreboard(std::exchange(c.tx.scoreboard, nullptr));
+  if (spare_scoreboards_.size() < kSpareScoreboards) spare_scoreboards_.push_back(std::move(scoreboard));
 }
 
 // There is no memory for the scoreboard: what is lost will be found by the timer.
 void Sender::forget_marks(Connection& c) {
-  delete std::exchange(c.tx.board, nullptr);
+  delete std::exchange(c.tx.scoreboard, nullptr);
   for (Packet* p = c.tx.queue.front(); p != c.tx.unsent; p = p->next) p->marks = 0;
 }
 
 void Sender::count_left(Connection& c) {
   const auto& r = c.recovery;
   std::uint32_t left = r.reno_sacked + (r.fin_lost ? 1U : 0U);
-  if (const Scoreboard* b = c.tx.board) left += b->sacked() + b->lost() - b->resent();
+  if (const Scoreboard* b = c.tx.scoreboard) left += b->sacked() + b->lost() - b->resent();
   c.hot.left_network = static_cast<std::int32_t>(left);
 }
 
@@ -75,20 +75,20 @@ void Sender::take_sack(Connection& c, const Segment& s, AckSample& a, Time now) 
     const SackBlock block{later(o.sack[i].begin, floor), o.sack[i].end};
     // What was never sent, or makes no sense, is a forger's or a broken middlebox's: not a word of it counts.
     if (!before(o.sack[i].begin, o.sack[i].end) || after(block.end, c.hot.snd_nxt)) continue;
-    if (before(block.begin, block.end) && need_board(c)) mark_sacked(c, block, a, now);
+    if (before(block.begin, block.end) && need_scoreboard(c)) mark_sacked(c, block, a, now);
   }
 }
 
 void Sender::mark_sacked(Connection& c, const SackBlock& block, AckSample& a, Time now) {
   auto& r = c.recovery;
-  Scoreboard& board = *c.tx.board;
-  const bool had = board.sacked() != 0;
+  Scoreboard& scoreboard = *c.tx.scoreboard;
+  const bool had = scoreboard.sacked() != 0;
   const Seq highest = r.highest_sacked;
   // A packet counts when all of it has arrived.
-  const Scoreboard::Place stop = board.first_from(block.end);
-  for (auto i = board.next_unsacked(board.first_from(block.begin), stop); i < stop;
-       i = board.next_unsacked(i + 1, stop)) {
-    const Packet& p = *board.at(i);
+  const Scoreboard::Place stop = scoreboard.first_from(block.end);
+  for (auto i = scoreboard.next_unsacked(scoreboard.first_from(block.begin), stop); i < stop;
+       i = scoreboard.next_unsacked(i + 1, stop)) {
+    const Packet& p = *scoreboard.at(i);
     const Seq end = p.seq + p.payload_len;
     if (after(end, block.end)) break;
     if (p.transmissions == 1) {
@@ -101,8 +101,8 @@ void Sender::mark_sacked(Connection& c, const SackBlock& block, AckSample& a, Ti
     if (c.pacing != nullptr) c.pacing->delivery.on_sacked(p.seq);
     a.delivered += p.payload_len;
     a.sacked = true;
-    board.set_sacked(i);
-    if (board.sacked_packets() == 1 || after(end, r.highest_sacked)) r.highest_sacked = end;
+    scoreboard.set_sacked(i);
+    if (scoreboard.sacked_packets() == 1 || after(end, r.highest_sacked)) r.highest_sacked = end;
   }
 }
 
@@ -118,7 +118,7 @@ void Sender::adapt_to_reordering(Connection& c, const AckSample& a) {
   if (!a.reordered) return;
   r.reordering_seen = true;
   if (ConnectionExtras* x = Tcp::need_extras(c); x != nullptr) ++x->reorderings;
-  const Seq highest = c.tx.board != nullptr && c.tx.board->sacked() != 0 ? r.highest_sacked : c.hot.snd_una;
+  const Seq highest = c.tx.scoreboard != nullptr && c.tx.scoreboard->sacked() != 0 ? r.highest_sacked : c.hot.snd_una;
   if (!after(highest, a.reordered_from)) return;
   const std::uint32_t packets = (highest - a.reordered_from + c.hot.mss - 1) / c.hot.mss;
   if (packets > r.duplicate_threshold)

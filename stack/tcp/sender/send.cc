@@ -248,7 +248,7 @@ void Sender::commit(Connection& c, std::size_t bytes, bool more, Time now) {
 // Cuts `p` after `at` bytes; the rest goes into a packet of its own behind it. False: not possible now.
 bool Sender::split(Connection& c, Packet* p, std::uint32_t at) {
   if (!cut(c, p, at)) return false;
-  if (p->transmissions != 0) rebuild_board(c);
+  if (p->transmissions != 0) rebuild_scoreboard(c);
   return true;
 }
 
@@ -293,7 +293,7 @@ void Sender::on_path_mtu(Connection& c, std::uint32_t mtu, Time now) {
     lost = true;
     (void)cut(c, p, h.mss);
   }
-  if (lost && (c.tx.board != nullptr ? (rebuild_board(c), true) : need_board(c)) && h.phase < Phase::recovery) {
+  if (lost && (c.tx.scoreboard != nullptr ? (rebuild_scoreboard(c), true) : need_scoreboard(c)) && h.phase < Phase::recovery) {
     h.phase = Phase::loss;
     c.recovery.end = h.snd_nxt;
     c.recovery.undo_possible = c.recovery.frto = false;

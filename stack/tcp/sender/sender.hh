@@ -59,7 +59,7 @@ class Sender {
   // Sends what windows and Nagle allow, FIN included. `override`: neither Nagle nor cork holds anything back.
   void push(Connection& c, Time now, bool override = false) {
     // Asked for every segment that comes, and mostly there is nothing.
-    const bool nothing = c.tx.unsent == nullptr && c.tx.board == nullptr && (!c.hot.fin_queued || c.hot.fin_sent);
+    const bool nothing = c.tx.unsent == nullptr && c.tx.scoreboard == nullptr && (!c.hot.fin_queued || c.hot.fin_sent);
     if (!nothing) push_waiting(c, now, override);
   }
   bool must_stop(Connection& c);  // the device does not keep up: push_blocked() comes back to it
@@ -109,9 +109,9 @@ class Sender {
   void finish_ack(Connection& c, const AckSample& a, Time now);
 
   // --- sack.cc, scoreboard.hh
-  bool need_board(Connection& c);  // false: nothing is in flight, or no memory
-  void rebuild_board(Connection& c);
-  void drop_board(Connection& c);
+  bool need_scoreboard(Connection& c);  // false: nothing is in flight, or no memory
+  void rebuild_scoreboard(Connection& c);
+  void drop_scoreboard(Connection& c);
   void forget_marks(Connection& c);
   static void count_left(Connection& c);  // hot.left_network, after marks have changed
   void take_sack(Connection& c, const Segment& s, AckSample& a, Time now);
@@ -196,7 +196,7 @@ class Sender {
   static void finish_rate_sample(Connection& c, const AckSample& a, Time now);
   void choose_control(Connection& c);
 
-  std::vector<std::unique_ptr<Scoreboard>> spare_boards_;
+  std::vector<std::unique_ptr<Scoreboard>> spare_scoreboards_;
   PacingTimers pacing_timers_;
   Time latest_stamp_{};  // Packet::sent_at of what was sent last
   // What it uses of the worker's TCP.

@@ -21,9 +21,9 @@ void Sender::on_tail_probe_timer(Connection& c, Time now) {
     t.unsent = next->next;
     sent = true;
     r.probe_resent = false;
-  } else if (need_board(c) && t.queue.front() != t.unsent) {
-    const auto last = t.board->tail() - 1;
-    Packet* p = t.board->at(last);
+  } else if (need_scoreboard(c) && t.queue.front() != t.unsent) {
+    const auto last = t.scoreboard->tail() - 1;
+    Packet* p = t.scoreboard->at(last);
     const bool can = (p->flags & kQueued) == 0 && (p->marks & kSacked) == 0 && p->payload_len <= h.mss;
     if (!can || !transmit(c, p, now)) return arm_from_head(c, now);
     note_resent(c, last, now);

@@ -12,7 +12,7 @@ void Sender::remember_for_undo(Connection& c) {
   auto& r = c.recovery;
   r.undo_possible = true;
   r.undo_from = c.hot.snd_una;
-  const std::uint32_t resent = c.tx.board != nullptr ? c.tx.board->resent_packets() : 0;
+  const std::uint32_t resent = c.tx.scoreboard != nullptr ? c.tx.scoreboard->resent_packets() : 0;
   r.undo_resent = resent != 0 ? static_cast<std::int32_t>(resent) : -1;
 }
 
@@ -22,7 +22,7 @@ void Sender::note_resent(Connection& c, std::uint32_t place, Time now) {
   if (r.first_resent_at == 0) r.first_resent_at = std::max(Tcp::ts_clock(now) + c.ts_offset, 1U);
   if (r.undo_resent < 0) r.undo_resent = 0;
   ++r.undo_resent;
-  c.tx.board->set_resent(place);
+  c.tx.scoreboard->set_resent(place);
   count_left(c);
 }
 
@@ -39,9 +39,9 @@ bool Sender::was_needless(const Connection& c, const Segment& s) {
 
 void Sender::undo_reduction(Connection& c, bool none_lost, Time now) {
   auto& r = c.recovery;
-  Scoreboard* board = c.tx.board;
-  if (none_lost && board != nullptr)
-    for (auto i = board->head(); i != board->tail(); ++i) board->clear_lost(i);
+  Scoreboard* scoreboard = c.tx.scoreboard;
+  if (none_lost && scoreboard != nullptr)
+    for (auto i = scoreboard->head(); i != scoreboard->tail(); ++i) scoreboard->clear_lost(i);
   if (none_lost) r.fin_lost = false;
   stats.add(Counter::reductions_undone);
   c.tx.cc->undo(c, now);
@@ -64,7 +64,7 @@ bool Sender::undo_partly(Connection& c, const Segment& s, Seq una_before, Time n
   note_reordered(a, una_before);
   adapt_to_reordering(c, a);
   // What else was sent again may have been needless as well: wait for its ACKs with what there is.
-  if (c.tx.board != nullptr && c.tx.board->resent() != 0) return true;
+  if (c.tx.scoreboard != nullptr && c.tx.scoreboard->resent() != 0) return true;
   r.first_resent_at = 0;
   undo_reduction(c, true, now);
   keep_open(c);

@@ -25,20 +25,20 @@ def main(source, target):
     instructions = struct.unpack_from(f"<{code[5] // 8}Q", elf, code[4])
     if any(name(s) == ".text" and s[5] > 0 for s in sections):
         sys.exit(f"{source} has functions that are not inlined")
-    places = []
+    slots = []
     for relocations in (s for s in sections if name(s) == ".relxdp"):
         symbols = sections[relocations[6]]
         for offset in range(relocations[4], relocations[4] + relocations[5], 16):
             where, info = struct.unpack_from("<QQ", elf, offset)
             symbol, = struct.unpack_from("<I", elf, symbols[4] + (info >> 32) * 24)
-            places.append((where // 8, text(sections[symbols[6]], symbol)))
+            slots.append((where // 8, text(sections[symbols[6]], symbol)))
     with open(target, "w") as file:
         file.write("// Made from program.bpf.c by embed.py.\n#pragma once\n\n#include <array>\n#include <cstdint>\n\n")
         file.write("namespace mtcp::stack::dpdk::share_program {\n\nstruct MapUse {\n  std::uint32_t instruction;\n  const char* map;\n};\n\n")
         file.write(f"inline constexpr std::array<std::uint64_t, {len(instructions)}> kCode{{\n")
         file.writelines(f"    0x{i:016x},\n" for i in instructions)
-        file.write(f"}};\n\ninline constexpr std::array<MapUse, {len(places)}> kMaps{{{{\n")
-        file.writelines(f'    {{{where}, "{symbol}"}},\n' for where, symbol in places)
+        file.write(f"}};\n\ninline constexpr std::array<MapUse, {len(slots)}> kMaps{{{{\n")
+        file.writelines(f'    {{{where}, "{symbol}"}},\n' for where, symbol in slots)
         file.write("}};\n\n}  // namespace mtcp::stack::dpdk::share_program\n")
 
 

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 
-#include "stack/port/dpdk/libc_calls.hh"
+#include "stack/port/dpdk/eal/libc_calls.hh"
 
 namespace mtcp::stack::dpdk {
 

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "stack/port/dpdk/bpf_calls.hh"
+#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
 #include "stack/port/dpdk/share/layout.h"
 #include "stack/wire/address.hh"
 

@@ -1,6 +1,6 @@
 #include "stack/port/dpdk/share/sharing.hh"
 
-#include "stack/port/dpdk/kernel_interface.hh"
+#include "stack/port/dpdk/interface/kernel_interface.hh"
 #include "stack/port/dpdk/share/layout.h"
 
 namespace mtcp::stack::dpdk {

@@ -6,7 +6,7 @@
 #include <array>
 
 #include "stack/base/bytes.hh"
-#include "stack/port/dpdk/kernel_interface.hh"
+#include "stack/port/dpdk/interface/kernel_interface.hh"
 #include "stack/wire/ethernet.hh"
 
 namespace mtcp::stack::dpdk {

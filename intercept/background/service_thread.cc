@@ -1,0 +1,215 @@
+#include "intercept/background/service_thread.hh"
+
+#include <errno.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "intercept/process.hh"
+#include "intercept/support/clock.hh"
+#include "intercept/support/log.hh"
+#include "intercept/background/stat_server.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// While the application runs the stack: how soon its going off to compute is noticed.
+constexpr stack::Duration kTick = stack::milliseconds(1);
+// While a thread of the application sleeps in a call of ours, packets and timers wake that thread, and that wakes us.
+constexpr stack::Duration kSleeperTick = stack::milliseconds(10);
+constexpr stack::Duration kBetweenNotices = stack::milliseconds(250);
+// Nothing is open: nobody can need the stack sooner than it takes to open something.
+constexpr stack::Duration kIdleTick = stack::milliseconds(10);
+constexpr stack::Duration kLongest = stack::milliseconds(500);
+// A process that is killed: what the peers get of this time, and how long the killed thread waits for it.
+constexpr stack::Duration kFarewell = stack::milliseconds(100);
+constexpr int kFarewellTicks = 250;
+// How often the service thread runs the stack before it looks whether the application has come back.
+constexpr int kTurns = 16;
+
+}  // namespace
+
+ServiceThread::ServiceThread(Process& process) : process_(process) {
+  stat_fd_ = open_stat_socket(process);
+  wake_fd_ = process.internal_eventfd();
+  standby_.wake_fd = wake_fd_;
+  standby_.kernel = &process.kernel;
+  sigset_t all, old;
+  sigfillset(&all);
+  process_.kernel.set_signal_mask(SIG_SETMASK, &all, &old);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  constexpr std::size_t kStack = 256UL << 10;
+  pthread_attr_setstacksize(&attributes, kStack);
+  const int error = pthread_create(&thread_, &attributes, &ServiceThread::main, this);
+  pthread_attr_destroy(&attributes);
+  process_.kernel.set_signal_mask(SIG_SETMASK, &old, nullptr);
+  running_ = error == 0;
+  if (error != 0)
+    log(LogLevel::error, "no service thread thread (error %d): ACKs wait for the application's calls", error);
+}
+
+ServiceThread::~ServiceThread() {
+  if (running_) {
+    stop_.store(true, std::memory_order_relaxed);
+    wake();
+    pthread_join(thread_, nullptr);
+  }
+  for (const int fd : {wake_fd_, stat_fd_}) {
+    if (fd < 0) continue;
+    process_.files.clear(fd);
+    process_.kernel.close(fd);
+  }
+}
+
+void ServiceThread::wake() {
+  const std::uint64_t one = 1;
+  (void)process_.kernel.write(wake_fd_, &one, sizeof one);
+}
+
+void ServiceThread::farewell() {
+  if (!running_) return;
+  Farewell expected = Farewell::no;
+  if (farewell_.compare_exchange_strong(expected, Farewell::asked)) wake();
+  for (int i = 0; i < kFarewellTicks && farewell_.load(std::memory_order_acquire) != Farewell::said; ++i) {
+    const timespec tick{.tv_sec = 0, .tv_nsec = kTick.count()};
+    (void)process_.kernel.ppoll(nullptr, 0, &tick, nullptr);
+  }
+}
+
+void ServiceThread::say_farewell() {
+  const std::lock_guard guard(process_.lock);
+  process_.end_connections(kFarewell, false);
+  farewell_.store(Farewell::said, std::memory_order_release);
+}
+
+void* ServiceThread::main(void* self) {
+  static_cast<ServiceThread*>(self)->loop();
+  return nullptr;
+}
+
+bool ServiceThread::run_stack(stack::Time& until) {
+  std::unique_lock guard(process_.lock, std::try_to_lock);
+  until = now() + kTick;
+  if (!guard.owns_lock() || process_.instance == nullptr) return false;
+  Instance& instance = *process_.instance;
+  if (!process_.attended.empty()) process_.review_attention();
+  bool may_sleep = false;
+  for (int i = 0; i < kTurns && !may_sleep; ++i) {
+    instance.turn(now());
+    may_sleep = instance.prepare_sleep(now(), until);
+  }
+  // A busy stretch is followed by the next tick, not by a sleep.
+  if (!may_sleep) {
+    until = now() + kTick;
+    return false;
+  }
+  if (!process_.attended.empty()) until = std::min(until, now() + kTick);
+  const auto pollable = instance.pollable();  // which another thread may change
+  pollable_.assign(pollable.begin(), pollable.end());
+  const bool quiet = instance.worker().connections() == 0 && process_.options.device.port.empty();
+  if (quiet) until = std::min(until, now() + kIdleTick);
+  return true;
+}
+
+void ServiceThread::run_what_is_due() {
+  const std::unique_lock guard(process_.lock, std::try_to_lock);
+  if (!guard.owns_lock() || process_.instance == nullptr) return;
+  Instance& instance = *process_.instance;
+  const stack::Time t = now();
+  if (instance.worker().pending() || instance.worker().next_deadline() <= t) (void)instance.turn(t);
+}
+
+// Serves the relays, and sends what they have moved.
+void ServiceThread::run_relay() {
+  const std::lock_guard guard(process_.lock);
+  process_.relay.serve();
+  if (process_.instance != nullptr) process_.instance->turn(now());
+}
+
+bool ServiceThread::stand_by(stack::Time& until) {
+  const std::unique_lock guard(process_.lock, std::try_to_lock);
+  if (!guard.owns_lock() || process_.instance == nullptr) return false;
+  if (!process_.attended.empty()) process_.review_attention();
+  Instance& instance = *process_.instance;
+  if (!process_.attended.empty() || wake_fd_ < 0 || instance.sleeping.load(std::memory_order_relaxed) == 0) return false;
+  instance.standby = &standby_;
+  // Those who sleep may not know of the next burst of what is paced.
+  until = std::min(now() + kSleeperTick, instance.worker().pacing_deadline());
+  return true;
+}
+
+void ServiceThread::end_standby() {
+  const std::lock_guard guard(process_.lock);
+  if (process_.instance != nullptr) process_.instance->standby = nullptr;
+  if (!standby_.woken) return;
+  std::uint64_t count = 0;
+  (void)process_.kernel.read(wake_fd_, &count, sizeof count);
+  standby_.woken = false;
+}
+
+void ServiceThread::loop() {
+  process_.services.internal_thread();  // libc names lead to libc here, whatever descriptor they are called with
+  Instance& instance = *process_.instance;
+  std::uint64_t seen = instance.turns.load(std::memory_order_relaxed);
+  bool relayed = false;   // relays have moved bytes since the stack ran
+  bool own_turn = false;  // the last turn was ours, so a change of the counter is not the application's
+  while (!stop_.load(std::memory_order_relaxed)) {
+    const std::uint64_t turns = instance.turns.load(std::memory_order_relaxed);
+    const bool application_active = turns != seen;
+    const bool application_sleeps = instance.sleeping.load(std::memory_order_relaxed) > 0;
+    stack::Time until = now() + kTick;
+    own_turn = false;
+    bool standby = false;
+    // What a relay has moved may have set timers that those who sleep do not know of.
+    const bool relays = process_.relay.pumping();
+    if (relayed || (!application_active && (!application_sleeps || relays))) {
+      own_turn = run_stack(until);
+      relayed = false;
+    } else if (!application_active || application_sleeps) {
+      run_what_is_due();
+      standby = stand_by(until);
+    }
+    seen = instance.turns.load(std::memory_order_relaxed);
+
+    fds_.clear();
+    fds_.push_back({wake_fd_, POLLIN, 0});
+    fds_.push_back({stat_fd_, POLLIN, 0});
+    fds_.push_back({process_.relay.watch_fd(), POLLIN, 0});
+    fds_.push_back({process_.door.fd(), POLLIN, 0});
+    if (own_turn) {
+      for (const int fd : pollable_) fds_.push_back({fd, POLLIN, 0});
+    }
+    const auto rest = std::max(until - now(), stack::Duration::zero());
+    const auto bounded = std::min<stack::Duration>(rest, kLongest);
+    const timespec timeout{.tv_sec = 0, .tv_nsec = bounded.count()};
+    process_.kernel.ppoll(fds_.data(), fds_.size(), &timeout, nullptr);
+    if (own_turn) {
+      const std::lock_guard guard(process_.lock);
+      instance.finish_sleep();
+    }
+    if (fds_[0].revents != 0) {
+      std::uint64_t count = 0;
+      (void)process_.kernel.read(wake_fd_, &count, sizeof count);
+    }
+    if (fds_[2].revents != 0) {
+      run_relay();
+      relayed = true;
+    }
+    if (fds_[3].revents != 0) {
+      const std::lock_guard guard(process_.lock);
+      process_.door.serve();
+    }
+    if (farewell_.load(std::memory_order_acquire) == Farewell::asked) say_farewell();
+    if (standby) end_standby();
+    if (const stack::Time t = now(); t >= next_notices_) {
+      next_notices_ = t + kBetweenNotices;
+      const std::unique_lock guard(process_.lock, std::try_to_lock);
+      if (guard.owns_lock()) instance.log_notices();
+    }
+    if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_);
+  }
+}
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,69 @@
+// The service thread: one thread per process that keeps the stack alive while the application does not call. It
+// looks about once a millisecond; if nobody has run the stack since, and nobody sleeps on its behalf, it runs
+// it itself, and when there is nothing to do sleeps on the device. While a thread of the application sleeps on the
+// stack's behalf it is standby: that thread wakes it when it goes back to work, and the looking begins again. So packets
+// wait no longer than two looks whatever the application does, other stacks' packets on a shared device included.
+// It also answers mtcp-stat.
+#pragma once
+
+#include <poll.h>
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "intercept/waiting/watch.hh"
+#include "stack/base/time.hh"
+
+namespace mtcp::intercept {
+
+class Process;
+
+class ServiceThread {
+ public:
+  // Starts the thread, with all signals blocked. With the process's lock held.
+  explicit ServiceThread(Process& process);
+  // Ends it. Without the lock.
+  ~ServiceThread();
+  ServiceThread(const ServiceThread&) = delete;
+  ServiceThread& operator=(const ServiceThread&) = delete;
+  // There is something new to wait for. Async-signal-safe.
+  void wake();
+  // The process is about to be killed: the thread ends all connections. Returns when it has, or after a quarter
+  // of a second. Async-signal-safe; without the lock.
+  void farewell();
+  // In the child of a fork: there is no thread to end.
+  void abandon() { running_ = false; }
+
+ private:
+  enum class Farewell : std::uint8_t { no, asked, said };
+  void say_farewell();
+  static void* main(void* self);
+  void loop();
+  // Runs the stack if the lock is free. True if it may sleep on the device until `until`: then finish_sleep()
+  // is due.
+  bool run_stack(stack::Time& until);
+  // A thread of the application sleeps: it wakes for packets and for the timers that there were when it went
+  // to sleep, not for those that other threads' calls have made since.
+  void run_what_is_due();
+  void run_relay();
+  // The same: asks to be woken when it does no longer. True if it will be.
+  // `until`: not longer than then.
+  bool stand_by(stack::Time& until);
+  void end_standby();
+
+  Process& process_;
+  pthread_t thread_{};
+  std::atomic<bool> stop_{false};
+  std::atomic<Farewell> farewell_{Farewell::no};
+  bool running_ = false;
+  int wake_fd_ = -1;
+  Sleeper standby_;
+  int stat_fd_ = -1;
+  stack::Time next_notices_{};
+  std::vector<int> pollable_;
+  std::vector<pollfd> fds_;
+};
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,71 @@
+#include "intercept/descriptors/holders.hh"
+
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <array>
+#include <cstring>
+
+namespace mtcp::intercept {
+namespace {
+
+struct Question {
+  nlmsghdr head{};
+  inet_diag_req_v2 what{};
+};
+
+Question question_about(const stack::Endpoint& local) {
+  Question q;
+  q.head.nlmsg_len = sizeof q;
+  q.head.nlmsg_type = SOCK_DIAG_BY_FAMILY;
+  q.head.nlmsg_flags = NLM_F_REQUEST;
+  q.what.sdiag_protocol = IPPROTO_TCP;
+  q.what.idiag_states = 1U << TCP_LISTEN;
+  q.what.id.idiag_sport = htons(local.port);
+  q.what.id.idiag_cookie[0] = q.what.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+  const auto& bytes = local.address.bytes;
+  if (local.address.is_v4()) {
+    q.what.sdiag_family = AF_INET;
+    std::memcpy(q.what.id.idiag_src, bytes.data() + 12, 4);
+  } else {
+    q.what.sdiag_family = AF_INET6;
+    std::memcpy(q.what.id.idiag_src, bytes.data(), 16);
+  }
+  return q;
+}
+
+}  // namespace
+
+bool listens_in_kernel(Kernel& kernel, const stack::Endpoint& local) { return listening_user(kernel, local).has_value(); }
+
+std::optional<uid_t> listening_user(Kernel& kernel, const stack::Endpoint& local) {
+  const int fd = kernel.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+  if (fd < 0) return std::nullopt;
+  Question q = question_about(local);
+  iovec out{&q, sizeof q};
+  msghdr message{};
+  message.msg_iov = &out;
+  message.msg_iovlen = 1;
+  std::optional<uid_t> user;
+  struct Answer {
+    nlmsghdr head;
+    inet_diag_msg socket;
+    std::array<std::byte, 512> attributes;
+  } answer{};
+  if (kernel.sendmsg(fd, &message, 0) == static_cast<ssize_t>(sizeof q)) {
+    iovec in{&answer, sizeof answer};
+    message.msg_iov = &in;
+    // The kernel has answered when it takes the question.
+    const ssize_t n = kernel.recvmsg(fd, &message, MSG_DONTWAIT);
+    const bool listens = n >= static_cast<ssize_t>(sizeof(nlmsghdr) + sizeof(inet_diag_msg)) &&
+                         answer.head.nlmsg_type == SOCK_DIAG_BY_FAMILY && answer.socket.idiag_state == TCP_LISTEN;
+    if (listens) user = answer.socket.idiag_uid;
+  }
+  (void)kernel.close(fd);
+  return user;
+}
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,81 @@
+#include "intercept/descriptors/pool.hh"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+
+namespace mtcp::intercept {
+namespace {
+
+// How many spare sockets to keep per family: enough for bursts, little of what the application may open.
+std::size_t stock_limit() {
+  constexpr std::size_t kMost = 8192, kShare = 8;
+  rlimit r{};
+  if (::getrlimit(RLIMIT_NOFILE, &r) != 0) return kMost / kShare;
+  return std::min<std::size_t>(kMost, r.rlim_cur / kShare);
+}
+
+}  // namespace
+
+DescriptorPool::DescriptorPool(Kernel& kernel, Files& files)
+    : kernel_(kernel), files_(files), limit_(stock_limit()) {}
+
+int DescriptorPool::take(int family, int batch) {
+  auto& spare = stock(family);
+  if (spare.empty()) {
+    int first = -1;
+    for (int i = 0; i < batch; ++i) {
+      const int fd = kernel_.socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+      if (fd < 0) {
+        if (first < 0) return fd;
+        break;
+      }
+      if (fd >= files_.size()) {  // the limit has been raised above what it was when the table was made
+        (void)kernel_.close(fd);
+        if (first < 0) return -EMFILE;
+        break;
+      }
+      if (first < 0) {
+        first = fd;
+      } else {
+        files_.put_reserved(fd);
+        spare.push_back(fd);
+      }
+    }
+    std::reverse(spare.begin(), spare.end());  // the lowest number goes first, as the kernel would have it
+    return first;
+  }
+  const int fd = spare.back();
+  spare.pop_back();
+  return fd;
+}
+
+void DescriptorPool::give(int fd, int family) {
+  auto& spare = stock(family);
+  // The standard streams' numbers are closed for real: programs close them to open something else in their
+  // place.
+  if (fd > 2 && spare.size() >= limit_) limit_ = stock_limit();
+  if (fd <= 2 || spare.size() >= limit_) {
+    files_.clear(fd);
+    (void)kernel_.close(fd);
+    return;
+  }
+  files_.put_reserved(fd);
+  spare.push_back(fd);
+}
+
+void DescriptorPool::clear() {
+  for (auto* spare : {&v4_, &v6_}) {
+    for (const int fd : *spare) {
+      files_.clear(fd);
+      (void)kernel_.close(fd);
+    }
+    spare->clear();
+  }
+}
+
+bool DescriptorPool::release(int fd) { return std::erase(v4_, fd) + std::erase(v6_, fd) != 0; }
+
+}  // namespace mtcp::intercept

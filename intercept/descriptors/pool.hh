@@ -1,0 +1,35 @@
+// Spare kernel sockets: what stands behind our descriptors. All are O_CLOEXEC and unconnected; those in stock
+// are marked reserved in the FdTable. accept and close take and give without a system call in the steady
+// state.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "intercept/descriptors/files.hh"
+#include "intercept/kernel.hh"
+
+namespace mtcp::intercept {
+
+class DescriptorPool {
+ public:
+  DescriptorPool(Kernel& kernel, Files& files);
+  // A descriptor of a fresh kernel socket of the family (AF_INET, AF_INET6), or -errno (EMFILE, ENFILE, ...). When the
+  // stock is empty it makes up to `batch` at once. The caller marks the descriptor in Files.
+  int take(int family, int batch = 1);
+  // Takes back a descriptor whose kernel socket has not been bound or changed; closes it when there is enough stock.
+  void give(int fd, int family);
+  // Closes the stock (in the child of a fork); marks included.
+  void clear();
+  // Takes `fd` out of the stock without closing it (dup2 is about to replace it). False if it is not in stock.
+  bool release(int fd);
+
+ private:
+  Kernel& kernel_;
+  Files& files_;
+  std::vector<int>& stock(int family) { return family == AF_INET6 ? v6_ : v4_; }
+  std::vector<int> v4_, v6_;
+  std::size_t limit_;  // per family
+};
+
+}  // namespace mtcp::intercept

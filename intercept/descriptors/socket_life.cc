@@ -1,0 +1,107 @@
+// What becomes of a socket: given to the kernel, let go of, freed.
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+
+#include <vector>
+
+#include "intercept/call.hh"
+
+namespace mtcp::intercept {
+
+void attach(Socket& s, stack::Connection& c) {
+  c.user = &s;
+  s.connection = &c;
+  s.state = Socket::State::stream;
+  s.local = {c.key.local, c.key.local_port};
+  s.remote = {c.key.remote, c.key.remote_port};
+}
+
+int Process::hand_to_kernel(Socket& s) {
+  const int error = replay_options(*this, s);
+  if (s.nonblocking || s.async) {
+    (void)kernel.fcntl(s.fd, F_SETFL, O_RDWR | (s.nonblocking ? O_NONBLOCK : 0) | (s.async ? O_ASYNC : 0));
+  }
+  move_to_kernel(s, true);
+  for (int fd = s.descriptors == 1 ? s.fd : 0; s.descriptors > 0; ++fd) {
+    if (files.socket(fd) != &s) continue;
+    if (!files[fd].close_on_exec) (void)kernel.fcntl(fd, F_SETFD, 0);
+    files.clear(fd);
+    --s.descriptors;
+  }
+  s.state = Socket::State::dead;
+  forget_target(s);
+  if (s.holds == 0) sockets.free(s);
+  return error;
+}
+
+void Process::drop_descriptor(Socket& s) {
+  if (--s.descriptors > 0) return;
+  if (s.holds == 0) {
+    finish(s);
+    return;
+  }
+  // A call in progress in another thread keeps it open until it is over (close(2)). The numbers are gone,
+  // though, and the kernel socket with them.
+  s.kernel_listens = false;
+  s.fd = -1;
+  closed_in_use.push_back(&s);
+}
+
+void Process::finish(Socket& s) {
+  if (s.connection != nullptr && relay.held(s.serial)) [[unlikely]] {
+    relay.keep(s);
+  } else if (s.connection != nullptr) {
+    s.connection->user = nullptr;
+    instance->worker().close(*s.connection, now());
+    instance->hand_over();
+  } else if (s.listener != nullptr) {
+    end_listening(s, s.shared);
+  } else if (is_for_unclaimed(s)) {
+    take_unclaimed(s);
+    if (s.listener != nullptr) end_listening(s, true);
+  } else if (s.state == Socket::State::foreign) {
+    heritage.closed(s);
+  }
+  if (s.state == Socket::State::listening) forget_listener(s);
+  s.connection = nullptr;
+  s.listener = nullptr;
+  s.state = Socket::State::dead;
+  forget_target(s);
+  sockets.free(s);
+}
+
+void Process::release(Socket& s) {
+  if (--s.holds > 0 || s.descriptors > 0) return;
+  std::erase(closed_in_use, &s);
+  finish(s);
+}
+
+int Process::close_now(int fd) {
+  Socket* s = files.socket(fd);
+  if (s == nullptr) {
+    EpollSet* set = files.set(fd);
+    if (set == nullptr) return -EBADF;
+    files.clear(fd);
+    drop_set_descriptor(*set);
+    return kernel.close(fd);
+  }
+  const bool last = s->descriptors == 1;
+  const bool pooled = last && !s->kernel_dirty && starts == 0;  // else FD_CLOEXEC may be off
+  const int family = s->v6 ? AF_INET6 : AF_INET;
+  if (!last && s->fd == fd) {
+    // The other descriptors share the kernel socket: any of them can stand for it.
+    for (int other = 0; other < files.end(); ++other) {
+      if (other != fd && files.socket(other) == s) s->fd = other;
+    }
+  }
+  drop_descriptor(*s);
+  if (pooled) {
+    pool.give(fd, family);
+    return 0;
+  }
+  files.clear(fd);
+  return kernel.close(fd);
+}
+
+}  // namespace mtcp::intercept

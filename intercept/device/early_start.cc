@@ -1,0 +1,59 @@
+#include "intercept/device/early_start.hh"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "intercept/process.hh"
+#include "intercept/support/clock.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// Longer than servers take from listen() to the fork that makes them a daemon or its workers; one that takes longer is no
+// harm (Process::retire).
+constexpr stack::Duration kPatience = stack::milliseconds(20);
+
+}  // namespace
+
+void EarlyStart::arm() {
+  due_ = now() + kPatience;
+  if (running_) return;
+  sigset_t all, old;
+  sigfillset(&all);
+  process_.kernel.set_signal_mask(SIG_SETMASK, &all, &old);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_t thread;
+  running_ = pthread_create(&thread, &attributes, &EarlyStart::main, this) == 0;  // else: at the first wait
+  pthread_attr_destroy(&attributes);
+  process_.kernel.set_signal_mask(SIG_SETMASK, &old, nullptr);
+}
+
+void* EarlyStart::main(void* self) {
+  static_cast<EarlyStart*>(self)->wait();
+  return nullptr;
+}
+
+void EarlyStart::wait() {
+  process_.services.internal_thread();
+  std::unique_lock guard(process_.lock);
+  while (due_ != stack::kNever) {
+    const stack::Duration left = due_ - now();
+    if (left <= stack::Duration::zero()) {
+      due_ = stack::kNever;
+      process_.start_for_listeners();  // which may arm it again
+      continue;
+    }
+    guard.unlock();
+    const timespec pause{.tv_sec = 0, .tv_nsec = std::min<stack::Duration>(left, kPatience).count()};
+    (void)process_.kernel.ppoll(nullptr, 0, &pause, nullptr);
+    guard.lock();
+  }
+  running_ = false;
+}
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,134 @@
+#include "intercept/device/instance.hh"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "intercept/descriptors/socket.hh"
+#include "intercept/device/kernel_follower.hh"
+#include "intercept/relay/relay.hh"
+#include "intercept/sockets/urgent.hh"
+#include "intercept/support/clock.hh"
+#include "intercept/support/log.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// No sleep is longer than this while there is a device: a lost wake-up costs a tenth of a second, not a hang.
+constexpr stack::Duration kLongestSleep = stack::milliseconds(100);
+
+using Base = stack::SocketBase;
+
+// As sock_def_readable(): what has come may be urgent.
+std::uint32_t events_of_edges(std::uint8_t edges) {
+  std::uint32_t events = 0;
+  if ((edges & Base::kReadEdge) != 0) events |= EPOLLIN | EPOLLRDNORM | EPOLLPRI;
+  if ((edges & Base::kWriteEdge) != 0) events |= EPOLLOUT | EPOLLWRNORM;
+  if ((edges & Base::kCloseEdge) != 0) events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLHUP;
+  return events;
+}
+
+std::uint32_t events_of_rare_edges(std::uint8_t edges, const Socket& s, Kernel* kernel) {
+  if ((edges & Base::kUrgentEdge) != 0 && kernel != nullptr) signal_owner(*kernel, s);
+  return (edges & Base::kErrorEdge) != 0 ? EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP : 0U;
+}
+
+}  // namespace
+
+Instance::Instance(const Options& options, std::unique_ptr<stack::Port> port,
+                   std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* follower)
+    : device_name_(options.device.port),
+      port_(std::move(port)),
+      own_pool_(std::move(own_pool)),
+      follower_(follower),
+      last_now_(now()) {
+  worker_ = std::make_unique<stack::Worker>(options.stack, port_.get(), port_ ? port_->pool() : *own_pool_,
+                                            stats_, secrets, last_now_, follower_);
+}
+
+Instance::~Instance() = default;
+
+std::size_t Instance::turn(stack::Time now) {
+  last_now_ = now = std::max(now, last_now_);
+  moved_ = 0;
+  turns.store(turns.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  worker_->flush(now);
+  const std::size_t handled = worker_->poll(now);
+  useful_turns += handled != 0 ? 1 : 0;
+  dispatch();
+  return handled;
+}
+
+void Instance::hand_over_now() {
+  const stack::Time t = std::max(intercept::now(), last_now_);
+  worker_->flush(t);
+  if (worker_->pending()) (void)turn(t);  // the loopback wire, or a device that was full
+}
+
+void Instance::settle_loopback_now() {
+  last_now_ = std::max(intercept::now(), last_now_);
+  (void)worker_->poll(last_now_);
+  dispatch();
+}
+
+void Instance::dispatch() {
+  while (stack::SocketBase* base = worker_->next_event()) {
+    const std::uint8_t edges = std::exchange(base->edges, std::uint8_t{0});
+    if (base->user == nullptr) continue;
+    auto& s = *static_cast<Socket*>(base->user);
+    std::uint32_t events = events_of_edges(edges);
+    if (edges >= Base::kErrorEdge) [[unlikely]] events |= events_of_rare_edges(edges, s, kernel);
+    notify(s, events);
+  }
+  if (relay != nullptr) relay->run_ready();
+}
+
+void Instance::log_notices() {
+  if (port_ == nullptr) return;
+  for (stack::Port::Notice n; !(n = port_->notice()).text.empty();) {
+    if (n.address_conflict) stats_.add(stack::Counter::address_conflict);
+    log(LogLevel::warning, "%s: %s", device_name_.c_str(), n.text.c_str());
+  }
+}
+
+bool Instance::prepare_sleep(stack::Time now, stack::Time& latest) {
+  now = std::max(now, last_now_);
+  worker_->flush(now);
+  if (worker_->must_poll()) return false;
+  latest = worker_->next_deadline();
+  if (latest <= now) return false;
+  log_notices();
+  if (port_) {
+    const stack::Duration longest = std::min(port_->max_sleep(), kLongestSleep);
+    latest = std::min(latest, now + longest);
+    if (!port_->arm()) {
+      if (sleeping.load(std::memory_order_relaxed) == 0) port_->disarm();
+      return false;
+    }
+  }
+  const std::uint32_t others = sleeping.load(std::memory_order_relaxed);
+  asleep_until_ = others == 0 ? latest : std::min(latest, asleep_until_);
+  sleeping.store(others + 1, std::memory_order_relaxed);
+  return true;
+}
+
+void Instance::finish_sleep(bool goes_on) {
+  const std::uint32_t left = sleeping.load(std::memory_order_relaxed) - 1;
+  sleeping.store(left, std::memory_order_relaxed);
+  asleep_until_ = stack::kNever;
+  if (left > 0) return;
+  if (port_) port_->disarm();
+  if (follower_ != nullptr) follower_->look_soon();
+  if (standby != nullptr && !goes_on) std::exchange(standby, nullptr)->wake();
+}
+
+std::span<const int> Instance::pollable() {
+  const std::span<const int> of_port = port_ ? port_->pollable() : std::span<const int>{};
+  if (follower_ == nullptr) return of_port;
+  pollable_.assign(of_port.begin(), of_port.end());
+  pollable_.push_back(follower_->descriptor());
+  return pollable_;
+}
+
+}  // namespace mtcp::intercept

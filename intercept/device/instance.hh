@@ -1,0 +1,103 @@
+// This process's stack: a Worker with its port. Private memory of the process that polls it; after a
+// fork the child has none until it needs one.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "intercept/options.hh"
+#include "intercept/support/clock.hh"
+#include "intercept/waiting/watch.hh"
+#include "stack/port/device.hh"
+#include "stack/worker.hh"
+
+namespace mtcp::intercept {
+
+class Kernel;
+class KernelFollower;
+class Relay;
+
+class Instance {
+ public:
+  // Starts a stack on `port` (null: loopback only) with packets from `pool`. `follower`: whose networking it has part in, or
+  // null; outlives it.
+  Instance(const Options& options, std::unique_ptr<stack::Port> port,
+           std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* follower = nullptr);
+  ~Instance();
+
+  [[nodiscard]] stack::Worker& worker() { return *worker_; }
+  [[nodiscard]] stack::Port* port() { return port_.get(); }
+  [[nodiscard]] const stack::Stats& stats() const { return stats_; }
+  [[nodiscard]] stack::Stats& stats() { return stats_; }
+  [[nodiscard]] const stack::PacketPool& pool() const { return port_ ? port_->pool() : *own_pool_; }
+
+  // --- with the process's lock held
+  // Sends what waits, receives, processes, and tells the watchers of sockets whose readiness changed. Returns
+  // what Worker::poll does. Calls port service when its time has come.
+  std::size_t turn(stack::Time now);
+  // A call has moved so many bytes. Now and then that takes a turn(): an application that moves megabytes
+  // between two waits would keep all of them in memory until their ACKs are looked at, far more than the
+  // CPU's caches hold.
+  void moved(std::size_t bytes) {
+    moved_ += std::max<std::size_t>(bytes, kLeastMoved);
+    if (moved_ >= kMovedPerTurn) (void)turn(intercept::now());
+  }
+  // A call has queued something. Threads that sleep in a call of ours are woken by packets and timers only,
+  // and the caller may go on to something that is not ours (the next job of a pool): what it queued goes out
+  // now.
+  void hand_over() {
+    if (sleeping.load(std::memory_order_relaxed) == 0) return;
+    if (worker_->pending()) hand_over_now();
+    // The next burst of what is paced comes before anybody wakes up by himself.
+    if (standby != nullptr && worker_->pacing_deadline() < asleep_until_) [[unlikely]] std::exchange(standby, nullptr)->wake();
+  }
+  // What is on the loopback wire arrives: for a call that looks at one of its sockets.
+  void settle_loopback() {
+    if (worker_->network().loopback_waiting()) settle_loopback_now();
+  }
+  // Tells the watchers of sockets whose readiness a call (not a packet) has changed.
+  void dispatch();
+  // What the port has to tell whoever runs the program goes to the log. Part of prepare_sleep(); for programs that never
+  // sleep the service thread calls it.
+  void log_notices();
+  // Before a sleep: sends everything, arms the port. False: there is work, do not sleep. On true `latest` is
+  // how long to sleep at most, and finish_sleep() must follow.
+  bool prepare_sleep(stack::Time now, stack::Time& latest);
+  // `goes_on`: the thread is about to sleep again, so that whoever is `standby` need not wake up for it.
+  void finish_sleep(bool goes_on = false);
+  [[nodiscard]] std::span<const int> pollable();
+
+  Kernel* kernel = nullptr;  // sends SIGURG; may be null
+  Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null
+  // Who wants to be woken when the last of the sleepers is back. Lock held.
+  Sleeper* standby = nullptr;
+
+  // How often turn() has been called, and how many threads sleep on its behalf: what the service thread looks at
+  // without the lock.
+  std::atomic<std::uint64_t> turns{0};
+  std::atomic<std::uint32_t> sleeping{0};
+  std::uint64_t useful_turns = 0;  // of those, how many found something to handle. Lock held.
+
+ private:
+  void hand_over_now();
+  void settle_loopback_now();
+  static constexpr std::size_t kMovedPerTurn = 262144;  // bytes
+  static constexpr std::size_t kLeastMoved = 512;       // what a call counts for that moves less
+
+  const std::string device_name_;
+  std::unique_ptr<stack::Port> port_;
+  std::unique_ptr<stack::PacketPool> own_pool_;
+  KernelFollower* follower_;
+  std::vector<int> pollable_;  // what pollable() has returned last, with `follower_`
+  stack::Stats stats_;
+  std::unique_ptr<stack::Worker> worker_;
+  stack::Time last_now_{};
+  std::size_t moved_ = 0;  // since the last turn
+  stack::Time asleep_until_{};  // when the first of those who sleep wakes up by himself; kNever: not known
+};
+
+}  // namespace mtcp::intercept

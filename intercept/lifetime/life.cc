@@ -1,0 +1,286 @@
+// fork, the loss of privileges, exit.
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "intercept/call.hh"
+#include "intercept/relay/relayed.hh"
+#include "intercept/sockets/local_listener.hh"
+#include "intercept/support/log.hh"
+#include "intercept/background/service_thread.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// Calls `visit` once for every open socket, also for those that only a call in another thread keeps open.
+template <typename Visit>
+void for_each_socket(Process& process, Visit visit) {
+  for (int fd = 0; fd < process.files.end(); ++fd) {
+    Socket* s = process.files.socket(fd);
+    if (s != nullptr && s->fd == fd) visit(*s);
+  }
+  for (Socket* s : process.closed_in_use) visit(*s);
+}
+
+// In the child: the threads that wait are not here, and their stacks, where their watchers are, get other
+// uses.
+void forget_waiters(Watchable& w) {
+  Watcher* next = nullptr;
+  for (Watcher* i = w.watchers.front(); i != nullptr; i = next) {
+    next = w.watchers.next(*i);
+    if (i->kind == Watcher::Kind::poll_waiter) i->watch_hook.unlink();
+  }
+}
+
+// In the child: connections stay the parent's (`channel` leads there), listeners wait for a stack of this process.
+void disown(Socket& s, std::int16_t channel) {
+  if (s.state == Socket::State::stream) {
+    s.state = Socket::State::foreign;
+    s.channel = channel;
+  } else if (s.state == Socket::State::relayed && s.channel < 0) {
+    s.channel = channel;  // for its options
+  }
+  s.connection = nullptr;
+  s.listener = nullptr;
+  s.shared = s.state == Socket::State::listening;
+  s.wanted = s.watched = s.attention = false;
+  s.holds = s.callers = 0;  // the threads that were inside a call are not here
+}
+
+// What the peers have not acknowledged yet, and who has not got our FIN.
+struct Undelivered {
+  std::uint64_t amount = 0;
+  const stack::Port* port = nullptr;
+  stack::Time reader_heard{};  // the last word of a peer whose window is closed: it lives, and its program
+                               // reads slowly
+};
+
+Undelivered undelivered(const stack::Worker& worker, const stack::Port* port) {
+  Undelivered sum;
+  sum.port = port;
+  worker.for_each(
+      [](void* context, const stack::ConnectionInfo& info) {
+        const bool closing = info.state == stack::State::fin_wait_1 || info.state == stack::State::closing ||
+                             info.state == stack::State::last_ack;
+        auto& out = *static_cast<Undelivered*>(context);
+        // The application has closed all that it had: this one waits to be handed over to another stack.
+        const bool leaves = (info.state == stack::State::established || info.state == stack::State::close_wait) &&
+                            out.port != nullptr && out.port->others_listen({info.key.local, info.key.local_port});
+        out.amount += info.tx_queued + (closing || leaves ? 1U : 0U);
+        if (info.tx_unsent > 0 && info.snd_wnd < info.flight + info.mss)
+          out.reader_heard = std::max(out.reader_heard, info.last_received);
+      },
+      &sum);
+  return sum;
+}
+
+void sleep_a_little(Process& process, stack::Time until) {
+  Instance& instance = *process.instance;
+  stack::Time latest{};
+  if (!instance.prepare_sleep(now(), latest)) return;
+  std::array<pollfd, 8> fds;
+  std::size_t n = 0;
+  for (const int fd : instance.pollable()) {
+    if (n < fds.size()) fds[n++] = {fd, POLLIN, 0};
+  }
+  const auto rest = std::clamp<stack::Duration>(std::min(until, latest) - now(), stack::Duration::zero(),
+                                                stack::milliseconds(5));
+  const timespec timeout{.tv_sec = 0, .tv_nsec = rest.count()};
+  (void)process.kernel.ppoll(fds.data(), n, &timeout, nullptr);
+  instance.finish_sleep();
+}
+
+// What still waits for the device, or for a peer to fetch it from memory that it shares with this process:
+// the last of it are the resets and FINs that tell the peers of our end.
+void flush_all(Process& process) {
+  constexpr stack::Duration kAtMost = stack::milliseconds(300);
+  Instance& instance = *process.instance;
+  const stack::Time end = now() + kAtMost;
+  instance.worker().flush(now());
+  while (instance.worker().pending() || (instance.port() != nullptr && !instance.port()->delivered())) {
+    if (now() >= end) return;
+    const timespec moment{.tv_sec = 0, .tv_nsec = 100'000};
+    (void)process.kernel.ppoll(nullptr, 0, &moment, nullptr);
+    (void)instance.turn(now());
+    instance.worker().flush(now());
+  }
+}
+
+// The kernel would go on sending after the process's end; this stack ends with it. So exit waits until the
+// peers have everything, as long as there is progress; who has not got everything then is told so by a reset.
+void deliver(Process& process, stack::Duration at_most) {
+  const stack::Duration patience = std::min<stack::Duration>(at_most, stack::milliseconds(500));
+  const stack::Port* port = process.instance->port();
+  constexpr stack::Duration kReaderPatience = stack::seconds(4);  // a window probe or two (RFC 9293 3.8.6.1)
+  const stack::Time end = now() + at_most;
+  std::uint64_t before = UINT64_MAX;
+  stack::Time give_up = now() + patience;
+  for (;;) {
+    const stack::Time t = now();
+    (void)process.instance->turn(t);
+    const Undelivered left = undelivered(process.instance->worker(), port);
+    if (left.amount < before) give_up = t + patience;
+    give_up = std::max(give_up, left.reader_heard + kReaderPatience);
+    before = std::min(before, left.amount);
+    if (left.amount == 0 || t >= give_up || t >= end) break;
+    sleep_a_little(process, give_up);
+  }
+  // Those who take them over may be slow to make room.
+  constexpr stack::Duration kForRoom = stack::milliseconds(300);
+  const stack::Time last = now() + kForRoom;
+  while (process.instance->worker().migrate_all(now()) != 0 && now() < last) {
+    const timespec moment{.tv_sec = 0, .tv_nsec = 500'000};
+    (void)process.kernel.ppoll(nullptr, 0, &moment, nullptr);
+    (void)process.instance->turn(now());
+  }
+  process.instance->worker().abort_orphans(now());
+  flush_all(process);
+}
+
+}  // namespace
+
+// One that forks before it has waited for its listeners leaves them to its children: it is no server itself.
+void Process::retire() {
+  provisional = false;
+  for (Socket* s : listeners)
+    if (s->listener != nullptr) end_listening(*s, true);
+  deliver(*this, stack::milliseconds(100));
+  exiting = true;  // nobody starts another one meanwhile
+  lock.unlock();
+  service_thread.reset();
+  lock.lock();
+  exiting = false;
+  bool used = false;  // by another thread, just now
+  for_each_socket(*this, [&used](const Socket& s) { used = used || s.connection != nullptr; });
+  if (!used) return instance.reset();
+  start_listeners();
+  if (options.service_thread) service_thread = std::make_unique<ServiceThread>(*this);
+}
+
+void Process::before_fork() {
+  std::unique_lock guard(lock);
+  open_device_early(guard);
+  early_start.cancel();
+  if (provisional) retire();
+  for (Socket* s : listeners) open_local_listener(*this, *s);
+  relay.before_fork();
+  heritage.before_fork();
+  (void)guard.release();  // until after_fork()
+}
+
+void Process::after_fork(bool child) {
+  if (!child) {
+    // The child has these kernel sockets, too: they must not come back from the pool as fresh ones.
+    for_each_socket(*this, [this](Socket& s) {
+      s.kernel_dirty = true;
+      s.forked = s.state == Socket::State::listening;
+      watch_changed(s);
+    });
+    heritage.after_fork_in_parent();
+    relay.after_fork_in_parent();
+    lock.unlock();
+    return;
+  }
+  lock.reset_after_fork();
+  pid = ::getpid();
+  // Abandoned, not destroyed: their packets, queues and threads are the parent's.
+  (void)instance.release();
+  if (options.device.is_private() && device != nullptr) {
+    device->abandon();
+    (void)device.release();
+  }
+  forget_follower();
+  release_worker_number();  // the parent's: it is to be free when the parent dies
+  (void)service_thread.release();
+  early_start.abandon();
+  door.stop_knocking();
+  asked_since = {};
+  const std::int16_t channel = heritage.after_fork_in_child(relay.after_fork_in_child());
+  for_each_socket(*this, [channel](Socket& s) {
+    disown(s, channel);
+    s.kernel_dirty = true;
+  });
+  for (int fd = 0; fd < files.end(); ++fd) {
+    if (Watchable* w = files.watchable(fd); w != nullptr) forget_waiters(*w);
+    if (EpollSet* set = files.set(fd); set != nullptr) set->inherited = true;
+  }
+  for (Socket* s : closed_in_use) {
+    forget_waiters(*s);
+    forget_target(*s);
+  }
+  closed_in_use.clear();
+  ++interest_version;
+  attended.clear();
+  forget_waits();
+  pool.clear();
+  starts = 0;
+  successor = false;  // only one waits for the device
+}
+
+void Process::before_privileges() {
+  std::unique_lock guard(lock);
+  // Some programs give up root before they listen: the configuration can say so of them.
+  open_device_early(guard, router.names_as_listener());
+}
+
+void Process::at_exit() {
+  if (::getpid() != pid) return;  // the child of a vfork: nothing here is its own
+  std::unique_lock guard(lock);
+  early_start.cancel();
+  last_of_device = device != nullptr && device->end_of_family();
+  if (last_of_device && device->any_unclaimed() && ensure_started() == 0) {
+    // Nobody will serve these any more: their peers are told.
+    instance->worker().part();
+    instance->port()->take_all_unclaimed();
+    (void)instance->turn(now());
+  }
+  end_connections(stack::seconds(10), true);
+  if (!started() || options.device.port.empty() || options.device.is_private()) return;
+  // The stack leaves its device, so that the others have its queues at once. There is none any more in this process.
+  exiting = true;
+  guard.unlock();
+  service_thread.reset();
+  guard.lock();
+  instance.reset();
+}
+
+// The interrupted thread may hold locks of libc's: the service thread does it.
+void Process::dying() {
+  if (::getpid() == pid && service_thread != nullptr) service_thread->farewell();
+}
+
+void Process::end_connections(stack::Duration at_most, bool others_go_on) {
+  if (!started()) return;
+  for (int fd = 0; fd < files.end() && others_go_on; ++fd) {
+    const Socket* s = files.socket(fd);
+    if (s != nullptr && s->state == Socket::State::relayed) (void)kernel.close(fd);  // a relay ends with its last user
+  }
+  for (int fd = 0; fd < files.end(); ++fd) {
+    const Socket* s = files.socket(fd);
+    if (s != nullptr && s->listener != nullptr) (void)kernel.close(fd);  // so that it shows whether others have it
+  }
+  for_each_socket(*this, [this, others_go_on](Socket& s) {
+    if (s.connection != nullptr && others_go_on && relay.held(s.serial)) {
+      relay.keep(s);
+    } else if (s.connection != nullptr) {
+      s.connection->user = nullptr;
+      instance->worker().close(*s.connection, now());
+    } else if (s.listener != nullptr) {
+      end_listening(s, s.shared || s.forked);
+    } else {
+      return;
+    }
+    if (s.state == Socket::State::listening) forget_listener(s);
+    s.connection = nullptr;
+    s.listener = nullptr;
+    s.state = Socket::State::dead;
+  });
+  others_go_on ? relay.finish() : relay.drop_all();
+  deliver(*this, at_most);
+}
+
+}  // namespace mtcp::intercept

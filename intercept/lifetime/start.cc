@@ -1,0 +1,309 @@
+// A stack for this process, at the last moment: the device is opened, a queue claimed, the listeners put on
+// it.
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "intercept/descriptors/holders.hh"
+#include "intercept/device/device_config.hh"
+#include "intercept/engine.hh"
+#include "intercept/lifetime/lasting.hh"
+#include "intercept/process.hh"
+#include "intercept/support/clock.hh"
+#include "intercept/support/log.hh"
+#include "intercept/support/memory.hh"
+#include "intercept/background/service_thread.hh"
+#include "stack/packet/heap_pool.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// Internal descriptors go this far below the limit, away from the application's.
+constexpr int kReservedRange = 64;
+constexpr stack::Duration kRetryInterval = stack::milliseconds(10);
+constexpr stack::Duration kAnswerInterval = stack::milliseconds(1);
+// Who is about to share the device opens it, which takes half a second at most, and answers then.
+constexpr stack::Duration kOwnerPatience = stack::seconds(10);
+constexpr std::uint32_t kDefaultPackets = 65536;
+constexpr std::size_t kStackMemory = std::size_t{8} << 20;  // bytes that a stack takes at its start, packets aside
+
+std::uint32_t packets_of(const Options& o) {
+  if (o.device.packets != 0) return o.device.packets;
+  return std::max(kDefaultPackets, 2 * (o.device.rx_ring + o.device.tx_ring));
+}
+
+int hugepages_of(Toggle t) { return t == Toggle::automatic ? -1 : t == Toggle::on ? 1 : 0; }
+
+std::vector<std::uint32_t> own_addresses(const Options& o) {
+  std::vector<std::uint32_t> list;
+  if (o.stack.interface.from_kernel) return list;  // the kernel's are meant
+  for (const auto& a : o.stack.interface.addresses)
+    if (a.address.is_v4()) list.push_back(a.address.as_v4());
+  return list;
+}
+
+// A signal waits, blocked, that may ask this process to do something else.
+bool asked_to_end() {
+  sigset_t pending;
+  if (sigpending(&pending) != 0) return false;
+  for (const int number : {SIGTERM, SIGQUIT, SIGINT, SIGHUP}) {
+    if (sigismember(&pending, number) == 1) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+int Process::keep_high(int fd) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const int top = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, static_cast<rlim_t>(files.size())));
+  // A server with many children has many: then the range grows downwards. A low number would be in the way of a dup2.
+  int high = -EMFILE;
+  for (int range = kReservedRange; high < 0 && range <= top / 2 && top - range > fd; range *= 2) {
+    high = kernel.fcntl(fd, F_DUPFD_CLOEXEC, top - range);
+    if (high < files.size()) continue;
+    kernel.close(high);
+    high = -EMFILE;
+  }
+  if (high >= 0) kernel.close(fd);
+  const int result = high >= 0 ? high : fd;
+  files.put_reserved(result);
+  return result;
+}
+
+int Process::internal_eventfd() {
+  const int fd = kernel.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return fd < 0 ? fd : keep_high(fd);
+}
+
+void Process::forget_waits() {
+  // The eventfds are the parent's: its threads would wake up. The sleepers stay, deaf, because waiters of
+  // threads that do not exist here may still point to them.
+  for (auto& s : sleepers) {
+    s->woken = true;
+    if (s->wake_fd >= 0) {
+      files.clear(s->wake_fd);
+      kernel.close(s->wake_fd);
+      s->wake_fd = -1;
+    }
+    (void)s.release();
+  }
+  sleepers.clear();
+  free_sleepers.clear();
+}
+
+// Makes a numbered device's configuration that of this process: its number, and the one queue that it polls.
+int Process::number_device(stack::DeviceConfig& config, std::string& message) {
+  if (!worker_number.held()) {
+    const int e = worker_number.claim(kernel, config.port, config.queues);
+    if (e != 0 && e != -EBUSY) message = std::string("no number for this process: ") + strerror(-e);
+    if (e != 0) return e;
+    worker_number.fd = keep_high(worker_number.fd);
+  }
+  config.port = with_worker_number(config.port, worker_number.number);
+  config.queues = 1;
+  return 0;
+}
+
+void Process::release_worker_number() {
+  if (!worker_number.held()) return;
+  files.clear(worker_number.fd);
+  kernel.close(worker_number.fd);
+  worker_number = {};
+}
+
+stack::DeviceConfig device_config(const Options& options) {
+  return {.port = options.device.port,
+          .queues = options.device.queues,
+          .rx_ring = options.device.rx_ring,
+          .tx_ring = options.device.tx_ring,
+          .mtu = options.stack.interface.mtu,
+          .packets = packets_of(options),
+          .hugepages = hugepages_of(options.device.hugepages),
+          .peer_users = options.device.peer_users,
+          .addresses = own_addresses(options)};
+}
+
+// A process of this program, forked before the device was opened like this one, may have it, or be about to: then this one
+// has a part in it (0), or will have when that one answers (-EBUSY). -ENOENT: it is ours to open.
+int Process::share_device() {
+  constexpr int kTries = 3;  // who had the name may be gone when it is asked
+  if (options.device.is_private() || !has_relatives() || open_as_guest == nullptr) return -ENOENT;
+  for (int i = 0; i < kTries; ++i) {
+    if (!door.waiting() && door.take()) break;
+    const Door::Answer answer = door.knock(device);
+    if (answer != Door::Answer::nobody) return answer == Door::Answer::device ? 0 : -EBUSY;
+  }
+  return -ENOENT;
+}
+
+int Process::open_device_now() {
+  if (device != nullptr) return 0;
+  if (on_kernel) return -ENETDOWN;
+  stack::DeviceConfig config = device_config(options);
+  config.misconfigured = &misconfigured;
+  config.in_use = &in_use;
+  in_use = misconfigured = false;
+  std::string message;
+  const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;
+  if (numbered == -EBUSY) return numbered;
+  const int shared = numbered == 0 ? share_device() : numbered;
+  if (shared == -EBUSY) return shared;
+  if (shared == -ENOENT) device = open_device(config, message);
+  if (device != nullptr) {
+    // A memif's come and go; those of a device that is shared stay, here and in all children.
+    for (const int fd : options.device.is_private() ? std::span<const int>{} : device->descriptors()) {
+      if (fd < files.size()) files.put_reserved(fd);
+    }
+    if (const std::string how = device->summary(); !how.empty()) log(LogLevel::info, "%s", how.c_str());
+    return 0;
+  }
+  on_kernel = options.device.falls_back() && !misconfigured && !(successor && in_use);
+  if (on_kernel)
+    log(LogLevel::warning, "%s: %s. This program runs on the kernel (on_failure)", config.port.c_str(), message.c_str());
+  else if (message != start_error)
+    log(LogLevel::error, "%s: %s", config.port.c_str(), message.c_str());
+  start_error = message;
+  door.close();
+  release_worker_number();
+  return -ENETDOWN;
+}
+
+void Process::exit_without_device() const { ::_exit(misconfigured ? kExitConfiguration : kExitUnavailable); }
+
+// Once, while this is still the user who started the program: its children have it from here.
+int Process::load_secrets() {
+  if (lasting) return 0;
+  stack::Secrets loaded;
+  bool usable = false;
+  if (!load_lasting(kernel, keeping_places(::geteuid()), loaded, usable))
+    log(LogLevel::info, "the secret of sequence numbers can't be kept for the next start of this program");
+  if (!usable) return -EAGAIN;
+  lasting = loaded;
+  return 0;
+}
+
+void Process::open_device_early(std::unique_lock<Lock>& guard, bool will_listen) {
+  if (options.device.port.empty() || device != nullptr || on_kernel || (!will_listen && listeners.empty())) return;
+  (void)load_secrets();
+  if (options.device.is_private()) return;
+  const std::uint32_t signals = *services.signal_count();
+  const stack::Time patience = now() + kOwnerPatience;
+  bool told = false;
+  for (int error = open_device_now(); error != 0; error = open_device_now()) {
+    // The program that has left its listeners to this one (nginx changes its binary so) serves on until it leaves. A signal,
+    // which may tell this one to leave instead, ends the waiting; what is forked then has no device.
+    if (on_kernel) return;
+    const bool left = error != -EBUSY && successor && in_use;
+    if (error != -EBUSY && !left) exit_without_device();
+    if (left && (*services.signal_count() != signals || asked_to_end())) return;
+    if (error == -EBUSY && now() >= patience) return;
+    if (left && !told) log(LogLevel::warning, "%s: waiting until the program before this one has left it", options.device.port.c_str());
+    told = told || left;
+    await_device(guard);
+  }
+  if (told) log(LogLevel::warning, "%s is free", options.device.port.c_str());
+}
+
+// Without the lock: who has the device may be stopped, and other threads have their own work.
+void Process::await_device(std::unique_lock<Lock>& guard) {
+  pollfd answer{door.answer_fd(), POLLIN, 0};
+  const timespec pause{.tv_sec = 0, .tv_nsec = kRetryInterval.count()};
+  guard.unlock();
+  (void)kernel.ppoll(&answer, 1, &pause, nullptr);
+  guard.lock();
+}
+
+int Process::await_stack(std::unique_lock<Lock>& guard) {
+  const stack::Time patience = now() + kOwnerPatience;
+  int error = ensure_started();
+  for (; error == -EBUSY && door.waiting() && now() < patience; error = ensure_started()) {
+    await_device(guard);
+    next_attempt = {};
+  }
+  return error;
+}
+
+// An old worker that is on its way out has it: its slot will be free. Or another process is about to share the device.
+int Process::wait_for_slot(stack::Time t) {
+  if (door.waiting()) {
+    if (asked_since == stack::Time{}) asked_since = t;
+    const bool late = t - asked_since > stack::seconds(1);
+    if (late && start_error.empty())
+      log(LogLevel::warning, "%s: another process of this program has it, and does not answer: waiting", options.device.port.c_str());
+    if (late) start_error = "busy";
+    next_attempt = t + (late ? kRetryInterval : kAnswerInterval);
+    return -EBUSY;
+  }
+  if (start_error.empty())
+    log(LogLevel::warning, "every slot on %s is taken: waiting", options.device.port.c_str());
+  start_error = "busy";
+  next_attempt = t + kRetryInterval;
+  return -EBUSY;
+}
+
+int Process::wait_for_memory(stack::Time t) {
+  if (start_error != "memory") log(LogLevel::warning, "no memory for a stack: is there a limit (ulimit -v)?");
+  start_error = "memory";
+  next_attempt = t + kRetryInterval;
+  return -ENOMEM;
+}
+
+int Process::ensure_started() {
+  if (instance != nullptr) return 0;
+  if (exiting) return -ESHUTDOWN;
+  if (on_kernel) return -ENETDOWN;
+  const stack::Time t = now();
+  if (t < next_attempt) return -EBUSY;
+  if (!memory_to_spare() || !memory_available(kStackMemory)) return wait_for_memory(t);
+  follow_kernel();
+  std::unique_ptr<stack::Port> port;
+  std::unique_ptr<stack::PacketPool> heap;
+  if (options.device.port.empty()) {
+    heap = std::make_unique<stack::HeapPool>(packets_of(options));
+  } else {
+    const int opened = open_device_now();
+    if (opened == -EBUSY || (opened != 0 && successor && in_use)) return wait_for_slot(t);
+    if (opened != 0 && on_kernel) return next_attempt = stack::kNever, -ENETDOWN;
+    if (opened != 0) {
+      for (int fd = 0; fd < files.end(); ++fd) {
+        const Socket* s = files.socket(fd);
+        if (s != nullptr && s->state == Socket::State::listening) exit_without_device();
+      }
+      if (misconfigured) exit_without_device();  // as for any other mistake in the configuration
+      return -ENETDOWN;
+    }
+    port = device->join();
+    if (port == nullptr) return wait_for_slot(t);
+  }
+  if (const int e = load_secrets(); e != 0) return e;
+  stack::Secrets secrets = *lasting;
+  if (const auto shared = device != nullptr ? device->secrets() : std::nullopt; shared) {
+    secrets.key = *shared;
+  } else if (!fill_random(std::as_writable_bytes(std::span(secrets.key)))) {
+    return -EAGAIN;
+  }
+  clock_start();
+  instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets, follower.get());
+  instance->relay = &relay;
+  instance->kernel = &kernel;
+  if (!options.device.port.empty() && !options.device.is_private())
+    instance->worker().set_still_held(
+        [this](const stack::Endpoint& e) { return !last_of_device && listens_in_kernel(kernel, e); });
+  start_error.clear();
+  start_listeners();
+  if (options.service_thread) service_thread = std::make_unique<ServiceThread>(*this);
+  log(LogLevel::info, "a stack on %s",
+      options.device.port.empty() ? "the loopback wire"
+                                  : with_worker_number(options.device.port, worker_number.number).c_str());
+  return 0;
+}
+
+}  // namespace mtcp::intercept

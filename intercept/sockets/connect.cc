@@ -1,0 +1,240 @@
+// connect, in the steps of net/ipv4/af_inet.c: start, wait, result.
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+
+#include "intercept/call.hh"
+#include "intercept/sockets/address.hh"
+#include "intercept/sockets/local_listener.hh"
+#include "intercept/support/errors.hh"
+#include "intercept/support/memory.hh"
+#include "intercept/waiting/wait.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// The connection is gone; what bind() said stays, and the socket can connect again.
+void back_to_undecided(Process& process, Socket& s) {
+  if (s.connection != nullptr) {
+    s.connection->user = nullptr;
+    process.instance->worker().abort(*s.connection, now());
+  }
+  s.connection = nullptr;
+  s.state = Socket::State::undecided;
+  s.connecting = s.deferred = s.write_shut = s.read_shut = false;
+  const stack::IpAddress any = s.v6 ? stack::IpAddress::any_v6() : stack::IpAddress::any_v4();
+  s.remote = {any, 0};
+  if (!s.bound) s.local = {any, 0};
+}
+
+// A handshake that is broken off leaves an error behind (tcp_disconnect).
+void break_off(Process& process, Socket& s) {
+  const bool opening = s.connection != nullptr && s.connection->hot.state == stack::State::syn_sent;
+  back_to_undecided(process, s);
+  if (opening) s.error = stack::Errc::connection_reset;
+}
+
+// connect() with AF_UNSPEC.
+int dissolve(Process& process, Socket& s) {
+  if (s.state == Socket::State::stream) break_off(process, s);
+  if (s.state == Socket::State::foreign || s.state == Socket::State::relayed || s.state == Socket::State::dead)
+    return -ENOTCONN;
+  if (s.state == Socket::State::listening) return stop_listening(process, s);
+  if (s.deferred) back_to_undecided(process, s);
+  return 0;
+}
+
+// Who is to be connected with: what listens on this host is not always on this process's stack.
+enum class Way { stack, kernel, locally };
+
+Way way_to(Process& process, const stack::Endpoint& remote) {
+  const bool loopback = remote.address.is_any() || remote.address.is_loopback();
+  if (!loopback && !process.router.owns(remote.address)) return Way::stack;
+  // A listener that another process has, too: either may be the one that accepts.
+  const Socket* listener = process.listener_for(remote);
+  if (listener != nullptr && !listener->shared && !listener->forked) return Way::stack;
+  return loopback ? Way::kernel : process.has_relatives() ? Way::locally : Way::stack;
+}
+
+// `fast`: data that the SYN may take along, or null.
+int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote, stack::FastOpenStart* fast) {
+  {
+    const Hold hold_it(process, s);
+    // No slot on the device: to a program that is no local address to be had, as when all ports are taken.
+    if (const int error = process.await_stack(guard); error != 0) return error == -EBUSY ? -EADDRNOTAVAIL : error;
+    if (s.state != Socket::State::undecided || s.descriptors == 0) return -ECONNABORTED;  // by another thread
+  }
+  process.provisional = false;
+  process.instance->moved(0);  // thousands of connects in a row: their SYNs leave as they come
+  stack::Worker& worker = process.instance->worker();
+  const auto connection = fast != nullptr ? worker.connect(s.local, remote, s.options, now(), *fast)
+                                          : worker.connect(s.local, remote, s.options, now());
+  if (!connection) {
+    // Linux has no EADDRINUSE here: the address in use is a pair of endpoints, or all ports are taken.
+    const stack::Errc error = connection.error();
+    return -to_errno(error == stack::Errc::address_in_use ? stack::Errc::address_unavailable : error);
+  }
+  s.serial = process.next_serial++;
+  s.error = stack::Errc::ok;
+  s.deferred = false;
+  attach(s, **connection);
+  s.connecting = true;
+  return 0;
+}
+
+// The handshake is over, one way or the other.
+int finish(Process& process, Socket& s) {
+  if (s.connection->hot.state != stack::State::closed) {
+    s.connecting = false;
+    return 0;
+  }
+  const int error = to_errno(process.instance->worker().take_error(*s.connection));
+  back_to_undecided(process, s);
+  return error != 0 ? -error : -ECONNABORTED;
+}
+
+// `pending`: what a connect that does not wait, or not to the end, says.
+int wait_for_handshake(Process& process, std::unique_lock<Lock>& guard, Socket& s, int pending) {
+  if (pending == -EALREADY) settle(process, s);
+  if (is_opening(*s.connection) && pending == -EALREADY && s.nonblocking) (void)retry_after_turn(process, s);
+  if (!is_opening(*s.connection)) return finish(process, s);
+  if (s.nonblocking) {
+    process.instance->hand_over();
+    return pending;
+  }
+  const Hold hold_it(process, s);
+  const stack::Time deadline = deadline_after(s.send_timeout);
+  for (;;) {
+    const int error = wait_for(process, guard, s, EPOLLOUT, deadline, deadline == stack::kNever);
+    if (s.state != Socket::State::stream)
+      return -ECONNABORTED;  // shutdown() or connect(AF_UNSPEC) in another thread
+    if (!is_opening(*s.connection)) return finish(process, s);
+    if (error == -EAGAIN) return pending;
+    if (error != 0) return error;
+  }
+}
+
+// connect_locally(), and if the listener's queue is full as long as a blocking call waits.
+int connect_nearby(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote) {
+  const Hold hold_it(process, s);
+  const stack::Time deadline = deadline_after(s.send_timeout);
+  for (;;) {
+    const int error = connect_locally(process, s, remote);
+    if (error != -EAGAIN || s.nonblocking || now() >= deadline) return error;
+    WaitLoop wait(process, guard, std::min(deadline, now() + stack::milliseconds(1)), nullptr);
+    int waited = 0;
+    for (wait.turn(); waited == 0; wait.turn()) waited = wait.idle({}, [](Sleeper&) {});
+    if (waited != -EAGAIN) return waited;
+    if (s.state != Socket::State::undecided || s.descriptors == 0) return -ECONNABORTED;  // by another thread
+  }
+}
+
+// TCP_FASTOPEN_CONNECT with a cookie: the SYN waits for the first data (tcp_fastopen_defer_connect).
+bool defers(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote) {
+  const Hold hold_it(process, s);
+  if (process.await_stack(guard) != 0 || s.state != Socket::State::undecided || s.descriptors == 0) return false;
+  return process.instance->worker().is_fast_open_ready(s.local, remote, s.options, now());
+}
+
+}  // namespace
+
+int connect_undecided(Process& process, std::unique_lock<Lock>& guard, Socket& s, const sockaddr* a, socklen_t n,
+                      stack::FastOpenStart* fast) {
+  if (!memory_to_spare()) return -ENOMEM;
+  stack::Endpoint remote;
+  if (const int error = read_address(a, n, s.v6, remote); error != 0) return error;
+  if (s.v6_only && remote.address.is_v4()) return -ENETUNREACH;
+  const auto in_kernel = [&] {
+    const int error = process.hand_to_kernel(s);
+    return error != 0 ? error : kConnectsInKernel;
+  };
+  process.follow_kernel();
+  const Router::Verdict verdict = s.kernel_only ? kKernelOnly : process.on_kernel ? kWithoutDevice : process.router.judge_connect(s.local, remote);
+  if (verdict.owner == Router::Owner::kernel) {
+    process.decisions.connects(remote, verdict);
+    return in_kernel();
+  }
+  if (remote.address.is_any()) {  // this host
+    remote.address = remote.address.is_v4() || !s.v6 ? stack::IpAddress::v4(127, 0, 0, 1) : stack::IpAddress{};
+    if (!remote.address.is_v4()) remote.address.bytes[15] = 1;
+  }
+  const Way way = way_to(process, remote);
+  process.decisions.connects(remote, way == Way::kernel ? Router::Verdict{Router::Owner::kernel, "its listener is there"} : verdict);
+  switch (way) {
+    case Way::kernel:
+      return in_kernel();
+    case Way::locally:
+      if (const int error = connect_nearby(process, guard, s, remote); error != -ECONNREFUSED) return error;
+      break;
+    case Way::stack:
+      break;
+  }
+  if (fast == nullptr && s.fast_open_connect && defers(process, guard, s, remote)) {
+    s.remote = remote;
+    s.deferred = true;
+    return 0;
+  }
+  stack::FastOpenStart nothing;  // asks for a cookie
+  if (fast == nullptr && s.fast_open_connect) fast = &nothing;
+  const int error = start(process, guard, s, remote, fast);
+  if (error == -ENETDOWN && process.on_kernel && s.state == Socket::State::undecided) return in_kernel();
+  if (error != 0) return error;
+  return wait_for_handshake(process, guard, s, -EINPROGRESS);
+}
+
+int connect_deferred(Process& process, std::unique_lock<Lock>& guard, Socket& s, stack::FastOpenStart& fast) {
+  const stack::Endpoint remote = s.remote;
+  if (const int error = start(process, guard, s, remote, &fast); error != 0) {
+    back_to_undecided(process, s);
+    return error;
+  }
+  return wait_for_handshake(process, guard, s, -EINPROGRESS);
+}
+
+int abandon_connect(Process& process, Socket& s) {
+  break_off(process, s);
+  notify(s, EPOLLIN | EPOLLOUT | EPOLLHUP | EPOLLERR);
+  return 0;
+}
+
+int stop_listening(Process& process, Socket& s) {
+  if (s.listener != nullptr) process.end_listening(s, false);
+  process.forget_listener(s);
+  s.kernel_listens = false;
+  s.state = Socket::State::undecided;
+  const sockaddr none{.sa_family = AF_UNSPEC, .sa_data = {}};
+  const int error = process.kernel.connect(s.fd, &none, sizeof none);
+  notify(s, EPOLLIN | EPOLLHUP);  // who waits in accept gets EINVAL
+  return error;
+}
+
+int Process::connect(int fd, const sockaddr* a, socklen_t n) {
+  std::unique_lock guard(lock);
+  Socket* s = files.socket(fd);
+  if (s == nullptr) return -EBADF;
+  if (static_cast<int>(n) < 0 || n > sizeof(sockaddr_storage)) return -EINVAL;
+  if (a == nullptr && n > 0) return -EFAULT;
+  if (n < sizeof(sa_family_t)) return -EINVAL;
+  if (a->sa_family == AF_UNSPEC) return dissolve(*this, *s);
+  switch (s->state) {
+    case Socket::State::listening:
+    case Socket::State::foreign:
+    case Socket::State::relayed:
+      return -EISCONN;
+    case Socket::State::dead:
+      return -ENOTCONN;
+    case Socket::State::stream:
+      return s->connecting ? wait_for_handshake(*this, guard, *s, -EALREADY) : -EISCONN;
+    case Socket::State::undecided:
+      break;
+  }
+  if (s->deferred) return -EISCONN;
+  const int result = connect_undecided(*this, guard, *s, a, n, nullptr);
+  if (result != kConnectsInKernel) return result;
+  guard.unlock();
+  return kernel.connect(fd, a, n);
+}
+
+}  // namespace mtcp::intercept

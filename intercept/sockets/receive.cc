@@ -1,0 +1,233 @@
+// recv and recvmsg (and with them read, readv, recvfrom), in the order of tcp_recvmsg(): data first, then the
+// pending error, then the end of the stream.
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+
+#include "intercept/call.hh"
+#include "intercept/relay/relayed.hh"
+#include "intercept/sockets/iovecs.hh"
+#include "intercept/sockets/urgent.hh"
+#include "intercept/support/errors.hh"
+#include "intercept/waiting/wait.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+// TCP_CM_INQ: bytes that can be read now; one more if the end of the stream is known, so that nobody waits for it.
+constexpr int kNoHint = -1;
+int inq_hint(const Socket& s) {
+  if (!s.inq || s.state != Socket::State::stream) return kNoHint;
+  const stack::Connection& c = *s.connection;
+  return static_cast<int>(std::min<std::uint32_t>(c.rx.queued, INT_MAX - 1)) + (c.hot.fin_received ? 1 : 0);
+}
+
+// One receiving call.
+class Receive {
+ public:
+  Receive(Process& process, std::unique_lock<Lock>& guard, Socket& s, std::span<const iovec> v,
+          std::size_t total, int flags)
+      : process_(process),
+        guard_(guard),
+        s_(s),
+        left_(v),
+        total_(total),
+        flags_(flags),
+        peek_((flags & MSG_PEEK) != 0),
+        blocking_(!s.nonblocking && (flags & MSG_DONTWAIT) == 0) {}
+
+  // `hint`, if there is one, gets what inq_hint() says at the end.
+  ssize_t run(int* hint) {
+    ssize_t result = attempt();
+    if (result == -EAGAIN && retry_after_turn(process_, s_)) result = attempt();
+    if (result != -EAGAIN || !blocking_) return end(result == -EAGAIN ? give_up(result) : result, hint);
+    const Hold hold_it(process_, s_);  // until the last look at the socket
+    return end(wait(), hint);
+  }
+
+ private:
+  ssize_t end(ssize_t result, int* hint) {
+    // The window that has opened, if the peer waits for it: whoever reads may go on to wait for something of the kernel's.
+    if (s_.state == Socket::State::stream && s_.connection->hot.ack_now) process_.instance->hand_over();
+    if (hint != nullptr && result >= 0) *hint = inq_hint(s_);
+    return result;
+  }
+
+  // How much makes the call return: MSG_WAITALL everything, else SO_RCVLOWAT.
+  [[nodiscard]] std::size_t target() const {
+    if ((flags_ & MSG_WAITALL) != 0) return total_;
+    return std::min<std::size_t>(s_.options.rcvlowat, total_);
+  }
+
+  // Takes what is there. The call's result, or -EAGAIN: it would have to wait for (more) data.
+  ssize_t attempt() {
+    if (s_.state == Socket::State::relayed) [[unlikely]] return attempt_relayed();
+    stack::Connection& c = *s_.connection;
+    stack::Worker& worker = process_.instance->worker();
+    for (;;) {
+      if (peek_) done_ = 0;  // data stays, so each attempt sees all of it again
+      // What has been read is returned before an error is told, so that must not be taken yet.
+      // Nor does a read go beyond the mark of urgent data.
+      if (done_ > 0 && ((worker.readable_bytes(c) == 0 && worker.readiness(c).error) || worker.at_mark(c))) return result();
+      const auto got =
+          worker.receive(c, left_.next(), {.peek = peek_, .discard = (flags_ & MSG_TRUNC) != 0}, now());
+      if (!got) {
+        if (got.error() != stack::Errc::would_block && !is_opening(c)) {
+          return done_ > 0 ? result() : -to_errno(got.error());
+        }
+        // Enough may have come in earlier rounds; what a nonblocking call has is always enough.
+        return done_ > 0 && (!blocking_ || done_ >= target()) ? result() : -EAGAIN;
+      }
+      if (*got == 0) return result();  // the end of the stream
+      done_ += *got;
+      if (done_ >= total_) return result();
+      if (!peek_) {
+        left_.consume(*got);
+        if (done_ >= target()) return result();
+        continue;
+      }
+      return !blocking_ || done_ >= target() || finished(worker, c) ? result() : -EAGAIN;
+    }
+  }
+
+  // The same for a connection that another process has, too.
+  ssize_t attempt_relayed() {
+    for (;;) {
+      if (peek_) done_ = 0;
+      const ssize_t got = receive_relayed(process_, s_, left_.next(), flags_);
+      if (got == -EAGAIN) return done_ > 0 && (!blocking_ || done_ >= target()) ? result() : -EAGAIN;
+      if (got <= 0) return done_ > 0 ? result() : got;
+      done_ += static_cast<std::size_t>(got);
+      if (peek_ || done_ >= target()) return result();
+      left_.consume(static_cast<std::size_t>(got));
+    }
+  }
+
+  [[nodiscard]] static bool finished(const stack::Worker& worker, const stack::Connection& c) {
+    const stack::Readiness r = worker.readiness(c);
+    return r.peer_closed || r.error || r.hung_up;
+  }
+
+  ssize_t wait() {
+    const stack::Time deadline = deadline_after(s_.receive_timeout);
+    // Peeking for more than is there: readable is only when that much has come.
+    const bool raise = peek_ && target() > s_.options.rcvlowat;
+    if (raise) set_low_water(static_cast<std::uint32_t>(std::min<std::size_t>(target(), UINT32_MAX)));
+    ssize_t result = -EAGAIN;
+    while (result == -EAGAIN) {
+      const int error = wait_for(process_, guard_, s_, awaited(), deadline, deadline == stack::kNever);
+      if (!connected(s_)) return give_up(-EBADF);
+      result = error != 0 ? give_up(error) : attempt();
+      if (error != 0) break;
+    }
+    if (raise && s_.state == Socket::State::stream) set_low_water(s_.options.rcvlowat);
+    return result;
+  }
+
+  // Urgent data ends a read that has something, if it is the next.
+  [[nodiscard]] std::uint32_t awaited() const {
+    constexpr std::uint32_t kOrdinary = EPOLLIN | EPOLLRDHUP;
+    if (done_ == 0 || s_.state != Socket::State::stream) return kOrdinary;
+    return process_.instance->worker().readiness(*s_.connection).urgent ? kOrdinary : kOrdinary | EPOLLPRI;
+  }
+
+  void set_low_water(std::uint32_t bytes) {
+    stack::SocketOptions options = s_.options;
+    options.rcvlowat = bytes;
+    process_.instance->worker().set_options(*s_.connection, options, now());
+  }
+
+  // What a call that ends early returns: the bytes it has, if any.
+  [[nodiscard]] ssize_t give_up(ssize_t error) const { return done_ > 0 ? result() : error; }
+  [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
+
+  Process& process_;
+  std::unique_lock<Lock>& guard_;
+  Socket& s_;
+  Iovecs left_;
+  std::size_t total_;
+  std::size_t done_ = 0;
+  int flags_;
+  bool peek_;
+  bool blocking_;
+};
+
+// Puts what TCP_INQ asks for, and nothing else, into the space for it.
+void put_hint(msghdr& m, int hint) {
+  constexpr int kInq = TCP_INQ;  // also the message's type, TCP_CM_INQ
+  const std::size_t room = m.msg_control != nullptr ? m.msg_controllen : 0;
+  m.msg_controllen = 0;
+  if (hint == kNoHint) return;
+  if (room < sizeof(cmsghdr)) {
+    m.msg_flags |= MSG_CTRUNC;
+    return;
+  }
+  const std::size_t length = std::min(room, CMSG_LEN(sizeof hint));
+  if (length < CMSG_LEN(sizeof hint)) m.msg_flags |= MSG_CTRUNC;
+  const cmsghdr head{.cmsg_len = length, .cmsg_level = IPPROTO_TCP, .cmsg_type = kInq};
+  auto* at = static_cast<std::byte*>(m.msg_control);
+  std::memcpy(at, &head, sizeof head);
+  std::memcpy(at + CMSG_LEN(0), &hint, length - CMSG_LEN(0));
+  m.msg_controllen = std::min(room, CMSG_SPACE(sizeof hint));
+}
+
+// What is not the stream: the error queue, urgent data.
+ssize_t receive_apart(Process& process, Socket* s, std::span<const iovec> v, int flags, msghdr* m) {
+  if (s == nullptr) return -EBADF;
+  return (flags & MSG_ERRQUEUE) != 0 ? receive_completion(*s, m) : receive_urgent(process, *s, v, flags, m);
+}
+
+ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags, int* hint = nullptr) {
+  std::unique_lock guard(process.lock);
+  Socket* s = process.files.socket(fd);
+  if (s == nullptr) return -EBADF;
+  if ((flags & (MSG_ERRQUEUE | MSG_OOB)) != 0) [[unlikely]]
+    return receive_apart(process, s, v, flags, nullptr);
+  claim_if_foreign(process, *s);
+  if (!connected(*s)) {
+    if (total == 0 && flags == 0) return 0;
+    if (s->error == stack::Errc::ok) return -ENOTCONN;
+    return -to_errno(std::exchange(s->error, stack::Errc::ok));
+  }
+  if (total == 0) return 0;
+  if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
+  settle(process, *s);
+  const ssize_t got = Receive(process, guard, *s, v, total, flags).run(hint);
+  if (got > 0 && process.started()) process.instance->moved(static_cast<std::size_t>(got));
+  return got;
+}
+
+}  // namespace
+
+ssize_t Process::recv(int fd, void* p, std::size_t n, int flags) {
+  if (p == nullptr && n > 0 && (flags & MSG_TRUNC) == 0) return -EFAULT;
+  const iovec one{p, std::min<std::size_t>(n, SSIZE_MAX)};
+  return receive(*this, fd, {&one, 1}, one.iov_len, flags);
+}
+
+ssize_t Process::recvmsg(int fd, msghdr* m, int flags) {
+  if (m == nullptr) return -EFAULT;
+  if (m->msg_iovlen > kMostIovecs) return -EMSGSIZE;
+  if (m->msg_iov == nullptr && m->msg_iovlen > 0) return -EFAULT;
+  const std::span<const iovec> v{m->msg_iov, m->msg_iovlen};
+  const ssize_t total = total_bytes(v);
+  if (total < 0) return total;
+  if ((flags & (MSG_ERRQUEUE | MSG_OOB)) != 0) [[unlikely]] {
+    const std::unique_lock guard(lock);
+    return receive_apart(*this, files.socket(fd), v, flags, m);
+  }
+  int hint = kNoHint;
+  const ssize_t result = receive(*this, fd, v, static_cast<std::size_t>(total), flags, &hint);
+  if (result < 0) return result;
+  if (m->msg_name != nullptr) m->msg_namelen = 0;  // a stream has no addresses
+  m->msg_flags = flags & MSG_CMSG_CLOEXEC;
+  put_hint(*m, hint);
+  return result;
+}
+
+}  // namespace mtcp::intercept

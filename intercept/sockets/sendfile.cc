@@ -1,0 +1,168 @@
+// sendfile: the file is read straight into the packets that carry it.
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+
+#include "intercept/call.hh"
+#include "intercept/relay/relayed.hh"
+#include "intercept/sockets/send.hh"
+#include "intercept/support/errors.hh"
+#include "intercept/waiting/wait.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+constexpr std::size_t kMostAtOnce = 0x7ffff000;  // MAX_RW_COUNT
+// Packets per read: two bursts, some 130 KB, so that they are still in the cache when they are sent.
+constexpr std::size_t kPieces = 88;
+
+class SendFile {
+ public:
+  SendFile(Process& process, std::unique_lock<Lock>& guard, Socket& s, int in, off_t* offset, std::size_t n)
+      : process_(process), guard_(guard), s_(s), in_(in), offset_(offset), left_(n) {}
+
+  ssize_t run() {
+    ssize_t result = attempt();
+    if (result != -EAGAIN) return result;
+    if (retry_after_turn(process_, s_)) {
+      result = attempt();
+      if (result != -EAGAIN) return result;
+    }
+    return s_.nonblocking ? give_up(-EAGAIN) : wait();
+  }
+
+ private:
+  // Sends until the buffer is full (-EAGAIN), the file is at its end, or all is done.
+  ssize_t attempt() {
+    if (s_.state == Socket::State::relayed) [[unlikely]] return attempt_relayed();
+    if (is_opening(*s_.connection)) return -EAGAIN;
+    stack::Worker& worker = process_.instance->worker();
+    while (left_ > 0) {
+      std::array<iovec, kPieces> pieces;
+      const auto lent = worker.reserve(*s_.connection, left_, pieces, now());
+      if (!lent) {
+        if (lent.error() == stack::Errc::would_block) return -EAGAIN;
+        return give_up(-to_errno(lent.error()));
+      }
+      std::size_t room = 0;
+      for (std::size_t i = 0; i < *lent; ++i) room += pieces[i].iov_len;
+      const ssize_t got = process_.kernel.preadv(in_, pieces.data(), static_cast<int>(*lent),
+                                                 offset_ != nullptr ? *offset_ : -1);
+      const auto bytes = static_cast<std::size_t>(std::max<ssize_t>(got, 0));
+      // Less than asked for is the end of the file: nothing follows that the last segment should wait for.
+      worker.commit(*s_.connection, bytes, bytes == room && bytes < left_, now());
+      if (got < 0) return give_up(static_cast<int>(got));
+      if (got == 0) return result();
+      account(bytes);
+    }
+    return result();
+  }
+
+  ssize_t attempt_relayed() {
+    while (left_ > 0) {
+      const ssize_t sent = send_file_relayed(process_, s_, in_, offset_, left_);
+      if (sent == -EAGAIN && done_ > 0 && s_.nonblocking) return result();
+      if (sent < 0) return sent == -EAGAIN ? sent : give_up(static_cast<int>(sent));
+      if (sent == 0) break;
+      done_ += static_cast<std::size_t>(sent);
+      left_ -= static_cast<std::size_t>(sent);
+    }
+    return result();
+  }
+
+  ssize_t wait() {
+    const Hold hold_it(process_, s_);
+    const stack::Time deadline = deadline_after(s_.send_timeout);
+    for (;;) {
+      const int error = wait_for(process_, guard_, s_, EPOLLOUT, deadline, deadline == stack::kNever);
+      if (check_sending(s_, 0) != 0) return give_up(-EPIPE);
+      if (error != 0) return give_up(error);
+      const ssize_t result = attempt();
+      if (result != -EAGAIN) return result;
+    }
+  }
+
+  void account(std::size_t bytes) {
+    if (offset_ != nullptr) *offset_ += static_cast<off_t>(bytes);
+    done_ += bytes;
+    left_ -= bytes;
+    process_.instance->moved(bytes);
+  }
+  [[nodiscard]] ssize_t give_up(int error) const { return done_ > 0 ? result() : error; }
+  [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
+
+  Process& process_;
+  std::unique_lock<Lock>& guard_;
+  Socket& s_;
+  int in_;
+  off_t* offset_;
+  std::size_t left_;
+  std::size_t done_ = 0;
+};
+
+enum class Source : std::uint8_t { file, pipe, none };
+
+// What may be sent from without an offset: a socket never, a pipe or a terminal through a buffer, because
+// reading it may block.
+Source source_of(int in, int& error) {
+  struct stat st {};
+  if (::fstat(in, &st) != 0) {
+    error = -EBADF;
+    return Source::none;
+  }
+  if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) return Source::file;
+  if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)) return Source::pipe;
+  error = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+  return Source::none;
+}
+
+// Without the lock: only what a blocking send then takes is read, so that nothing is lost.
+ssize_t send_from_pipe(Process& process, int out, int in, std::size_t n, std::size_t room) {
+  constexpr std::size_t kBuffer = 65536;
+  const auto buffer = std::make_unique<std::byte[]>(kBuffer);
+  const ssize_t got = process.kernel.read(in, buffer.get(), std::min({n, room, kBuffer}));
+  if (got <= 0) return got;
+  return process.send(out, buffer.get(), static_cast<std::size_t>(got), 0);
+}
+
+}  // namespace
+
+ssize_t Process::sendfile(int out, int in, off_t* offset, std::size_t n) {
+  if (offset != nullptr && *offset < 0) return -EINVAL;
+  if (files.kind(in) != FdKind::kernel) return files.kind(in) == FdKind::reserved ? -EBADF : -EINVAL;
+  Source source = Source::file;
+  if (offset == nullptr) {
+    int error = 0;
+    source = source_of(in, error);
+    if (source == Source::none) return error;
+  }
+  std::unique_lock guard(lock);
+  Socket* s = files.socket(out);
+  if (s == nullptr) return -EBADF;
+  claim_if_foreign(*this, *s);
+  if (const int error = start_deferred(*this, guard, *s); error != 0) return error;
+  if (const int error = check_sending(*s, 0); error != 0) return error;
+  if (n == 0) return 0;
+  const bool relayed = s->state == Socket::State::relayed;
+  if (relayed) s->nonblocking = is_nonblocking(*this, *s);
+  if (source == Source::file) {
+    const ssize_t sent = SendFile(*this, guard, *s, in, offset, std::min(n, kMostAtOnce)).run();
+    if (started()) instance->hand_over();
+    return sent;
+  }
+
+  if (relayed) {  // a full pair is found by the send
+    guard.unlock();
+    return send_from_pipe(*this, out, in, n, n);
+  }
+  const std::size_t room = is_opening(*s->connection) ? 0 : instance->worker().writable_bytes(*s->connection);
+  if (room == 0 && s->nonblocking) return -EAGAIN;
+  guard.unlock();
+  return send_from_pipe(*this, out, in, n, room > 0 ? room : n);
+}
+
+}  // namespace mtcp::intercept

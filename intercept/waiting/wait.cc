@@ -1,0 +1,185 @@
+#include "intercept/waiting/wait.hh"
+
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <array>
+
+#include "intercept/call.hh"
+
+namespace mtcp::intercept {
+namespace {
+
+timespec to_timespec(stack::Duration d) {
+  const auto s = std::chrono::duration_cast<std::chrono::seconds>(d);
+  return {.tv_sec = s.count(), .tv_nsec = (d - s).count()};
+}
+
+}  // namespace
+
+stack::Time deadline_of(const timespec* timeout, stack::Time now) {
+  if (timeout == nullptr) return stack::kNever;
+  // A timeout too large for the clock is for ever.
+  constexpr std::int64_t kLongest = 1'000'000'000;
+  if (timeout->tv_sec > kLongest) return stack::kNever;
+  return now + std::chrono::seconds(timeout->tv_sec) + std::chrono::nanoseconds(timeout->tv_nsec);
+}
+
+WaitLoop::WaitLoop(Process& process, std::unique_lock<Lock>& lock, stack::Time deadline, const sigset_t* mask)
+    : process_(process), lock_(lock), deadline_(deadline), signals_(*process.services.signal_count()) {
+  process_.provisional = false;
+  if (mask == nullptr) return;
+  // A handler that the new mask lets through runs at once, before the wait, and ends it: so without the lock.
+  masked_ = true;
+  lock_.unlock();
+  process_.services.begin_sleep();
+  process_.kernel.set_signal_mask(SIG_SETMASK, mask, &old_mask_);
+  process_.services.end_sleep();
+  lock_.lock();
+}
+
+WaitLoop::~WaitLoop() {
+  if (masked_) process_.kernel.set_signal_mask(SIG_SETMASK, &old_mask_, nullptr);
+}
+
+void WaitLoop::turn() {
+  now_ = intercept::now();
+  if (spin_until_ == stack::Time{}) spin_until_ = now_ + process_.options.poll.spin;
+  if (needs_stack_ && process_.instance == nullptr) (void)process_.ensure_started();  // it logs why it fails
+  if (process_.instance != nullptr) process_.instance->turn(now_);
+}
+
+bool WaitLoop::kernel_due(stack::Time checked) const {
+  return process_.instance == nullptr || expired() || now_ - checked >= process_.options.poll.kernel_interval;
+}
+
+int WaitLoop::interrupted() {
+  if (*process_.services.signal_count() == signals_) return 0;
+  if (!restart_ || !process_.services.last_signal_restarts()) return -EINTR;
+  signals_ = *process_.services.signal_count();
+  return 0;
+}
+
+bool WaitLoop::must_sleep(int& result) {
+  result = interrupted();
+  if (result == 0 && expired()) result = -EAGAIN;
+  if (result != 0) return false;
+  if (process_.instance != nullptr && (process_.options.poll.busy || now_ < spin_until_)) {
+    lock_.unlock();  // others have their turn
+    __builtin_ia32_pause();
+    lock_.lock();
+    return false;
+  }
+  return true;
+}
+
+Sleeper& WaitLoop::borrow() {
+  auto& free = process_.free_sleepers;
+  if (free.empty()) {
+    process_.sleepers.push_back(std::make_unique<Sleeper>());
+    Sleeper& s = *process_.sleepers.back();
+    s.kernel = &process_.kernel;
+    s.wake_fd = process_.internal_eventfd();
+    return s;
+  }
+  Sleeper& s = *free.back();
+  free.pop_back();
+  return s;
+}
+
+void WaitLoop::give_back(Sleeper& s) {
+  if (s.woken) {
+    std::uint64_t count = 0;
+    (void)process_.kernel.read(s.wake_fd, &count,
+                               sizeof count);  // non-blocking; nothing to do if it was read already
+    s.woken = false;
+  }
+  process_.free_sleepers.push_back(&s);
+}
+
+int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
+  stack::Time until = deadline_;
+  Instance* instance = process_.instance.get();
+  if (instance != nullptr) {
+    stack::Time latest{};
+    if (!instance->prepare_sleep(intercept::now(), latest)) return 0;
+    until = std::min(until, latest);
+  }
+  if (needs_stack_ && instance == nullptr) until = std::min(until, process_.next_attempt);
+  sleep_fds_.assign(fds.begin(), fds.end());
+  if (sleeper.wake_fd >= 0) sleep_fds_.push_back({sleeper.wake_fd, POLLIN, 0});
+  if (instance != nullptr) {
+    for (const int fd : instance->pollable()) sleep_fds_.push_back({fd, POLLIN, 0});
+  }
+  // Else the service thread serves the relays.
+  const int relays = process_.service_thread == nullptr ? process_.relay.watch_fd() : -1;
+  if (relays >= 0) sleep_fds_.push_back({relays, POLLIN, 0});
+  // Without a wake-up descriptor (EMFILE) the sleep is short instead.
+  if (sleeper.wake_fd < 0) until = std::min(until, intercept::now() + stack::milliseconds(1));
+
+  lock_.unlock();
+  process_.services.begin_sleep();
+  // Signals stay blocked between the look at the counter and the sleep, so that none is slept through.
+  sigset_t all, old;
+  sigfillset(&all);
+  process_.kernel.set_signal_mask(SIG_SETMASK, &all, &old);
+  int result = 0;
+  if (*process_.services.signal_count() == signals_) {
+    timespec t{};
+    if (until != stack::kNever) t = to_timespec(std::max(until - intercept::now(), stack::Duration::zero()));
+    result = process_.kernel.ppoll(sleep_fds_.data(), sleep_fds_.size(),
+                                   until == stack::kNever ? nullptr : &t, &old);
+  }
+  process_.kernel.set_signal_mask(SIG_SETMASK, &old, nullptr);
+  process_.services.end_sleep();
+  lock_.lock();
+
+  // Nothing came, and only because no sleep is longer than that: it will look once and sleep again.
+  const bool goes_on = result == 0 && until != deadline_;
+  if (instance != nullptr && instance == process_.instance.get()) instance->finish_sleep(goes_on);
+  if (relays >= 0 && sleep_fds_.back().revents != 0) process_.relay.serve();
+  std::copy_n(sleep_fds_.begin(), fds.size(), fds.begin());
+  now_ = intercept::now();
+  spin_until_ = goes_on ? now_ : now_ + process_.options.poll.spin;
+  // A handler that the shim does not know of (installed by other means) shows as EINTR alone.
+  if (result == -EINTR && *process_.services.signal_count() == signals_) return -EINTR;
+  return 0;  // the counter, the deadline and the descriptors are looked at again by the caller's next round
+}
+
+int wait_for(Process& process, std::unique_lock<Lock>& lock, Socket& s, std::uint32_t events,
+             stack::Time deadline, bool restart) {
+  WaitLoop wait(process, lock, deadline, nullptr);
+  wait.set_restart(restart);
+  const ListenerWait attention(process, s);
+  if (s.state == Socket::State::listening) wait.require_stack();
+  events |= EPOLLERR | EPOLLHUP;
+  std::array<pollfd, 2> kernel_fds{};
+  stack::Time checked{};
+  for (;;) {
+    wait.turn();
+    const stack::Worker* worker = process.instance ? &process.instance->worker() : nullptr;
+    if ((stream_events(s, worker) & events) != 0) return 0;
+    // A listener that the kernel has, too, or a relayed connection, which it may have become while this waits.
+    const bool relayed = s.state == Socket::State::relayed;
+    if (relayed && s.fd < 0) return 0;  // closed by another thread
+    std::size_t sides = 0;
+    if (relayed) kernel_fds[sides++] = {s.fd, static_cast<short>(events & (POLLIN | POLLOUT | POLLRDHUP)), 0};
+    if (s.kernel_listens) kernel_fds[sides++] = {s.fd, POLLIN, 0};
+    if (s.local_fd >= 0) kernel_fds[sides++] = {s.local_fd, POLLIN, 0};
+    if (sides > 0 && wait.kernel_due(checked)) {
+      checked = wait.now();
+      const timespec zero{};
+      if (process.kernel.ppoll(kernel_fds.data(), sides, &zero, nullptr) > 0) return 0;
+    }
+    PollWaiter waiter;
+    const int result = wait.idle({kernel_fds.data(), sides}, [&](Sleeper& sleeper) {
+      waiter.sleeper = &sleeper;
+      waiter.events = events;
+      s.watchers.push_back(waiter);
+    });
+    if (result != 0) return result;
+  }
+}
+
+}  // namespace mtcp::intercept

@@ -1,0 +1,143 @@
+#include "stack/port/dpdk/af_packet/packet_sender.hh"
+
+#include <errno.h>
+#include <linux/if_packet.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+
+#include "stack/port/dpdk/eal/libc_calls.hh"
+#include "stack/port/dpdk/interface/merge.hh"
+
+namespace mtcp::stack::dpdk {
+
+namespace {
+
+constexpr std::size_t kBurst = 64;                                        // packets
+constexpr std::uint8_t kNeedsChecksum = 1, kGsoTcpv4 = 1, kGsoTcpv6 = 4;  // VIRTIO_NET_HDR_...
+constexpr std::uint16_t kTcpChecksum = 16;
+
+VirtioHeader work_left(const MergedFrame& f) {
+  VirtioHeader h;
+  if (f.headers == 0) return h;
+  h.flags = kNeedsChecksum;
+  h.csum_start = static_cast<std::uint16_t>(f.tcp);
+  h.csum_offset = kTcpChecksum;
+  h.hdr_len = static_cast<std::uint16_t>(f.headers);
+  if (f.packets > 1) {
+    h.gso_type = f.v4 ? kGsoTcpv4 : kGsoTcpv6;
+    h.gso_size = static_cast<std::uint16_t>(f.segment);
+  }
+  return h;
+}
+
+}  // namespace
+
+int sending_room(std::uint32_t tx_ring) { return static_cast<int>(std::min(tx_ring, 1U << 20) * 1024); }
+
+int open_sending_socket(int ifindex, std::uint32_t tx_ring) {
+  const long fd = system_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);  // of no protocol: it receives nothing
+  if (fd < 0) return -1;
+  const auto set = [fd](int level, int name, int value) {
+    return system_call(SYS_setsockopt, fd, level, name, reinterpret_cast<long>(&value), sizeof value) == 0;
+  };
+  sockaddr_ll where{};
+  where.sll_family = AF_PACKET;
+  where.sll_ifindex = ifindex;
+  if (!set(SOL_PACKET, PACKET_VNET_HDR, 1) || system_call(SYS_bind, fd, reinterpret_cast<long>(&where), sizeof where) != 0) {
+    system_call(SYS_close, fd);
+    return -1;
+  }
+  set(SOL_SOCKET, SO_SNDBUF, sending_room(tx_ring));
+  set(SOL_SOCKET, SO_SNDBUFFORCE, sending_room(tx_ring));
+  return move_high(static_cast<int>(fd));
+}
+
+// A frame takes two parts more than it has packets, and one of several packets has two of those at least.
+struct PacketSender::Burst {
+  std::array<mmsghdr, kBurst> frames;
+  std::array<std::uint8_t, kBurst> packets;  // in each frame
+  std::array<VirtioHeader, kBurst> work;
+  std::array<std::array<std::byte, kMaxHeaders>, kBurst / 2> headers;
+  std::array<iovec, 2 * kBurst> parts;
+  std::size_t count = 0;  // frames
+};
+
+void PacketSender::describe(std::span<Packet* const> packets, Burst& burst) const {
+  std::size_t merged = 0;
+  iovec* part = burst.parts.data();
+  burst.count = 0;
+  while (!packets.empty()) {
+    const MergedFrame f = merge(packets.first(merges_ ? packets.size() : 1));
+    iovec* const first = part;
+    if (offload_) {
+      burst.work[burst.count] = work_left(f);
+      *part++ = {&burst.work[burst.count], sizeof(VirtioHeader)};
+    }
+    if (f.packets == 1) {
+      *part++ = {packets.front()->data, packets.front()->len};
+    } else {
+      std::byte* headers = burst.headers[merged++].data();
+      write_merged_headers(f, packets, headers);
+      *part++ = {headers, f.headers};
+      for (Packet* p : packets.first(f.packets)) *part++ = {p->data + f.headers, p->len - f.headers};
+    }
+    burst.packets[burst.count] = static_cast<std::uint8_t>(f.packets);
+    mmsghdr& frame = burst.frames[burst.count++];
+    frame = {};
+    frame.msg_hdr.msg_iov = first;
+    frame.msg_hdr.msg_iovlen = static_cast<std::size_t>(part - first);
+    packets = packets.subspan(f.packets);
+  }
+}
+
+// The kernel has refused a frame of so many packets. False: there is no room now.
+bool PacketSender::refused(std::size_t packets) {
+  if (errno == EAGAIN || errno == EINTR) return false;
+  lost_link_ = errno == ENETDOWN || errno == ENXIO || errno == EMSGSIZE;
+  if (errno == ENETDOWN) return false;  // they wait
+  if (packets > 1 && (errno == EINVAL || errno == EMSGSIZE || errno == EOPNOTSUPP)) {
+    merges_ = false;  // then as they are, from now on
+    return true;
+  }
+  ++dropped_;
+  return true;
+}
+
+std::size_t PacketSender::send(Packet* const* packets, std::size_t n) {
+  std::size_t taken = 0;
+  congested_ = lost_link_ = false;
+  while (taken < n && !congested_) {
+    Burst burst;
+    describe({packets + taken, std::min(n - taken, kBurst)}, burst);
+    std::size_t done = 0;
+    while (done < burst.count) {
+      const auto call = [&] {
+        return system_call(SYS_sendmmsg, fd_, reinterpret_cast<long>(&burst.frames[done]),
+                           static_cast<long>(burst.count - done), MSG_DONTWAIT);
+      };
+      long sent = call();
+      if (sent < 0 && errno == ENETDOWN) sent = call();  // it may be of a former time that the link was down
+      std::size_t gone = sent > 0 ? static_cast<std::size_t>(sent) : 0;
+      if (sent < 0) {
+        const bool merged = merges_;
+        congested_ = !refused(burst.packets[done]);
+        if (congested_ || merges_ != merged) break;
+        gone = 1;
+      }
+      for (; gone > 0; --gone) {
+        if (burst.packets[done] > 1) ++merged_;
+        for (std::size_t i = burst.packets[done++]; i > 0; --i) {
+          Packet* p = packets[taken++];
+          if ((p->flags & kKeep) == 0) p->pool->free(&p, 1);
+        }
+      }
+    }
+  }
+  return taken;
+}
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,63 @@
+#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
+
+#include <string.h>
+
+#include <algorithm>
+
+namespace mtcp::stack::dpdk {
+
+namespace {
+
+template <std::size_t N>
+void copy_name(char (&to)[N], std::string_view name) {
+  memcpy(to, name.data(), std::min(name.size(), N - 1));
+}
+
+}  // namespace
+
+long bpf(bpf_cmd command, bpf_attr& attributes) {
+  return system_call(SYS_bpf, command, reinterpret_cast<long>(&attributes), sizeof attributes);
+}
+
+long create_map(const MapShape& shape) {
+  bpf_attr a{};
+  a.map_type = shape.type;
+  a.key_size = sizeof(std::uint32_t);
+  a.value_size = shape.value_size;
+  a.max_entries = shape.entries;
+  a.map_flags = shape.flags;
+  copy_name(a.map_name, shape.name);
+  return bpf(BPF_MAP_CREATE, a);
+}
+
+bool put(const Descriptor& map, std::uint32_t key, const void* value) {
+  bpf_attr a{};
+  a.map_fd = map.number();
+  a.key = reinterpret_cast<std::uintptr_t>(&key);
+  a.value = reinterpret_cast<std::uintptr_t>(value);
+  return bpf(BPF_MAP_UPDATE_ELEM, a) == 0;
+}
+
+long load_xdp(std::span<const std::uint64_t> code, std::string_view name, std::uint32_t flags) {
+  static constexpr char kLicense[] = "BSD";
+  bpf_attr a{};
+  a.prog_type = BPF_PROG_TYPE_XDP;
+  a.expected_attach_type = BPF_XDP;
+  a.insns = reinterpret_cast<std::uintptr_t>(code.data());
+  a.insn_cnt = static_cast<std::uint32_t>(code.size());
+  a.license = reinterpret_cast<std::uintptr_t>(kLicense);
+  a.prog_flags = flags;
+  copy_name(a.prog_name, name);
+  return bpf(BPF_PROG_LOAD, a);
+}
+
+long link_xdp(const Descriptor& program, std::uint32_t ifindex, std::uint32_t mode) {
+  bpf_attr a{};
+  a.link_create.prog_fd = program.number();
+  a.link_create.target_ifindex = ifindex;
+  a.link_create.attach_type = BPF_XDP;
+  a.link_create.flags = mode;
+  return bpf(BPF_LINK_CREATE, a);
+}
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,48 @@
+// The system call bpf(), as far as the programs on an interface need it.
+#pragma once
+
+#include <linux/bpf.h>
+#include <sys/syscall.h>
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "stack/port/dpdk/eal/libc_calls.hh"
+
+namespace mtcp::stack::dpdk {
+
+// Closed with its owner; a link keeps what it needs.
+class Descriptor {
+ public:
+  explicit Descriptor(long fd) : fd_(static_cast<int>(fd)) {}
+  ~Descriptor() {
+    if (fd_ >= 0) system_call(SYS_close, fd_);
+  }
+  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  explicit operator bool() const { return fd_ >= 0; }
+  [[nodiscard]] std::uint32_t number() const { return static_cast<std::uint32_t>(fd_); }
+  int release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+long bpf(bpf_cmd command, bpf_attr& attributes);
+
+// The following return a descriptor, or -1 and errno.
+struct MapShape {
+  bpf_map_type type;
+  std::uint32_t value_size, entries, flags;
+  std::string_view name;  // 15 characters at most
+};
+long create_map(const MapShape& shape);
+bool put(const Descriptor& map, std::uint32_t key, const void* value);
+long load_xdp(std::span<const std::uint64_t> code, std::string_view name, std::uint32_t flags);
+// `mode`: XDP_FLAGS_*_MODE, or 0 for the driver's if it has one.
+long link_xdp(const Descriptor& program, std::uint32_t ifindex, std::uint32_t mode);
+
+}  // namespace mtcp::stack::dpdk

@@ -1,0 +1,148 @@
+#include "stack/port/dpdk/af_xdp/xdp_program.hh"
+
+#include <errno.h>
+#include <linux/bpf.h>
+#include <linux/if_link.h>
+#include <string.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <utility>
+
+#include "share_program.hh"
+#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
+#include "stack/port/dpdk/af_xdp/xdp_leftover.hh"
+#include "stack/port/dpdk/af_xdp/xsk.hh"
+#include "stack/port/dpdk/eal/libc_calls.hh"
+#include "stack/port/dpdk/interface/kernel_interface.hh"
+#include "stack/port/dpdk/share/shared_ports.hh"
+
+extern "C" int mtcp_dpdk_close(int fd);
+
+namespace mtcp::stack::dpdk {
+
+namespace {
+
+// Sockets by queue.
+long create_sockets_map(std::uint32_t queues) {
+  return create_map({BPF_MAP_TYPE_XSKMAP, sizeof(std::uint32_t), queues, 0, "mtcp_sockets"});
+}
+
+// BPF_F_XDP_HAS_FRAGS (Linux 5.18): it does not mind frames in several pieces.
+constexpr std::uint32_t kHasFragments = 1U << 5;
+
+// return bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);
+long load_for_all(const Descriptor& sockets) {
+  const auto op = [](int code, std::uint8_t to, std::uint8_t from, std::int16_t offset, std::int32_t value) {
+    bpf_insn i{};
+    i.code = static_cast<std::uint8_t>(code);
+    i.dst_reg = to & 15;
+    i.src_reg = from & 15;
+    i.off = offset;
+    i.imm = value;
+    return std::bit_cast<std::uint64_t>(i);
+  };
+  const std::array program{
+      op(BPF_LDX | BPF_W | BPF_MEM, BPF_REG_2, BPF_REG_1, offsetof(xdp_md, rx_queue_index), 0),
+      op(BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, static_cast<std::int32_t>(sockets.number())),
+      op(0, 0, 0, 0, 0),
+      op(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_3, 0, 0, XDP_PASS),
+      op(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_redirect_map),
+      op(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+  };
+  return load_xdp(program, "mtcp_redirect", 0);
+}
+
+// The kernel takes a link off some time after the process that had it has ended.
+long link_patiently(const Descriptor& program, std::uint32_t ifindex, std::uint32_t mode) {
+  constexpr timespec kPause{0, 20'000'000};
+  for (int i = 0;; ++i) {
+    const long fd = link_xdp(program, ifindex, mode);
+    if (fd >= 0 || errno != EBUSY || i == 50) return fd;
+    if (remove_leftover_program(ifindex)) continue;
+    system_call(SYS_nanosleep, reinterpret_cast<long>(&kPause), 0);
+  }
+}
+
+std::string reason(const std::string& interface, std::uint32_t ifindex, int error) {
+  switch (error) {
+    case EBUSY:
+      return interface + " has " + program_on(ifindex) + " already; take it off: sudo ip link set " +
+             interface + " xdp off";
+    case ERANGE:
+      return "the MTU of " + interface + " or of its peer is too large for XDP; run: sudo ip link set " +
+             interface + " mtu 1500 (at both ends of a veth)";
+    case ENOSPC:
+      return "the other end of " + interface + " sends on more queues than " + interface +
+             " receives on; run there: sudo ethtool -L NAME rx 1 tx 1";
+    case EOPNOTSUPP:
+      return "the driver of " + interface + " has no XDP; write xdp=generic in the port";
+    case EINVAL:
+      return "this kernel cannot attach an XDP program to " + interface +
+             " by a link; Linux 5.9 or later does";
+    default:
+      return std::string("no XDP program can be attached to ") + interface + ": " + strerror(error);
+  }
+}
+
+}  // namespace
+
+long load_for_some(const Descriptor& sockets, const SharedPorts& ports) {
+  auto code = share_program::kCode;
+  for (const auto& use : share_program::kMaps) {
+    const std::string_view name = use.map;
+    const Descriptor& map = name == "sockets" ? sockets : name == "state" ? ports.state_map() : ports.ports_map();
+    auto i = std::bit_cast<bpf_insn>(code[use.instruction]);
+    i.src_reg = BPF_PSEUDO_MAP_FD;
+    i.imm = static_cast<std::int32_t>(map.number());
+    code[use.instruction] = std::bit_cast<std::uint64_t>(i);
+  }
+  return load_xdp(code, "mtcp_share", kHasFragments);
+}
+
+bool may_use_xdp(const std::string& interface, std::string& message) {
+  const Descriptor socket(system_call(SYS_socket, AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
+  if (!socket && errno == EAFNOSUPPORT) {
+    message = "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS); use net_af_packet0,iface=" + interface;
+    return false;
+  }
+  if (socket && Descriptor(create_sockets_map(1))) return true;
+  message =
+      "no permission for AF_XDP on interface " + interface + " (" + strerror(errno) +
+      "); " +
+      with_capabilities({"net_raw", "net_admin", "bpf", "ipc_lock"}) + "; or use net_af_packet0, which needs net_raw only";
+  return false;
+}
+
+bool XdpProgram::attach(const std::string& interface, bool generic, SharedPorts* shared, std::string& message) {
+  std::uint32_t queues = 0;
+  for (const Xsk* x : xsks()) queues = std::max(queues, x->queue + 1);
+  const Descriptor map(create_sockets_map(queues));
+  bool complete = static_cast<bool>(map);
+  for (const Xsk* x : xsks()) complete = complete && put(map, x->queue, &x->fd);
+  const Descriptor program(!complete ? -1 : shared != nullptr ? load_for_some(map, *shared) : load_for_all(map));
+  if (!program) {
+    message = std::string("the kernel does not take the XDP program: ") + strerror(errno);
+    return false;
+  }
+  const std::uint32_t ifindex = xsks().front()->ifindex;
+  const long fd = link_patiently(program, ifindex, generic ? XDP_FLAGS_SKB_MODE : shared != nullptr ? XDP_FLAGS_DRV_MODE : 0);
+  if (fd < 0) {
+    message = reason(interface, ifindex, errno);
+    return false;
+  }
+  link_ = move_high(static_cast<int>(fd));
+  return true;
+}
+
+void XdpProgram::detach() {
+  if (link_ >= 0) mtcp_dpdk_close(std::exchange(link_, -1));
+}
+
+}  // namespace mtcp::stack::dpdk

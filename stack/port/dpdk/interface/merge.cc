@@ -1,0 +1,113 @@
+#include "stack/port/dpdk/interface/merge.hh"
+
+#include <cstring>
+
+#include "stack/base/bytes.hh"
+#include "stack/wire/checksum.hh"
+
+namespace mtcp::stack::dpdk {
+
+namespace {
+
+constexpr std::size_t kEthernet = 14, kIpv4 = 20, kIpv6 = 40, kTcp = 20;
+constexpr std::size_t kMostIp = 65535;  // bytes: what the length field of IPv4 can say
+constexpr std::byte kProtocol{6};
+constexpr std::uint8_t kFin = 0x01, kPsh = 0x08, kAck = 0x10;
+
+std::uint8_t flags_of(const Packet& p, const MergedFrame& f) {
+  return std::to_integer<std::uint8_t>(p.data[f.tcp + 13]);
+}
+
+bool same(const std::byte* a, const std::byte* b, std::size_t from, std::size_t to) {
+  return std::memcmp(a + from, b + from, to - from) == 0;
+}
+
+// Where the headers of a TCP segment lie; `headers` is 0 if it is none, or not a plain one.
+MergedFrame analyse(const Packet& p) {
+  MergedFrame f{.packets = 1};
+  if ((p.flags & kTxL4Offload) == 0 || p.len < kEthernet + kIpv4 + kTcp) return f;
+  const std::byte* ip = p.data + kEthernet;
+  const auto type = load_be<std::uint16_t>(p.data + 12);
+  std::size_t length = 0, header = 0;
+  if (type == 0x0800) {
+    f.v4 = true;
+    header = static_cast<std::size_t>(ip[0] & std::byte{0x0f}) * 4;
+    length = load_be<std::uint16_t>(ip + 2);
+    if (header < kIpv4 || ip[9] != kProtocol || (load_be<std::uint16_t>(ip + 6) & 0x3fff) != 0) return f;
+  } else if (type == 0x86dd && p.len >= kEthernet + kIpv6 + kTcp) {
+    header = kIpv6;
+    length = kIpv6 + load_be<std::uint16_t>(ip + 4);
+    if (ip[6] != kProtocol) return f;
+  }
+  const std::size_t tcp = kEthernet + header;
+  if (header == 0 || kEthernet + length != p.len || p.len < tcp + kTcp) return f;
+  const std::size_t headers = tcp + (std::to_integer<std::size_t>(p.data[tcp + 12]) >> 4) * 4;
+  if (headers < tcp + kTcp || headers > p.len) return f;
+  f.ip = kEthernet;
+  f.tcp = tcp;
+  f.headers = headers;
+  f.payload = f.segment = p.len - headers;
+  return f;
+}
+
+// Everything that the parts have in common: not the lengths, the checksums, the sequence number, the flags.
+// Nor the identification, which means nothing where fragmentation is forbidden (RFC 6864 section 4.1).
+bool same_headers(const MergedFrame& f, const Packet& a, const Packet& b) {
+  const std::size_t length = f.ip + (f.v4 ? 2 : 4), after_length = f.ip + 6;
+  if (!same(a.data, b.data, 0, length) || !same(a.data, b.data, after_length, f.v4 ? f.ip + 10 : f.tcp))
+    return false;
+  return (!f.v4 || same(a.data, b.data, f.ip + 12, f.tcp)) && same(a.data, b.data, f.tcp, f.tcp + 4) &&
+         same(a.data, b.data, f.tcp + 8, f.tcp + 13) && same(a.data, b.data, f.tcp + 14, f.tcp + 16) &&
+         same(a.data, b.data, f.tcp + 18, f.headers);
+}
+
+// Whether a segment may be the first of several: of IPv4, no options and no fragmentation on the way.
+bool may_begin(const MergedFrame& f, const Packet& p) {
+  if (f.payload == 0 || flags_of(p, f) != kAck) return false;
+  return !f.v4 || (f.tcp - f.ip == kIpv4 && (load_be<std::uint16_t>(p.data + f.ip + 6) & 0x4000) != 0);
+}
+
+}  // namespace
+
+MergedFrame merge(std::span<const Packet* const> packets) {
+  const Packet& first = *packets.front();
+  MergedFrame f = analyse(first);
+  if (f.headers == 0 || !may_begin(f, first)) return f;
+  const auto seq = load_be<std::uint32_t>(first.data + f.tcp + 4);
+  while (f.packets < packets.size()) {
+    const Packet& p = *packets[f.packets];
+    const MergedFrame g = analyse(p);
+    if (g.headers != f.headers || g.v4 != f.v4 || g.tcp != f.tcp || g.payload == 0 || g.payload > f.segment)
+      break;
+    if (f.size() + g.payload > f.ip + kMostIp || !same_headers(f, first, p)) break;
+    if (load_be<std::uint32_t>(p.data + f.tcp + 4) != static_cast<std::uint32_t>(seq + f.payload)) break;
+    const std::uint8_t flags = flags_of(p, f);
+    if ((flags & ~(kPsh | kFin)) != kAck) break;
+    f.payload += g.payload;
+    ++f.packets;
+    // Only the last one may be short, or end a write or the stream.
+    if (g.payload < f.segment || flags != kAck) break;
+  }
+  return f;
+}
+
+void write_merged_headers(const MergedFrame& merged, std::span<const Packet* const> packets, std::byte* out) {
+  std::memcpy(out, packets.front()->data, merged.headers);
+  std::byte* ip = out + merged.ip;
+  std::byte* tcp = out + merged.tcp;
+  const auto segment = static_cast<std::uint16_t>(merged.size() - merged.tcp);
+  std::uint64_t sum = sum_of_field(6) + sum_of_field(segment);
+  if (merged.v4) {
+    store_be<std::uint16_t>(ip + 2, static_cast<std::uint16_t>(merged.size() - merged.ip));
+    store_be<std::uint16_t>(ip + 10, 0);
+    store_checksum(ip + 10, partial_sum(ip, kIpv4));
+    sum += partial_sum(ip + 12, 8);
+  } else {
+    store_be<std::uint16_t>(ip + 4, segment);
+    sum += partial_sum(ip + 8, 32);
+  }
+  store_checksum(tcp + 16, ~fold_sum(sum) & 0xffff);
+  tcp[13] = std::byte{flags_of(*packets[merged.packets - 1], merged)};
+}
+
+}  // namespace mtcp::stack::dpdk
