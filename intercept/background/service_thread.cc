@@ -16,7 +16,10 @@ namespace {
 
 // While the application runs the stack: how soon its going off to compute is noticed.
 constexpr stack::Duration kTick = stack::milliseconds(1);
-// While a thread of the application sleeps in a call of ours, packets and timers wake that thread, and that wakes us.
+// While a thread of the application sleeps in a call of ours, packets and timers wake that thread, and that wakes us; so
+// does a call that arms an earlier timer (Instance::hand_over). Only what is left is looked after: where one of several
+// sleepers has gone, the others may not know of all timers.
+constexpr stack::Duration kStandbyTick = stack::milliseconds(100);
 constexpr stack::Duration kSleeperTick = stack::milliseconds(10);
 constexpr stack::Duration kBetweenNotices = stack::milliseconds(250);
 // Nothing is open: nobody can need the stack sooner than it takes to open something.
@@ -135,8 +138,10 @@ bool ServiceThread::stand_by(stack::Time& until) {
   Instance& instance = *process_.instance;
   if (!process_.attended.empty() || wake_fd_ < 0 || instance.sleeping.load(std::memory_order_relaxed) == 0) return false;
   instance.standby = &standby_;
+  const stack::Duration tick = instance.sleepers_know_timers() ? kStandbyTick : kSleeperTick;
   // Those who sleep may not know of the next burst of what is paced.
-  until = std::min(now() + kSleeperTick, instance.worker().pacing_deadline());
+  until = std::min(now() + tick, instance.worker().pacing_deadline());
+  instance.standby_until = until;
   return true;
 }
 

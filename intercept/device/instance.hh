@@ -52,8 +52,9 @@ class Instance {
   void hand_over() {
     if (sleeping.load(std::memory_order_relaxed) == 0) return;
     if (worker_->pending()) hand_over_now();
-    // The next burst of what is paced comes before anybody wakes up by himself.
-    if (standby != nullptr && worker_->pacing_deadline() < asleep_until_) [[unlikely]] std::exchange(standby, nullptr)->wake();
+    // A timer that the call has armed runs out before anybody wakes up.
+    if (standby != nullptr && worker_->next_deadline() < std::min(asleep_until_, standby_until)) [[unlikely]]
+      std::exchange(standby, nullptr)->wake();
   }
   // What is on the loopback wire arrives: for a call that looks at one of its sockets.
   void settle_loopback() {
@@ -75,6 +76,9 @@ class Instance {
   Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null
   // Who wants to be woken when the last of the sleepers is back. Lock held.
   Sleeper* standby = nullptr;
+  stack::Time standby_until{};  // when that one wakes up by itself
+  // Whether each timer that there is wakes one of the sleepers in time: not known once one of several has gone.
+  [[nodiscard]] bool sleepers_know_timers() const { return asleep_until_ != stack::kNever; }
 
   // How often turn() has been called, and how many threads sleep on its behalf: what the service thread looks at
   // without the lock.
