@@ -20,20 +20,33 @@ std::uint64_t add_with_carry(std::uint64_t a, std::uint64_t b) {
   return sum + (sum < b ? 1 : 0);
 }
 
+template <bool Copy, typename Word>
+Word take_word(std::byte*& dst, const std::byte*& src) {
+  const Word word = load<Word>(src);
+  src += sizeof word;
+  if constexpr (Copy) {
+    std::memcpy(dst, &word, sizeof word);
+    dst += sizeof word;
+  }
+  return word;
+}
+
 template <bool Copy>
 std::uint64_t sum_words(std::byte* dst, const std::byte* src, std::size_t n, std::uint64_t sum) {
   while (n >= 8) {
-    const auto word = load<std::uint64_t>(src);
-    if constexpr (Copy) std::memcpy(dst, &word, 8), dst += 8;
-    sum = add_with_carry(sum, word);
-    src += 8;
+    sum = add_with_carry(sum, take_word<Copy, std::uint64_t>(dst, src));
     n -= 8;
   }
-  if (n == 0) return sum;
-  std::uint64_t rest = 0;
-  std::memcpy(&rest, src, n);
-  if constexpr (Copy) std::memcpy(dst, src, n);
-  return add_with_carry(sum, rest);
+  // The rest in words of a known size: a copy of `n` bytes would be a loop, and its bytes read back at once as a word a stall.
+  if ((n & 4) != 0) sum = add_with_carry(sum, take_word<Copy, std::uint32_t>(dst, src));
+  if ((n & 2) != 0) sum = add_with_carry(sum, take_word<Copy, std::uint16_t>(dst, src));
+  if ((n & 1) != 0) {
+    std::uint16_t last = 0;
+    std::memcpy(&last, src, 1);
+    if constexpr (Copy) *dst = *src;
+    sum = add_with_carry(sum, last);
+  }
+  return sum;
 }
 
 #ifdef __x86_64__

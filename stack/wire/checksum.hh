@@ -2,6 +2,7 @@
 // memory: it does not depend on the byte order of the machine, and is stored without swapping.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -16,12 +17,11 @@ namespace mtcp::stack {
 // Copies n bytes (the ranges do not overlap) and returns their partial sum, in one pass.
 std::uint32_t copy_and_sum(std::byte* dst, const std::byte* src, std::size_t n);
 
-// Folds any sum into 16 bits.
+// Folds any sum into 16 bits. Added to itself with its halves swapped, the upper half is the sum of both with the carry come
+// round.
 [[nodiscard]] constexpr std::uint32_t fold_sum(std::uint64_t sum) {
-  sum = (sum & 0xffffffff) + (sum >> 32);
-  sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-  sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<std::uint32_t>((sum & 0xffff) + (sum >> 16));
+  auto half = static_cast<std::uint32_t>((sum + std::rotr(sum, 32)) >> 32);
+  return (half + std::rotr(half, 16)) >> 16;
 }
 
 // The partial sum of a block of `offset` bytes (summed: `head`) with another block (summed: `tail`) behind
