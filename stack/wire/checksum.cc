@@ -14,12 +14,6 @@ T load(const std::byte* p) {
   return v;
 }
 
-// Ones'-complement addition of 64 bits: the carry comes round.
-std::uint64_t add_with_carry(std::uint64_t a, std::uint64_t b) {
-  const std::uint64_t sum = a + b;
-  return sum + (sum < b ? 1 : 0);
-}
-
 template <bool Copy, typename Word>
 Word take_word(std::byte*& dst, const std::byte*& src) {
   const Word word = load<Word>(src);

@@ -17,6 +17,15 @@ namespace mtcp::stack {
 // Copies n bytes (the ranges do not overlap) and returns their partial sum, in one pass.
 std::uint32_t copy_and_sum(std::byte* dst, const std::byte* src, std::size_t n);
 
+// Ones'-complement addition of 64 bits: the carry comes round.
+[[nodiscard]] constexpr std::uint64_t add_with_carry(std::uint64_t a, std::uint64_t b) {
+  const std::uint64_t sum = a + b;
+  return sum + (sum < b ? 1 : 0);
+}
+
+// Folds a sum into 33 bits, so that more can be added.
+[[nodiscard]] constexpr std::uint64_t fold_once(std::uint64_t sum) { return (sum & 0xffffffff) + (sum >> 32); }
+
 // Folds any sum into 16 bits. Added to itself with its halves swapped, the upper half is the sum of both with the carry come
 // round.
 [[nodiscard]] constexpr std::uint32_t fold_sum(std::uint64_t sum) {
