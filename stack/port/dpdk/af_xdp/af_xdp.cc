@@ -20,6 +20,8 @@
 #include "stack/port/dpdk/share/sharing.hh"
 #include "stack/steering/control_block.hh"
 #include "stack/wire/checksum.hh"
+#include "stack/wire/frame.hh"
+#include "stack/wire/ipv4.hh"
 
 namespace mtcp::stack::dpdk {
 
@@ -100,36 +102,16 @@ void af_xdp_prepare(const Xsk& socket) {
     system_call(SYS_setsockopt, socket.fd, SOL_SOCKET, name, reinterpret_cast<long>(&bytes), sizeof bytes);
 }
 
-namespace {
-
-// A TCP packet from its IP header on: `header` bytes of that and `length` in all, as it says; the `n` bytes of its addresses.
-bool is_partial(std::span<const std::byte> ip, std::size_t header, std::size_t length, const std::byte* addresses, std::size_t n) {
-  if (length < header + 20 || ip.size() < length) return false;
+bool has_partial_checksum(std::span<const std::byte> frame) {
+  const TcpLayout at = find_tcp(frame);
+  if (at.headers == 0 || at.length > frame.size()) return false;
   std::uint16_t field;
-  memcpy(&field, &ip[header + 16], sizeof field);
-  const std::uint64_t pseudo =
-      std::uint64_t{partial_sum(addresses, n)} + sum_of_field(6) + sum_of_field(static_cast<std::uint16_t>(length - header));
+  memcpy(&field, &frame[at.tcp + 16], sizeof field);
+  const std::span<const std::byte> addresses = at.v4 ? frame.subspan(at.ip + 12, 8) : frame.subspan(at.ip + 8, 32);
+  const std::uint64_t pseudo = std::uint64_t{partial_sum(addresses.data(), addresses.size())} + sum_of_field(kProtocolTcp) +
+                               sum_of_field(static_cast<std::uint16_t>(at.length - at.tcp));
   // 0 and 0xffff are the same number.
   return fold_sum(pseudo) % 0xffff == field % 0xffff;
-}
-
-}  // namespace
-
-bool has_partial_checksum(std::span<const std::byte> frame) {
-  constexpr std::size_t kEthernet = 14, kIpv6 = 40;
-  constexpr std::byte kTcp{6};
-  if (frame.size() < kEthernet + 40) return false;
-  const std::span<const std::byte> ip = frame.subspan(kEthernet);
-  switch (load_be<std::uint16_t>(&frame[12])) {
-    case 0x0800: {
-      const std::size_t header = (std::to_integer<std::size_t>(ip[0]) & 15) * 4;
-      return ip[9] == kTcp && header >= 20 && is_partial(ip, header, load_be<std::uint16_t>(&ip[2]), &ip[12], 8);
-    }
-    case 0x86dd:  // without extension headers
-      return ip[6] == kTcp && is_partial(ip, kIpv6, kIpv6 + load_be<std::uint16_t>(&ip[4]), &ip[8], 32);
-    default:
-      return false;
-  }
 }
 
 AfXdpPort::AfXdpPort(DeviceState& state, std::uint16_t index, PacketPool& pool, UmemFrames& frames,

@@ -4,14 +4,14 @@
 
 #include "stack/base/bytes.hh"
 #include "stack/wire/checksum.hh"
+#include "stack/wire/frame.hh"
+#include "stack/wire/ipv4.hh"
 
 namespace mtcp::stack::dpdk {
 
 namespace {
 
-constexpr std::size_t kEthernet = 14, kIpv4 = 20, kIpv6 = 40, kTcp = 20;
 constexpr std::size_t kMostIp = 65535;  // bytes: what the length field of IPv4 can say
-constexpr std::byte kProtocol{6};
 constexpr std::uint8_t kFin = 0x01, kPsh = 0x08, kAck = 0x10;
 
 std::uint8_t flags_of(const Packet& p, const MergedFrame& f) {
@@ -25,28 +25,14 @@ bool same(const std::byte* a, const std::byte* b, std::size_t from, std::size_t 
 // Where the headers of a TCP segment lie; `headers` is 0 if it is none, or not a plain one.
 MergedFrame analyse(const Packet& p) {
   MergedFrame f{.packets = 1};
-  if ((p.flags & kTxL4Offload) == 0 || p.len < kEthernet + kIpv4 + kTcp) return f;
-  const std::byte* ip = p.data + kEthernet;
-  const auto type = load_be<std::uint16_t>(p.data + 12);
-  std::size_t length = 0, header = 0;
-  if (type == 0x0800) {
-    f.v4 = true;
-    header = static_cast<std::size_t>(ip[0] & std::byte{0x0f}) * 4;
-    length = load_be<std::uint16_t>(ip + 2);
-    if (header < kIpv4 || ip[9] != kProtocol || (load_be<std::uint16_t>(ip + 6) & 0x3fff) != 0) return f;
-  } else if (type == 0x86dd && p.len >= kEthernet + kIpv6 + kTcp) {
-    header = kIpv6;
-    length = kIpv6 + load_be<std::uint16_t>(ip + 4);
-    if (ip[6] != kProtocol) return f;
-  }
-  const std::size_t tcp = kEthernet + header;
-  if (header == 0 || kEthernet + length != p.len || p.len < tcp + kTcp) return f;
-  const std::size_t headers = tcp + (std::to_integer<std::size_t>(p.data[tcp + 12]) >> 4) * 4;
-  if (headers < tcp + kTcp || headers > p.len) return f;
-  f.ip = kEthernet;
-  f.tcp = tcp;
-  f.headers = headers;
-  f.payload = f.segment = p.len - headers;
+  if ((p.flags & kTxL4Offload) == 0) return f;
+  const TcpLayout at = find_tcp({p.data, p.len});
+  if (at.headers == 0 || at.length != p.len) return f;
+  f.v4 = at.v4;
+  f.ip = at.ip;
+  f.tcp = at.tcp;
+  f.headers = at.headers;
+  f.payload = f.segment = p.len - at.headers;
   return f;
 }
 
@@ -64,7 +50,7 @@ bool same_headers(const MergedFrame& f, const Packet& a, const Packet& b) {
 // Whether a segment may be the first of several: of IPv4, no options and no fragmentation on the way.
 bool may_begin(const MergedFrame& f, const Packet& p) {
   if (f.payload == 0 || flags_of(p, f) != kAck) return false;
-  return !f.v4 || (f.tcp - f.ip == kIpv4 && (load_be<std::uint16_t>(p.data + f.ip + 6) & 0x4000) != 0);
+  return !f.v4 || (f.tcp - f.ip == kIpv4Header && (load_be<std::uint16_t>(p.data + f.ip + 6) & 0x4000) != 0);
 }
 
 }  // namespace
@@ -100,7 +86,7 @@ void write_merged_headers(const MergedFrame& merged, std::span<const Packet* con
   if (merged.v4) {
     store_be<std::uint16_t>(ip + 2, static_cast<std::uint16_t>(merged.size() - merged.ip));
     store_be<std::uint16_t>(ip + 10, 0);
-    store_checksum(ip + 10, partial_sum(ip, kIpv4));
+    store_checksum(ip + 10, partial_sum(ip, kIpv4Header));
     sum += partial_sum(ip + 12, 8);
   } else {
     store_be<std::uint16_t>(ip + 4, segment);

@@ -1,0 +1,40 @@
+// Where the headers of a frame lie, for those who pass it on, cut it or join it to others: the devices and steering. The stack
+// itself takes frames in with ethernet.hh, ipv4.hh, ipv6.hh and tcp_header.hh. Nothing here has checked a checksum.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "stack/wire/address.hh"
+
+namespace mtcp::stack {
+
+// A TCP segment in an Ethernet frame: whole (no fragment), and of IPv6 one without extension headers. Offsets in bytes from
+// the frame's beginning.
+struct TcpLayout {
+  std::size_t ip = 0;
+  std::size_t tcp = 0;
+  std::size_t headers = 0;  // where the payload begins; 0: the frame is none
+  std::size_t length = 0;   // of the frame, as the IP header says
+  bool v4 = false;
+};
+
+// `start`: the first bytes of the frame, all headers at least. What it says of its length is not compared with anything.
+[[nodiscard]] TcpLayout find_tcp(std::span<const std::byte> start);
+
+// The headers that say which flow a frame belongs to: its own, or those that an ICMP error quotes (RFC 792, RFC 4443). What
+// was ours is the source in these.
+struct FlowHeaders {
+  bool found = false, v4 = false, quoted = false;
+  std::span<const std::byte> ip, tcp;  // of the latter the ports at least
+
+  // As of a segment that has come in.
+  [[nodiscard]] FlowKey key() const;
+};
+[[nodiscard]] FlowHeaders find_flow_headers(std::span<const std::byte> frame);
+
+// It tells all of a host's stacks where a neighbour is: an ARP reply or announcement (RFC 826), a neighbour advertisement
+// (RFC 4861). A question is answered by whoever gets it.
+[[nodiscard]] bool tells_address_to_all(std::span<const std::byte> frame);
+
+}  // namespace mtcp::stack
