@@ -49,7 +49,9 @@ class ForwardingPort : public Port {
   bool reserve_flow(const FlowKey& key) override { return inner_->reserve_flow(key); }
   void release_flow(const FlowKey& key) override { inner_->release_flow(key); }
   void set_serving(bool on) override { inner_->set_serving(on); }
-  void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override { inner_->note_listener(index, local, how); }
+  void note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) override {
+    inner_->note_listener(index, local, v6_only, how);
+  }
   [[nodiscard]] bool others_listen(const Endpoint& local) const override { return inner_->others_listen(local); }
   void offer(const Endpoint& local) override { inner_->offer(local); }
   void set_offering(bool on) override { inner_->set_offering(on); }

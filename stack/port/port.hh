@@ -101,8 +101,9 @@ class Port {
   [[nodiscard]] virtual bool has_others() const { return false; }
   // There are listeners: new connections may be steered to this stack.
   virtual void set_serving(bool /*on*/) {}
-  // How it has the listener with this index in its slab: what the others may send here.
-  virtual void note_listener(std::uint32_t /*index*/, const Endpoint& /*local*/, Listening /*how*/) {}
+  // How it has the listener with this index in its slab: what the others may send here. `v6_only`: it is on ::, and does not
+  // take IPv4.
+  virtual void note_listener(std::uint32_t /*index*/, const Endpoint& /*local*/, bool /*v6_only*/, Listening /*how*/) {}
   // Another stack takes connections to `local`.
   [[nodiscard]] virtual bool others_listen(const Endpoint& /*local*/) const { return false; }
   // Connections to `local` wait here that nobody here accepts: tells those who are accepting from the same listener. They

@@ -145,12 +145,16 @@ class ControlBlock {
   [[nodiscard]] Slot& slot(std::uint32_t stack) { return head().slots[stack]; }
   [[nodiscard]] const Slot& slot(std::uint32_t stack) const { return head().slots[stack]; }
   // For the stack itself. Listeners with an index beyond kListeners count for every endpoint that is not in the list.
-  void note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, Listening how);
+  // `v6_only`: on ::, and it does not take IPv4.
+  void note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, bool v6_only, Listening how);
   // The most that it has for connections to `local`.
-  [[nodiscard]] Listening listening(std::uint32_t stack, const Endpoint& local) const;
+  [[nodiscard]] Listening listening(std::uint32_t stack, const Endpoint& local) const { return listening(stack, destination(local)); }
+  // Where a connection goes, as a word: of two IPv6 addresses that have the same, one is taken for the other.
+  [[nodiscard]] static std::uint64_t destination(const Endpoint& local);
+  [[nodiscard]] Listening listening(std::uint32_t stack, std::uint64_t destination) const;
   // Leaves the messages of a connection for whoever has the listener next. False without room. For `stack` itself; in reap(),
   // which has the lock, without `device`.
-  [[nodiscard]] bool leave_unclaimed(std::uint8_t stack, const Endpoint& local, std::uint64_t flow,
+  [[nodiscard]] bool leave_unclaimed(std::uint8_t stack, std::uint64_t destination, std::uint64_t flow,
                           std::span<const std::span<const std::byte>> messages, const SharedDevice* device);
   // Whether such wait for `local`; if it is any, for its port.
   [[nodiscard]] bool unclaimed(const Endpoint& local) const;
@@ -195,7 +199,7 @@ class ControlBlock {
   [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }
   [[nodiscard]] static SipKey directory_key(const Secrets& secrets);
   void vacate(std::uint8_t stack);
-  [[nodiscard]] bool unclaimed_for(std::uint32_t stack, std::uint64_t word) const;
+  [[nodiscard]] bool unclaimed_for(std::uint32_t stack, std::uint64_t destination) const;
   void inherit(std::span<const FlowRecord> records, std::uint8_t successor);
   void share_out();
   [[nodiscard]] std::uint32_t nth(std::uint32_t n) const;

@@ -17,63 +17,70 @@ std::uint32_t tag_of(const IpAddress& a) {
   return static_cast<std::uint32_t>(mix(a) >> 32) | 1;
 }
 
-// A listener as a word of the control block: port, address, Listening. 0: none.
-std::uint64_t word_of(const Endpoint& local, Listening how) {
+// A listener, or where a connection goes, as a word of the control block: port, address, Listening, families. 0: none.
+constexpr std::uint64_t kV4 = std::uint64_t{1} << 56, kV6 = std::uint64_t{2} << 56;
+
+std::uint64_t families_of(const IpAddress& a, bool v6_only) {
+  if (a.is_v4()) return kV4;
+  return a.is_any() && !v6_only ? kV4 | kV6 : kV6;
+}
+
+std::uint64_t word_of(const Endpoint& local, bool v6_only, Listening how) {
   if (how == Listening::no) return 0;
-  const std::uint32_t address = tag_of(local.address);
-  return std::uint64_t{local.port} | std::uint64_t{address} << 16 | static_cast<std::uint64_t>(how) << 48;
+  return std::uint64_t{local.port} | std::uint64_t{tag_of(local.address)} << 16 | static_cast<std::uint64_t>(how) << 48 |
+         families_of(local.address, v6_only);
 }
 
-bool matches(std::uint64_t word, const Endpoint& local) {
-  if (static_cast<std::uint16_t>(word) != local.port) return false;
-  const auto address = static_cast<std::uint32_t>(word >> 16);
-  return address == 0 || local.address.is_any() || address == tag_of(local.address);
-}
+Listening how_of(std::uint64_t word) { return static_cast<Listening>(static_cast<std::uint8_t>(word >> 48)); }
 
-Endpoint endpoint_of(std::uint64_t word) {
-  return {IpAddress::v4(static_cast<std::uint32_t>(word >> 16)), static_cast<std::uint16_t>(word)};
+// There are addresses that both are about.
+bool overlap(std::uint64_t one, std::uint64_t other) {
+  if (static_cast<std::uint16_t>(one) != static_cast<std::uint16_t>(other) || (one & other & (kV4 | kV6)) == 0) return false;
+  const auto a = static_cast<std::uint32_t>(one >> 16), b = static_cast<std::uint32_t>(other >> 16);
+  return a == 0 || b == 0 || a == b;
 }
 
 }  // namespace
 
-void ControlBlock::note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, Listening how) {
+void ControlBlock::note_listener(std::uint8_t stack, std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) {
   Slot& p = slot(stack);
-  p.listeners[index].store(word_of(local, how), std::memory_order_release);
+  p.listeners[index].store(word_of(local, v6_only, how), std::memory_order_release);
   if (p.listeners_end.load(std::memory_order_relaxed) <= index)
     p.listeners_end.store(index + 1, std::memory_order_release);
 }
 
-Listening ControlBlock::listening(std::uint32_t stack, const Endpoint& local) const {
+std::uint64_t ControlBlock::destination(const Endpoint& local) { return word_of(local, false, Listening::yes); }
+
+Listening ControlBlock::listening(std::uint32_t stack, std::uint64_t destination) const {
   const Slot& p = slot(stack);
   const std::uint32_t end = std::min(p.listeners_end.load(std::memory_order_acquire), kListeners);
   auto most = Listening::no;
   for (std::uint32_t i = 0; i < end; ++i) {
     const std::uint64_t word = p.listeners[i].load(std::memory_order_acquire);
-    if (word != 0 && matches(word, local)) most = std::max(most, static_cast<Listening>(word >> 48));
+    if (word != 0 && overlap(word, destination)) most = std::max(most, how_of(word));
   }
   return most != Listening::no ? most : p.unlisted.load(std::memory_order_acquire);
 }
 
 // What lies there already may be of a former stack in this slot: it waits on.
-bool ControlBlock::leave_unclaimed(std::uint8_t stack, const Endpoint& local, std::uint64_t flow,
+bool ControlBlock::leave_unclaimed(std::uint8_t stack, std::uint64_t destination, std::uint64_t flow,
                  std::span<const std::span<const std::byte>> messages, const SharedDevice* device) {
   std::optional<Change> change;
   if (device != nullptr) change.emplace(*this, *device);
   Slot& p = slot(stack);
-  const std::uint64_t word = word_of(local, Listening::left);
-  const auto at = std::ranges::find_if(p.unclaimed, [word](const auto& w) { return w == 0 || w == word; });
+  const auto at = std::ranges::find_if(p.unclaimed, [destination](const auto& w) { return w == 0 || w == destination; });
   MessageRing box(ring_memory(stack, stack), frame(), kRingMessages);
   if (at == p.unclaimed.end() || box.room() < messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MessageKind::handover, kHandover, word, messages[i], flow})) return false;
+    if (!box.write(i, {MessageKind::handover, kHandover, destination, messages[i], flow})) return false;
   directory_.set(flow, {Directory::State::waiting, stack});
   box.announce(messages.size());
-  at->store(word, std::memory_order_release);
+  at->store(destination, std::memory_order_release);
   return true;
 }
 
-bool ControlBlock::unclaimed_for(std::uint32_t stack, std::uint64_t word) const {
-  return word != 0 && (stack == kNobody || listening(stack, endpoint_of(word)) >= Listening::yes);
+bool ControlBlock::unclaimed_for(std::uint32_t stack, std::uint64_t destination) const {
+  return destination != 0 && (stack == kNobody || listening(stack, destination) >= Listening::yes);
 }
 
 bool ControlBlock::any_unclaimed() const {
@@ -83,15 +90,16 @@ bool ControlBlock::any_unclaimed() const {
 }
 
 bool ControlBlock::unclaimed(const Endpoint& local) const {
+  const std::uint64_t wanted = destination(local);
   for (std::uint32_t i = 0; i < slots(); ++i)
     for (const auto& w : slot(i).unclaimed)
-      if (const std::uint64_t word = w.load(std::memory_order_acquire); word != 0 && matches(word, local)) return true;
+      if (const std::uint64_t word = w.load(std::memory_order_acquire); word != 0 && overlap(word, wanted)) return true;
   return false;
 }
 
-void SteeringPort::note_listener(std::uint32_t index, const Endpoint& local, Listening how) {
+void SteeringPort::note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) {
   if (index < ControlBlock::kListeners) {
-    control_.note_listener(me_, index, local, how);
+    control_.note_listener(me_, index, local, v6_only, how);
   } else {
     index -= ControlBlock::kListeners;
     if (unlisted_.size() <= index) unlisted_.resize(index + 1, Listening::no);
@@ -111,21 +119,21 @@ void SteeringPort::take_unclaimed(std::uint8_t stack) {
 }
 
 // The other stacks that have it so, or more so.
-StackSet SteeringPort::who_listens(const Endpoint& local, Listening least) const {
+StackSet SteeringPort::who_listens(std::uint64_t destination, Listening least) const {
   StackSet found;
   for (const std::uint32_t stack : others_)
-    if (control_.listening(stack, local) >= least) found.add(stack);
+    if (control_.listening(stack, destination) >= least) found.add(stack);
   return found;
 }
 
 bool SteeringPort::others_listen(const Endpoint& local) const { return !who_listens(local, Listening::yes).empty(); }
 
 // The directory knows before it is sent, so that nobody refuses what comes meanwhile.
-bool SteeringPort::send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow, Messages messages) {
+bool SteeringPort::send_messages(std::uint32_t to, std::uint64_t destination, std::uint64_t flow, Messages messages) {
   MessageRing box = message_ring(me_, to);
   if (box.room() < messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MessageKind::handover, kHandover, word_of(local, Listening::yes), messages[i], flow})) return false;
+    if (!box.write(i, {MessageKind::handover, kHandover, destination, messages[i], flow})) return false;
   if (!control_.directory().set(flow, {Directory::State::in_transit, static_cast<std::uint8_t>(to)})) return false;
   box.announce(messages.size());
   traffic_.sent += messages.size();
@@ -133,14 +141,16 @@ bool SteeringPort::send_messages(std::uint32_t to, const Endpoint& local, std::u
   return true;
 }
 
+// It may have asked for those of the other family only.
 bool SteeringPort::migrate(const FlowKey& key, Messages messages, std::uint32_t to) {
   refresh();
-  return others_.has(to) && send_messages(to, {key.local, key.local_port}, control_.directory().hash(key), messages);
+  const std::uint64_t local = ControlBlock::destination({key.local, key.local_port});
+  return others_.has(to) && control_.listening(to, local) >= Listening::yes && send_messages(to, local, control_.directory().hash(key), messages);
 }
 
 bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_wait) {
   refresh();
-  const Endpoint local{key.local, key.local_port};
+  const std::uint64_t local = ControlBlock::destination({key.local, key.local_port});
   StackSet takers = who_listens(local, Listening::accepting);
   if (takers.empty()) takers = who_listens(local, Listening::yes);
   const std::uint64_t flow = control_.directory().hash(key);
@@ -171,11 +181,10 @@ void SteeringPort::pull_from(std::uint32_t stack, const Endpoint& local) {
 // All messages of a connection go the same way. `device`: as ControlBlock::leave_unclaimed().
 bool SteeringPort::pass_on(const Message& message, std::uint8_t gone, const SharedDevice* device) {
   if (message.kind != MessageKind::handover) return false;
-  const Endpoint local = endpoint_of(message.tag);
-  if (control_.listening(me_, local) >= Listening::yes) return false;
-  const StackSet takers = who_listens(local, Listening::yes) - StackSet::of(gone);
-  if (takers.empty()) return control_.leave_unclaimed(me_, local, message.flow, {&message.bytes, 1}, device);
-  return send_messages(takers.first(), local, message.flow, {&message.bytes, 1});
+  if (control_.listening(me_, message.tag) >= Listening::yes) return false;
+  const StackSet takers = who_listens(message.tag, Listening::yes) - StackSet::of(gone);
+  if (takers.empty()) return control_.leave_unclaimed(me_, message.tag, message.flow, {&message.bytes, 1}, device);
+  return send_messages(takers.first(), message.tag, message.flow, {&message.bytes, 1});
 }
 
 }  // namespace mtcp::stack

@@ -57,7 +57,7 @@ class SteeringPort final : public Port {
   void all_published() override;
   [[nodiscard]] bool has_others() const override { return !others_.empty(); }
   void set_serving(bool on) override;
-  void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override;
+  void note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) override;
   [[nodiscard]] bool others_listen(const Endpoint& local) const override;
   void offer(const Endpoint& local) override;
   void set_offering(bool on) override { control_.slot(me_).offering.store(on, std::memory_order_release); }
@@ -114,7 +114,8 @@ class SteeringPort final : public Port {
   bool pass(Packet* p, std::uint32_t to, std::uint16_t mark);
   bool hold(Packet* p, std::uint64_t flow, Time now);
   std::size_t receive_held(Packet** out, std::size_t max);
-  [[nodiscard]] StackSet who_listens(const Endpoint& local, Listening least) const;
+  [[nodiscard]] StackSet who_listens(const Endpoint& local, Listening least) const { return who_listens(ControlBlock::destination(local), least); }
+  [[nodiscard]] StackSet who_listens(std::uint64_t destination, Listening least) const;
   bool balance_queues();
   void look_who_waits(Time now);
   void point_card(Time now);
@@ -126,7 +127,7 @@ class SteeringPort final : public Port {
   void inherit(const Message& message, std::vector<Packet*>& to_send);
   void take_unclaimed(std::uint8_t stack);
   void take_over_messages();
-  bool send_messages(std::uint32_t to, const Endpoint& local, std::uint64_t flow, Messages messages);
+  bool send_messages(std::uint32_t to, std::uint64_t destination, std::uint64_t flow, Messages messages);
   void pull_from(std::uint32_t stack, const Endpoint& local);
   void tell(std::uint32_t stack, MessageKind kind, const Endpoint& local);
   Packet* receive_message(const Message& message, std::uint32_t from);

@@ -248,7 +248,7 @@ bool Tcp::still_held(const Listener& l) const { return priv->still_held && priv-
 std::size_t Tcp::end_listeners(bool last_try, Time now) {
   if (port == nullptr || !port->shared()) return 0;
   priv->listeners.for_each([&](Listener& l, std::uint32_t) {
-    if (!l.v6_only && !l.local.address.is_loopback()) port->note_listener(l.index, l.local, Listening::no);
+    if (!l.local.address.is_loopback()) port->note_listener(l.index, l.local, l.v6_only, Listening::no);
   });
   const auto wanted = [this](int i) { return i < kLastBursts || (i < kMostBursts && !priv->adopting.empty()); };
   for (int i = 0; !priv->closing && wanted(i) && receive_burst(now) != 0; ++i) {

@@ -76,7 +76,7 @@ void Tcp::close_listener(Listener& l, Time now) {
   priv->ports.release(l.local.port);
   priv->listener_table.erase(priv->listener_table.hash(listener_key(l.local)),
                              FlowRef(FlowRef::Kind::connection, l.index));
-  if (port != nullptr) port->note_listener(l.index, l.local, Listening::no);
+  if (port != nullptr) port->note_listener(l.index, l.local, l.v6_only, Listening::no);
   priv->listeners.destroy(l.index);
   update_serving();
 }

@@ -77,11 +77,11 @@ void Tcp::update_serving() {
   priv->serving = serving;
 }
 
-// What the others may send to `l`. What is IPv6 only the loopback wire has.
+// What the others may send to `l`.
 void Tcp::note_listener(const Listener& l) {
-  if (port == nullptr || l.v6_only || l.local.address.is_loopback()) return;
+  if (port == nullptr || l.local.address.is_loopback()) return;
   const Listening how = l.left ? Listening::left : l.unwatched ? Listening::yes : Listening::accepting;
-  port->note_listener(l.index, l.local, how);
+  port->note_listener(l.index, l.local, l.v6_only, how);
 }
 
 // A peer of a process that has died learns of it as from a host that has rebooted (RFC 9293 3.5.1, turned

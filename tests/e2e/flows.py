@@ -36,7 +36,7 @@ class Client:
         self.asked, self.data = now, b""
         self.run.waiting[self] = now + self.run.silence
         if self.socket is None:
-            self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            self.socket = socket.socket(self.run.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.opened, self.answers, self.body = now, 0, None
             error = self.socket.connect_ex(self.run.server)
@@ -127,7 +127,8 @@ class Run:
 
     def __init__(self, host, port, path):
         self.server = (host, int(port))
-        self.host, self.path = host, path
+        self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.host, self.path = f"[{host}]" if ":" in host else host, path
         self.selector = selectors.DefaultSelector()
         self.waiting, self.timers, self.serial = {}, [], 0
         self.stopped = False

@@ -2,10 +2,12 @@
 // kernel runs it on what it is given (BPF_PROG_TEST_RUN); whole programs on such an interface: tests/e2e/suite_share.py.
 #include <catch2/catch.hpp>
 
+#include <array>
 #include <cstring>
 #include <vector>
 
 #include "stack/base/bytes.hh"
+#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
 #include "stack/port/dpdk/af_xdp/xdp_program.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
 #include "tests/port/wire.hh"
@@ -172,6 +174,29 @@ TEST_CASE("shared with the kernel: a listener on any address has those that are 
           EXPECT(!s.takes(frame(ip(v6(1), v6(3), 6, tcp(5000, 80, kSyn)))));
           s.ports().set(0, Kind::listeners, {IpAddress::any_v4(), 80}, false);
           EXPECT(!s.takes_segment(80, kSyn) && s.takes(frame(ip(v6(1), v6(2), 6, tcp(5000, 80, kSyn)))));
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: a listener on :: that is for IPv6 only leaves the port's IPv4 to the kernel, or to another listener") {
+  CHECK(apart([](Shared& s) {
+          s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, true, true);
+          EXPECT(!s.takes_segment(80, kSyn) && s.takes(frame(ip(v6(1), v6(2), 6, tcp(5000, 80, kSyn)))));
+          s.ports().set(0, Kind::listeners, {IpAddress::any_v4(), 80}, true);
+          s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, false, true);
+          EXPECT(s.takes_segment(80, kSyn) && !s.takes(frame(ip(v6(1), v6(2), 6, tcp(5000, 80, kSyn)))));
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: who is given the maps changes the same ports") {
+  CHECK(apart([](Shared& s) {
+          const auto& maps = s.ports().maps();
+          const auto given = SharedPorts::adopt(maps, s.ports().room());
+          EXPECT(given != nullptr && given->addresses() == s.ports().addresses());
+          given->set(1, Kind::listeners, {kOurs, 80}, true);
+          EXPECT(s.takes_segment(80, kSyn) && s.ports().owned({kOurs, 80}));
+          EXPECT(SharedPorts::adopt(maps, s.ports().room() + 1) == nullptr);  // there is no more of it
+          EXPECT(SharedPorts::adopt(std::array{maps[1], maps[1]}, 100) == nullptr);
+          EXPECT(SharedPorts::adopt(std::span(maps).first(1), 1) == nullptr);
         }) == 0);
 }
 

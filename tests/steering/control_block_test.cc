@@ -28,6 +28,13 @@ double jain(const ControlBlock& control) {
   return sum * sum / (static_cast<double>(all.size()) * squares);
 }
 
+IpAddress v6_address(std::uint8_t last) {
+  IpAddress a;
+  a.bytes[0] = 0xfd;
+  a.bytes[15] = last;
+  return a;
+}
+
 struct World {
   explicit World(std::uint32_t slots = 16, std::uint32_t entries = 128) : device(1, slots, entries) {}
   FakeDevice device;
@@ -94,7 +101,7 @@ TEST_CASE("one caller reaps a dead stack and gets its flows; a living one is not
   w.control.slot(1).records_end = 8;
   const std::uint64_t hash = w.control.directory().hash(flow(2, 4));
   REQUIRE(w.control.directory().claim(hash, 1));
-  w.control.note_listener(1, 0, {IpAddress::any_v4(), 80}, Listening::yes);
+  w.control.note_listener(1, 0, {IpAddress::any_v4(), 80}, false, Listening::yes);
   w.device.process = 1;
   CHECK_FALSE(w.control.reap(1, 0, w.device));
   w.device.dead.insert(2);
@@ -172,19 +179,40 @@ TEST_CASE("what a dead stack was to tell is its successor's, and waits for one i
   CHECK(w.control.slot(1).untold_end == 1);
 }
 
+TEST_CASE("the control block tells listeners of one family from those of both", "[control_block]") {
+  World w;
+  (void)w.join(1);
+  const Endpoint v4{IpAddress::v4(10, 0, 0, 1), 80}, v6{v6_address(1), 80}, any_v4{IpAddress::any_v4(), 80}, any_v6{IpAddress::any_v6(), 80};
+  w.control.note_listener(0, 0, any_v6, true, Listening::yes);
+  CHECK(w.control.listening(0, v4) == Listening::no);
+  CHECK(w.control.listening(0, any_v4) == Listening::no);
+  CHECK(w.control.listening(0, v6) == Listening::yes);
+  CHECK(w.control.listening(0, any_v6) == Listening::yes);
+  w.control.note_listener(0, 0, any_v4, false, Listening::yes);
+  CHECK(w.control.listening(0, v4) == Listening::yes);
+  CHECK(w.control.listening(0, v6) == Listening::no);
+  w.control.note_listener(0, 0, any_v6, false, Listening::yes);
+  CHECK(w.control.listening(0, v4) == Listening::yes);
+  CHECK(w.control.listening(0, v6) == Listening::yes);
+  w.control.note_listener(0, 0, v6, false, Listening::yes);
+  CHECK(w.control.listening(0, v6) == Listening::yes);
+  CHECK(w.control.listening(0, {v6_address(2), 80}) == Listening::no);
+  CHECK(w.control.listening(0, any_v4) == Listening::no);
+}
+
 TEST_CASE("the control block says who has which listener; those beyond its list count for all that is not in it", "[control_block]") {
   World w;
   (void)w.join(1);
   const Endpoint web{IpAddress::v4(10, 0, 0, 1), 80}, other{IpAddress::v4(10, 0, 0, 2), 80};
   CHECK(w.control.listening(0, web) == Listening::no);
-  w.control.note_listener(0, 3, web, Listening::yes);
+  w.control.note_listener(0, 3, web, false, Listening::yes);
   CHECK(w.control.listening(0, web) == Listening::yes);
   CHECK(w.control.listening(0, other) == Listening::no);
   CHECK(w.control.listening(0, {web.address, 81}) == Listening::no);
-  w.control.note_listener(0, 200, {IpAddress::any_v6(), 80}, Listening::accepting);
+  w.control.note_listener(0, 200, {IpAddress::any_v6(), 80}, false, Listening::accepting);
   CHECK(w.control.listening(0, other) == Listening::accepting);
   CHECK(w.control.listening(0, web) == Listening::accepting);
-  w.control.note_listener(0, 200, {IpAddress::any_v6(), 80}, Listening::no);
+  w.control.note_listener(0, 200, {IpAddress::any_v6(), 80}, false, Listening::no);
   CHECK(w.control.listening(0, web) == Listening::yes);
   w.control.slot(0).unlisted = Listening::left;
   CHECK(w.control.listening(0, other) == Listening::left);

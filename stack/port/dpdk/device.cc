@@ -356,9 +356,7 @@ bool DpdkDevice::attach_program(std::string& message) {
     for (const std::uint32_t a : config_.addresses) addresses.push_back(IpAddress::v4(a));
     shared_ports_->add(addresses.empty() ? addresses_of(interface_of(config_.port)) : addresses);
   }
-  const bool done = program_.attach(interface_of(config_.port), sharing_.generic, shared_ports_.get(), message);
-  if (shared_ports_ != nullptr) shared_ports_->close_maps();
-  return done;
+  return program_.attach(interface_of(config_.port), sharing_.generic, shared_ports_.get(), message);
 }
 
 bool DpdkDevice::open(std::string& message) {

@@ -9,17 +9,20 @@
 
 #include "stack/port/dpdk/af_packet/af_packet.hh"
 #include "stack/port/dpdk/pool.hh"
-#include "stack/steering/steering_port.hh"
+#include "stack/port/dpdk/share/sharing_port.hh"
 
 namespace mtcp::stack::dpdk {
 namespace {
 
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
+
+std::size_t maps_of(const GuestTerms& t) { return t.addresses != 0 ? SharedPorts::kMaps : 0; }
 
 bool plausible(const GuestTerms& t, std::size_t descriptors) {
   return t.version == kVersion && t.queues > 0 && t.queues <= kMaxStacks && t.slots > 0 && t.slots <= kMaxStacks &&
          t.entries > 0 && t.entries <= kMaxSteeringEntries && t.rings <= t.queues && t.packets > 0 &&
-         descriptors == 1 + SharedState::descriptors(t.slots) + t.locks + t.rings;
+         t.interface.back() == 0 &&
+         descriptors == 1 + SharedState::descriptors(t.slots) + t.locks + maps_of(t) + t.rings;
 }
 
 }  // namespace
@@ -58,6 +61,10 @@ bool GuestDevice::open() {
   state_.claims = Claims::adopt(fds[0], terms_.queues);
   shared_ = SharedState::adopt({.frame = terms_.frame, .slots = terms_.slots, .entries = terms_.entries}, fds.subspan(1, shared));
   if (state_.claims == nullptr || shared_ == nullptr) return false;
+  if (const std::size_t maps = maps_of(terms_); maps != 0) {
+    ports_ = SharedPorts::adopt(fds.subspan(1 + shared + terms_.locks, maps), terms_.addresses);
+    if (ports_ == nullptr) return false;
+  }
   const std::size_t bytes = std::size_t{terms_.frames} * terms_.frame_size;
   for (const int fd : fds.last(terms_.rings)) {
     void* map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -75,7 +82,9 @@ GuestDevice::~GuestDevice() {
   for (const PacketRing& r : rings_) munmap(r.map, std::size_t{terms_.frames} * terms_.frame_size);
 }
 
-std::unique_ptr<Port> GuestDevice::join() { return SteeringPort::join(*this); }
+std::unique_ptr<Port> GuestDevice::join() {
+  return SharingPort::join(*this, ports_.get(), terms_.interface.data(), terms_.follows != 0);
+}
 
 // What a parent had before a fork: its memory is not here (HeapPool).
 void GuestDevice::leave_parents_pools() {

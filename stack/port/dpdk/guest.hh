@@ -12,13 +12,14 @@
 #include "stack/port/device.hh"
 #include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/eal/libc_calls.hh"
+#include "stack/port/dpdk/share/shared_ports.hh"
 #include "stack/port/dpdk/shared.hh"
 #include "stack/steering/shared_device.hh"
 
 namespace mtcp::stack::dpdk {
 
-// What a guest is told, along with the descriptors: the control block's memory, that of the claims, what SharedState has, the
-// lock if there is one, and one packet socket for each ring.
+// What a guest is told, along with the descriptors: that of the claims, what SharedState has, the locks, the maps of SharedPorts
+// if the interface is shared with the kernel, and one packet socket for each ring.
 struct GuestTerms {
   std::uint32_t version, queues, mtu, packets, slots, entries;
   std::uint32_t rings, frames;  // packet sockets, and how many slots each has ...
@@ -27,6 +28,9 @@ struct GuestTerms {
   std::uint64_t frame;          // ControlBlock::Shape::frame
   MacAddress mac;
   std::uint8_t tx_checksum, offload;  // PacketRing::offload
+  std::uint32_t addresses;            // SharedPorts::room(); 0: there are no maps
+  std::uint8_t follows;               // SharingPort
+  std::array<char, 16> interface;     // with a zero at its end
 };
 
 // The terms as Device::invite() gives them out.
@@ -70,6 +74,7 @@ class GuestDevice final : public Device, public SharedDevice {
   std::vector<int> descriptors_;  // in the order of GuestTerms
   DeviceState state_;
   std::unique_ptr<SharedState> shared_;
+  std::unique_ptr<SharedPorts> ports_;  // null: not shared with the kernel
   std::vector<PacketRing> rings_;
   void leave_parents_pools();
   std::array<std::unique_ptr<HeapPool>, kMaxStacks> pools_;

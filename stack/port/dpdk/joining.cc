@@ -21,11 +21,7 @@ namespace mtcp::stack::dpdk {
 
 std::unique_ptr<Port> DpdkDevice::join() {
   if (!is_shared()) return claim(0, 0);
-  auto port = SteeringPort::join(*this);
-  if (port == nullptr || shared_ports_ == nullptr) return port;
-  const std::uint8_t number = port->number();
-  return std::make_unique<SharingPort>(std::move(port), *shared_ports_, number, interface_of(config_.port),
-                                       config_.addresses.empty());
+  return SharingPort::join(*this, shared_ports_.get(), interface_of(config_.port), config_.addresses.empty());
 }
 
 std::optional<std::array<std::uint64_t, 4>> DpdkDevice::secrets() const {
@@ -46,13 +42,20 @@ DeviceInvitation DpdkDevice::invite() const {
                    .entries = entries_,
                    .frame = frame(),
                    .mac = state_.mac,
-                   .tx_checksum = state_.tx_checksum ? std::uint8_t{1} : std::uint8_t{0}};
+                   .tx_checksum = state_.tx_checksum ? std::uint8_t{1} : std::uint8_t{0},
+                   .follows = config_.addresses.empty() ? std::uint8_t{1} : std::uint8_t{0}};
   std::vector<int> fds{state_.claims->descriptor()};
   for (const int fd : shared_->descriptors()) fds.push_back(fd);
   for (const int fd : {interface_.descriptor(), card_.descriptor()}) {
     if (fd < 0) continue;
     fds.push_back(fd);
     ++terms.locks;
+  }
+  if (shared_ports_ != nullptr) {
+    terms.addresses = shared_ports_->room();
+    fds.insert(fds.end(), shared_ports_->maps().begin(), shared_ports_->maps().end());
+    const std::string interface = interface_of(config_.port);
+    memcpy(terms.interface.data(), interface.data(), std::min(interface.size(), terms.interface.size() - 1));
   }
   for (const PacketRing& r : rings_) {
     fds.push_back(r.fd);

@@ -97,10 +97,10 @@ long load_for_some(const Descriptor& sockets, const SharedPorts& ports) {
   auto code = share_program::kCode;
   for (const auto& use : share_program::kMaps) {
     const std::string_view name = use.map;
-    const Descriptor& map = name == "sockets" ? sockets : name == "state" ? ports.state_map() : ports.ports_map();
+    const auto map = name == "sockets" ? static_cast<int>(sockets.number()) : ports.maps()[name == "state" ? 0 : 1];
     auto i = std::bit_cast<bpf_insn>(code[use.instruction]);
     i.src_reg = BPF_PSEUDO_MAP_FD;
-    i.imm = static_cast<std::int32_t>(map.number());
+    i.imm = map;
     code[use.instruction] = std::bit_cast<std::uint64_t>(i);
   }
   return load_xdp(code, "mtcp_share", kHasFragments);

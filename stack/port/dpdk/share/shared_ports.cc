@@ -5,8 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
+#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
 #include "stack/port/dpdk/claims.hh"
+#include "stack/port/dpdk/eal/libc_calls.hh"
 
 namespace mtcp::stack::dpdk {
 
@@ -17,9 +20,8 @@ constexpr __u64 kWithdrawing = __u64{1} << 63;
 
 std::size_t whole_pages(std::size_t bytes) { return (bytes + 4095) & ~std::size_t{4095}; }
 
-void* map(const Descriptor& fd, std::size_t bytes) {
-  const long at = system_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED,
-                              static_cast<long>(fd.number()), 0);
+void* map(int fd, std::size_t bytes) {
+  const long at = system_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   return at == -1 ? nullptr : reinterpret_cast<void*>(at);
 }
 
@@ -32,17 +34,25 @@ void change(__u64& set, std::uint64_t bit, bool on) {
 }  // namespace
 
 std::unique_ptr<SharedPorts> SharedPorts::create(std::uint32_t room) {
-  const long state = create_map({BPF_MAP_TYPE_ARRAY, sizeof(mtcp_share_state), 1, BPF_F_MMAPABLE, "mtcp_state"});
-  const long ports = create_map({BPF_MAP_TYPE_ARRAY, sizeof(mtcp_share_port), room * MTCP_SHARE_PORTS, BPF_F_MMAPABLE, "mtcp_ports"});
-  std::unique_ptr<SharedPorts> made(new SharedPorts(room, state, ports));
-  if (!made->state_map_ || !made->ports_map_ || !made->map_memory()) return nullptr;
-  return made;
+  const auto create_high = [](const MapShape& shape) { return move_high(static_cast<int>(create_map(shape))); };
+  const int state = create_high({BPF_MAP_TYPE_ARRAY, sizeof(mtcp_share_state), 1, BPF_F_MMAPABLE, "mtcp_state"});
+  const int ports =
+      create_high({BPF_MAP_TYPE_ARRAY, sizeof(mtcp_share_port), room * MTCP_SHARE_PORTS, BPF_F_MMAPABLE, "mtcp_ports"});
+  std::unique_ptr<SharedPorts> made(new SharedPorts(room, {state, ports}, true));
+  return made->map_memory() ? std::move(made) : nullptr;
+}
+
+// The kernel maps no more than there is of a map.
+std::unique_ptr<SharedPorts> SharedPorts::adopt(std::span<const int> maps, std::uint32_t room) {
+  if (maps.size() != kMaps || room == 0 || room > MTCP_SHARE_ADDRESSES) return nullptr;
+  std::unique_ptr<SharedPorts> adopted(new SharedPorts(room, {maps[0], maps[1]}, false));
+  return adopted->map_memory() ? std::move(adopted) : nullptr;
 }
 
 bool SharedPorts::map_memory() {
   const std::size_t n = std::size_t{room_} * MTCP_SHARE_PORTS;
-  state_ = static_cast<mtcp_share_state*>(map(state_map_, whole_pages(sizeof *state_)));
-  auto* ports = static_cast<mtcp_share_port*>(map(ports_map_, whole_pages(n * sizeof(mtcp_share_port))));
+  state_ = static_cast<mtcp_share_state*>(map(maps_[0], whole_pages(sizeof *state_)));
+  auto* ports = static_cast<mtcp_share_port*>(map(maps_[1], whole_pages(n * sizeof(mtcp_share_port))));
   if (ports != nullptr) ports_ = {ports, n};
   return state_ != nullptr && ports != nullptr;
 }
@@ -50,11 +60,8 @@ bool SharedPorts::map_memory() {
 SharedPorts::~SharedPorts() {
   if (state_ != nullptr) munmap(state_, whole_pages(sizeof *state_));
   if (!ports_.empty()) munmap(ports_.data(), whole_pages(ports_.size_bytes()));
-}
-
-void SharedPorts::close_maps() {
-  for (Descriptor* map : {&state_map_, &ports_map_})
-    if (*map) system_call(SYS_close, map->release());
+  for (const int fd : maps_)
+    if (made_ && fd >= 0) mtcp_dpdk_close(fd);
 }
 
 void SharedPorts::join(std::uint32_t stack) {
@@ -131,13 +138,13 @@ Endpoint SharedPorts::endpoint(std::uint32_t port) const {
   return e;
 }
 
-void SharedPorts::set(std::uint32_t stack, Kind kind, const Endpoint& local, bool on) {
+void SharedPorts::set(std::uint32_t stack, Kind kind, const Endpoint& local, bool on, bool v6_only) {
   const std::uint64_t bit = std::uint64_t{1} << stack;
-  const bool any = local.address.is_any(), only_v4 = local.address == IpAddress::any_v4();
+  const bool v4 = local.address.is_v4() || !v6_only, v6 = !local.address.is_v4();
   const std::uint32_t n = addresses();
   for (std::uint32_t i = 0; i < n; ++i) {
     const IpAddress its = endpoint(i * MTCP_SHARE_PORTS).address;
-    if (any ? only_v4 && !its.is_v4() : its != local.address) continue;
+    if (local.address.is_any() ? !(its.is_v4() ? v4 : v6) : its != local.address) continue;
     mtcp_share_port& p = port(i, local.port);
     change(kind == Kind::listeners ? p.listeners : p.flows, bit, on);
   }

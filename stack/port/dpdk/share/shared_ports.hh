@@ -2,12 +2,12 @@
 // there, which every process of the device has in its memory.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
 
-#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
 #include "stack/port/dpdk/share/layout.h"
 #include "stack/wire/address.hh"
 
@@ -17,14 +17,16 @@ class SharedPorts {
  public:
   // For the process that opens the device, or null (errno): maps of no port yet, for up to so many addresses.
   static std::unique_ptr<SharedPorts> create(std::uint32_t room);
+  // The same in a process that has been given maps(), which stay the caller's. Null if they are no such maps.
+  static std::unique_ptr<SharedPorts> adopt(std::span<const int> maps, std::uint32_t room);
+  static constexpr std::size_t kMaps = 2;
   ~SharedPorts();
   SharedPorts(const SharedPorts&) = delete;
   SharedPorts& operator=(const SharedPorts&) = delete;
 
-  // The maps, for the program that looks at them. Closed when it has been loaded: the memory stays.
-  [[nodiscard]] const Descriptor& state_map() const { return state_map_; }
-  [[nodiscard]] const Descriptor& ports_map() const { return ports_map_; }
-  void close_maps();
+  // The descriptors of the maps of state and of ports: for the program that looks at them, and for other processes.
+  [[nodiscard]] const std::array<int, kMaps>& maps() const { return maps_; }
+  [[nodiscard]] std::uint32_t room() const { return room_; }
 
   // A stack of the calling process begins: what an earlier one under its number had is withdrawn.
   void join(std::uint32_t stack);
@@ -34,8 +36,8 @@ class SharedPorts {
 
   enum class Kind { listeners, flows };
   // Adds or takes away this stack at a port. An address that is none of the stack's has no ports; 0.0.0.0
-  // has those of all IPv4 addresses, :: those of all.
-  void set(std::uint32_t stack, Kind kind, const Endpoint& local, bool on);
+  // has those of all IPv4 addresses, :: those of all, or (`v6_only`) of all IPv6 addresses.
+  void set(std::uint32_t stack, Kind kind, const Endpoint& local, bool on, bool v6_only = false);
   // Addresses of the stack beyond those that are there, as far as there is room. One stack at a time: is_first().
   void add(std::span<const IpAddress> addresses);
   [[nodiscard]] bool is_first(std::uint32_t stack) const;
@@ -48,8 +50,7 @@ class SharedPorts {
   [[nodiscard]] bool owned(const Endpoint& local) const;
 
  private:
-  SharedPorts(std::uint32_t room, long state_map, long ports_map)
-      : room_(room), state_map_(state_map), ports_map_(ports_map) {}
+  SharedPorts(std::uint32_t room, std::array<int, kMaps> maps, bool made) : room_(room), maps_(maps), made_(made) {}
   bool map_memory();
   void withdraw(std::uint32_t stack);
   mtcp_share_port& port(std::uint32_t place, std::uint16_t number) const {
@@ -57,7 +58,8 @@ class SharedPorts {
   }
 
   const std::uint32_t room_;
-  Descriptor state_map_, ports_map_;
+  const std::array<int, kMaps> maps_;
+  const bool made_;  // here, and the descriptors are this object's
   mtcp_share_state* state_ = nullptr;
   std::span<mtcp_share_port> ports_;
   std::uint32_t looked_at_ = 0;

@@ -7,11 +7,19 @@
 
 #include "stack/base/bytes.hh"
 #include "stack/port/dpdk/interface/kernel_interface.hh"
+#include "stack/steering/steering_port.hh"
 #include "stack/wire/ethernet.hh"
 
 namespace mtcp::stack::dpdk {
 
 using Kind = SharedPorts::Kind;
+
+std::unique_ptr<Port> SharingPort::join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows) {
+  auto port = SteeringPort::join(device);
+  if (port == nullptr || ports == nullptr) return port;
+  const std::uint8_t number = port->number();
+  return std::make_unique<SharingPort>(std::move(port), *ports, number, interface, follows);
+}
 
 SharingPort::SharingPort(std::unique_ptr<Port> inner, SharedPorts& ports, std::uint32_t stack, const std::string& interface, bool follows)
     : ForwardingPort(std::move(inner)),
@@ -108,21 +116,21 @@ void SharingPort::follow_addresses(Time now) {
   }
   if (ports_.addresses() == addresses_) return;
   addresses_ = ports_.addresses();
-  for (const Endpoint& l : listeners_)
-    if (l.port != 0) ports_.set(stack_, Kind::listeners, l, true);
+  for (const Listens& l : listeners_)
+    if (l.local.port != 0) ports_.set(stack_, Kind::listeners, l.local, true, l.v6_only);
 }
 
-void SharingPort::note_listener(std::uint32_t index, const Endpoint& local, Listening how) {
+void SharingPort::note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) {
   if (index >= listeners_.size()) listeners_.resize(index + 1);
-  listeners_[index] = how == Listening::no ? Endpoint{} : local;
+  listeners_[index] = how == Listening::no ? Listens{} : Listens{local, v6_only};
   if (how != Listening::no) {
-    ports_.set(stack_, Kind::listeners, local, true);
+    ports_.set(stack_, Kind::listeners, local, true, v6_only);
   } else {
-    ports_.set(stack_, Kind::listeners, local, false);
-    for (const Endpoint& other : listeners_)  // a wildcard's and an address's share some
-      if (other.port == local.port) ports_.set(stack_, Kind::listeners, other, true);
+    ports_.set(stack_, Kind::listeners, local, false, v6_only);
+    for (const Listens& other : listeners_)  // a wildcard's and an address's share some
+      if (other.local.port == local.port) ports_.set(stack_, Kind::listeners, other.local, true, other.v6_only);
   }
-  ForwardingPort::note_listener(index, local, how);
+  ForwardingPort::note_listener(index, local, v6_only, how);
 }
 
 bool SharingPort::reserve_flow(const FlowKey& key) {

@@ -17,12 +17,18 @@
 #include "stack/port/forwarding_port.hh"
 #include "stack/wire/arp.hh"
 
+namespace mtcp::stack {
+class SharedDevice;
+}
+
 namespace mtcp::stack::dpdk {
 
 class SharingPort final : public ForwardingPort {
  public:
-  // `ports` outlives the port. `stack`: the inner port's number on the device. `follows`: the stack's addresses are those that
-  // the kernel has on the interface, as they change.
+  // A stack of the calling process on `device`, as SteeringPort::join(); `ports`, which outlives the port, is null where the
+  // interface is the stacks' alone. `follows`: their addresses are those that the kernel has on the interface, as they change.
+  static std::unique_ptr<Port> join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows);
+  // `stack`: the inner port's number on the device.
   SharingPort(std::unique_ptr<Port> inner, SharedPorts& ports, std::uint32_t stack, const std::string& interface, bool follows);
   ~SharingPort() override;
 
@@ -32,7 +38,7 @@ class SharingPort final : public ForwardingPort {
   bool arm() override { return answers_.empty() && inner().arm(); }
   [[nodiscard]] Duration max_sleep() const override;
 
-  void note_listener(std::uint32_t index, const Endpoint& local, Listening how) override;
+  void note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) override;
   bool reserve_flow(const FlowKey& key) override;
   void release_flow(const FlowKey& key) override;
   void note_flow(std::uint32_t index, const FlowKey& key) override;
@@ -62,7 +68,11 @@ class SharingPort final : public ForwardingPort {
   HeldPorts held_;
   Time now_{};
 
-  std::vector<Endpoint> listeners_;  // by index; port 0: none
+  struct Listens {
+    Endpoint local;  // port 0: none
+    bool v6_only = false;
+  };
+  std::vector<Listens> listeners_;  // by index
   // A flow's port: place of the address * 65,536 + number.
   static constexpr std::uint32_t kNone = UINT32_MAX, kHeld = 1U << 31;
   std::vector<std::uint32_t> flow_ports_;  // by index of the connection; kHeld: by a socket of the kernel as well
