@@ -1,4 +1,4 @@
-"""Some of the tests in a process of their own while others run."""
+"""Some of the tests in processes of their own while others run."""
 
 import json
 import os
@@ -72,3 +72,23 @@ class Beside:
     def stop(self):
         os.kill(self.pid, signal.SIGTERM)
         os.waitpid(self.pid, 0)
+
+
+def run_side_by_side(suite, names, run):
+    """run(name) for each, as many at once as there are CPUs: whoever is done takes the next name. Their count."""
+    reader, writer = os.pipe()
+    os.write(writer, bytes(range(len(names))))
+    os.close(writer)
+
+    def take():
+        count = Count()
+        while number := os.read(reader, 1):
+            count.add(run(names[number[0]]))
+        return count
+
+    others = [suite.start_beside(take) for _ in range(min(len(os.sched_getaffinity(0)), len(names)) - 1)]
+    count = take()
+    for other in others:
+        count.add(other.join())
+    os.close(reader)
+    return count

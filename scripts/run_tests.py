@@ -8,11 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 from arguments import number
-from beside import Beside, Count, Interrupted
+from beside import Beside, Count, Interrupted, run_side_by_side
 from surroundings import set_surroundings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,8 +31,11 @@ REQUIRED_SIM = {"sim_bbr", "sim_churn", "sim_dctcp", "sim_deaths", "sim_ecn", "s
                 "sim_transfer"}
 # They measure, for minutes under a sanitizer; what they run the others run, too.
 MEASURING = {"sim_fairness", "sim_paths"}
-# Those of them that need no DPDK, no shim and no device: what runs under the sanitizers.
-REQUIRED_SANITIZED = REQUIRED_SIM - MEASURING | {"base", "flow_table", "ip", "packet", "ports", "steering", "tcp_data", "wheel", "wire"}
+# No device, no other program, and no clock but the virtual one: these run side by side, the long ones first.
+SIDE_BY_SIDE = REQUIRED_SIM | {"base", "flow_table", "ip", "packet", "ports", "steering", "tcp_data", "wheel", "wire"}
+LONG = ("sim_migration", "tcp_data", "sim_listeners", "sim_stacks_churn", "sim_sharing", "sim_bbr", "sim_paths", "sim_fairness")
+# What must be there under the sanitizers.
+REQUIRED_SANITIZED = SIDE_BY_SIDE - MEASURING
 
 CATCH_ALL = re.compile(r"^All tests passed \(\d+ assertions? in (\d+) test cases?\)")
 CATCH_SOME = re.compile(r"^test cases:\s*\d+ \|(.*)")
@@ -128,6 +132,7 @@ class Suite:
         self.fast = ["--fast"] if fast else []
         self.beside = []
         self.times = []  # (seconds, test)
+        self.builds = []  # (seconds, directory)
         self.built = {}
 
     def build(self, directory, options=(), env=None, targets=()):
@@ -135,6 +140,7 @@ class Suite:
         if directory in self.built:
             return self.built[directory]
         print(f"  building {directory.name}/", flush=True)
+        started = time.monotonic()
         ok = True
         if not (directory / "build.ninja").exists():
             shutil.rmtree(directory, ignore_errors=True)
@@ -146,6 +152,7 @@ class Suite:
             wanted = targets(directory) if callable(targets) else targets
             ok = self.runner.run(["ninja", "-C", directory, *wanted], 1500, env)[0] == 0
         self.built[directory] = ok
+        self.builds.append((time.monotonic() - started, directory.name))
         return ok
 
     @staticmethod
@@ -169,9 +176,18 @@ class Suite:
         for name in sorted(required - set(known)):
             print(f"  {name}: missing from the build", flush=True)
             count.add(Count(0, 1))
-        for name, (command, own_env) in sorted(known.items()):
-            if selected(name):
-                count.add(self.report(name, command, 900, {**own_env, **(env or {})}, cwd=directory))
+
+        def run(name):
+            command, own_env = known[name]
+            return self.report(name, command, 900, {**own_env, **(env or {})}, cwd=directory)
+
+        chosen = sorted(filter(selected, known), key=lambda name: (LONG.index(name) if name in LONG else len(LONG), name))
+        # With --fast, other parts run beside already.
+        together = [name for name in chosen if name in SIDE_BY_SIDE and not self.fast]
+        count.add(run_side_by_side(self, together, run))
+        for name in chosen:
+            if name not in together:
+                count.add(run(name))
         if count.passed + count.failed == 0:
             print("  no test program in this build", flush=True)
             count.add(Count(0, 1))
@@ -200,8 +216,6 @@ class Suite:
 
     def unit(self):
         self.build_default()
-        if not self.fast:
-            return self.run_programs(BUILD, lambda name: not is_simulation(name), REQUIRED_UNIT)
         # Those of devices mostly wait.
         devices = {name for name in REQUIRED_UNIT if is_of_device(name)}
         others = self.start_beside(lambda: self.run_programs(BUILD, is_of_device, devices))
@@ -224,7 +238,14 @@ class Suite:
         return self.script("tests/e2e/run", BUILD, *self.fast, timeout=1500)
 
     def package(self):
-        return self.report("package", [ROOT / "tests/scripts/check_package.py", ROOT, PACKAGE], 1200, must_count=True)
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"  building {PACKAGE.name}/", flush=True)
+            started = time.monotonic()
+            status, lines = self.runner.run([ROOT / "scripts/package", "-b", PACKAGE, "-o", folder], 900)
+            self.builds.append((time.monotonic() - started, PACKAGE.name))
+            if status != 0 or not lines:
+                return Count(0, 1)
+            return self.report("package", [ROOT / "tests/scripts/check_package.py", ROOT, PACKAGE, lines[-1]], 300, must_count=True)
 
     def san(self):
         self.build(SANITIZED, ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Ddpdk=false", "-Doptimization=1",
@@ -305,9 +326,10 @@ def run_parts(suite, parts):
         if name not in parts:
             continue
         print(f"== {name}: {text}", flush=True)
-        started = time.monotonic()
+        started, before = time.monotonic(), len(suite.builds)
         count = run(suite)
-        times.append(f"{name} {time.monotonic() - started:.0f} s: {count}")
+        built = "".join(f", of which {seconds:.0f} s to build {directory}/" for seconds, directory in suite.builds[before:])
+        times.append(f"{name} {time.monotonic() - started:.0f} s{built}: {count}")
         total.add(count)
     print("\n" + "\n".join(times), flush=True)
     return total
