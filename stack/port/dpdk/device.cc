@@ -330,7 +330,8 @@ bool DpdkDevice::configure(std::string& message) {
   }
   std::ranges::copy(mac.addr_bytes, state_.mac.bytes.begin());
   state_.mtu = config_.mtu;
-  state_.tx_checksum = (conf.txmode.offloads & kChecksum) != 0 || (!rings_.empty() && rings_.front().offload);
+  state_.tx_checksum = (conf.txmode.offloads & kChecksum) != 0 || (!rings_.empty() && rings_.front().offload) ||
+                       kind_ == Kind::memif;  // memif_copy.hh
   return set_up_queues(info, conf.txmode.offloads, message);
 }
 

@@ -1,19 +1,15 @@
 #include "stack/port/dpdk/memif/memif_ring.hh"
 
-#include <emmintrin.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cstring>
+
+#include "stack/port/dpdk/memif/memif_copy.hh"
 
 namespace mtcp::stack::dpdk {
 
 namespace {
 
-constexpr std::size_t kLine = 64;
 constexpr std::uint16_t kNext = 1;  // a descriptor's flag: the frame goes on in the next
-// Below this the lines are better left in the caches: the receiver takes them from there.
-constexpr std::size_t kStreamFrom = 384;
 // The longest frame worth a look ahead: one of 64 KB would drive everything else out of the caches.
 constexpr std::size_t kPrefetched = 2048;
 
@@ -27,25 +23,6 @@ template <typename T>
 T peek(const T& field) {
   return std::atomic_ref<T>(const_cast<T&>(field)).load(std::memory_order_relaxed);
 }
-
-void stream_line(std::byte* to, const std::byte* from) {
-  for (std::size_t i = 0; i < kLine; i += 16) {
-    const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
-    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), v);
-  }
-}
-
-// `to` is on a line's boundary and has room up to one.
-void stream(std::byte* to, const std::byte* from, std::size_t n) {
-  std::size_t done = 0;
-  for (; done + kLine <= n; done += kLine) stream_line(to + done, from + done);
-  if (done == n) return;
-  alignas(kLine) std::byte last[kLine] = {};
-  std::memcpy(last, from + done, n - done);
-  stream_line(to + done, last);
-}
-
-std::size_t lines(std::size_t n) { return (n + kLine - 1) / kLine * kLine; }
 
 }  // namespace
 
@@ -100,20 +77,15 @@ std::size_t MemifSender::send(Packet* const* packets, std::size_t n) {
     const Packet& p = *packets[sent];
     MemifDescriptor& d = descriptor(position_);
     const std::size_t space = client_ ? buffer_size_ : peek(d.length);
-    const bool whole_lines = lines(p.len) <= space;
-    std::byte* to = p.len <= space ? buffer(position_, whole_lines ? lines(p.len) : p.len) : nullptr;
+    const std::size_t lines = whole_lines(p.len), room = lines <= space ? lines : space;
+    std::byte* to = p.len <= space ? buffer(position_, room) : nullptr;
     // A frame that does not fit goes out empty: the receiver drops it, as a wire would.
     d.length = to == nullptr ? 0 : p.len;
     d.flags = 0;
     if (to == nullptr) continue;
-    if (p.len < kStreamFrom || !whole_lines || reinterpret_cast<std::uintptr_t>(to) % kLine != 0) {
-      std::memcpy(to, p.data, p.len);
-    } else {
-      stream(to, p.data, p.len);
-      streamed = true;
-    }
+    streamed = copy_to_ring(to, room, p) || streamed;
   }
-  if (streamed) _mm_sfence();  // the stores above are ordered by nothing else
+  if (streamed) end_streams();
   shared(client_ ? ring_->head : ring_->tail).store(position_, std::memory_order_release);
   return sent;
 }
@@ -133,18 +105,17 @@ std::uint16_t MemifReceiver::waiting() const {
 
 void MemifReceiver::prefetch(std::uint16_t slot) const {
   const std::size_t len = std::min<std::size_t>(peek(descriptor(slot).length), kPrefetched);
-  if (len < kStreamFrom) return;
+  if (len < kLargeFrame) return;
   const std::byte* from = buffer(slot, len);
   if (from == nullptr) return;
-  for (std::size_t i = 0; i < len; i += kLine) __builtin_prefetch(from + i);
+  for (std::size_t i = 0; i < len; i += kCacheLine) __builtin_prefetch(from + i);
 }
 
 bool MemifReceiver::append(Packet& p, std::uint16_t slot) const {
   const std::size_t len = peek(descriptor(slot).length);
   const std::byte* from = buffer(slot, len);
   if (from == nullptr || len == 0 || len > p.tailroom()) return false;
-  std::memcpy(p.end(), from, len);
-  p.len += static_cast<std::uint32_t>(len);
+  copy_from_ring(p, from, len);
   return true;
 }
 
