@@ -100,7 +100,10 @@ std::size_t Worker::migrate_all(Time now) { return tcp_->end_listeners(false, no
 void Worker::abort_orphans(Time now) { tcp_->abort_orphans(now); }
 Readiness Worker::readiness(const Connection& c) const { return tcp_->readiness(c); }
 bool Worker::drained(const Connection& c) const { return tcp_->drained(c); }
-Errc Worker::take_error(Connection& c) { return std::exchange(c.error, Errc::ok); }
+Errc Worker::take_error(Connection& c) {
+  if (c.error != Errc::ok) return std::exchange(c.error, Errc::ok);
+  return std::exchange(c.soft_error, Errc::ok);
+}
 void Worker::set_options(Connection& c, const SocketOptions& options, Time now) {
   tcp_->set_options(c, options, now);
 }

@@ -178,6 +178,7 @@ void Process::end_listening(Socket& s, bool others_go_on) {
   s.watched = false;
   s.listener->user = nullptr;
   others_go_on ? instance->worker().leave(*s.listener, now()) : instance->worker().close(*s.listener, now());
+  instance->hand_over();  // resets of what was not accepted
   s.listener = nullptr;
 }
 

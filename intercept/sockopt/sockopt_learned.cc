@@ -13,6 +13,8 @@
 namespace mtcp::intercept {
 namespace {
 
+constexpr int kMaxPacingRate = 47;  // SO_MAX_PACING_RATE
+
 bool is_doubled(const OptionRow& row) { return row.level == SOL_SOCKET && (row.name == SO_RCVBUF || row.name == SO_SNDBUF); }
 
 // What differs from a socket that nobody has touched (`fresh`).
@@ -37,6 +39,15 @@ void learn_row(Process& process, Socket& s, int fresh, const OptionRow& row) {
   (void)set_option(process, s, row.level, row.name, &value, sizeof value);
 }
 
+// One key or two; where it has none of its own, what it says is the host's.
+void learn_fast_open_key(Process& process, Socket& s, int fresh) {
+  std::array<std::byte, 32> keys{}, usual{};
+  socklen_t size = sizeof keys, usual_size = sizeof usual;
+  if (process.kernel.getsockopt(s.fd, IPPROTO_TCP, TCP_FASTOPEN_KEY, keys.data(), &size) != 0 || size == 0) return;
+  if (process.kernel.getsockopt(fresh, IPPROTO_TCP, TCP_FASTOPEN_KEY, usual.data(), &usual_size) != 0) return;
+  if (size != usual_size || keys != usual) (void)set_option(process, s, IPPROTO_TCP, TCP_FASTOPEN_KEY, keys.data(), size);
+}
+
 }  // namespace
 
 void learn_options(Process& process, Socket& s) {
@@ -47,6 +58,8 @@ void learn_options(Process& process, Socket& s) {
   learn<timeval>(process, s, fresh, SOL_SOCKET, SO_RCVTIMEO);
   learn<timeval>(process, s, fresh, SOL_SOCKET, SO_SNDTIMEO);
   learn<std::array<char, 16>>(process, s, fresh, IPPROTO_TCP, TCP_CONGESTION);
+  learn<std::uint64_t>(process, s, fresh, SOL_SOCKET, kMaxPacingRate);
+  learn_fast_open_key(process, s, fresh);
   (void)process.kernel.close(fresh);
   int only = 0;
   socklen_t size = sizeof only;

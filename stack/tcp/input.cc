@@ -39,8 +39,8 @@ void Tcp::answer_unacceptable(Connection& c, const Segment& s, Time now) {
 bool Tcp::check_unusual(Connection& c, Segment& s, Time now) {
   auto& h = c.hot;
   if (!s.has(kAck | kRst | kSyn)) return stats.add(Counter::no_ack_flag), false;  // nobody sends that
-  // PAWS comes first and spares RST (RFC 7323 section 5.3 R1).
-  if (h.timestamps && s.options.has_timestamps && !s.has(kRst) && older(s.options.ts_val, h.ts_recent) &&
+  // PAWS comes first and spares RST (RFC 7323 section 5.3 R1). As Linux: a tick is no age.
+  if (h.timestamps && s.options.has_timestamps && !s.has(kRst) && older(s.options.ts_val + 1, h.ts_recent) &&
       ts_clock(now) / 1000 - c.rx.ts_recent_age < kTimestampLife) {
     stats.add(Counter::paws_rejected);
     answer_unacceptable(c, s, now);

@@ -145,6 +145,8 @@ TEST_CASE("taken up: a listener has the options that it had, and so has what is 
   set_option(l, IPPROTO_TCP, TCP_NODELAY, 1);
   set_option(l, IPPROTO_TCP, TCP_DEFER_ACCEPT, 3);
   set_option(l, IPPROTO_TCP, TCP_USER_TIMEOUT, 4321);
+  set_option(l, SOL_SOCKET, 47, std::uint64_t{123456789});  // SO_MAX_PACING_RATE
+  REQUIRE(::setsockopt(l, IPPROTO_TCP, TCP_FASTOPEN_KEY, "sixteen bytes...", 16) == 0);
   set_option(l, SOL_SOCKET, SO_KEEPALIVE, 1);
   set_option(l, SOL_SOCKET, SO_LINGER, linger{1, 3});
   const bool activated = GENERATE(true, false);
@@ -165,6 +167,8 @@ TEST_CASE("taken up: a listener has the options that it had, and so has what is 
                         " is_(w, k.SOL_SOCKET, k.SO_KEEPALIVE, 1)\n"
                         " is_(w, k.SOL_SOCKET, k.SO_RCVBUF, 40000)\n"
                         " assert w.getsockopt(k.SOL_SOCKET, k.SO_LINGER, 8) == struct.pack('ii', 1, 3)\n"
+                        " assert w.getsockopt(k.SOL_SOCKET, 47, 8) == struct.pack('Q', 123456789)\n"
+                        "assert l.getsockopt(k.IPPROTO_TCP, 33, 32) == b'sixteen bytes...'\n"
                         "is_(l, k.IPPROTO_TCP, k.TCP_DEFER_ACCEPT, 3)\n");
             return 98;
           }) == 0);

@@ -140,6 +140,9 @@ TEST_CASE("rfc5927 5.2: ICMP unreachable does not end an established connection"
   CHECK(w.state() == State::established);
   CHECK(w.socket->connection->soft_error == Errc::connection_refused);
   CHECK(w.socket->error == Errc::ok);
+  // As Linux: SO_ERROR tells of it, once.
+  CHECK(w.host.worker->take_error(*w.socket->connection) == Errc::connection_refused);
+  CHECK(w.host.worker->take_error(*w.socket->connection) == Errc::ok);
 }
 
 // --- simultaneous open and close

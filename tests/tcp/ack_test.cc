@@ -65,6 +65,35 @@ TEST_CASE("rfc9293 3.10.7.4: an old segment does not bring an old window back") 
   CHECK(s.info().snd_wnd == 1000U << 7);
 }
 
+TEST_CASE("rfc9293 3.10.7.4: with nothing new a window grows or closes, but does not shrink: it may be late") {
+  Script s;
+  s.peer_ack(0, 1000);
+  s.peer_ack(0, 500);
+  CHECK(s.info().snd_wnd == 1000U << 7);
+  s.peer_ack(0, 2000);
+  CHECK(s.info().snd_wnd == 2000U << 7);
+  s.peer_ack(0, 0);
+  CHECK(s.info().snd_wnd == 0);
+  s.peer_ack(0, 1000);
+  s.write("abc");
+  s.peer_ack(3, 500);
+  CHECK(s.info().snd_wnd == 500U << 7);
+  s.peer({.seq = 0, .ack = 3, .data = "ab", .window = 300});
+  s.peer({.seq = 2, .ack = 3, .data = "cd", .window = 200});
+  CHECK(s.info().snd_wnd == 200U << 7);
+}
+
+TEST_CASE("rfc5961 5.2: an ACK from before our FIN is merely old, and its data and FIN are taken") {
+  Script s;
+  s.shutdown();
+  s.peer_ack(1);
+  REQUIRE(s.info().state == State::fin_wait_2);
+  s.peer({.seq = 0, .ack = 0, .data = "late", .flags = kAck | kFin});
+  CHECK(s.count(Counter::bad_ack) == 0);
+  CHECK(s.read() == "late");
+  CHECK(s.last_sent().ack == 5);
+}
+
 TEST_CASE("rfc6298 2: the first RTO comes from the handshake, and doubles each time it runs out") {
   Setup setup;
   setup.rtt = milliseconds(400);

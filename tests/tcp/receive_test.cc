@@ -158,10 +158,15 @@ TEST_CASE("rfc7323 5.3: PAWS drops a segment with an older timestamp and answers
   Script s(setup);
   s.peer({.seq = 0, .ack = 0, .data = "new", .ts_val = 9000000});
   s.forget();
-  s.peer({.seq = 3, .ack = 0, .data = "old", .ts_val = 8999999});
+  s.peer({.seq = 3, .ack = 0, .data = "old", .ts_val = 8999998});
   CHECK(s.sent().ack == 3);
   CHECK(s.count(Counter::paws_rejected) == 1);
   CHECK(s.read() == "new");
+  // As Linux: by one tick it is not older, but does not become the newest either.
+  s.peer({.seq = 3, .ack = 0, .data = "same", .ts_val = 8999999});
+  CHECK(s.count(Counter::paws_rejected) == 1);
+  CHECK(s.read() == "same");
+  CHECK(s.last_sent().options.ts_ecr == 9000000);
 }
 
 TEST_CASE("rfc7323 5.5: after 24 days of silence the old timestamp means nothing") {
@@ -194,6 +199,21 @@ TEST_CASE("rfc9293 3.10.7.4: a FIN that comes twice is acknowledged twice") {
   CHECK(s.last_sent().ack == 4);
   CHECK(s.read() == "abc");
   CHECK(s.worker->readiness(*s.c).peer_closed);
+}
+
+TEST_CASE("rfc9293 3.10.7.4: what begins behind a FIN is ignored, and a FIN in the midst of data ends the connection") {
+  Script s;
+  s.peer({.seq = 0, .ack = 0, .data = "abc", .flags = kAck | kFin});
+  s.forget();
+  s.peer({.seq = 4, .ack = 0, .data = "behind"});
+  s.peer({.seq = 4, .ack = 0, .flags = kAck | kFin});
+  CHECK(s.all_sent().empty());
+  CHECK(s.info().state == State::close_wait);
+  s.peer({.seq = 3, .ack = 0, .data = "no FIN"});
+  CHECK(s.sent().rst());
+  CHECK(s.count(Counter::data_after_close) == 1);
+  CHECK(s.worker->take_error(*s.c) == Errc::broken_pipe);
+  CHECK(s.read() == "abc");
 }
 
 TEST_CASE("rfc1122 4.2.2.13: data for an application that has closed draws a reset") {

@@ -88,16 +88,22 @@ void Receiver::enqueue_in_order(Connection& c, Packet*& p) {
 bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
   auto& h = c.hot;
   auto& rx = c.rx;
-  if (!can_receive(h.state)) {
-    if (s.len != 0 || s.has(kFin)) tcp_.send_ack(c, now);  // after the peer's FIN: it has not seen our ACK
-    return true;
+  const bool after_fin = !can_receive(h.state);
+  if (after_fin) {
+    // CLOSE-WAIT, CLOSING, LAST-ACK. As Linux: what begins behind the FIN is ignored (RFC 9293 3.10.7.4), what ends before it is acknowledged
+    // again, and data in its place draws a reset.
+    if (at_or_after(s.seq, h.rcv_nxt)) return true;
+    if (!after(s.seq + s.len, h.rcv_nxt)) {
+      if (s.len != 0 || s.has(kFin)) tcp_.send_ack(c, now);
+      return true;
+    }
   }
-  const bool nobody_reads = c.detached || (c.read_shut && h.state != State::established);
+  const bool nobody_reads = after_fin || c.detached || (c.read_shut && h.state != State::established);
   if (nobody_reads && s.len != 0 && after(s.seq + s.len, h.rcv_nxt)) {
     // RFC 9293 3.6.1, RFC 1122 4.2.2.13: data that nobody will ever read.
     stats_.add(Counter::data_after_close);
     tcp_.send_reset_for(s, now);
-    tcp_.finish(c, Errc::connection_reset);
+    tcp_.finish(c, h.state == State::close_wait ? Errc::broken_pipe : Errc::connection_reset);
     return false;
   }
   if (s.seq == h.rcv_nxt && at_or_before(s.seq + s.len, h.rcv_adv)) [[likely]] {

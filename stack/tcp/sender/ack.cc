@@ -13,9 +13,12 @@ namespace {
 
 constexpr Duration kMinRttSpan = seconds(150);  // two of them, as Linux's tcp_min_rtt_wlen
 
+// As Linux's tcp_may_update_window: what neither acknowledges nor brings anything may be late, so it makes the window larger, or
+// closes it, but not smaller.
 void update_window(Connection& c, const Segment& s, std::uint32_t window) {
   auto& h = c.hot;
-  const bool newer = before(h.snd_wl1, s.seq) || (h.snd_wl1 == s.seq && at_or_before(h.snd_wl2, s.ack));
+  const bool newer = before(h.snd_wl1, s.seq) ||
+                     (h.snd_wl1 == s.seq && (after(s.ack, h.snd_wl2) || window > h.snd_wnd || window == 0));
   if (!newer) return;
   h.snd_wl1 = s.seq;
   h.snd_wl2 = s.ack;
@@ -140,6 +143,7 @@ bool Sender::on_ack(Connection& c, Segment& s, Time now) {
   const bool fin_acked = h.fin_sent && s.ack == h.snd_nxt;
   t.retries = 0;
   t.first_unanswered = Time{};
+  c.soft_error = Errc::ok;  // it was no obstacle
   const bool unusual = h.phase != Phase::open || t.scoreboard != nullptr || c.recovery.reno_sacked != 0 ||
                        c.recovery.probe_pending || (h.sack_ok && s.options.sack_count != 0);
   update_window(c, s, window);
@@ -189,7 +193,9 @@ void Sender::on_all_acked(Connection& c) {
 // an ACK and is dropped with its data; an old one within the window is merely not news, but for its SACK blocks.
 bool Sender::on_odd_ack(Connection& c, Segment& s, Time now) {
   const auto& h = c.hot;
-  const auto once_sent = static_cast<std::uint32_t>(std::min<std::uint64_t>(c.tx.max_window, c.bytes_acked));
+  const bool fin_acked = h.fin_sent && h.snd_una == h.snd_nxt;
+  const std::uint64_t acked = c.bytes_acked + (fin_acked ? 1 : 0);
+  const auto once_sent = static_cast<std::uint32_t>(std::min<std::uint64_t>(c.tx.max_window, acked));
   if (before(s.ack, h.snd_una) && at_or_after(s.ack, h.snd_una - once_sent)) {
     if (h.sack_ok && s.options.sack_count != 0 && h.snd_una != h.snd_nxt) {
       AckSample a;
