@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "conf/check.hh"
+#include "conf/filter.hh"
 #include "conf/keys.hh"
 #include "conf/rules.hh"
 #include "conf/text.hh"
@@ -20,7 +21,7 @@ namespace {
 
 constexpr const char* kSystemFile = "/etc/mtcp/mtcp.toml";
 constexpr std::size_t kLargest = 1 << 20;  // bytes; a configuration is a few hundred
-constexpr std::string_view kRule = "rule";
+constexpr std::string_view kRule = "rule", kFilter = "filter";
 
 // The file's text, or nothing with errno set.
 std::optional<std::string> read_file(const std::string& path) {
@@ -37,7 +38,7 @@ std::optional<std::string> read_file(const std::string& path) {
 }
 
 bool is_section(std::string_view name) {
-  if (name == kRule) return true;
+  if (name == kRule || name == kFilter) return true;
   for (const Key& k : keys()) {
     if (k.section == name) return true;
   }
@@ -46,7 +47,7 @@ bool is_section(std::string_view name) {
 
 // The known word nearest to a mistyped one, as " (did you mean ...?)"; nothing if none is near.
 std::string near_section(std::string_view name) {
-  std::string_view best = kRule;
+  std::string_view best = distance(name, kFilter) < distance(name, kRule) ? kFilter : kRule;
   for (const Key& k : keys()) {
     if (distance(name, k.section) < distance(name, best)) best = k.section;
   }
@@ -56,7 +57,7 @@ std::string near_section(std::string_view name) {
       if (all.find("[" + std::string(k.section) + "]") == std::string::npos)
         all += "[" + std::string(k.section) + "], ";
     }
-    return " (there are: " + all + "[[rule]])";
+    return " (there are: " + all + "[[rule]], [[filter]])";
   }
   return " (did you mean \"" + std::string(best) + "\"?)";
 }
@@ -87,9 +88,11 @@ class Loader {
       const std::string_view name = key.str();
       if (name == kRule) {
         read_rules(node, options_.rules, places_, problems_);
+      } else if (name == kFilter) {
+        read_filter(node, options_.stack.filter, problems_);
       } else if (!is_section(name)) {
         const std::string what =
-            node.is_table() ? "unknown section [" + std::string(name) + "]" + near_section(name)
+            node.is_table() || node.is_array_of_tables() ? "unknown section [" + std::string(name) + "]" + near_section(name)
                             : "key \"" + std::string(name) + "\" outside of a section" + near_key({}, name);
         problems_.add(place_of(key), what);
       } else if (const auto* section = node.as_table()) {

@@ -1,5 +1,6 @@
 #include "conf/reference.hh"
 
+#include "conf/filter.hh"
 #include "conf/keys.hh"
 #include "conf/rules.hh"
 #include "conf/text.hh"
@@ -71,7 +72,7 @@ std::string reference() {
     }
     text += entry(key);
   }
-  return text + "\n" + std::string(rules_reference());
+  return text + "\n" + std::string(rules_reference()) + "\n" + std::string(filter_reference());
 }
 
 }  // namespace mtcp::conf

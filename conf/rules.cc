@@ -1,7 +1,6 @@
 #include "conf/rules.hh"
 
-#include "conf/text.hh"
-#include "conf/values.hh"
+#include "conf/entries.hh"
 
 namespace mtcp::conf {
 namespace {
@@ -11,22 +10,6 @@ using intercept::Rule;
 constexpr std::string_view kRoles[] = {"any", "listen", "connect"};  // in the order of Rule::Role
 constexpr std::string_view kTargets[] = {"stack", "kernel"};
 
-// One entry of a table whose keys are few: its name, what it accepts, and how it is stored (false: not so).
-struct Entry {
-  std::string_view name;
-  std::string accepted;
-  bool (*store)(const toml::node&, Rule&);
-};
-
-// The index of a word, or the number of words.
-template <std::size_t N>
-std::size_t index_of(const std::string_view (&words)[N], const toml::node& n) {
-  const auto* s = n.as_string();
-  std::size_t i = 0;
-  while (i < N && (s == nullptr || words[i] != s->get())) ++i;
-  return i;
-}
-
 bool store_role(const toml::node& n, Rule& r) {
   const std::size_t i = index_of(kRoles, n);
   if (i < std::size(kRoles)) r.role = static_cast<Rule::Role>(i);
@@ -34,20 +17,14 @@ bool store_role(const toml::node& n, Rule& r) {
 }
 
 bool store_address(const toml::node& n, Rule& r) {
-  const auto* s = n.as_string();
-  const auto p = s != nullptr ? parse_prefix(s->get()) : std::nullopt;
-  if (!p || network_of(*p) != p->address) return false;
-  r.has_address = true;
-  r.address = *p;
-  return true;
+  const auto network = read_network(n);
+  r.has_address = network.has_value();
+  if (network) r.address = *network;
+  return r.has_address;
 }
 
 bool store_port(const toml::node& n, Rule& r) {
-  std::optional<Ports> ports;
-  if (const auto* s = n.as_string()) ports = parse_ports(s->get());
-  if (const auto* i = n.as_integer(); i != nullptr && i->get() >= 0 && i->get() <= 65535) {
-    ports = Ports{static_cast<std::uint16_t>(i->get()), static_cast<std::uint16_t>(i->get())};
-  }
+  const auto ports = read_ports(n);
   if (!ports) return false;
   r.port_first = ports->first;
   r.port_last = ports->last;
@@ -67,39 +44,15 @@ bool store_target(const toml::node& n, Rule& r) {
   return i < std::size(kTargets);
 }
 
-// Reads the entries of a table; one that is not known is a problem. Returns whether `wanted` was among them.
-bool read_table(const toml::table& table, std::span<const Entry> entries, Rule& rule, Problems& problems,
-                std::string_view wanted, std::string_view skipped) {
-  bool found = false;
-  for (const auto& [key, node] : table) {
-    if (key.str() == skipped) continue;
-    const Entry* entry = nullptr;
-    std::string names;
-    for (const Entry& e : entries) {
-      if (e.name == key.str()) entry = &e;
-      names += (names.empty() ? "" : ", ") + std::string(e.name);
-    }
-    if (!skipped.empty()) names += ", " + std::string(skipped);
-    if (entry == nullptr) {
-      problems.add({key.source().begin.line, key.source().begin.column},
-                   "unknown key \"" + std::string(key.str()) + "\" in a rule (there are: " + names + ")");
-    } else if (!entry->store(node, rule)) {
-      problems.add(place_of(node), std::string(entry->name) + ": expected " + entry->accepted);
-    }
-    found |= key.str() == wanted;
-  }
-  return found;
-}
-
 void read_rule(const toml::table& table, Rule& rule, Problems& problems) {
-  const Entry match_entries[] = {
+  const Entry<Rule> match_entries[] = {
       {"role", one_of(kRoles), store_role},
-      {"address", "an address, or a network without host bits, like \"10.9.0.0/24\"", store_address},
-      {"port", "a port or a range like \"8000-8999\", from 0 to 65535", store_port},
+      {"address", std::string(kNetworkAccepted), store_address},
+      {"port", std::string(kPortsAccepted), store_port},
       {"program", "the name of a program, or its path; * and ? match", store_program},
   };
-  const Entry entries[] = {{"to", one_of(kTargets), store_target}};
-  if (!read_table(table, entries, rule, problems, "to", "match")) {
+  const Entry<Rule> entries[] = {{"to", one_of(kTargets), store_target}};
+  if (!read_entries<Rule>(table, entries, rule, "a rule", "to", "match", problems)) {
     problems.add(place_of(table), "this rule does not say where to: expected to = " + one_of(kTargets));
   }
   const toml::node* match = table.get("match");
@@ -109,7 +62,7 @@ void read_rule(const toml::table& table, Rule& rule, Problems& problems) {
                  "match: expected a table like { role = \"listen\", port = \"8000-8999\" }");
     return;
   }
-  read_table(*match->as_table(), match_entries, rule, problems, {}, {});
+  read_entries<Rule>(*match->as_table(), match_entries, rule, "a rule", {}, {}, problems);
 }
 
 }  // namespace

@@ -27,6 +27,14 @@ bool take_log_level(Options& options) {
   return true;
 }
 
+bool read_filter(const std::string& path, std::vector<stack::FilterRule>& rules, std::string& message) {
+  Options options;
+  const conf::LoadError error = conf::load(path, options);
+  rules = std::move(options.stack.filter);
+  message = error.message;
+  return !error.failed;
+}
+
 Engine* start(const Services& services, EngineFailure& failure) {
   const std::string path = conf::find();
   if (path.empty()) {
@@ -45,7 +53,7 @@ Engine* start(const Services& services, EngineFailure& failure) {
   log_start(services, options.log_level, options.log_file.c_str());
   if (!known) log(LogLevel::warning, "MTCP_LOG is none of none, error, warning, info, debug: ignored");
   // Lives as long as the process: threads may be inside it until the very end.
-  auto* process = new Process(services, std::move(options), &stack::open_device, &stack::open_as_guest);
+  auto* process = new Process(services, std::move(options), &stack::open_device, &stack::open_as_guest, &read_filter);
   if (log_descriptor() >= 0) process->files.put_reserved(log_descriptor());
   return process;
 }

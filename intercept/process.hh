@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "intercept/background/filter_file.hh"
 #include "intercept/descriptors/files.hh"
 #include "intercept/descriptors/pool.hh"
 #include "intercept/descriptors/socket.hh"
@@ -40,7 +41,8 @@ class Process final : public Engine {
   using OpenAsGuest = std::unique_ptr<stack::Device> (*)(const stack::DeviceInvitation&);
   using OpenDevice = std::unique_ptr<stack::Device> (*)(const stack::DeviceConfig&, std::string& message);
 
-  Process(const Services& services, Options options, OpenDevice open_device, OpenAsGuest open_as_guest = nullptr);
+  Process(const Services& services, Options options, OpenDevice open_device, OpenAsGuest open_as_guest = nullptr,
+          ReadFilter read_filter = nullptr);
   ~Process() override;
 
   // --- open.cc (socket, bind, listen, names), taken_up.cc, accept.cc, connect.cc, close.cc (shutdown, close, close_range)
@@ -206,6 +208,7 @@ class Process final : public Engine {
   SocketSlab sockets;
   pid_t pid = ::getpid();  // whose memory this is: not so in the child of a vfork
   Router router;
+  FilterFile filter_file;
   Decisions decisions;
   Relay relay{*this};           // connections that other processes have, too
   Heritage heritage{*this};     // and those of others that this process has

@@ -72,9 +72,20 @@ struct InterfaceOptions {
   std::uint32_t mtu = 1500;
 };
 
+// Who may open connections to which local ports: the first rule that matches decides, and without one they are accepted.
+struct FilterRule {
+  enum class Action : std::uint8_t { accept, drop, reset };
+  Prefix source;  // network of the peer; length 0: any
+  std::uint16_t port_first = 0, port_last = 65535;
+  Action action = Action::accept;
+  std::uint32_t rate = 0;  // accept: new connections a second of each source; 0: no limit
+  friend bool operator==(const FilterRule&, const FilterRule&) = default;
+};
+
 struct Options {
   InterfaceOptions interface;
   TcpTuning tcp;
+  std::vector<FilterRule> filter;
   bool loopback = false;  // 127.0.0.0/8 and ::1 are the stack's own too
 };
 

@@ -42,6 +42,7 @@ void Worker::set_watched(Listener& l, bool watched) { tcp_->set_watched(l, watch
 void Worker::part() { tcp_->priv->parting = true; }
 void Worker::close(Listener& l, Time now) { tcp_->close_listener(l, now); }
 void Worker::leave(Listener& l, Time now) { tcp_->leave_listener(l, now); }
+void Worker::set_filter(std::span<const FilterRule> rules) { tcp_->priv->filter.set(rules); }
 Readiness Worker::readiness(const Listener& l) const { return tcp_->readiness(l); }
 
 Result<Connection*> Worker::connect(const Endpoint& local, const Endpoint& remote,

@@ -155,6 +155,9 @@ class Worker {
   void set_watched(Listener& l, bool watched);
   [[nodiscard]] Readiness readiness(const Listener& l) const;
 
+  // Other rules in place of the options' filter; how much of their rates has been used is forgotten.
+  void set_filter(std::span<const FilterRule> rules);
+
   // --- connecting
   // Starts an active open; `local` may be any address and port 0. The connection is in SYN-SENT when this returns;
   // its fate is an event (writable, or error with take_error()). address_in_use, address_unavailable,

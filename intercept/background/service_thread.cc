@@ -213,6 +213,7 @@ void ServiceThread::loop() {
       const std::unique_lock guard(process_.lock, std::try_to_lock);
       if (guard.owns_lock()) instance.log_notices();
     }
+    process_.filter_file.look(now());
     if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_);
   }
 }

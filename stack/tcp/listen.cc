@@ -133,7 +133,7 @@ void Tcp::on_listen(Listener& l, Segment& s, std::uint32_t hash, Time now) {
     if (!s.has(kSyn) && on_cookie_ack(l, s, hash, now)) return;
     if (forward_unknown(s, now)) return;
     stats.add(Counter::bad_ack);
-    return send_reset_for(s, now);
+    return refuse(s, now);
   }
   if (!s.has(kSyn) || s.has(kFin)) return stats.add(Counter::no_ack_flag);
   // Several stacks: another one may have the flow, half open. Two answers would be one too many.
@@ -160,6 +160,7 @@ Tcp::Admission Tcp::admit_syn(const Listener& l, bool recycled) {
 }
 
 void Tcp::on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Time now) {
+  if (!priv->filter.empty() && filter_out(s, true, now)) [[unlikely]] return;
   const Admission admission = admit_syn(l, isn != nullptr);
   if (admission == Admission::drop) return;
   const Result<const Path*> path = network.path(s.key.remote, s.key.local);

@@ -12,6 +12,7 @@
 #include "stack/base/slab.hh"
 #include "stack/tcp/connection.hh"
 #include "stack/tcp/destinations.hh"
+#include "stack/tcp/filter.hh"
 #include "stack/tcp/flow_table.hh"
 #include "stack/tcp/listener.hh"
 #include "stack/tcp/memory.hh"
@@ -42,6 +43,7 @@ struct Tcp::Private {
 
   SipKey isn_key, ts_key, cookie_key, destination_key, fast_open_key;
   Destinations destinations;
+  Filter filter;
   struct FastOpen {
     FlowKey key;
     std::uint32_t hash;

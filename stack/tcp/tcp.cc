@@ -26,7 +26,8 @@ enum Purpose : std::uint64_t {
   island_key,
   destination_key,
   fast_open_key,
-  metrics_key
+  metrics_key,
+  filter_key
 };
 }  // namespace
 
@@ -42,6 +43,7 @@ Tcp::Private::Private(const Options& options, const Secrets& secrets, Time now)
       destination_key(derive_key(secrets.lasting, Purpose::destination_key)),
       fast_open_key(derive_key(secrets.lasting, Purpose::fast_open_key)),
       destinations(derive_key(secrets.key, Purpose::metrics_key)),
+      filter(options.filter, derive_key(secrets.key, Purpose::filter_key)),
       syn_entries(std::max(options.tcp.max_syn_backlog, 4096U) * 4),
       time_waits(options.tcp.max_tw_buckets),
       listeners(65536),
@@ -217,7 +219,7 @@ void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
   if (forward_unknown(s, now)) return;
   if (priv->parting || left_to_another(s)) return stats.add(Counter::left_to_another);
   stats.add(Counter::no_socket);
-  send_reset_for(s, now);
+  refuse(s, now);
 }
 
 // --- the loop

@@ -137,6 +137,9 @@ class Tcp {
   void on_syn_entry(SynEntry& e, Segment& s, Time now);
   // `isn`: beyond the TIME-WAIT that this SYN replaces, or null.
   void on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Time now);
+  // --- filter.cc: who may open connections (FilterRule)
+  bool filter_out(const Segment& s, bool opens, Time now);  // true: dealt with
+  void refuse(const Segment& s, Time now);                  // a reset, unless the filter says otherwise
   enum class Admission : std::uint8_t { queue, cookie, drop };
   Admission admit_syn(const Listener& l, bool recycled);
   bool check_syn_entry(SynEntry& e, Segment& s, Time now);

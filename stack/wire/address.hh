@@ -81,6 +81,7 @@ static_assert(sizeof(FlowKey) == 36);
 struct Prefix {
   IpAddress address;
   std::uint8_t length = 0;
+  friend bool operator==(const Prefix&, const Prefix&) = default;
   [[nodiscard]] bool contains(const IpAddress& a) const {
     const unsigned whole = length / 8, rest = length % 8;
     if (std::memcmp(address.bytes.data(), a.bytes.data(), whole) != 0) return false;

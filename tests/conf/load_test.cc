@@ -131,7 +131,7 @@ TEST_CASE("a wrong line is reported with its place and what would be right") {
       {"[tcp]\nxyzzy = 5", "3:1", "unknown key \"xyzzy\" in [tcp]"},
       {"[devcie]\nport = 1", "2:2", "unknown section [devcie] (did you mean \"device\"?)"},
       {"[something]\n", "2:2",
-       "unknown section [something] (there are: [device], [interface], [stack], [tcp], [log], [[rule]])"},
+       "unknown section [something] (there are: [device], [interface], [stack], [tcp], [log], [[rule]], [[filter]])"},
       {"mtu = 1500", "2:1", "key \"mtu\" outside of a section (did you mean \"mtu\" in [device]?)"},
       {"tcp = 5", "2:7", "tcp is a section: expected [tcp]"},
       {"[device]\nmtu = 100", "3:7", "mtu = 100: expected a whole number from 576 to 9600"},

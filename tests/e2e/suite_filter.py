@@ -1,0 +1,92 @@
+"""[[filter]]: who may open connections, while the program runs; and what mtcp-run says of the kernel's firewall."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from harness import expect, expect_equal, wait_until
+from nginx import Nginx
+from registry import test
+from suite_wire import counters_of
+from web import expect_files, get, get_status
+
+RUN = Path(__file__).resolve().parent.parent.parent / "scripts/mtcp-run"
+
+
+def rewrite(config, filters):
+    """Another filter in place of the one that the file has; it is there at once, or not at all."""
+    path = Path(config)
+    kept = path.read_text(encoding="ascii").split("[[filter]]")[0]
+    fresh = path.with_suffix(".new")
+    fresh.write_text(kept + filters, encoding="ascii")
+    os.replace(fresh, path)
+
+
+def filtered(nginx, name):
+    return sum(counters_of(pid).get(name, 0) for pid in nginx.serving_pids())
+
+
+@test("filter-is-read-again-while-the-program-runs", shim_only=True)
+def read_again(context):
+    server, client = context.veth(more=f'[[filter]]\nsource = "10.99.0.0/24"\nport = 8080\naction = "reset"\n')
+    nginx = Nginx(server, workers=2).start()
+    expect_equal("curl's status where the filter resets", get_status(client, f"{nginx.url}/hello", 3)[0], 7)
+    expect(filtered(nginx, "filter_reset") > 0, "the counter filter_reset is 0")
+    rewrite(server.config, '[[filter]]\nport = 8080\nrate = "many"\naction = "accept"\n')
+    wait_until(lambda: "the filter stays as it was" in nginx.log(), 5, "a word about the mistake")
+    expect_equal("curl's status after a mistake", get_status(client, f"{nginx.url}/hello", 3)[0], 7)
+    rewrite(server.config, '[[filter]]\nsource = "10.98.0.0/24"\naction = "drop"\n')
+    wait_until(lambda: get_status(client, f"{nginx.url}/hello", 3)[1] == "200", 5, "an answer")
+    time.sleep(1)  # the other worker looks, too
+    expect_files(client, nginx.url, ["empty", "k64"])
+    rewrite(server.config, '[[filter]]\nsource = "10.99.0.1"\naction = "drop"\n')
+    wait_until(lambda: get_status(client, f"{nginx.url}/hello", 1)[0] == 28, 10, "no answer")
+    expect(filtered(nginx, "filter_dropped") > 0, "the counter filter_dropped is 0")
+    rewrite(server.config, "")
+    wait_until(lambda: get_status(client, f"{nginx.url}/hello", 2)[1] == "200", 10, "an answer without a filter")
+    time.sleep(1)
+    expect_equal("the answer", get(client, f"{nginx.url}/hello"), "hello\n")
+    nginx.stop()
+
+
+NFT = """table inet filter {
+ chain input {
+  type filter hook input priority filter; policy drop;
+  ct state established,related accept
+  tcp dport { 7001, 7101-7199 } accept
+  meta l4proto tcp th dport 7002 ct state new limit rate 10/second accept
+  udp dport 53 accept
+ }
+}
+"""
+IPTABLES = """*filter
+:INPUT ACCEPT [0:0]
+-A INPUT -p tcp -m tcp --dport 7003 -j DROP
+-A INPUT -p tcp -m multiport --dports 7004,7200:7210 -j ACCEPT
+-A INPUT -p udp -m udp --dport 123 -j ACCEPT
+COMMIT
+"""
+
+
+@test("filter-mtcp-run-tells-of-the-kernels-firewall", shim_only=True)
+def tells(context):
+    server, _ = context.veth()
+    listening = server.kernel_side().start("/usr/bin/python3", "-u", "-m", "http.server", "7004")
+    listening.says("7004")
+    with tempfile.TemporaryDirectory() as tools:
+        os.chmod(tools, 0o755)
+        for name, text in (("nft", NFT), ("iptables-save", IPTABLES), ("ip6tables-save", "")):
+            path = Path(tools, name)
+            path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\n", encoding="ascii")
+            path.chmod(0o755)
+        env = {"PATH": f"{tools}:{os.environ['PATH']}"}
+        run = server.kernel_side().run(RUN, "-c", server.config, "/bin/true", env=env)
+        expect("rules for the TCP ports 7001, 7002, 7003, 7101-7199, 7200-7210; drops what no rule accepts" in run.stderr, f"it said: {run.stderr}")
+        dry = server.kernel_side().run("setpriv", "--reuid=www-data", "--clear-groups", RUN, "-n", "-c", server.config, "/bin/true", env=env, check=False)
+        expect("firewall:      not known: that takes the capability net_admin" in dry.stdout, f"it said: {dry.stdout}")
+        Path(tools, "nft").write_text("#!/bin/sh\necho table inet filter\n", encoding="ascii")
+        Path(tools, "iptables-save").write_text("#!/bin/sh\necho ':INPUT ACCEPT [0:0]'\n", encoding="ascii")
+        quiet = server.kernel_side().run(RUN, "-c", server.config, "/bin/true", env=env)
+        expect_equal("what is said where there are no rules", quiet.stderr, "")
+    listening.kill()
