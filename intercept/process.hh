@@ -38,7 +38,7 @@ class ServiceThread;
 
 class Process final : public Engine {
  public:
-  using OpenAsGuest = std::unique_ptr<stack::Device> (*)(const stack::DeviceInvitation&);
+  using OpenAsGuest = std::unique_ptr<stack::Device> (*)(const stack::DeviceInvitation&, std::uint64_t program);
   using OpenDevice = std::unique_ptr<stack::Device> (*)(const stack::DeviceConfig&, std::string& message);
 
   Process(const Services& services, Options options, OpenDevice open_device, OpenAsGuest open_as_guest = nullptr,

@@ -1,6 +1,8 @@
 #include "intercept/device/door.hh"
 
 #include <errno.h>
+#include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -11,7 +13,10 @@
 #include <vector>
 
 #include "intercept/lifetime/program_key.hh"
+#include "intercept/opener.hh"
 #include "intercept/process.hh"
+#include "intercept/support/clock.hh"
+#include "intercept/support/log.hh"
 #include "intercept/relay/relay_channel.hh"
 #include "intercept/support/peer_user.hh"
 
@@ -21,27 +26,20 @@ namespace {
 constexpr int kQueue = 128;
 constexpr std::size_t kMostDescriptors = 253;  // SCM_MAX_FD
 
-struct DoorName {
-  sa_family_t family = AF_UNIX;
-  char tag[14] = "\0mtcp-door-01";
-  std::uint64_t which[2] = {};
-};
-
-DoorName name_of(const std::string& port) {
-  DoorName name;
-  const stack::SipKey key = program_key();
-  const auto bytes = std::as_bytes(std::span(port.data(), port.size()));
-  const std::uint64_t device = stack::siphash<2, 4>(key, bytes);
-  for (std::uint64_t half = 0; half < 2; ++half) name.which[half] = stack::siphash_words<2, 4>(key, device, half);
-  return name;
-}
-
-const sockaddr* generic(const DoorName& name) { return reinterpret_cast<const sockaddr*>(&name); }
-
 // The other end is the same user's, or root's.
 bool is_trusted(Kernel& kernel, int fd) {
   const std::optional<uid_t> user = user_of_peer(kernel, fd);
   return user.has_value() && (*user == ::geteuid() || *user == 0);
+}
+
+// Whose programs share a device: what they have to agree on, as text.
+std::string device_of(const Options& options) {
+  const std::string& port = options.device.port;
+  std::string text = port.substr(0, port.find(',')) + " " + stack::value_of(port, "iface") + " " + stack::value_of(port, "share");
+  if (!options.stack.interface.from_kernel)
+    for (const auto& a : options.stack.interface.addresses)
+      text.append(reinterpret_cast<const char*>(a.address.bytes.data()), a.address.bytes.size()) += static_cast<char>(a.prefix_length);
+  return text;
 }
 
 struct Control {
@@ -88,11 +86,41 @@ int receive_invitation(Kernel& kernel, int fd, stack::DeviceInvitation& invitati
 
 }  // namespace
 
+struct Door::Name {
+  sa_family_t family = AF_UNIX;
+  char tag[14] = "\0mtcp-door-02";
+  std::uint64_t which[2] = {};
+  [[nodiscard]] const sockaddr* generic() const { return reinterpret_cast<const sockaddr*>(this); }
+};
+
+bool Door::is_for_others() const {
+  return !process_.options.device.is_private() && !stack::value_of(process_.options.device.port, "iface").empty();
+}
+
+// Keyed with what only processes of this program know, or for a device that other programs may have as well, of this user.
+Door::Name Door::name() const {
+  const bool others = is_for_others();
+  const std::string device = others ? device_of(process_.options) : process_.options.device.port;
+  const bool kept = others && process_.load_secrets() == 0 && process_.lasting->port_counters != nullptr;
+  const stack::SipKey key = kept ? stack::SipKey{process_.lasting->lasting[0], process_.lasting->lasting[1]} : program_key();
+  const std::uint64_t hash = stack::siphash<2, 4>(key, std::as_bytes(std::span(device.data(), device.size())));
+  Name name;
+  for (std::uint64_t half = 0; half < 2; ++half) name.which[half] = stack::siphash_words<2, 4>(key, hash, half, 0x646f6f72UL);
+  return name;
+}
+
+// The name can be seen by everybody: who comes must be of the user who has taken it, or root.
+bool Door::may_enter(int fd) const {
+  const std::optional<uid_t> user = user_of_peer(process_.kernel, fd);
+  if (!is_for_others()) return is_trusted(process_.kernel, fd);
+  return user.has_value() && (*user == 0 || user == user_of_peer(process_.kernel, fd_));
+}
+
 bool Door::take() {
   const int fd = process_.kernel.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return true;  // as if nobody else were there
-  const DoorName name = name_of(process_.options.device.port);
-  int error = fd < process_.files.size() ? process_.kernel.bind(fd, generic(name), sizeof name) : -EMFILE;
+  const Name where = name();
+  int error = fd < process_.files.size() ? process_.kernel.bind(fd, where.generic(), sizeof where) : -EMFILE;
   const bool taken = error == -EADDRINUSE;
   if (error == 0) error = process_.kernel.listen(fd, kQueue);
   if (error == 0) {
@@ -115,11 +143,12 @@ int Door::begin_to_knock() {
   Kernel& kernel = process_.kernel;
   const int fd = kernel.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return fd;
-  const DoorName name = name_of(process_.options.device.port);
-  int error = fd < process_.files.size() ? kernel.connect(fd, generic(name), sizeof name) : -EMFILE;
+  const Name where = name();
+  int error = fd < process_.files.size() ? kernel.connect(fd, where.generic(), sizeof where) : -EMFILE;
   if (error == 0 && !is_trusted(kernel, fd)) error = -EACCES;
   if (error == 0) {
     answer_fd_ = process_.keep_high(fd);
+    asked_ = now();
   } else {
     (void)kernel.close(fd);
   }
@@ -139,7 +168,7 @@ Door::Answer Door::knock(std::unique_ptr<stack::Device>& device) {
   }
   const int door = invitation.descriptors.back();
   invitation.descriptors.pop_back();
-  device = process_.open_as_guest(invitation);
+  device = process_.open_as_guest(invitation, program_number());
   if (device == nullptr || door >= process_.files.size()) {
     (void)process_.kernel.close(door);
   } else {
@@ -148,12 +177,36 @@ Door::Answer Door::knock(std::unique_ptr<stack::Device>& device) {
   return device != nullptr ? Answer::device : Answer::nobody;
 }
 
+bool Door::ask_opener(std::unique_ptr<stack::Device>& device) {
+  constexpr timespec kAtMost{.tv_sec = 1, .tv_nsec = 0};
+  Kernel& kernel = process_.kernel;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string path = std::string(kOpenerDirectory) + "/" + stack::value_of(process_.options.device.port, "iface") + ".sock";
+  if (!is_for_others() || path.size() >= sizeof address.sun_path || ::access(path.c_str(), F_OK) != 0) return false;
+  path.copy(address.sun_path, path.size());
+  const int fd = kernel.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return false;
+  stack::DeviceInvitation invitation;
+  int error = kernel.connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  if (error == 0 && !is_trusted(kernel, fd)) error = -EACCES;
+  pollfd answer{fd, POLLIN, 0};
+  if (error == 0 && kernel.ppoll(&answer, 1, &kAtMost, nullptr) != 1) error = -ETIMEDOUT;
+  if (error == 0) error = receive_invitation(kernel, fd, invitation);
+  (void)kernel.close(fd);
+  if (error == 0) device = process_.open_as_guest(invitation, program_number());
+  if (error != 0 && error != -ECONNREFUSED)
+    log(LogLevel::info, "%s does not let this program have the device: %s", path.c_str(), strerror(-error));
+  for (const int passed : error != 0 ? invitation.descriptors : std::vector<int>{}) (void)kernel.close(passed);
+  return device != nullptr;
+}
+
 void Door::serve() {
   if (fd_ < 0) return;
   const int fd = process_.kernel.accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (fd < 0) return;
   stack::DeviceInvitation invitation = process_.device != nullptr ? process_.device->invite() : stack::DeviceInvitation{};
-  if (!invitation.descriptors.empty() && invitation.descriptors.size() < kMostDescriptors && is_trusted(process_.kernel, fd)) {
+  if (!invitation.descriptors.empty() && invitation.descriptors.size() < kMostDescriptors && may_enter(fd)) {
     invitation.descriptors.push_back(fd_);
     send_invitation(process_.kernel, fd, invitation);
   }

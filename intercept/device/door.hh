@@ -1,10 +1,17 @@
-// A process that is forked after a device has been opened inherits it. One that was forked before finds this door: a Unix
-// socket whose name only processes of the same program can compute. Whoever is the first to want the device takes the name,
-// and opens it; the others are given what they need to have a part in it (stack::DeviceInvitation), also by each other.
+// A process that is forked after a device has been opened inherits it. Others find this door: those of the same program that were
+// forked before, and where the device is an interface of the kernel, other programs of the same user. It is a Unix socket whose name only
+// they can compute. Whoever is the first to want the device takes the name, and opens it; the others are given what they need to have a
+// part in it (stack::DeviceInvitation), also by each other, whoever of them ends first.
 #pragma once
+
+#include <sys/types.h>
 
 #include <memory>
 #include <string>
+
+#include "intercept/kernel.hh"
+#include "stack/base/siphash.hh"
+#include "stack/base/time.hh"
 
 namespace mtcp::stack {
 class Device;
@@ -34,18 +41,28 @@ class Door {
   // Asks for the device of another process, or whether it has answered.
   [[nodiscard]] Answer knock(std::unique_ptr<stack::Device>& device);
   [[nodiscard]] bool waiting() const { return waiting_; }
+  // Since when, if it is.
+  [[nodiscard]] stack::Time asked() const { return asked_; }
+  // Other programs find it, too: the device is an interface of the kernel.
+  [[nodiscard]] bool is_for_others() const;
   [[nodiscard]] int answer_fd() const { return answer_fd_; }  // the answer comes here; -1: look again later
+  // Asks mtcp-open, if one has the interface (opener.hh): true if this process may have it. Waits a second for that at most.
+  [[nodiscard]] bool ask_opener(std::unique_ptr<stack::Device>& device);
   // In the child of a fork: the answer is its parent's.
   void stop_knocking();
   void serve();
 
  private:
+  struct Name;
+  [[nodiscard]] Name name() const;
+  [[nodiscard]] bool may_enter(int fd) const;
   [[nodiscard]] int begin_to_knock();
 
   Process& process_;
   int fd_ = -1;
   int answer_fd_ = -1;
   bool waiting_ = false;  // for an answer
+  stack::Time asked_{};
 };
 
 }  // namespace mtcp::intercept

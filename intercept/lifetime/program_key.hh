@@ -21,4 +21,9 @@ namespace mtcp::intercept {
   return key;
 }
 
+// What tells one program from another (stack::DeviceConfig::program); not secret.
+[[nodiscard]] inline std::uint64_t program_number() {
+  return stack::siphash_words<2, 4>(program_key(), std::uint64_t{0x70726f6772616d}) | 1;
+}
+
 }  // namespace mtcp::intercept

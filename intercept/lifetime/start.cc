@@ -14,6 +14,7 @@
 #include "intercept/device/device_config.hh"
 #include "intercept/engine.hh"
 #include "intercept/lifetime/lasting.hh"
+#include "intercept/lifetime/program_key.hh"
 #include "intercept/process.hh"
 #include "intercept/support/clock.hh"
 #include "intercept/support/log.hh"
@@ -30,6 +31,7 @@ constexpr stack::Duration kRetryInterval = stack::milliseconds(10);
 constexpr stack::Duration kAnswerInterval = stack::milliseconds(1);
 // Who is about to share the device opens it, which takes half a second at most, and answers then.
 constexpr stack::Duration kOwnerPatience = stack::seconds(10);
+constexpr stack::Duration kStrangersPatience = stack::seconds(3);  // for another program
 constexpr std::uint32_t kDefaultPackets = 65536;
 constexpr std::size_t kStackMemory = std::size_t{8} << 20;  // bytes that a stack takes at its start, packets aside
 
@@ -128,18 +130,24 @@ stack::DeviceConfig device_config(const Options& options) {
           .packets = packets_of(options),
           .hugepages = hugepages_of(options.device.hugepages),
           .peer_users = options.device.peer_users,
-          .addresses = own_addresses(options)};
+          .addresses = own_addresses(options),
+          .program = program_number()};
 }
 
-// A process of this program, forked before the device was opened like this one, may have it, or be about to: then this one
-// has a part in it (0), or will have when that one answers (-EBUSY). -ENOENT: it is ours to open.
+// Another process may have the device, or be about to: then this one has a part in it (0), or will have when that one answers
+// (-EBUSY). -ENOENT: it is ours to open.
 int Process::share_device() {
   constexpr int kTries = 3;  // who had the name may be gone when it is asked
-  if (options.device.is_private() || !has_relatives() || open_as_guest == nullptr) return -ENOENT;
+  if (options.device.is_private() || open_as_guest == nullptr || !(has_relatives() || door.is_for_others())) return -ENOENT;
+  if (!door.waiting() && door.ask_opener(device)) return 0;
   for (int i = 0; i < kTries; ++i) {
     if (!door.waiting() && door.take()) break;
     const Door::Answer answer = door.knock(device);
-    if (answer != Door::Answer::nobody) return answer == Door::Answer::device ? 0 : -EBUSY;
+    if (answer == Door::Answer::device) return 0;
+    if (answer == Door::Answer::nobody) continue;
+    if (has_relatives() || now() < door.asked() + kStrangersPatience) return -EBUSY;
+    door.stop_knocking();  // another program, which is stopped
+    break;
   }
   return -ENOENT;
 }
@@ -237,7 +245,7 @@ int Process::wait_for_slot(stack::Time t) {
     if (asked_since == stack::Time{}) asked_since = t;
     const bool late = t - asked_since > stack::seconds(1);
     if (late && start_error.empty())
-      log(LogLevel::warning, "%s: another process of this program has it, and does not answer: waiting", options.device.port.c_str());
+      log(LogLevel::warning, "%s: another process has it, and does not answer: waiting", options.device.port.c_str());
     if (late) start_error = "busy";
     next_attempt = t + (late ? kRetryInterval : kAnswerInterval);
     return -EBUSY;

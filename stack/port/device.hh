@@ -34,14 +34,16 @@ struct DeviceConfig {
   int hugepages = -1;             // -1 automatic (use them when there are enough), 0 off, 1 required
   std::vector<std::uint32_t> peer_users;  // memif: who may be at the other end, besides root and this process's user
   std::vector<std::uint32_t> addresses;   // the stack's own, IPv4 in host order: an interface of the kernel must not have them, unless it is shared, and if there are none then, those that it has
+  std::uint64_t program = 0;              // the same in all processes of a program, and in no other's (SharedDevice::program)
+  bool keeps_interface = false;           // nobody else is given what could take an XDP program off the interface
   bool* misconfigured = nullptr;  // becomes true if the failure is one that the user must mend
   bool* in_use = nullptr;         // becomes true if the failure is that another program has the device
 };
 
-// What a process that has been forked before a device was opened needs to have a part in it: to be passed on as it is, with
+// What a process that has not inherited a device, of this program or another, needs to have a part in it: to be passed on as it is, with
 // the descriptors, which stay those of the device that has made it.
 struct DeviceInvitation {
-  std::array<std::byte, 96> terms{};
+  std::array<std::byte, 128> terms{};
   std::vector<int> descriptors;  // none: this device can't be shared so
 };
 
@@ -69,9 +71,12 @@ class Device {
   [[nodiscard]] virtual std::span<const int> descriptors() const { return {}; }
   // How it is used, in a few words for whoever runs the program; empty: there is nothing to say.
   [[nodiscard]] virtual std::string summary() const { return {}; }
-  // The calling process is about to end: true if no other one has this device any more, be it with a stack or without.
+  // The calling process is about to end: true if no other one of its program has this device any more, be it with a stack or
+  // without.
   virtual bool end_of_family() { return true; }
   [[nodiscard]] virtual DeviceInvitation invite() const { return {}; }
+  // For a process that has the device open and no stack on it: withdraws what stacks of dead processes had.
+  virtual void tidy() {}
   // For the child of a fork that will not use its parent's device: closes the inherited descriptors, so that
   // the peer notices when the parent dies. After this, and without it in any process but the opener, the
   // object and its ports are to be leaked or destroyed only; destroying a port does not release the parent's
@@ -85,6 +90,6 @@ class Device {
 std::unique_ptr<Device> open_device(const DeviceConfig& config, std::string& message);
 // The device behind an invitation that came from another process; its descriptors, copies of this process, are taken. Null if
 // it can't be had.
-std::unique_ptr<Device> open_as_guest(const DeviceInvitation& invitation);
+std::unique_ptr<Device> open_as_guest(const DeviceInvitation& invitation, std::uint64_t program = 0);
 
 }  // namespace mtcp::stack

@@ -107,6 +107,7 @@ std::uint8_t ControlBlock::join(const SharedDevice& device) {
     p.senders.store(senders.bits(), std::memory_order_relaxed);
     directory_.begin_generation(i);
     p.sleeping.store(0, std::memory_order_relaxed);
+    p.program.store(device.program(), std::memory_order_relaxed);
     p.owner.store(device.self(), std::memory_order_release);
     return i;
   }
@@ -170,16 +171,17 @@ bool ControlBlock::left_something(std::uint8_t stack) const {
   return !present(stack) && (p.untold_end.load(std::memory_order_acquire) != 0 || p.senders.load(std::memory_order_acquire) != 0);
 }
 
-void ControlBlock::take_unclaimed(std::uint8_t stack, const SharedDevice& device, const std::function<void(const Message&)>& visit) {
+void ControlBlock::take_unclaimed(std::uint8_t stack, std::uint64_t program, const SharedDevice& device, const std::function<void(const Message&)>& visit) {
   for (std::uint32_t i = 0; i < slots(); ++i) {
-    const auto has = [&](const auto& w) { return unclaimed_for(stack, w.load(std::memory_order_acquire)); };
+    const auto wanted = [&](std::uint64_t destination) { return unclaimed_for(slot(i), stack, destination, program); };
+    const auto has = [&](const auto& w) { return wanted(w.load(std::memory_order_acquire)); };
     if (std::ranges::none_of(slot(i).unclaimed, has)) continue;
     const Change change(*this, device);
     MessageRing box(ring_memory(i, i), frame(), kRingMessages);
     std::vector<std::byte> bytes;
     for (std::uint32_t n = kRingMessages - static_cast<std::uint32_t>(std::min<std::size_t>(box.room(), kRingMessages)); n > 0 && !box.empty(); --n) {
       Message message = box.read();
-      if (unclaimed_for(stack, message.tag)) {
+      if (wanted(message.tag)) {
         visit(message);
         box.release();
         continue;

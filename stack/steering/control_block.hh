@@ -127,6 +127,7 @@ class ControlBlock {
   // --- a stack's own slot
   struct alignas(64) Slot {
     std::atomic<std::uint64_t> owner;      // the process; 0: nobody
+    std::atomic<std::uint64_t> program;    // SharedDevice::program(); of the last owner
     std::atomic<bool> serving;
     std::atomic<std::uint32_t> stopped;    // serving: when, by head's version; 0: it serves, or never has
     std::atomic<std::uint32_t> records_end; // beyond the last record that has been used
@@ -141,6 +142,7 @@ class ControlBlock {
     std::atomic<Listening> unlisted;           // the most of those beyond kListeners
     // Listeners that nobody had when their connections were left here: in the message ring from this slot to itself.
     std::array<std::atomic<std::uint64_t>, kUnclaimed> unclaimed;
+    std::array<std::atomic<std::uint64_t>, kUnclaimed> unclaimed_program;  // whose they are; written before the former
   };
   [[nodiscard]] Slot& slot(std::uint32_t stack) { return head().slots[stack]; }
   [[nodiscard]] const Slot& slot(std::uint32_t stack) const { return head().slots[stack]; }
@@ -152,15 +154,16 @@ class ControlBlock {
   // Where a connection goes, as a word: of two IPv6 addresses that have the same, one is taken for the other.
   [[nodiscard]] static std::uint64_t destination(const Endpoint& local);
   [[nodiscard]] Listening listening(std::uint32_t stack, std::uint64_t destination) const;
-  // Leaves the messages of a connection for whoever has the listener next. False without room. For `stack` itself; in reap(),
-  // which has the lock, without `device`.
-  [[nodiscard]] bool leave_unclaimed(std::uint8_t stack, std::uint64_t destination, std::uint64_t flow,
-                          std::span<const std::span<const std::byte>> messages, const SharedDevice* device);
+  // Leaves the messages of a connection for whoever of this program has the listener next. False without room. For `stack` itself;
+  // in reap(), which has the lock, without `device`.
+  [[nodiscard]] bool leave_unclaimed(std::uint8_t stack, std::uint64_t destination, std::uint64_t program, std::uint64_t flow,
+                                     std::span<const std::span<const std::byte>> messages, const SharedDevice* device);
   // Whether such wait for `local`; if it is any, for its port.
   [[nodiscard]] bool unclaimed(const Endpoint& local) const;
   [[nodiscard]] bool any_unclaimed() const;  // as of the last change of members
-  // Shows the messages that wait for a listener which `stack` has (kNobody: all of them), and forgets them.
-  void take_unclaimed(std::uint8_t stack, const SharedDevice& device, const std::function<void(const Message&)>& visit);
+  // Shows the messages that wait for a listener which `stack` has (kNobody: all of them) and that are this program's, and forgets
+  // them.
+  void take_unclaimed(std::uint8_t stack, std::uint64_t program, const SharedDevice& device, const std::function<void(const Message&)>& visit);
   // Its flows by index in the stack's slab; only the stack itself writes. Empty if it can't be mapped.
   [[nodiscard]] std::span<FlowRecord> records(std::uint32_t stack);
   // Flows of the dead whose peers `stack` is to tell; the first untold_end of them count, and those that are not used have
@@ -199,7 +202,7 @@ class ControlBlock {
   [[nodiscard]] const Head& head() const { return *reinterpret_cast<const Head*>(memory_); }
   [[nodiscard]] static SipKey directory_key(const Secrets& secrets);
   void vacate(std::uint8_t stack);
-  [[nodiscard]] bool unclaimed_for(std::uint32_t stack, std::uint64_t destination) const;
+  [[nodiscard]] bool unclaimed_for(const Slot& holder, std::uint32_t stack, std::uint64_t destination, std::uint64_t program) const;
   void inherit(std::span<const FlowRecord> records, std::uint8_t successor);
   void share_out();
   [[nodiscard]] std::uint32_t nth(std::uint32_t n) const;

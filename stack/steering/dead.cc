@@ -35,8 +35,9 @@ void SteeringPort::look_for_the_dead() {
 // What others had put into its message rings is received here, as if from one of our queues: the table has changed.
 void SteeringPort::reap(std::uint8_t stack) {
   std::vector<Packet*> to_send;
+  const std::uint64_t program = control_.slot(stack).program.load(std::memory_order_relaxed);
   (void)control_.reap(stack, me_, device_, [&](const Message& message) {
-    if (!pass_on(message, stack, nullptr)) inherit(message, to_send);
+    if (!pass_on(message, stack, program, nullptr)) inherit(message, to_send);
   });
   refresh();
   transmit_for_others(to_send.data(), to_send.size());
@@ -48,7 +49,7 @@ void SteeringPort::take_over_messages() {
   for (std::uint32_t from = 0; from < control_.slots(); ++from)
     if (from != me_)
       message_ring(from, me_).drain([&](const Message& message) {
-        if (!pass_on(message, me_, &device_)) inherit(message, to_send);
+        if (!pass_on(message, me_, control_.slot(from).program.load(std::memory_order_relaxed), &device_)) inherit(message, to_send);
       });
   transmit_for_others(to_send.data(), to_send.size());
 }

@@ -62,25 +62,32 @@ Listening ControlBlock::listening(std::uint32_t stack, std::uint64_t destination
   return most != Listening::no ? most : p.unlisted.load(std::memory_order_acquire);
 }
 
-// What lies there already may be of a former stack in this slot: it waits on.
-bool ControlBlock::leave_unclaimed(std::uint8_t stack, std::uint64_t destination, std::uint64_t flow,
-                 std::span<const std::span<const std::byte>> messages, const SharedDevice* device) {
+// What lies there already may be of a former stack in this slot, which may have been another program's: it waits on.
+bool ControlBlock::leave_unclaimed(std::uint8_t stack, std::uint64_t destination, std::uint64_t program, std::uint64_t flow,
+                                   std::span<const std::span<const std::byte>> messages, const SharedDevice* device) {
   std::optional<Change> change;
   if (device != nullptr) change.emplace(*this, *device);
   Slot& p = slot(stack);
-  const auto at = std::ranges::find_if(p.unclaimed, [destination](const auto& w) { return w == 0 || w == destination; });
+  auto at = std::ranges::find(p.unclaimed, destination, [](const auto& w) { return w.load(std::memory_order_relaxed); });
+  if (at == p.unclaimed.end()) at = std::ranges::find(p.unclaimed, 0U, [](const auto& w) { return w.load(std::memory_order_relaxed); });
   MessageRing box(ring_memory(stack, stack), frame(), kRingMessages);
   if (at == p.unclaimed.end() || box.room() < messages.size()) return false;
+  auto& whose = p.unclaimed_program[static_cast<std::size_t>(at - p.unclaimed.begin())];
+  if (*at != 0 && whose != program) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
     if (!box.write(i, {MessageKind::handover, kHandover, destination, messages[i], flow})) return false;
   directory_.set(flow, {Directory::State::waiting, stack});
   box.announce(messages.size());
+  whose.store(program, std::memory_order_relaxed);
   at->store(destination, std::memory_order_release);
   return true;
 }
 
-bool ControlBlock::unclaimed_for(std::uint32_t stack, std::uint64_t destination) const {
-  return destination != 0 && (stack == kNobody || listening(stack, destination) >= Listening::yes);
+bool ControlBlock::unclaimed_for(const Slot& holder, std::uint32_t stack, std::uint64_t destination, std::uint64_t program) const {
+  if (destination == 0 || (stack != kNobody && listening(stack, destination) < Listening::yes)) return false;
+  for (std::uint32_t i = 0; i < kUnclaimed; ++i)
+    if (holder.unclaimed[i].load(std::memory_order_acquire) == destination) return holder.unclaimed_program[i].load(std::memory_order_relaxed) == program;
+  return false;
 }
 
 bool ControlBlock::any_unclaimed() const {
@@ -115,10 +122,10 @@ void SteeringPort::note_listener(std::uint32_t index, const Endpoint& local, boo
 // Before anything that is received: a segment for one of them must find it.
 void SteeringPort::take_unclaimed(std::uint8_t stack) {
   std::vector<Packet*> none;
-  control_.take_unclaimed(stack, device_, [&](const Message& message) { inherit(message, none); });
+  control_.take_unclaimed(stack, program_, device_, [&](const Message& message) { inherit(message, none); });
 }
 
-// The other stacks that have it so, or more so.
+// The other stacks that have it so, or more so: of whatever program for what opens a connection, of one for those that are there.
 StackSet SteeringPort::who_listens(std::uint64_t destination, Listening least) const {
   StackSet found;
   for (const std::uint32_t stack : others_)
@@ -126,7 +133,20 @@ StackSet SteeringPort::who_listens(std::uint64_t destination, Listening least) c
   return found;
 }
 
-bool SteeringPort::others_listen(const Endpoint& local) const { return !who_listens(local, Listening::yes).empty(); }
+bool SteeringPort::is_of(std::uint64_t program, std::uint32_t stack) const {
+  return control_.slot(stack).program.load(std::memory_order_relaxed) == program;
+}
+
+StackSet SteeringPort::who_takes_over(std::uint64_t destination, Listening least, std::uint64_t program) const {
+  StackSet found = who_listens(destination, least);
+  for (const std::uint32_t stack : StackSet(found))
+    if (!is_of(program, stack)) found.remove(stack);
+  return found;
+}
+
+bool SteeringPort::others_listen(const Endpoint& local) const {
+  return !who_takes_over(ControlBlock::destination(local), Listening::yes, program_).empty();
+}
 
 // The directory knows before it is sent, so that nobody refuses what comes meanwhile.
 bool SteeringPort::send_messages(std::uint32_t to, std::uint64_t destination, std::uint64_t flow, Messages messages) {
@@ -145,14 +165,14 @@ bool SteeringPort::send_messages(std::uint32_t to, std::uint64_t destination, st
 bool SteeringPort::migrate(const FlowKey& key, Messages messages, std::uint32_t to) {
   refresh();
   const std::uint64_t local = ControlBlock::destination({key.local, key.local_port});
-  return others_.has(to) && control_.listening(to, local) >= Listening::yes && send_messages(to, local, control_.directory().hash(key), messages);
+  return others_.has(to) && is_of(program_, to) && control_.listening(to, local) >= Listening::yes && send_messages(to, local, control_.directory().hash(key), messages);
 }
 
 bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_wait) {
   refresh();
   const std::uint64_t local = ControlBlock::destination({key.local, key.local_port});
-  StackSet takers = who_listens(local, Listening::accepting);
-  if (takers.empty()) takers = who_listens(local, Listening::yes);
+  StackSet takers = who_takes_over(local, Listening::accepting, program_);
+  if (takers.empty()) takers = who_takes_over(local, Listening::yes, program_);
   const std::uint64_t flow = control_.directory().hash(key);
   if (!takers.empty()) {
     std::uint32_t to = owner_of(hash_.of(key));
@@ -160,12 +180,12 @@ bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_
     if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
     if (send_messages(to, local, flow, messages)) return true;
   }
-  return may_wait && control_.leave_unclaimed(me_, local, flow, messages, &device_);
+  return may_wait && control_.leave_unclaimed(me_, local, program_, flow, messages, &device_);
 }
 
 void SteeringPort::offer(const Endpoint& local) {
   refresh();
-  for (const std::uint32_t stack : who_listens(local, Listening::accepting)) tell(stack, MessageKind::offer, local);
+  for (const std::uint32_t stack : who_takes_over(ControlBlock::destination(local), Listening::accepting, program_)) tell(stack, MessageKind::offer, local);
 }
 
 void SteeringPort::tell(std::uint32_t stack, MessageKind kind, const Endpoint& local) {
@@ -173,17 +193,18 @@ void SteeringPort::tell(std::uint32_t stack, MessageKind kind, const Endpoint& l
 }
 
 void SteeringPort::pull_from(std::uint32_t stack, const Endpoint& local) {
-  if (!others_.has(stack) || control_.listening(me_, local) < Listening::accepting) return;
+  if (!others_.has(stack) || !is_of(program_, stack) || control_.listening(me_, local) < Listening::accepting) return;
   tell(stack, MessageKind::pull, local);
 }
 
 // What was on its way to `gone`, for a listener that this one lacks: to one that has it, or it waits for one.
 // All messages of a connection go the same way. `device`: as ControlBlock::leave_unclaimed().
-bool SteeringPort::pass_on(const Message& message, std::uint8_t gone, const SharedDevice* device) {
+// `program`: whose it is.
+bool SteeringPort::pass_on(const Message& message, std::uint8_t gone, std::uint64_t program, const SharedDevice* device) {
   if (message.kind != MessageKind::handover) return false;
-  if (control_.listening(me_, message.tag) >= Listening::yes) return false;
-  const StackSet takers = who_listens(message.tag, Listening::yes) - StackSet::of(gone);
-  if (takers.empty()) return control_.leave_unclaimed(me_, message.tag, message.flow, {&message.bytes, 1}, device);
+  if (program == program_ && control_.listening(me_, message.tag) >= Listening::yes) return false;
+  const StackSet takers = who_takes_over(message.tag, Listening::yes, program) - StackSet::of(gone);
+  if (takers.empty()) return control_.leave_unclaimed(me_, message.tag, program, message.flow, {&message.bytes, 1}, device) || program != program_;
   return send_messages(takers.first(), message.tag, message.flow, {&message.bytes, 1});
 }
 

@@ -20,6 +20,9 @@ class SharedDevice {
   [[nodiscard]] virtual std::uint64_t self() const = 0;
   [[nodiscard]] virtual bool alive(std::uint64_t process) const = 0;
 
+  // Which program the calling process belongs to: the same in all that it forks. Connections that nobody has accepted stay in theirs.
+  [[nodiscard]] virtual std::uint64_t program() const { return 0; }
+
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
   // Queue `queue` for stack number `stack` of the calling process, which receives into pool(stack). Null while
   // a living process has it. Destroying the port gives the queue back, with what it holds.

@@ -37,6 +37,7 @@ SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& po
       pool_(pool),
       self_(device.self()),
       me_(me),
+      program_(device.program()),
       hash_(FlowHash::make_key(device.control().secrets())),
       entry_mask_(device.control().entries() - 1) {
   refusals_ = control_.refusals();
@@ -284,7 +285,7 @@ Packet* SteeringPort::receive_message(const Message& message, std::uint32_t from
     pull_from(from, local);
     return nullptr;
   }
-  if (closing_ && message.kind == MessageKind::handover && pass_on(message, me_, &device_)) return nullptr;
+  if (closing_ && message.kind == MessageKind::handover && pass_on(message, me_, program_, &device_)) return nullptr;
   Packet* p = copy_of(message);
   if (p == nullptr) return nullptr;
   if (message.kind == MessageKind::frame) mark(*p, static_cast<std::uint32_t>(message.tag));

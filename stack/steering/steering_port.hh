@@ -116,6 +116,8 @@ class SteeringPort final : public Port {
   std::size_t receive_held(Packet** out, std::size_t max);
   [[nodiscard]] StackSet who_listens(const Endpoint& local, Listening least) const { return who_listens(ControlBlock::destination(local), least); }
   [[nodiscard]] StackSet who_listens(std::uint64_t destination, Listening least) const;
+  [[nodiscard]] bool is_of(std::uint64_t program, std::uint32_t stack) const;
+  [[nodiscard]] StackSet who_takes_over(std::uint64_t destination, Listening least, std::uint64_t program) const;
   bool balance_queues();
   void look_who_waits(Time now);
   void point_card(Time now);
@@ -123,7 +125,7 @@ class SteeringPort final : public Port {
   void look_for_the_dead();
   bool reap_if_dead(std::uint32_t stack);
   void reap(std::uint8_t stack);
-  bool pass_on(const Message& message, std::uint8_t gone, const SharedDevice* device);
+  bool pass_on(const Message& message, std::uint8_t gone, std::uint64_t program, const SharedDevice* device);
   void inherit(const Message& message, std::vector<Packet*>& to_send);
   void take_unclaimed(std::uint8_t stack);
   void take_over_messages();
@@ -139,6 +141,7 @@ class SteeringPort final : public Port {
   PacketPool& pool_;
   const std::uint64_t self_;
   const std::uint8_t me_;
+  const std::uint64_t program_;
   FlowHash hash_;
   std::vector<std::unique_ptr<Port>> queues_;
   std::vector<std::uint32_t> queue_numbers_;

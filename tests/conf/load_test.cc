@@ -146,7 +146,7 @@ TEST_CASE("a wrong line is reported with its place and what would be right") {
       {"[device]\nhugepages = true", "3:13", "hugepages = true: expected \"auto\", \"on\" or \"off\""},
       {"[device]\nport = \"\"", "3:8", "port = \"\": expected a text"},
       {"[device]\nport = \"a\\nb\"", "3:8", "port = \"a\nb\": a control character has no place here"},
-      {"[stack]\nservice_thread = 1", "3:11", "service_thread = 1: expected true or false"},
+      {"[stack]\nservice_thread = 1", "3:18", "service_thread = 1: expected true or false"},
       {"[stack]\nspin = \"50\"", "3:8",
        "spin = \"50\": expected a time like \"100us\" (us, ms, s, min) from 0 to 10s"},
       {"[stack]\nspin = \"1min\"", "3:8",

@@ -9,7 +9,7 @@ from nginx import Nginx
 from registry import test
 from suite_life import expect_idle
 from suite_nginx import owner
-from suite_workers import kill_under_load, refuse_second_program, reload_test, share_test
+from suite_workers import kill_under_load, join_second_program, reload_test, share_test
 from web import expect_files, expect_wrk, get, get_status, small_files
 
 
@@ -64,9 +64,9 @@ def killed(context):
     kill_under_load(context, 1, "af_xdp")
 
 
-@test("af_xdp-second-program-is-refused", shim_only=True)
+@test("af_xdp-second-program-joins", shim_only=True)
 def second_program(context):
-    refuse_second_program(context, 1, "af_xdp")
+    join_second_program(context, 1, "af_xdp")
 
 
 @test("af_xdp-all-killed-and-started-again", shim_only=True)

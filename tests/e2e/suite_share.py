@@ -197,23 +197,6 @@ def without_permission(context):
     expect_equal("the status", program.wait(20), 69)
 
 
-@test("share-second-program-runs-on-the-kernel", shim_only=True)
-def second_program(context):
-    """A server and a client beside the program that has the interface."""
-    server, client = context.veth(driver="af_xdp", share=True)
-    nginx = Nginx(server).start()
-    upstream = Nginx(client, port=9000).start()
-    load = start_flows(client, "load", nginx, "/k8", 3, 4, 4)
-    program = serve_files(server, 8081)
-    expect_on_kernel(client, server, program, 8081, "in use by another program")
-    expect_files(server, upstream.url, ["empty", "k64"])
-    program.kill()
-    expect_no_failure(result_of(load), 100)
-    expect(stack_opens(nginx) > 10, "the connections were not the stack's")
-    upstream.stop()
-    nginx.stop()
-
-
 @test("share-auto-is-the-interface-of-the-default-route", shim_only=True)
 def automatic(context):
     server, client = context.veth(driver="af_xdp", share=True)

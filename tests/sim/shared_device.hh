@@ -43,6 +43,9 @@ class SimSharedDevice final : public SharedDevice {
   [[nodiscard]] std::uint64_t times_redirected() const { return times_redirected_; }
   [[nodiscard]] std::uint32_t queue_for(std::span<const std::byte> frame) const;
 
+  [[nodiscard]] std::uint64_t program() const override { return next_program; }
+
+  std::uint64_t next_program = 0;  // of who joins
   std::uint64_t process = 0;  // who joins, leaves or ends just now
   std::set<std::uint64_t> dead;
 

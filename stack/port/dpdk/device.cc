@@ -269,10 +269,12 @@ bool DpdkDevice::set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_of
 // What the driver has made of the queues so far are sockets and their memory.
 bool DpdkDevice::set_up_xdp(std::string& message) {
   const auto sockets = xsks();
+  std::size_t marks = 0;
+  for (const Xsk* x : sockets) marks = std::max<std::size_t>(marks, x->size / x->frame_size + 1);
+  xdp_queues_ = XdpQueues::create(config_.queues, marks);
   for (std::uint32_t q = 0; q < config_.queues; ++q) {
     af_xdp_prepare(*sockets[q]);
-    frames_.push_back(UmemFrames::create(*sockets[q], *pools_[q], af_xdp_ring(config_)));
-    if (frames_.back() != nullptr) continue;
+    if (xdp_queues_ != nullptr && xdp_queues_->add(*sockets[q], *pools_[q], af_xdp_ring(config_))) continue;
     message = std::string("no memory for the frames of ") + config_.port + ": " + strerror(errno);
     return false;
   }

@@ -13,7 +13,7 @@
 
 #include "stack/packet/heap_pool.hh"
 #include "stack/port/device.hh"
-#include "stack/port/dpdk/af_xdp/umem_frames.hh"
+#include "stack/port/dpdk/af_xdp/xdp_queues.hh"
 #include "stack/port/dpdk/af_xdp/xdp_program.hh"
 #include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/eal/libc_calls.hh"
@@ -52,11 +52,13 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::string summary() const override { return sharing_.summary; }
   bool end_of_family() override { return shared_ == nullptr || shared_->end_of_family(); }
   [[nodiscard]] DeviceInvitation invite() const override;
+  void tidy() override;
   void abandon() override;
 
   // --- SharedDevice
   [[nodiscard]] ControlBlock& control() override { return shared_->control(); }
   [[nodiscard]] std::uint64_t self() const override { return own_identity(); }
+  [[nodiscard]] std::uint64_t program() const override { return config_.program; }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
@@ -123,7 +125,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   // One per queue; one for all of af_packet's: the driver wants to be given one, and takes nothing from it.
   std::vector<std::unique_ptr<MbufPool>> pools_;
   std::vector<PacketRing> rings_;                     // af_packet: one per queue
-  std::vector<std::unique_ptr<UmemFrames>> frames_;  // af_xdp: one per queue
+  std::unique_ptr<XdpQueues> xdp_queues_;             // af_xdp
   XdpProgram program_;
   bool virtual_ = false;  // af_xdp: the interface is
   Sharing sharing_;       // af_xdp: how

@@ -1,6 +1,6 @@
-// A device that another process of the same program has opened, in a process that was forked before that: it has no part in
-// DPDK. Its stacks are members of the control block like all others. Of a device whose queues are packet sockets (af_packet) it can
-// poll some; of others it has none: then its packets come and go by way of stacks that have some.
+// A device that another process has opened, in a process that has not inherited it: it was forked before that, or is another
+// program's. It has no part in DPDK. Its stacks are members of the control block like all others. Of a device whose queues are
+// sockets (af_packet, af_xdp) it can poll some; of others it has none: then its packets come and go by way of stacks that have some.
 #pragma once
 
 #include <array>
@@ -10,6 +10,7 @@
 
 #include "stack/packet/heap_pool.hh"
 #include "stack/port/device.hh"
+#include "stack/port/dpdk/af_xdp/xdp_queues.hh"
 #include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/eal/libc_calls.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
@@ -19,17 +20,21 @@
 namespace mtcp::stack::dpdk {
 
 // What a guest is told, along with the descriptors: that of the claims, what SharedState has, the locks, the maps of SharedPorts
-// if the interface is shared with the kernel, and one packet socket for each ring.
+// if the interface is shared with the kernel, what XdpQueues has, the sockets that its queues send through, and one packet socket for
+// each ring.
 struct GuestTerms {
   std::uint32_t version, queues, mtu, packets, slots, entries;
   std::uint32_t rings, frames;  // packet sockets, and how many slots each has ...
   std::uint32_t frame_size;     // of so many bytes
   std::uint32_t locks;          // descriptors that only need to stay open
+  std::uint32_t xdp, senders;   // descriptors of XdpQueues, and one for each of its queues, or none
   std::uint64_t frame;          // ControlBlock::Shape::frame
+  std::uint64_t program;        // whose the process is that gives this out
   MacAddress mac;
   std::uint8_t tx_checksum, offload;  // PacketRing::offload
   std::uint32_t addresses;            // SharedPorts::room(); 0: there are no maps
   std::uint8_t follows;               // SharingPort
+  std::uint8_t on_virtual, pieces;    // AfXdpPort
   std::array<char, 16> interface;     // with a zero at its end
 };
 
@@ -39,7 +44,8 @@ struct GuestTerms {
 class GuestDevice final : public Device, public SharedDevice {
  public:
   // Null, and all descriptors closed, if it makes no sense or there is no memory.
-  static std::unique_ptr<GuestDevice> create(const DeviceInvitation& invitation);
+  // `program`: the calling process's.
+  static std::unique_ptr<GuestDevice> create(const DeviceInvitation& invitation, std::uint64_t program);
   ~GuestDevice() override;
 
   // --- Device
@@ -56,6 +62,7 @@ class GuestDevice final : public Device, public SharedDevice {
   // --- SharedDevice
   [[nodiscard]] ControlBlock& control() override { return shared_->control(); }
   [[nodiscard]] std::uint64_t self() const override { return own_identity(); }
+  [[nodiscard]] std::uint64_t program() const override { return terms_.program; }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
@@ -68,7 +75,9 @@ class GuestDevice final : public Device, public SharedDevice {
 
  private:
   GuestDevice(const GuestTerms& terms, std::vector<int> descriptors) : terms_(terms), descriptors_(std::move(descriptors)) {}
-  bool open();
+  bool open(std::uint64_t program);
+  bool open_rings();
+  void open_xdp_queues(std::span<const int> descriptors);
 
   GuestTerms terms_;
   std::vector<int> descriptors_;  // in the order of GuestTerms
@@ -76,6 +85,8 @@ class GuestDevice final : public Device, public SharedDevice {
   std::unique_ptr<SharedState> shared_;
   std::unique_ptr<SharedPorts> ports_;  // null: not shared with the kernel
   std::vector<PacketRing> rings_;
+  std::unique_ptr<XdpQueues> xdp_queues_;
+  std::vector<int> senders_;
   void leave_parents_pools();
   std::array<std::unique_ptr<HeapPool>, kMaxStacks> pools_;
   pid_t process_ = 0;  // that has made them

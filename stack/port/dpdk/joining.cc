@@ -41,12 +41,14 @@ DeviceInvitation DpdkDevice::invite() const {
                    .slots = shared_->control().slots(),
                    .entries = entries_,
                    .frame = frame(),
+                   .program = config_.program,
                    .mac = state_.mac,
                    .tx_checksum = state_.tx_checksum ? std::uint8_t{1} : std::uint8_t{0},
                    .follows = config_.addresses.empty() ? std::uint8_t{1} : std::uint8_t{0}};
   std::vector<int> fds{state_.claims->descriptor()};
   for (const int fd : shared_->descriptors()) fds.push_back(fd);
-  for (const int fd : {interface_.descriptor(), card_.descriptor()}) {
+  // The link is among them, so that the program stays on the interface after this process has ended.
+  for (const int fd : {interface_.descriptor(), card_.descriptor(), config_.keeps_interface ? -1 : program_.descriptor()}) {
     if (fd < 0) continue;
     fds.push_back(fd);
     ++terms.locks;
@@ -54,8 +56,19 @@ DeviceInvitation DpdkDevice::invite() const {
   if (shared_ports_ != nullptr) {
     terms.addresses = shared_ports_->room();
     fds.insert(fds.end(), shared_ports_->maps().begin(), shared_ports_->maps().end());
-    const std::string interface = interface_of(config_.port);
-    memcpy(terms.interface.data(), interface.data(), std::min(interface.size(), terms.interface.size() - 1));
+  }
+  const std::string interface = interface_of(config_.port);
+  memcpy(terms.interface.data(), interface.data(), std::min(interface.size(), terms.interface.size() - 1));
+  if (xdp_queues_ != nullptr) {
+    const std::vector<int> queues = xdp_queues_->descriptors();
+    terms.xdp = static_cast<std::uint32_t>(queues.size());
+    fds.insert(fds.end(), queues.begin(), queues.end());
+    if (!queues.empty()) {
+      terms.senders = static_cast<std::uint32_t>(sending_sockets_.size());
+      fds.insert(fds.end(), sending_sockets_.begin(), sending_sockets_.end());
+    }
+    terms.on_virtual = virtual_ ? 1 : 0;
+    terms.pieces = sharing_.generic ? 1 : 0;
   }
   for (const PacketRing& r : rings_) {
     fds.push_back(r.fd);
@@ -65,6 +78,10 @@ DeviceInvitation DpdkDevice::invite() const {
     terms.offload = r.offload ? 1 : 0;
   }
   return invitation(terms, std::move(fds));
+}
+
+void DpdkDevice::tidy() {
+  for (std::uint32_t i = 0; shared_ports_ != nullptr && i < kMaxStacks; ++i) shared_ports_->look_for_the_dead();
 }
 
 // Destroys the pool if this process made it and nobody has packets of it in hand; otherwise it is left as it
@@ -159,7 +176,7 @@ std::unique_ptr<Port> DpdkDevice::claim_ring(std::uint32_t queue, PacketPool& po
   const auto outcome = state_.claims->claim(queue);
   if (outcome == Claims::Outcome::taken) return nullptr;
   if (kind_ == Kind::af_xdp)
-    return std::make_unique<AfXdpPort>(state_, static_cast<std::uint16_t>(queue), pool, *frames_[queue], virtual_, sharing_.generic,
+    return std::make_unique<AfXdpPort>(state_, static_cast<std::uint16_t>(queue), pool, xdp_queues_->frames(queue), virtual_, sharing_.generic,
                                        sending_sockets_.empty() ? -1 : sending_sockets_[queue], config_);
   return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), pool, rings_[queue],
                                         outcome == Claims::Outcome::inherited, config_.addresses);

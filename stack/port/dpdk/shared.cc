@@ -34,9 +34,7 @@ std::unique_ptr<SharedState> SharedState::create(const ControlBlock::Shape& shap
     if (fd < 0) return nullptr;
     state->wake_.push_back(fd);
   }
-  if (system_call(SYS_pipe2, reinterpret_cast<long>(state->family_), O_CLOEXEC | O_NONBLOCK) != 0) return nullptr;
-  for (int& fd : state->family_)
-    if ((fd = move_high(fd)) < 0) return nullptr;
+  if (!state->begin_family()) return nullptr;
   state->control_ = std::make_unique<ControlBlock>(head, state->mapper(), shape, &secrets);
   return state;
 }
@@ -81,6 +79,14 @@ SharedState::~SharedState() {
   for (const int fd : family_)
     if (fd >= 0) mtcp_dpdk_close(fd);
   for (const auto& part : mapped_) munmap(part.data(), part.size());
+}
+
+bool SharedState::begin_family() {
+  for (int& fd : family_)
+    if (fd >= 0) mtcp_dpdk_close(std::exchange(fd, -1));
+  if (system_call(SYS_pipe2, reinterpret_cast<long>(family_), O_CLOEXEC | O_NONBLOCK) != 0) return false;
+  for (int& fd : family_) fd = move_high(fd);
+  return family_[0] >= 0 && family_[1] >= 0;
 }
 
 bool SharedState::end_of_family() {

@@ -31,7 +31,9 @@ class SharedState {
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const { return wake_[stack]; }
   void wake(std::uint32_t stack) const;
   void clear_wake(std::uint32_t stack) const;
-  // The calling process is about to end: whether no other one is left that was forked from those who share this.
+  // In a process of another program than the one that has passed this on: a pipe of its own. False without descriptors.
+  bool begin_family();
+  // The calling process is about to end: whether no other one is left of its program that shares this.
   bool end_of_family();
 
  private:
@@ -42,7 +44,7 @@ class SharedState {
   std::unique_ptr<ControlBlock> control_;
   int memory_fd_ = -1;
   std::vector<int> wake_;        // by stack
-  int family_[2] = {-1, -1};     // a pipe: hung up when the last process of the family has closed its writing end
+  int family_[2] = {-1, -1};     // a pipe: hung up when the last process of the program has closed its writing end
 };
 
 }  // namespace mtcp::stack::dpdk

@@ -10,16 +10,12 @@
 
 namespace mtcp::stack::dpdk {
 
-std::unique_ptr<UmemFrames> UmemFrames::create(Xsk& socket, MbufPool& pool, std::uint32_t send) {
+std::unique_ptr<UmemFrames> UmemFrames::create(Xsk& socket, MbufPool& pool, std::uint32_t send, std::span<Mark> marks) {
   std::vector<void*> objects(send);
   set_thread_number(0);
+  if (marks.size() < socket.size / socket.frame_size + 1) return nullptr;
   if (rte_mempool_get_bulk(pool.mempool(), objects.data(), send) != 0) return nullptr;
-  const std::size_t n = socket.size / socket.frame_size + 1;
-  void* memory = mmap(nullptr, n * sizeof(Mark), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return nullptr;
-  auto* marks = static_cast<Mark*>(memory);
-  std::uninitialized_value_construct_n(marks, n);  // all for receiving
-  std::unique_ptr<UmemFrames> frames(new UmemFrames(socket, {marks, n}));
+  std::unique_ptr<UmemFrames> frames(new UmemFrames(socket, marks));  // zeros: all for receiving
   const std::uint32_t header = pool.mempool()->header_size;
   const auto address = [&](void* object) {
     return static_cast<std::uint64_t>(static_cast<std::byte*>(object) - socket.area) - header;
@@ -31,7 +27,16 @@ std::unique_ptr<UmemFrames> UmemFrames::create(Xsk& socket, MbufPool& pool, std:
   return frames;
 }
 
-UmemFrames::~UmemFrames() { munmap(marks_.data(), marks_.size_bytes()); }
+std::unique_ptr<UmemFrames> UmemFrames::adopt(Xsk& socket, std::span<Mark> marks, const Terms& terms) {
+  if (terms.first >= socket.frame_size || marks.size() < socket.size / socket.frame_size + 1 ||
+      terms.send_frames > marks.size())
+    return nullptr;
+  std::unique_ptr<UmemFrames> frames(new UmemFrames(socket, marks));
+  frames->first_ = terms.first;
+  frames->receive_frames_ = terms.receive_frames;
+  frames->send_frames_ = terms.send_frames;
+  return frames;
+}
 
 // The lower 48 bits are where the frame begins, those above how far in its data does
 // (XDP_UMEM_UNALIGNED_CHUNK_FLAG).

@@ -28,8 +28,16 @@ class UmemFrames {
  public:
   // For the process that opens the device: the frames in the fill ring are for receiving, `send` more are
   // taken from the memory's pool. Null without memory.
-  static std::unique_ptr<UmemFrames> create(Xsk& socket, MbufPool& pool, std::uint32_t send);
-  ~UmemFrames();
+  // `marks`: zeroed memory that all processes of the device have, one for each frame and one more.
+  using Mark = std::atomic<std::uint64_t>;
+  static std::unique_ptr<UmemFrames> create(Xsk& socket, MbufPool& pool, std::uint32_t send, std::span<Mark> marks);
+  // The same in a process that has been given the socket: from terms() there. Null if they make no sense.
+  struct Terms {
+    std::uint64_t first;
+    std::uint32_t receive_frames, send_frames;
+  };
+  static std::unique_ptr<UmemFrames> adopt(Xsk& socket, std::span<Mark> marks, const Terms& terms);
+  [[nodiscard]] Terms terms() const { return {first_, receive_frames_, send_frames_}; }
   UmemFrames(const UmemFrames&) = delete;
   UmemFrames& operator=(const UmemFrames&) = delete;
 
@@ -54,7 +62,6 @@ class UmemFrames {
 
  private:
   enum class Use : std::uint32_t { receive, free, sent };
-  using Mark = std::atomic<std::uint64_t>;
   static std::uint64_t mark(Use use, std::uint32_t place) {
     return std::uint64_t{static_cast<std::uint32_t>(use)} << 32 | place;
   }
@@ -65,7 +72,7 @@ class UmemFrames {
   [[nodiscard]] std::uint32_t frame_at(std::uint64_t address) const;
 
   Xsk& socket_;
-  std::span<Mark> marks_;  // shared over fork
+  std::span<Mark> marks_;  // shared with all processes of the device
   std::uint64_t first_ = 0;
   std::uint32_t receive_frames_ = 0, send_frames_ = 0;
 };

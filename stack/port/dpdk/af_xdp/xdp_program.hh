@@ -31,6 +31,8 @@ class XdpProgram {
   // `generic`: not in the driver but above it (kernel interfaces without hardware). `shared`: the program that leaves to the
   // kernel what is not in there; null: the one that takes everything.
   bool attach(const std::string& interface, bool generic, SharedPorts* shared, std::string& message);
+  // The link's; -1: none.
+  [[nodiscard]] int descriptor() const { return link_; }
   // Other processes that have it keep it.
   void detach();
 

@@ -59,11 +59,8 @@ void unmap(Ring& ring, std::size_t entry) {
   ring = {};
 }
 
-// Asks the kernel for a ring and maps it.
 template <typename Ring>
-bool make_ring(const Xsk& x, int option, std::uint32_t entries, std::size_t entry, off_t where,
-               const xdp_ring_offset& at, Ring& ring) {
-  if (!set(x, option, &entries, sizeof entries)) return false;
+bool map_ring(const Xsk& x, std::uint32_t entries, std::size_t entry, off_t where, const xdp_ring_offset& at, Ring& ring) {
   const long map = system_call(SYS_mmap, 0, static_cast<long>(at.desc + entries * entry),
                                PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, x.fd, where);
   if (map == -1) return false;
@@ -75,6 +72,13 @@ bool make_ring(const Xsk& x, int option, std::uint32_t entries, std::size_t entr
   ring.flags = reinterpret_cast<std::uint32_t*>(start + at.flags);
   ring.ring = start + at.desc;
   return true;
+}
+
+// Asks the kernel for a ring and maps it.
+template <typename Ring>
+bool make_ring(const Xsk& x, int option, std::uint32_t entries, std::size_t entry, off_t where,
+               const xdp_ring_offset& at, Ring& ring) {
+  return set(x, option, &entries, sizeof entries) && map_ring(x, entries, entry, where, at, ring);
 }
 
 // Where things are in the rings' pages depends on the kernel.
@@ -143,14 +147,28 @@ int create_socket(Xsk& x, const char* interface, std::uint32_t queue, const xsk_
 
 void destroy(Xsk* x) {
   std::erase(all(), x);
-  unmap(x->rx, sizeof(xdp_desc));
-  unmap(x->tx, sizeof(xdp_desc));
-  unmap(x->fill, sizeof(std::uint64_t));
-  unmap(x->completion, sizeof(std::uint64_t));
+  unmap_rings(*x);
   if (x->fd >= 0) mtcp_dpdk_close(x->fd);
 }
 
 }  // namespace
+
+bool map_rings(Xsk& x, const RingSizes& entries) {
+  xdp_mmap_offsets offsets{};
+  constexpr std::size_t kAddress = sizeof(std::uint64_t), kDescriptor = sizeof(xdp_desc);
+  return offsets_of(x, offsets) &&
+         map_ring(x, entries.fill, kAddress, static_cast<off_t>(XDP_UMEM_PGOFF_FILL_RING), offsets.fr, x.fill) &&
+         map_ring(x, entries.completion, kAddress, static_cast<off_t>(XDP_UMEM_PGOFF_COMPLETION_RING), offsets.cr, x.completion) &&
+         map_ring(x, entries.rx, kDescriptor, XDP_PGOFF_RX_RING, offsets.rx, x.rx) &&
+         map_ring(x, entries.tx, kDescriptor, static_cast<off_t>(XDP_PGOFF_TX_RING), offsets.tx, x.tx);
+}
+
+void unmap_rings(Xsk& x) {
+  unmap(x.rx, sizeof(xdp_desc));
+  unmap(x.tx, sizeof(xdp_desc));
+  unmap(x.fill, sizeof(std::uint64_t));
+  unmap(x.completion, sizeof(std::uint64_t));
+}
 
 std::span<Xsk* const> xsks() { return all(); }
 

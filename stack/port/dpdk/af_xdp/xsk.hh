@@ -32,6 +32,12 @@ inline std::uint32_t load(std::uint32_t* counter) { return std::atomic_ref(*coun
 inline void store(std::uint32_t* counter, std::uint32_t value) {
   std::atomic_ref(*counter).store(value, std::memory_order_release);
 }
+// Maps the rings of a bound socket that another process has made (Linux 6.4): x.fd, with so many entries each.
+struct RingSizes {
+  std::uint32_t fill, completion, rx, tx;
+};
+[[nodiscard]] bool map_rings(Xsk& x, const RingSizes& entries);
+void unmap_rings(Xsk& x);
 // In the order in which they were made: queue 0 first.
 [[nodiscard]] std::span<Xsk* const> xsks();
 // For the sockets that are made after this: a frame may come in several pieces, each but the last with kMoreFollows in its

@@ -132,7 +132,7 @@ bool InterfaceLock::take(const std::string& interface, std::string& message) {
   }
   in_use_ = error == EADDRINUSE;
   message = in_use_ ? interface + " is in use by another program on mtcp (" + holder(index) +
-                          "); one at a time can have it, with all that it forks"
+                          "); only programs of the same user with the same addresses share it"
                     : "cannot tell whether " + interface + " is in use: " + strerror(error);
   return false;
 }

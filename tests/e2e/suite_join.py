@@ -1,0 +1,170 @@
+"""Several programs on one interface: the second joins, whoever ends first; each goes on by itself."""
+
+import signal
+import time
+from pathlib import Path
+
+from harness import expect, expect_equal, kill, wait_until
+from nginx import Nginx
+from registry import test
+from suite_af_xdp import program_on
+from suite_programs import expect_benchmark, redis_cli, start_redis
+from suite_share import expect_on_kernel, refused, serve_files
+from suite_wire import counters_of, stack_opens
+from suite_workers import expect_no_failure, result_of, start_flows
+from web import expect_files, expect_wrk, get, get_status
+
+CAPABILITIES = "+net_raw,+net_admin,+bpf,+ipc_lock"
+
+
+def doors(side):
+    """Abstract names of ours that are left in the namespace."""
+    return [line.split()[-1] for line in side.namespace.run("cat", "/proc/net/unix").stdout.splitlines() if "@mtcp-" in line]
+
+
+def expect_nothing_left(server):
+    wait_until(lambda: not program_on(server.namespace), 5, "the end of the XDP program")
+    wait_until(lambda: not server.namespace.run("cat", "/proc/net/packet").stdout.splitlines()[1:], 5, "the end of all packet sockets")
+    expect_equal("names that are left", doors(server), [])
+
+
+def opens(pid, counter="passive_opens"):
+    return counters_of(pid).get(counter, 0)
+
+
+def expect_on_stack(client, server, program, port):
+    """The kernel answers until the stack does."""
+    def served():
+        return get_status(client, f"http://{server.address}:{port}/one", 3)[1] == "200" and opens(program.pid) > 0
+    wait_until(served, 10, "an answer of the stack's")
+
+
+@test("join-nginx-redis-and-a-client-on-one-interface", shim_only=True)
+def together(context):
+    server, client = context.veth(driver="af_xdp", share=True)
+    upstream = Nginx(client, port=9000).start()
+    nginx = Nginx(server, workers=2).start()
+    redis = start_redis(context, server, client)
+    load = start_flows(client, "load", nginx, "/k8", 5, 8, 8)
+    expect_benchmark(client, server.address, "-n", "2000", "-t", "set,get")
+    expect_wrk(server, f"{upstream.url}/k8", seconds=1, connections=8, at_least=50)
+    expect_files(server, upstream.url, ["empty", "k64", "m1"])
+    expect_files(client, nginx.url, ["empty", "one", "k64", "m10"])
+    expect_equal("the answer to another program of the machine", get(server, f"{nginx.url}/hello"), "hello\n")
+    expect_no_failure(result_of(load), 100)
+    expect(stack_opens(nginx) > 50, "nginx's connections were not the stack's")
+    expect(opens(redis.pid) >= 20, "redis's connections were not the stack's")
+    expect_equal("connections of nginx that came to redis", opens(redis.pid, "connections_adopted"), 0)
+    expect(refused(client, f"http://{server.address}:7777/"), "a port that nobody has is not refused")
+    redis_cli(client, server.address, "shutdown", "nosave")
+    expect_equal("the status of redis", redis.wait(15), 0)
+    expect(refused(client, f"http://{server.address}:6379/"), "the port of what has ended is not refused")
+    expect_files(client, nginx.url, ["k64"])
+    nginx.stop()
+    upstream.stop()
+    expect_nothing_left(server)
+
+
+@test("join-the-first-is-killed-and-the-second-goes-on", shim_only=True)
+def first_killed(context):
+    """The device outlives the program that has opened it, and takes in others after that."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    nginx = Nginx(server, workers=2).start()
+    expect_files(client, nginx.url, ["k64"])
+    redis = start_redis(context, server, client)
+    redis_cli(client, server.address, "set", "k", "v")
+    load = client.start("redis-benchmark", "-h", server.address, "-q", "-c", "4", "-n", "100000000", "-t", "get")
+    time.sleep(0.5)
+    before = opens(redis.pid, "segments_received")
+    nginx.kill()
+    wait_until(lambda: refused(client, f"{nginx.url}/hello"), 3, "the refusal of what was killed")
+    time.sleep(0.5)
+    expect(load.running(), f"the connections of redis ended: {load.output()[-300:]}")
+    expect(opens(redis.pid, "segments_received") > before + 1000, "redis hears nothing any more")
+    expect_equal("what redis has", redis_cli(client, server.address, "get", "k"), "v")
+    expect(program_on(server.namespace), "there is no XDP program on the interface")
+    again = Nginx(server, workers=2).start()
+    expect_files(client, again.url, ["empty", "k64", "m1"])
+    expect(stack_opens(again) > 0, "the connections were not the stack's")
+    load.kill()
+    kill(redis.pid, signal.SIGKILL)
+    redis.wait(5)
+    expect_files(client, again.url, ["k64", "m1"])
+    again.kill()
+    expect_nothing_left(server)
+    expect(refused(client, f"{again.url}/hello"), "the port of what was killed is not refused")
+
+
+@test("join-another-users-program-runs-on-the-kernel", shim_only=True)
+def another_user(context):
+    """With all the capabilities that it takes, but the device is root's."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    nginx = Nginx(server).start()
+    program = server.start("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", f"--inh-caps={CAPABILITIES}",
+                           f"--ambient-caps={CAPABILITIES}", "/usr/bin/python3", "-u", "-m", "http.server", "8081", "--directory", context.files.root)
+    expect_on_kernel(client, server, program, 8081, "in use by another program")
+    expect_equal("warnings of it", program.output().count("mtcp["), 1)
+    expect_files(client, nginx.url, ["k64"])
+    program.kill()
+    nginx.stop()
+    expect_nothing_left(server)
+
+
+@test("join-one-that-is-stopped-keeps-nobody-waiting", shim_only=True)
+def stopped(context):
+    """The second asks for a few seconds, and goes to the kernel then."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    first = serve_files(server, 8080)
+    wait_until(lambda: get_status(client, f"http://{server.address}:8080/one", 3)[1] == "200", 10, "an answer")
+    kill(first.pid, signal.SIGSTOP)
+    second = serve_files(server, 8081)
+    wait_until(lambda: "This program runs on the kernel" in second.output(), 10, "the decision of the second")
+    expect_on_kernel(client, server, second, 8081, "in use by another program")
+    kill(first.pid, signal.SIGCONT)
+    second.kill()
+    third = serve_files(server, 8082)
+    expect_on_stack(client, server, third, 8082)
+    for program in (third, first):
+        program.kill()
+    expect_nothing_left(server)
+
+
+def start_opener(context, server, *words):
+    opener = server.kernel_side().start(context.build / "preload/mtcp-open", "-c", server.config, *words)
+    opener.says("is open for programs")
+    return opener
+
+
+@test("join-by-mtcp-open-without-any-privilege", shim_only=True)
+def opener_lets_in(context):
+    """Two users, neither of whom has a capability; a third is not let in."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    server.namespace.run("ip", "route", "add", "default", "via", client.address)
+    server.config = context.write_config("auto", None)
+    with_sockets = Path("/run/mtcp-open")
+    opener = start_opener(context, server, "-m", "0666", "-u", "www-data,daemon")
+    url = f"http://{server.address}"
+    programs = [serve_files(server, 8080 + i, user=user) for i, user in enumerate(("www-data", "daemon"))]
+    for i, program in enumerate(programs):
+        expect_on_stack(client, server, program, 8080 + i)
+        expect_files(client, f"{url}:{8080 + i}", ["empty", "k64", "m1"])
+        expect_equal("what it said of mtcp", [line for line in program.output().splitlines() if "mtcp[" in line], [])
+    third = serve_files(server, 8082, user="mail")
+    expect_on_kernel(client, server, third, 8082, "no permission for AF_XDP")
+    third.kill()
+    kill(programs[0].pid, signal.SIGKILL)
+    programs[0].wait(5)
+    wait_until(lambda: refused(client, f"{url}:8080/"), 3, "the refusal of what was killed")
+    expect_files(client, f"{url}:8081", ["k64"])
+    kill(programs[1].pid, signal.SIGKILL)
+    programs[1].wait(5)
+    wait_until(lambda: refused(client, f"{url}:8081/"), 3, "the refusal of what was killed, with nobody left but mtcp-open")
+    again = serve_files(server, 8081, user="daemon")
+    expect_on_stack(client, server, again, 8081)
+    status = Path(f"/proc/{opener.pid}/status").read_text(encoding="ascii")
+    expect("CapEff:\t0000000000000000" in status, "mtcp-open has kept capabilities")
+    again.kill()
+    kill(opener.pid, signal.SIGTERM)
+    expect_equal("the status of mtcp-open", opener.wait(5), 0)
+    expect(not list(with_sockets.glob("wire.sock")), "its socket is left")
+    expect_nothing_left(server)
