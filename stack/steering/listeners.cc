@@ -105,6 +105,8 @@ bool ControlBlock::unclaimed(const Endpoint& local) const {
 }
 
 void SteeringPort::note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) {
+  if (index >= listener_ports_.size()) listener_ports_.resize(index + 1);
+  listener_ports_[index] = how == Listening::no ? 0 : local.port;
   if (index < ControlBlock::kListeners) {
     control_.note_listener(me_, index, local, v6_only, how);
   } else {

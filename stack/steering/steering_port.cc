@@ -4,6 +4,9 @@
 #include <cassert>
 #include <cstring>
 
+#include "stack/base/bytes.hh"
+#include "stack/wire/frame.hh"
+
 namespace mtcp::stack {
 namespace {
 
@@ -64,6 +67,9 @@ void SteeringPort::reload() {
   const bool was_alone = others_.empty();
   without_ = others_ = control_.members();
   others_.remove(me_);
+  strangers_ = {};
+  for (const std::uint32_t stack : others_)
+    if (!is_of(program_, stack)) strangers_.add(stack);
   must_publish_ = must_publish_ || (was_alone && !others_.empty());
   for (std::uint32_t i = 0; i <= entry_mask_; ++i) {
     table_[i] = control_.home(i);
@@ -207,6 +213,16 @@ void SteeringPort::compare_hashes(Packet* const* packets, std::size_t n) {
   }
 }
 
+// A segment of a connection to a port of this program, though its home is another program's stack, which would only pass it on: what
+// is accepted away from home is in the directory, and what is not known here takes the usual way. What opens one goes there.
+bool SteeringPort::is_for_own_listener(const Packet& p) const {
+  const TcpLayout at = find_tcp(p.bytes());
+  if (at.headers == 0 || p.len < at.headers) return false;
+  constexpr std::byte kSynFlag{0x02};
+  if ((p.data[at.tcp + 13] & kSynFlag) != std::byte{}) return false;
+  return std::ranges::find(listener_ports_, load_be<std::uint16_t>(p.data + at.tcp + 2)) != listener_ports_.end();
+}
+
 // Keeps what is ours, in order; the rest goes to whom it belongs.
 std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
   std::size_t kept = 0;
@@ -217,7 +233,7 @@ std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
     const Message message{MessageKind::frame, static_cast<std::uint16_t>(p->flags & kRxL4Good), kind.hash, p->bytes()};
     if (kind.kind == FrameKind::Kind::flow) {
       const std::uint8_t owner = owner_of(kind.hash);
-      if (others_.has(owner)) {
+      if (others_.has(owner) && !(strangers_.has(owner) && kind.tcp && is_for_own_listener(*p))) {
         if (post(owner, message)) written.add(owner);
         pool_.free(&p, 1);
         continue;

@@ -102,6 +102,7 @@ class SteeringPort final : public Port {
   [[nodiscard]] MessageRing message_ring(std::uint32_t from, std::uint32_t to) const {
     return {control_.ring_memory(from, to), control_.frame(), ControlBlock::kRingMessages};
   }
+  [[nodiscard]] bool is_for_own_listener(const Packet& p) const;
   bool post(std::uint32_t to, const Message& message);
   void ring(StackSet stacks);
   void wake_all();
@@ -148,7 +149,9 @@ class SteeringPort final : public Port {
   std::vector<int> pollable_;
   // Our copy of the table and the members, as of `version_`.
   std::uint32_t version_ = 0;
-  StackSet others_;   // the other stacks
+  StackSet others_;     // the other stacks
+  StackSet strangers_;  // of those, other programs'
+  std::vector<std::uint16_t> listener_ports_;  // our own listeners', by index; 0: none
   StackSet without_;  // all stacks that have no share of the table
   const std::uint32_t entry_mask_;
   std::array<std::uint8_t, kMaxSteeringEntries> table_{};

@@ -123,3 +123,14 @@ TEST_CASE("what was on its way to a dead process of one program is not taken by 
   CHECK(all(waiting, [](const Socket& s) { return World::good(s, 0); }));
   CHECK(next.accepted.size() == 4);
 }
+
+TEST_CASE("of a program's connections another one sees what opens them at most", "[programs]") {
+  World w;
+  w.process_of(1, 80);  // polls the queue
+  Host& b = w.process_of(2, 81);
+  std::vector<Socket*> sockets;
+  for (int i = 0; i < 20; ++i) sockets.push_back(&w.connect(100'000));
+  w.sim.run_for(seconds(2));
+  CHECK(all(sockets, [](const Socket& s) { return World::good(s, 100'000); }));
+  CHECK(b.steering->traffic().received <= 20);
+}
