@@ -18,20 +18,25 @@ class ControlBlock::Lock {
     constexpr std::uint32_t kPatience = 1'000'000;
     for (std::uint32_t tries = 1; tries < kPatience; ++tries) {
       std::uint64_t holder = 0;
-      if (changer.compare_exchange_strong(holder, device.self(), std::memory_order_acquire)) return;
+      held_ = changer.compare_exchange_strong(holder, device.self(), std::memory_order_acquire);
+      if (held_) return;
       constexpr std::uint32_t kBetweenLooks = 64;
-      if (tries % kBetweenLooks == 0 && !device.alive(holder) &&
-          changer.compare_exchange_strong(holder, device.self(), std::memory_order_acquire))
-        return;
+      held_ = tries % kBetweenLooks == 0 && !device.alive(holder) &&
+              changer.compare_exchange_strong(holder, device.self(), std::memory_order_acquire);
+      if (held_) return;
       std::this_thread::yield();
     }
   }
-  ~Lock() { control_.head().changer.store(0, std::memory_order_release); }
+  // Who lost patience does not have it: it is somebody else's.
+  ~Lock() {
+    if (held_) control_.head().changer.store(0, std::memory_order_release);
+  }
   Lock(const Lock&) = delete;
   Lock& operator=(const Lock&) = delete;
 
  private:
   ControlBlock& control_;
+  bool held_ = false;
 };
 
 // The same for one that changes them: share_out() completes it, whatever was half done.

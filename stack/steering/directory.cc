@@ -115,9 +115,14 @@ bool Directory::set(std::uint64_t hash, const Entry& entry) {
   return false;
 }
 
+// Two words may look the same, if only for a moment: the one that says this.
 void Directory::erase(std::uint64_t hash, const Entry& entry) {
   std::uint64_t was = 0;
-  if (Word* at = word_for(hash, was); at != nullptr && entry_of(was) == entry) at->compare_exchange_strong(was, 0);
+  Word* at = search(hash, [&](const Word& w) {
+    was = w.load(std::memory_order_acquire);
+    return was != 0 && tag_of(was) == tag_of(hash) && entry_of(was) == entry && counts(was);
+  });
+  if (at != nullptr) at->compare_exchange_strong(was, 0);
 }
 
 }  // namespace mtcp::stack

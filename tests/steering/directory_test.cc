@@ -1,5 +1,6 @@
 #include "stack/steering/directory.hh"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <map>
 #include <random>
@@ -85,6 +86,22 @@ TEST_CASE("seven tenths of it can be used, and what no longer counts makes room"
   for (const std::uint64_t h : flows) REQUIRE(d.find(h).state == State::owned);
   d.begin_generation(1);
   for (int i = 0; i < 1000; ++i) CHECK(d.claim(random(), 2));
+}
+
+TEST_CASE("an entry is erased also behind another one that looks the same", "[directory]") {
+  Shared s;
+  Directory& d = s.directory;
+  const std::uint64_t h = d.hash(v6(9));
+  REQUIRE(d.claim(h, 2));
+  // Two that set it at the same time may both have written a word.
+  auto* words = reinterpret_cast<std::uint64_t*>(s.memory.data()) + (Directory::memory(0) / sizeof(std::uint64_t));
+  std::uint64_t* first = std::find_if(words, words + s.words, [](std::uint64_t w) { return w != 0; });
+  REQUIRE(first != words + s.words);
+  first[1] = *first;
+  REQUIRE(d.set(h, {State::owned, 1}));
+  d.erase(h, {State::owned, 2});
+  d.erase(h, {State::owned, 1});
+  CHECK(d.find(h).state == State::none);
 }
 
 TEST_CASE("of those who claim one flow at the same time one has it at most", "[directory]") {
