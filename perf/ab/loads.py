@@ -245,7 +245,10 @@ def read_wrk(row, text, sample):
 
 
 def read_message(_row, text, sample):
-    result = json.loads(text.strip().splitlines()[-1])
+    line = next((line for line in reversed(text.splitlines()) if line.startswith("{")), None)
+    if line is None:
+        raise BenchmarkError(f"msg_client printed no result:\n{text}")
+    result = json.loads(line)
     sample.rate = result["per_second"]
     sample.bytes_per_second = result["per_second"] * 128
     sample.p50_us, sample.p99_us = result["p50_us"], result["p99_us"]

@@ -60,6 +60,24 @@ def report_callgrind(files, arguments, count):
             print(f"{instructions / count:,.0f} instructions for each of {count:,} (start-up included)")
 
 
+def problem_of_server(bench, row, side):
+    """None: it answers."""
+    if row.kind == "http":
+        return bench.check_content(row, side)
+    words = [*side.client_words(), *bench.client_words(row, side, 1)]
+    done = subprocess.run([str(word) for word in words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          check=False)
+    return done.stdout.decode(errors="replace") if done.returncode != 0 else None
+
+
+def wait_for_server(bench, row, side, server):
+    """Under callgrind it takes longer to begin than its clients wait."""
+    give_up = time.monotonic() + 60
+    while problem := problem_of_server(bench, row, side):
+        if time.monotonic() > give_up or not server.running():
+            raise BenchmarkError(f"{problem}\n{server.output()}")
+
+
 def run_load(bench, arguments, server, side, directory, cleanup):
     """Loads the server; profiles meanwhile. Returns the sample."""
     perf = arguments.tool == "perf"
@@ -92,8 +110,7 @@ def run(arguments, cleanup):
     callgrind = arguments.tool == "callgrind"
     wrap = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={directory}/callgrind.%p"]
     server = bench.start_server(arguments.row, side, wrap if callgrind and arguments.who == "server" else ())
-    if arguments.row.kind == "http" and (problem := bench.check_content(arguments.row, side)):
-        raise BenchmarkError(f"{problem}\n{server.output()}")
+    wait_for_server(bench, arguments.row, side, server)
     sample = run_load(bench, arguments, server, side, directory, cleanup)
     server.stop(signal.SIGQUIT if arguments.row.kind == "http" else signal.SIGTERM, 20)
     print(f"{arguments.row.title}, {side.title}: {sample.rate:,.0f}/s {'; '.join(sample.errors)}\n")
