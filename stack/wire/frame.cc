@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "stack/base/bytes.hh"
+#include "stack/wire/checksum.hh"
 #include "stack/wire/ethernet.hh"
 #include "stack/wire/icmpv6.hh"
 #include "stack/wire/ipv4.hh"
@@ -92,6 +93,11 @@ TcpLayout find_tcp(std::span<const std::byte> start) {
   f.tcp = tcp;
   f.headers = tcp + tcp_header;
   return f;
+}
+
+std::uint64_t sum_of_pseudo_header(const std::byte* ip, bool v4, std::size_t length) {
+  const std::uint32_t addresses = v4 ? partial_sum(ip + 12, 8) : partial_sum(ip + 8, 32);
+  return std::uint64_t{addresses} + sum_of_field(kProtocolTcp) + sum_of_field(static_cast<std::uint16_t>(length));
 }
 
 FlowHeaders find_flow_headers(std::span<const std::byte> frame) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "stack/wire/address.hh"
@@ -21,6 +22,9 @@ struct TcpLayout {
 
 // `start`: the first bytes of the frame, all headers at least. What it says of its length is not compared with anything.
 [[nodiscard]] TcpLayout find_tcp(std::span<const std::byte> start);
+
+// Of a TCP segment of `length` bytes, header included, behind the IP header at `ip`: as the other sum_of_pseudo_header() (checksum.hh).
+[[nodiscard]] std::uint64_t sum_of_pseudo_header(const std::byte* ip, bool v4, std::size_t length);
 
 // The headers that say which flow a frame belongs to: its own, or those that an ICMP error quotes (RFC 792, RFC 4443). What
 // was ours is the source in these.

@@ -21,7 +21,7 @@
 #include "stack/steering/control_block.hh"
 #include "stack/wire/checksum.hh"
 #include "stack/wire/frame.hh"
-#include "stack/wire/ipv4.hh"
+#include "stack/wire/tcp_header.hh"
 
 namespace mtcp::stack::dpdk {
 
@@ -106,10 +106,8 @@ bool has_partial_checksum(std::span<const std::byte> frame) {
   const TcpLayout at = find_tcp(frame);
   if (at.headers == 0 || at.length > frame.size()) return false;
   std::uint16_t field;
-  memcpy(&field, &frame[at.tcp + 16], sizeof field);
-  const std::span<const std::byte> addresses = at.v4 ? frame.subspan(at.ip + 12, 8) : frame.subspan(at.ip + 8, 32);
-  const std::uint64_t pseudo = std::uint64_t{partial_sum(addresses.data(), addresses.size())} + sum_of_field(kProtocolTcp) +
-                               sum_of_field(static_cast<std::uint16_t>(at.length - at.tcp));
+  memcpy(&field, &frame[at.tcp + kTcpChecksumOffset], sizeof field);
+  const std::uint64_t pseudo = sum_of_pseudo_header(&frame[at.ip], at.v4, at.length - at.tcp);
   // 0 and 0xffff are the same number.
   return fold_sum(pseudo) % 0xffff == field % 0xffff;
 }

@@ -6,6 +6,7 @@
 #include "stack/wire/checksum.hh"
 #include "stack/wire/frame.hh"
 #include "stack/wire/ipv4.hh"
+#include "stack/wire/tcp_header.hh"
 
 namespace mtcp::stack::dpdk {
 
@@ -82,17 +83,14 @@ void write_merged_headers(const MergedFrame& merged, std::span<const Packet* con
   std::byte* ip = out + merged.ip;
   std::byte* tcp = out + merged.tcp;
   const auto segment = static_cast<std::uint16_t>(merged.size() - merged.tcp);
-  std::uint64_t sum = sum_of_field(6) + sum_of_field(segment);
   if (merged.v4) {
     store_be<std::uint16_t>(ip + 2, static_cast<std::uint16_t>(merged.size() - merged.ip));
     store_be<std::uint16_t>(ip + 10, 0);
     store_checksum(ip + 10, partial_sum(ip, kIpv4Header));
-    sum += partial_sum(ip + 12, 8);
   } else {
     store_be<std::uint16_t>(ip + 4, segment);
-    sum += partial_sum(ip + 8, 32);
   }
-  store_checksum(tcp + 16, ~fold_sum(sum) & 0xffff);
+  store_checksum(tcp + kTcpChecksumOffset, ~fold_sum(sum_of_pseudo_header(ip, merged.v4, segment)) & 0xffff);
   tcp[13] = std::byte{flags_of(*packets[merged.packets - 1], merged)};
 }
 

@@ -9,13 +9,12 @@
 
 #include "stack/wire/checksum.hh"
 #include "stack/wire/frame.hh"
-#include "stack/wire/ipv4.hh"
+#include "stack/wire/tcp_header.hh"
 
 namespace mtcp::stack::dpdk {
 namespace {
 
 
-constexpr std::size_t kChecksum = 16;  // bytes in front of the checksum in a TCP header
 // So many lines hold the headers up to the TCP checksum, whatever the IP version.
 constexpr std::size_t kHeadLines = 2;
 
@@ -64,18 +63,16 @@ void stream_and_fill_in(std::byte* to, const Packet& p, std::size_t tcp) {
   const std::uint64_t behind = stream<true>(to + kHead, p.data + kHead, p.len - kHead);
   alignas(kCacheLine) std::array<std::byte, kHead> head;
   std::memcpy(head.data(), p.data, kHead);
-  store_checksum(&head[tcp + kChecksum], std::uint64_t{partial_sum(&head[tcp], kHead - tcp)} + fold_sum(behind));
+  store_checksum(&head[tcp + kTcpChecksumOffset], std::uint64_t{partial_sum(&head[tcp], kHead - tcp)} + fold_sum(behind));
   stream<false>(to, head.data(), kHead);
 }
 
 bool is_checksum_good(std::span<const std::byte> frame, std::uint32_t sum) {
   const TcpLayout at = find_tcp(frame);
   if (at.headers == 0 || at.length != frame.size()) return false;
-  const std::span<const std::byte> addresses = at.v4 ? frame.subspan(at.ip + 12, 8) : frame.subspan(at.ip + 8, 32);
   // In ones' complement what is not to be in the sum is added as its complement.
   const std::uint32_t in_front = partial_sum(frame.data(), at.tcp) ^ 0xffff;
-  return sum_is_good(std::uint64_t{sum} + in_front + partial_sum(addresses.data(), addresses.size()) + sum_of_field(kProtocolTcp) +
-                     sum_of_field(static_cast<std::uint16_t>(at.length - at.tcp)));
+  return sum_is_good(std::uint64_t{sum} + in_front + sum_of_pseudo_header(&frame[at.ip], at.v4, at.length - at.tcp));
 }
 
 }  // namespace
@@ -92,7 +89,7 @@ bool copy_to_ring(std::byte* to, std::size_t room, const Packet& p) {
     stream_and_fill_in(to, p, at.tcp);
   } else {
     std::memcpy(to, p.data, p.len);
-    store_checksum(to + at.tcp + kChecksum, partial_sum(p.data + at.tcp, p.len - at.tcp));
+    store_checksum(to + at.tcp + kTcpChecksumOffset, partial_sum(p.data + at.tcp, p.len - at.tcp));
   }
   return streams;
 }
