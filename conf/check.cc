@@ -58,6 +58,10 @@ class Checker {
     for (const auto& a : addresses) {
       if (device && !a.address.is_v4() && stack::is_link_local(a.address))
         say("interface.address", "address " + to_text(a.address) + ": a link-local address can't be the stack's");
+      else if (options_.device.is_shared_with_kernel() && !a.address.is_v4())
+        say("interface.address", "address " + to_text(a.address) +
+                                     ": on an interface that is shared with the kernel those of IPv6 can't be chosen; "
+                                     "expected address = \"kernel\", which are all that the kernel has there");
     }
   }
 

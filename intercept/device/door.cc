@@ -135,7 +135,7 @@ void Door::close() { close_internal(process_, fd_); }
 
 void Door::stop_knocking() {
   close_internal(process_, answer_fd_);
-  waiting_ = false;
+  waiting_ = refused_ = false;
 }
 
 // -EAGAIN: it is there, and so many ask it that it can't hear this one yet.
@@ -159,7 +159,9 @@ Door::Answer Door::knock(std::unique_ptr<stack::Device>& device) {
   stack::DeviceInvitation invitation;
   int error = answer_fd_ < 0 ? begin_to_knock() : 0;
   if (error == 0) error = receive_invitation(process_.kernel, answer_fd_, invitation);
-  waiting_ = error == -EAGAIN;
+  if (error == -ECONNREFUSED && !refused_) asked_ = now();
+  refused_ = error == -ECONNREFUSED;
+  waiting_ = error == -EAGAIN || refused_;
   if (waiting_) return Answer::waiting;
   stop_knocking();
   if (error != 0) {

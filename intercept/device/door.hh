@@ -45,6 +45,8 @@ class Door {
   [[nodiscard]] stack::Time asked() const { return asked_; }
   // Other programs find it, too: the device is an interface of the kernel.
   [[nodiscard]] bool is_for_others() const;
+  // Nobody is known to be there: take() says.
+  [[nodiscard]] bool may_take() const { return !waiting_ || refused_; }
   [[nodiscard]] int answer_fd() const { return answer_fd_; }  // the answer comes here; -1: look again later
   // Asks mtcp-open, if one has the interface (opener.hh): true if this process may have it. Waits a second for that at most.
   [[nodiscard]] bool ask_opener(std::unique_ptr<stack::Device>& device);
@@ -63,6 +65,7 @@ class Door {
   int answer_fd_ = -1;
   bool waiting_ = false;  // for an answer
   stack::Time asked_{};
+  bool refused_ = false;  // waiting: who has the name does not listen yet, or is gone
 };
 
 }  // namespace mtcp::intercept

@@ -36,8 +36,12 @@ void Process::follow_kernel() {
   follower->update_now(now());
   const stack::KernelView& view = follower->view();
   if (view.generation == followed) return;
-  if (view.truncated && !told_of_routes)
-    log(LogLevel::warning, "there are more routes than the stack keeps (65536): to the others connections are the kernel's");
+  if (view.truncated && !told_of_routes) {
+    // Which way an answer goes is not known then.
+    on_kernel = device == nullptr && options.device.falls_back();
+    log(LogLevel::warning, on_kernel ? "there are more routes than the stack keeps (65536). This program runs on the kernel (on_failure)"
+                                     : "there are more routes than the stack keeps (65536): new connections are the kernel's");
+  }
   told_of_routes = view.truncated;
   followed = view.generation;
   interface.addresses.clear();

@@ -12,6 +12,7 @@
 
 #include "intercept/kernel.hh"
 #include "intercept/sockets/address.hh"
+#include "intercept/support/clock.hh"
 #include "stack/kernel_net/messages.hh"
 
 namespace mtcp::intercept {
@@ -77,7 +78,8 @@ std::unique_ptr<KernelFollower> KernelFollower::open(Kernel& kernel, int fd, con
 bool KernelFollower::subscribe() {
   sockaddr_nl self{};
   self.nl_family = AF_NETLINK;
-  self.nl_groups = RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE;
+  self.nl_groups = RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE |
+                   RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE | 1U << (RTNLGRP_IPV6_RULE - 1);
   const int room = 1 << 20;
   (void)kernel_.setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
   return kernel_.bind(fd_, reinterpret_cast<const sockaddr*>(&self), sizeof self) == 0;
@@ -86,7 +88,14 @@ bool KernelFollower::subscribe() {
 void KernelFollower::update_now(stack::Time now) {
   last_look_ = now;
   read_all();
-  if (view_stale_) view_stale_ = !read_view();
+  if (view_stale_ && now >= next_view_) {
+    // Whoever changes routes all the time (a routing daemon) does not keep this process busy with reading them.
+    constexpr int kShare = 20;
+    const stack::Time began = intercept::now();
+    view_stale_ = !read_view();
+    const stack::Duration pause = kShare * (intercept::now() - began);
+    next_view_ = pause < kLeastRest ? now : now + pause;
+  }
   if (neighbours_stale_) neighbours_stale_ = !read_neighbours();
   next_look_ = now + (now < expects_until_ ? kLeastInterval : kInterval);
 }
@@ -186,7 +195,7 @@ bool KernelFollower::read_view() {
     stack::netlink::ViewBuilder builder(index_);
     const auto take = [&](const Message& m) { builder.take(m); };
     if (!ask(stack::netlink::link_request(index_, 1), take) || !ask(stack::netlink::dump_request(RTM_GETADDR, 1), take) ||
-        !ask(stack::netlink::dump_request(RTM_GETROUTE, 1), take))
+        !ask(stack::netlink::dump_request(RTM_GETRULE, 1), take) || !ask(stack::netlink::dump_request(RTM_GETROUTE, 1), take))
       continue;
     stack::KernelView fresh = builder.finish();
     fresh.generation = view_.generation + 1;
@@ -213,6 +222,7 @@ bool KernelFollower::read_neighbours() {
 }
 
 void KernelFollower::use(const stack::IpAddress& neighbour, stack::Time now) {
+  consumed_ = true;  // what comes of it must not be missed: it may come before anybody has looked for changes
   expects_until_ = now + kExpects;
   next_look_ = std::min(next_look_, now + kLeastInterval);
   if (!may_use_) return send_datagram(neighbour);

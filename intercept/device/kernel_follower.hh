@@ -45,6 +45,7 @@ class KernelFollower final : public stack::KernelNetwork {
   static constexpr stack::Duration kLeastInterval = stack::milliseconds(1);
   static constexpr stack::Duration kInterval = stack::milliseconds(10);  // between looks while nobody sleeps on the descriptor
   static constexpr stack::Duration kExpects = stack::seconds(1);         // after a question: a look every millisecond
+  static constexpr stack::Duration kLeastRest = stack::milliseconds(200);  // between readings of the view; a shorter one is none
   static constexpr std::size_t kMostNeighbours = 65536;
 
   struct Hash {
@@ -85,7 +86,7 @@ class KernelFollower final : public stack::KernelNetwork {
   };
   std::array<Question, 64> questions_{};  // the last, by sequence number
   std::uint32_t sequence_ = 0;
-  stack::Time last_look_{}, next_look_{}, expects_until_{};
+  stack::Time last_look_{}, next_look_{}, expects_until_{}, next_view_{};
 };
 
 }  // namespace mtcp::intercept

@@ -188,6 +188,7 @@ void Process::after_fork(bool child) {
   lock.reset_after_fork();
   pid = ::getpid();
   // Abandoned, not destroyed: their packets, queues and threads are the parent's.
+  if (instance != nullptr && instance->port() != nullptr) instance->port()->leave_to_parent();
   (void)instance.release();
   if (options.device.is_private() && device != nullptr) {
     device->abandon();

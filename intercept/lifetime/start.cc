@@ -141,7 +141,7 @@ int Process::share_device() {
   if (options.device.is_private() || open_as_guest == nullptr || !(has_relatives() || door.is_for_others())) return -ENOENT;
   if (!door.waiting() && door.ask_opener(device)) return 0;
   for (int i = 0; i < kTries; ++i) {
-    if (!door.waiting() && door.take()) break;
+    if (door.may_take() && door.take()) break;
     const Door::Answer answer = door.knock(device);
     if (answer == Door::Answer::device) return 0;
     if (answer == Door::Answer::nobody) continue;
@@ -170,6 +170,9 @@ int Process::open_device_now() {
     for (const int fd : options.device.is_private() ? std::span<const int>{} : device->descriptors()) {
       if (fd < files.size()) files.put_reserved(fd);
     }
+    device->tell_descriptors([this](int fd, bool opened) {
+      if (fd < files.size()) opened ? files.put_reserved(fd) : files.clear(fd);
+    });
     if (const std::string how = device->summary(); !how.empty()) log(LogLevel::info, "%s", how.c_str());
     return 0;
   }

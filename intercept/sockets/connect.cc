@@ -58,7 +58,7 @@ Way way_to(Process& process, const stack::Endpoint& remote) {
   return loopback ? Way::kernel : process.has_relatives() ? Way::locally : Way::stack;
 }
 
-// `fast`: data that the SYN may take along, or null.
+// `fast`: data that the SYN may take along, or null. kConnectsInKernel: what would be answered goes to the kernel.
 int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote, stack::FastOpenStart* fast) {
   {
     const Hold hold_it(process, s);
@@ -74,6 +74,7 @@ int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stac
   if (!connection) {
     // Linux has no EADDRINUSE here: the address in use is a pair of endpoints, or all ports are taken.
     const stack::Errc error = connection.error();
+    if (error == stack::Errc::shut_down) return kConnectsInKernel;
     return -to_errno(error == stack::Errc::address_in_use ? stack::Errc::address_unavailable : error);
   }
   s.serial = process.next_serial++;
@@ -179,7 +180,8 @@ int connect_undecided(Process& process, std::unique_lock<Lock>& guard, Socket& s
   stack::FastOpenStart nothing;  // asks for a cookie
   if (fast == nullptr && s.fast_open_connect) fast = &nothing;
   const int error = start(process, guard, s, remote, fast);
-  if (error == -ENETDOWN && process.on_kernel && s.state == Socket::State::undecided) return in_kernel();
+  const bool without_stack = error == kConnectsInKernel || (error == -ENETDOWN && process.on_kernel);
+  if (without_stack && s.state == Socket::State::undecided) return in_kernel();
   if (error != 0) return error;
   return wait_for_handshake(process, guard, s, -EINPROGRESS);
 }
@@ -188,7 +190,7 @@ int connect_deferred(Process& process, std::unique_lock<Lock>& guard, Socket& s,
   const stack::Endpoint remote = s.remote;
   if (const int error = start(process, guard, s, remote, &fast); error != 0) {
     back_to_undecided(process, s);
-    return error;
+    return error == kConnectsInKernel ? -EADDRNOTAVAIL : error;
   }
   return wait_for_handshake(process, guard, s, -EINPROGRESS);
 }

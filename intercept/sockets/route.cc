@@ -70,9 +70,9 @@ Router::Verdict Router::judge_listen(const stack::Endpoint& local) const {
 }
 
 // Not what is link-local: that means nothing without the interface's name.
-Router::Verdict Router::judge_by_kernel(const stack::IpAddress& remote) const {
+Router::Verdict Router::judge_by_kernel(const stack::IpAddress& local, const stack::IpAddress& remote) const {
   if (kernel_ == nullptr || stack::is_link_local(remote)) return {Owner::kernel, "link-local"};
-  if (!kernel_->reaches(remote)) return {Owner::kernel, "the kernel's route to it is not through the interface"};
+  if (!kernel_->reaches(remote, local)) return {Owner::kernel, "the kernel's route to it is not through the interface"};
   return {Owner::stack, "the kernel's route to it is through the interface"};
 }
 
@@ -91,7 +91,7 @@ Router::Verdict Router::judge_connect(const stack::Endpoint& local, const stack:
     return {Owner::kernel, kShared};
   if (owns(remote.address) || remote.address.is_any()) return {Owner::stack, kOwn};
   const auto& interface = options_.stack.interface;
-  if (interface.from_kernel) return judge_by_kernel(remote.address);
+  if (interface.from_kernel) return judge_by_kernel(local.address, remote.address);
   for (const auto& own : interface.addresses) {
     if (stack::Prefix{own.address, own.prefix_length}.contains(remote.address))
       return {Owner::stack, "on a network of [interface]"};

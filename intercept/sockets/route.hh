@@ -46,7 +46,7 @@ class Router {
  private:
   [[nodiscard]] const Rule* match(Rule::Role role, const stack::Endpoint& e) const;
   [[nodiscard]] bool program_matches(const Rule& rule) const;
-  [[nodiscard]] Verdict judge_by_kernel(const stack::IpAddress& remote) const;
+  [[nodiscard]] Verdict judge_by_kernel(const stack::IpAddress& local, const stack::IpAddress& remote) const;
   const Options& options_;
   const stack::KernelView* kernel_ = nullptr;
   Program program_;

@@ -104,6 +104,7 @@ void Resolver::start_probing(Neighbour& n, State state, Time now) {
 // A known MAC is asked directly first, so that confirming costs the others on the link nothing (RFC
 // 1122 2.3.2.1).
 void Resolver::probe(Neighbour& n, Time now) {
+  if (n.state == State::incomplete && n.probes > 0 && known_to_kernel(n, now)) return;
   if (n.state == State::probe && n.probes < kProbes) {
     ask(n, n.mac);
   } else if (!requests_.take(now)) {

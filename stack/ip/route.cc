@@ -160,15 +160,18 @@ Result<const Path*> RouteTable::path_of_kernel(const IpAddress& remote, const Ip
   const bool chosen = !from.is_any();
   const bool no_host = remote.is_v4() ? is_bad_source(remote.as_v4()) : is_bad_source_v6(remote);
   if (no_host || (chosen && from.is_loopback())) return Errc::network_unreachable;
-  const KernelRoute* route = kernel_->route_to(remote);
+  const KernelRoute* route = kernel_->route_to(remote, from);
   if (route == nullptr || !route->ours) return Errc::network_unreachable;
   Path wanted;
+  wanted.source = chosen ? from : kernel_->source_towards(remote, *route);
+  if (wanted.source.is_any()) return Errc::address_unavailable;
+  // With rules the source may have a way of its own.
+  if (!chosen && !kernel_->rules().empty()) route = kernel_->route_to(remote, wanted.source);
+  if (route == nullptr || !route->ours) return Errc::network_unreachable;
   wanted.on_link = route->gateway.is_any();
   wanted.gateway = route->gateway;
   if (route->mtu != 0) wanted.route_mtu = route->mtu;
   wanted.mtu = std::min(mtu_, wanted.route_mtu);
-  wanted.source = chosen ? from : kernel_->source_towards(remote, *route);
-  if (wanted.source.is_any()) return Errc::address_unavailable;
   return find_or_add(wanted);
 }
 

@@ -1,10 +1,12 @@
 #include "stack/kernel_net/messages.hh"
 
+#include <linux/fib_rules.h>
 #include <linux/if_addr.h>
 #include <linux/neighbour.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -175,6 +177,7 @@ void ViewBuilder::take(const Message& m) {
   if (m.type == RTM_NEWLINK) take_link(m.body);
   if (m.type == RTM_NEWADDR) take_address(m.body);
   if (m.type == RTM_NEWROUTE) take_route(m.body);
+  if (m.type == RTM_NEWRULE) take_rule(m.body);
 }
 
 void ViewBuilder::take_link(Bytes body) {
@@ -217,8 +220,10 @@ void ViewBuilder::take_route(Bytes body) {
   rtmsg head;
   if (!read(body, head) || !is_ip(head.rtm_family) || head.rtm_src_len != 0 || head.rtm_tos != 0) return;
   const auto length = prefix_length(head.rtm_family, head.rtm_dst_len);
-  if (!length || table_of(body) != RT_TABLE_MAIN || (head.rtm_flags & RTNH_F_DEAD) != 0) return;
   KernelRoute route;
+  route.table = table_of(body);
+  route.passes_on = head.rtm_type == RTN_THROW;
+  if (!length || !uses(route.table) || (head.rtm_flags & RTNH_F_DEAD) != 0) return;
   NextHop hop{.interface = 0, .gateway = any_of(head.rtm_family)};
   std::optional<IpAddress> destination = any_of(head.rtm_family);
   for_each_attribute(behind(body, sizeof head), [&](std::uint16_t type, Bytes value) {
@@ -240,8 +245,76 @@ void ViewBuilder::take_route(Bytes body) {
   view_.add(route);
 }
 
+// A rule's selectors, one by one: each may only take something away from what it applies to.
+static void take_selector(std::uint16_t type, Bytes value, KernelRule& rule) {
+  using Applies = KernelRule::Applies;
+  const auto only_if = [&](bool applies) { rule.applies = applies ? rule.applies : Applies::never; };
+  const auto perhaps = [&] { rule.applies = std::max(rule.applies, Applies::perhaps); };
+  const std::uint8_t first = value.empty() ? std::uint8_t{0} : std::to_integer<std::uint8_t>(value[0]);
+  switch (type) {
+    case FRA_IIFNAME:  // what comes from this host comes from lo
+      return only_if(value.size() >= 3 && std::memcmp(value.data(), "lo", 3) == 0);
+    case FRA_OIFNAME:
+    case FRA_TUN_ID:
+      return only_if(false);
+    case FRA_L3MDEV:
+      return only_if(first == 0);
+    case FRA_IP_PROTO:
+      return only_if(first == 0 || first == IPPROTO_TCP);
+    case FRA_UID_RANGE:
+    case FRA_SPORT_RANGE:
+    case FRA_DPORT_RANGE:
+    case FRA_SUPPRESS_IFGROUP:
+      return perhaps();
+    default:
+      return;
+  }
+}
+
+static KernelRule::Action action_of(std::uint8_t action) {
+  if (action == FR_ACT_TO_TBL) return KernelRule::Action::look_up;
+  return action == FR_ACT_NOP ? KernelRule::Action::nothing : KernelRule::Action::refuse;
+}
+
+void ViewBuilder::take_rule(Bytes body) {
+  fib_rule_hdr head;
+  if (!read(body, head) || !is_ip(head.family)) return;
+  KernelRule rule;
+  rule.v4 = head.family == AF_INET;
+  rule.action = action_of(head.action);
+  rule.table = head.table;
+  rule.inverted = (head.flags & FIB_RULE_INVERT) != 0;
+  // Where it goes on, and for which types of service, is not looked at.
+  if (head.action == FR_ACT_GOTO || head.tos != 0) rule.applies = KernelRule::Applies::perhaps;
+  std::optional<IpAddress> to = any_of(head.family), from = any_of(head.family);
+  std::uint32_t mark = 0, mask = UINT32_MAX;
+  for_each_attribute(behind(body, sizeof head), [&](std::uint16_t type, Bytes value) {
+    if (type == FRA_DST) to = address_of(head.family, value);
+    if (type == FRA_SRC) from = address_of(head.family, value);
+    if (type == FRA_PRIORITY) rule.priority = number_of(value);
+    if (type == FRA_TABLE) rule.table = number_of(value);
+    if (type == FRA_FWMARK) mark = number_of(value);
+    if (type == FRA_FWMASK) mask = number_of(value);
+    if (type == FRA_SUPPRESS_PREFIXLEN) rule.shortest = std::clamp(static_cast<std::int32_t>(number_of(value)), -1, 128) + 1;
+    take_selector(type, value, rule);
+  });
+  const auto to_length = prefix_length(head.family, head.dst_len), from_length = prefix_length(head.family, head.src_len);
+  if (!to || !from || !to_length || !from_length) return;
+  rule.to = {*to, *to_length};
+  rule.from = {*from, *from_length};
+  if ((mark & mask) != 0) rule.applies = KernelRule::Applies::never;  // of the stack's none is marked
+  rules_.push_back(rule);
+}
+
+bool ViewBuilder::uses(std::uint32_t table) const {
+  return table == RT_TABLE_MAIN || (table != RT_TABLE_LOCAL && std::ranges::any_of(rules_, [table](const KernelRule& r) {
+                                      return r.table == table && r.action == KernelRule::Action::look_up;
+                                    }));
+}
+
 KernelView ViewBuilder::finish() {
   view_.sort_routes();
+  view_.set_rules(std::move(rules_));
   return std::move(view_);
 }
 
@@ -256,8 +329,13 @@ bool changes_view(const Message& m, std::uint32_t interface) {
     case RTM_DELADDR:
       return true;
     case RTM_NEWROUTE:
-    case RTM_DELROUTE:
-      return table_of(m.body) == RT_TABLE_MAIN;
+    case RTM_DELROUTE: {
+      const std::uint32_t table = table_of(m.body);
+      return table != 0 && table != RT_TABLE_LOCAL;
+    }
+    case RTM_NEWRULE:
+    case RTM_DELRULE:
+      return true;
     default:
       return false;
   }

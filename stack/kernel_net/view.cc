@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 namespace mtcp::stack {
 namespace {
@@ -22,11 +23,23 @@ unsigned common_bits(const IpAddress& a, const IpAddress& b) {
   return 128;
 }
 
+using Applies = KernelRule::Applies;
+
+bool is_any(const Prefix& p) { return p.length == (p.address.is_v4() ? 96 : 0); }
+int length_of(const KernelRoute& r) { return r.destination.length - (r.destination.address.is_v4() ? 96 : 0); }
+
+Applies does_apply(const KernelRule& r, const IpAddress& destination, const IpAddress& source) {
+  const bool matches = r.to.contains(destination) && (is_any(r.from) || (!source.is_any() && r.from.contains(source)));
+  const Applies applies = matches ? r.applies : Applies::never;
+  if (!r.inverted || applies == Applies::perhaps) return applies;
+  return applies == Applies::never ? Applies::always : Applies::never;
+}
+
 }  // namespace
 
 void KernelView::sort_routes() {
   const auto key = [](const KernelRoute& r) {
-    return std::tuple(-int{r.destination.length}, r.destination.address.is_v4(), r.destination.address.bytes, r.metric);
+    return std::tuple(r.table, -int{r.destination.length}, r.destination.address.is_v4(), r.destination.address.bytes, r.metric);
   };
   for (KernelRoute& r : routes_) r.destination.address = masked(r.destination.address, r.destination.length);
   std::stable_sort(routes_.begin(), routes_.end(),
@@ -35,15 +48,16 @@ void KernelView::sort_routes() {
   for (std::size_t i = 0; i < routes_.size(); ++i) {
     const bool v4 = routes_[i].destination.address.is_v4();
     const std::uint8_t length = routes_[i].destination.length;
-    if (groups_.empty() || groups_.back().v4 != v4 || groups_.back().length != length)
-      groups_.push_back({v4, length, i, i});
+    const std::uint32_t table = routes_[i].table;
+    if (groups_.empty() || groups_.back().table != table || groups_.back().v4 != v4 || groups_.back().length != length)
+      groups_.push_back({table, v4, length, i, i});
     groups_.back().end = i + 1;
   }
 }
 
-const KernelRoute* KernelView::route_to(const IpAddress& destination) const {
+const KernelRoute* KernelView::route_in(std::uint32_t table, const IpAddress& destination) const {
   for (const Group& g : groups_) {
-    if (g.v4 != destination.is_v4()) continue;
+    if (g.table != table || g.v4 != destination.is_v4()) continue;
     const IpAddress wanted = masked(destination, g.length);
     const auto begin = routes_.begin() + static_cast<std::ptrdiff_t>(g.begin);
     const auto end = routes_.begin() + static_cast<std::ptrdiff_t>(g.end);
@@ -59,10 +73,55 @@ bool KernelView::owns(const IpAddress& a) const {
   return std::any_of(own.begin(), own.end(), [&](const KernelAddress& o) { return o.address == a; });
 }
 
-bool KernelView::reaches(const IpAddress& destination) const {
-  if (owns(destination) || std::find(others.begin(), others.end(), destination) != others.end()) return false;
-  const KernelRoute* route = route_to(destination);
-  return route != nullptr && route->ours && !source_towards(destination, *route).is_any();
+void KernelView::set_rules(std::vector<KernelRule> rules) {
+  std::stable_sort(rules.begin(), rules.end(), [](const KernelRule& a, const KernelRule& b) { return a.priority < b.priority; });
+  // A table of the kernel's own, asked for everything; of the default one only if there is nothing in it.
+  const auto usual = [&](const KernelRule& r, bool& main) {
+    const bool plain = is_any(r.from) && is_any(r.to) && r.applies == Applies::always && !r.inverted && r.shortest == 0 &&
+                       r.action == KernelRule::Action::look_up;
+    main = main || (plain && r.table == KernelRoute::kMainTable);
+    const bool empty = std::ranges::none_of(routes_, [](const KernelRoute& route) { return route.table == KernelRoute::kDefaultTable; });
+    return plain && (r.table == KernelRoute::kMainTable || r.table == KernelRoute::kLocalTable ||
+                     (r.table == KernelRoute::kDefaultTable && empty));
+  };
+  for (const bool v4 : {true, false}) {
+    bool main = false, other = false;
+    for (const KernelRule& r : rules) other = (r.v4 == v4 && !usual(r, main)) || other;
+    if (!other && main) std::erase_if(rules, [v4](const KernelRule& r) { return r.v4 == v4; });
+  }
+  rules_ = std::move(rules);
+}
+
+// As net/core/fib_rules.c does it. Addresses of this host, the local table, have been looked at.
+KernelView::Choice KernelView::choose(const IpAddress& destination, const IpAddress& source) const {
+  Choice chosen;
+  bool ruled = false;
+  for (const KernelRule& r : rules_) {
+    if (r.v4 != destination.is_v4()) continue;
+    ruled = true;
+    const Applies applies = does_apply(r, destination, source);
+    chosen.certain = chosen.certain && applies != Applies::perhaps;
+    if (applies != Applies::always || r.action == KernelRule::Action::nothing || r.table == KernelRoute::kLocalTable) continue;
+    if (r.action == KernelRule::Action::refuse) return chosen;
+    const KernelRoute* route = route_in(r.table, destination);
+    if (route == nullptr || route->passes_on || length_of(*route) < r.shortest) continue;
+    chosen.route = route;
+    return chosen;
+  }
+  if (!ruled) chosen.route = route_in(KernelRoute::kMainTable, destination);
+  if (chosen.route != nullptr && chosen.route->passes_on) chosen.route = nullptr;
+  return chosen;
+}
+
+// Linux, too, asks again once the source has been chosen (ip_route_connect).
+bool KernelView::reaches(const IpAddress& destination, const IpAddress& source) const {
+  if (truncated || owns(destination) || std::find(others.begin(), others.end(), destination) != others.end()) return false;
+  const Choice first = choose(destination, source);
+  if (!first.certain || first.route == nullptr || !first.route->ours) return false;
+  const IpAddress from = source.is_any() ? source_towards(destination, *first.route) : source;
+  if (from.is_any() || rules_.empty()) return !from.is_any();
+  const Choice second = choose(destination, from);
+  return second.certain && second.route != nullptr && second.route->ours;
 }
 
 // RFC 6724 section 5, rules 3 and 8; of IPv4 the address in the network of the next hop, or the first, as Linux does.

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -69,6 +70,8 @@ class Device {
   // All that it has open, which the application must not close: fixed once it is open, but for a private
   // device's (memif).
   [[nodiscard]] virtual std::span<const int> descriptors() const { return {}; }
+  // From now on: descriptors that come and go with connections, which the application must not close either.
+  virtual void tell_descriptors(std::function<void(int fd, bool opened)> /*tell*/) {}
   // How it is used, in a few words for whoever runs the program; empty: there is nothing to say.
   [[nodiscard]] virtual std::string summary() const { return {}; }
   // The calling process is about to end: true if no other one of its program has this device any more, be it with a stack or

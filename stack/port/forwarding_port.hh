@@ -48,6 +48,8 @@ class ForwardingPort : public Port {
   [[nodiscard]] bool has_others() const override { return inner_->has_others(); }
   bool reserve_flow(const FlowKey& key) override { return inner_->reserve_flow(key); }
   void release_flow(const FlowKey& key) override { inner_->release_flow(key); }
+  [[nodiscard]] bool receives(const IpAddress& local) override { return inner_->receives(local); }
+  void leave_to_parent() override { inner_->leave_to_parent(); }
   void set_serving(bool on) override { inner_->set_serving(on); }
   void note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) override {
     inner_->note_listener(index, local, v6_only, how);

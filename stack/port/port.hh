@@ -85,6 +85,11 @@ class Port {
   // (stack/port/dpdk/share). False if somebody does. release_flow(): it is not opened after all.
   virtual bool reserve_flow(const FlowKey& /*key*/) { return true; }
   virtual void release_flow(const FlowKey& /*key*/) {}
+  // What is sent to this address of ours comes here. Not if the kernel has it as well and keeps what comes for it: then a
+  // connection from there would never be answered.
+  [[nodiscard]] virtual bool receives(const IpAddress& /*local*/) { return true; }
+  // In the child of a fork, which will not use the port: closes what would keep something of its parent's from others.
+  virtual void leave_to_parent() {}
   // Enters into the directory that this stack has `key`, until withdraw(); false if another one has it already, or there is
   // no need to. For flows whose home is another stack, and all that are opened here.
   virtual bool publish(const FlowKey& /*key*/) { return false; }

@@ -105,6 +105,7 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
   FlowKey key{local.address.is_any() ? (*path)->source : local.address, remote.address, local.port,
               remote.port};
   if (!network.is_local(key.local)) return Errc::address_unavailable;
+  if (port != nullptr && !(*path)->local && !port->receives(key.local)) return Errc::shut_down;
   if (connections.full()) return stats.add(Counter::no_connection_slots), Errc::no_buffers;
   std::optional<Seq> isn;
   std::uint32_t hash = 0;

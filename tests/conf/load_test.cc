@@ -189,6 +189,9 @@ TEST_CASE("a wrong line is reported with its place and what would be right") {
       {"[device]\nport = \"net_null0\"", "3:8", "a device needs an address: expected address in [interface]"},
       {"[device]\nport = \"net_null0\"\n[interface]\naddress = \"fe80::1/64\"", "5:11",
        "address fe80::1: a link-local address can't be the stack's"},
+      {"[device]\nport = \"net_af_xdp0,iface=eth1,share=kernel\"\n[interface]\naddress = [\"10.9.0.2/24\", \"fd00::2/64\"]", "5:11",
+       "address fd00::2: on an interface that is shared with the kernel those of IPv6 can't be chosen; expected address = "
+       "\"kernel\", which are all that the kernel has there"},
       {"[device]\nport = \"net_af_packet0,iface=eth1\"\n[interface]\naddress = \"kernel\"", "5:11",
        "address = \"kernel\": with net_af_packet the kernel would answer what is the stack's; expected port = "
        "\"net_af_xdp0,iface=eth1,share=kernel\" in [device], or addresses of the stack's own here"},

@@ -145,3 +145,47 @@ def neighbours(context):
     server.namespace.run("ip", "neigh", "flush", "all")
     expect_on_stack(nginx, client, OURS)
     nginx.stop()
+
+
+@test("kernel-net-policy-routing")
+def policy(context):
+    """What `ip rule` sends through a tunnel goes there, and not past it; with a way of its own for an address, as on a host with two
+    uplinks, the stack answers by that."""
+    server, client = wire(context, stack="client")
+    for side, address in ((server, "10.50.0.1"), (client, "10.50.0.2")):
+        if side is server:
+            server.namespace.run("ip", "link", "add", "tunnel", "type", "veth", "peer", "name", "tunnel", "netns", client.namespace.name)
+        side.namespace.run("ip", "link", "set", "tunnel", "up")
+        side.namespace.run("ip", "address", "add", f"{address}/24", "dev", "tunnel")
+    server.namespace.run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
+    for words in (("default", "via", OURS), ("default", "via", "10.50.0.1", "table", "1000")):
+        client.namespace.run("ip", "route", "add", *words)
+    nginx = Nginx(server, listen="0.0.0.0:8080", server='location = /from { return 200 "$remote_addr\\n"; }').start()
+
+    def seen(*rule):
+        if rule:
+            client.namespace.run("ip", "rule", "add", *rule)
+        answer = get(client, f"http://{FAR}:8080/from").strip()
+        if rule:
+            client.namespace.run("ip", "rule", "del", *rule)
+        return answer
+
+    expect_equal("whom it saw without a rule", seen(), "10.99.0.1")
+    for rule in (("lookup", "1000"), ("to", f"{FAR}/24", "lookup", "1000"), ("not", "fwmark", "0xca6c", "lookup", "1000"), ("uidrange", "0-0", "lookup", "1000")):
+        expect_equal(f"whom it saw with {' '.join(rule)}", seen(*rule), "10.50.0.2")
+    expect_equal("whom it saw with a rule for another destination", seen("to", "203.0.113.0/24", "lookup", "1000"), "10.99.0.1")
+    nginx.stop()
+
+
+@test("kernel-net-answers-by-the-way-of-the-address")
+def two_uplinks(context):
+    server, client = wire(context)
+    nginx = Nginx(server, workers=2).start()
+    client.namespace.run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
+    server.namespace.run("ip", "route", "add", "default", "via", "10.99.0.1", "table", "1000")
+    expect(not answers(client, OURS, "--interface", FAR), "there is an answer without a route")
+    server.namespace.run("ip", "rule", "add", "from", OURS, "lookup", "1000")
+    expect_on_stack(nginx, client, OURS, "--interface", FAR)
+    server.namespace.run("ip", "rule", "del", "from", OURS, "lookup", "1000")
+    expect(not answers(client, OURS, "--interface", FAR), "there is an answer without a rule")
+    nginx.stop()

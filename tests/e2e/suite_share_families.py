@@ -63,7 +63,7 @@ def both_families_test(name, workers):
             get(client, f"{url}/hello", 5, "-g")
             get(client, f"{nginx.url}/hello", 5)
         expect_equal("the answer on the machine itself", get(server.kernel_side(), f"{url}/hello", 5, "-g"), "hello\n")
-        nginx.program.kill() if workers == 0 else nginx.command("stop")
+        nginx.command("stop")
         wait_until(lambda: not program_on(server.namespace), 5, "the end of the XDP program")
         expect_equal("curl's status on a port of nobody's", get_status(client, f"{url}/hello", 3, "-g")[0], 7)
 
@@ -95,3 +95,138 @@ def listeners_forked_before(context):
         out = client.run(PYTHON, "-c", f"import socket\ns = socket.create_connection(('{server.address}', {7400 + i}), 5)\ns.settimeout(5)\ns.sendall(b'ask')\nprint(s.recv(100).decode())")
         expect_equal("the answer", out.stdout.strip(), f"child {i}")
     family.says("[0, 0, 0]")
+
+
+FROM = """import socket, sys, time
+def ask(address):
+    s = socket.socket()
+    end = time.monotonic() + 10
+    while True:
+        try:
+            s.bind((address, 0))
+            break
+        except OSError:
+            assert time.monotonic() < end, "no such address"
+            time.sleep(0.001)
+    s.settimeout(5)
+    s.connect((sys.argv[1], 8080))
+    s.sendall(b"GET /hello HTTP/1.0\\r\\n\\r\\n")
+    assert s.recv(1000), "no answer"
+    print("from", address, flush=True)
+for address in sys.argv[2:]:
+    ask(address)
+"""
+
+
+@test("share-connects-from-any-address")
+def from_any_address(context):
+    """More addresses than can take part, and one that has just been added: what the stack can't have the kernel has."""
+    server, client = context.veth(stack="client", driver="af_xdp", share=True)
+    if client.on_stack:
+        client.config = context.write_config("net_af_xdp0,iface=wire,share=kernel", None, '[interface]\naddress = "kernel"\n')
+    addresses = [f"10.99.0.{n}" for n in range(101, 111)]
+    nginx = Nginx(server).start()
+    program = client.start(PYTHON, "-c", FROM, server.address, client.address, *addresses)
+    program.says("from")
+    for address in addresses:
+        client.namespace.run("ip", "address", "add", f"{address}/24", "dev", "wire")
+        program.says(f"from {address}", 8)
+    expect_equal("the status", program.wait(10), 0)
+    for address in addresses[::3]:
+        get(client, f"{nginx.url}/hello", 5, "--interface", address)
+    nginx.stop()
+
+
+HOLDS_PORT = """import os, socket, sys, time
+s = socket.create_connection((sys.argv[1], 8080), 5)
+os.closerange(s.fileno() + 1, 65536)
+print("port", s.getsockname()[1], flush=True)
+time.sleep(1)
+if os.fork() == 0:
+    os.closerange(s.fileno() + 1, 65536)
+    time.sleep(20)
+    os._exit(0)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\\1\\0\\0\\0\\0\\0\\0\\0")
+os._exit(0)
+"""
+
+BIND = "import socket, sys\ns = socket.socket()\ntry:\n    s.bind((sys.argv[1], int(sys.argv[2])))\n    print('free')\nexcept OSError as e:\n    print(e.errno)\n"
+
+
+@test("share-a-held-port-is-free-with-its-connection", shim_only=True)
+def held_port(context):
+    """A connection's local port is the stack's as long as its process lives, whatever that closes, and no child keeps it."""
+    server, client = context.veth(stack="client", driver="af_xdp", share=True)
+    nginx = Nginx(server).start()
+    program = client.start(PYTHON, "-c", HOLDS_PORT, server.address)
+    program.says("port")
+    port = program.output().split("port ")[1].split()[0]
+
+    def bind():
+        return client.kernel_side().run(PYTHON, "-c", BIND, client.address, port).stdout.strip()
+
+    expect_equal("who wants the port of a connection of the stack's", bind(), "98")
+    expect_equal("the status", program.wait(10), 0)
+    expect_equal("who wants the port of one that is gone", bind(), "free")
+    nginx.stop()
+
+
+@test("share-a-stale-neighbour-is-looked-after", shim_only=True)
+def stale(context):
+    """With an address of its own the stack has the kernel make sure of a neighbour that it has not heard of for long."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    mac = client.namespace.run("cat", "/sys/class/net/wire/address").stdout.strip()
+    nginx = Nginx(server).start()
+    server.namespace.run("ip", "neigh", "replace", client.address, "lladdr", mac, "dev", "wire", "nud", "stale")
+    get(client, f"{nginx.url}/hello")
+    wait_until(lambda: "STALE" not in server.namespace.run("ip", "neigh", "show", "dev", "wire").stdout, 3, "a question for the neighbour")
+    nginx.stop()
+
+
+LEFT = """import os, select, socket, sys, time
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind((sys.argv[1], 8080))
+s.listen(64)
+pid = os.fork()
+poll = select.poll()
+if pid == 0:
+    poll.register(s, select.POLLIN)
+    print("ready", flush=True)
+    poll.poll(10000)
+    time.sleep(0.3)
+    sys.exit(0)
+os.waitpid(pid, 0)
+"""
+
+WAITS = """import socket, sys
+s = socket.create_connection((sys.argv[1], 8080), 5)
+s.sendall(b"request")
+s.settimeout(5)
+try:
+    print("got", s.recv(100))
+except OSError as e:
+    print(type(e).__name__)
+"""
+
+
+@test("share-what-nobody-has-accepted-is-reset-at-the-end")
+def left_behind(context):
+    """A worker ends with a connection in its queue, then its parent, which never had a stack and knows no neighbour."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    program = server.start(PYTHON, "-c", LEFT, server.address)
+    program.says("ready")
+    time.sleep(0.3)
+    expect_equal("what became of the connection", client.run(PYTHON, "-c", WAITS, server.address).stdout.strip(), "ConnectionResetError")
+    expect_equal("the status", program.wait(10), 0)
+
+
+@test("share-xdp-native-is-native-or-not-at-all", shim_only=True)
+def native(context):
+    """A driver that has no XDP is not used in another mode without a word, shared or not."""
+    server, _ = context.veth(driver="af_xdp", share=True)
+    for share in ("", ",share=kernel"):
+        server.config = context.write_config(f"net_af_xdp0,iface=lo{share},xdp=native", "10.77.0.2", device='on_failure = "exit"\n' if share else "")
+        program = server.start(PYTHON, "-m", "http.server", "8080")
+        expect_equal("the status", program.wait(20), 69)
+        expect("write xdp=generic in the port" in program.output(), f"it said: {program.output()}")

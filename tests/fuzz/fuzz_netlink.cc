@@ -20,10 +20,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const KernelView view = builder.finish();
   for (const KernelRoute& r : view.routes()) {
-    const KernelRoute* found = view.route_to(r.destination.address);
+    const KernelRoute* found = view.route_in(r.table, r.destination.address);
     // It has itself, or a better one.
     if (found == nullptr || found->destination.length < r.destination.length) __builtin_trap();
     (void)view.source_towards(r.destination.address, *found);
+    (void)view.route_to(r.destination.address);
     (void)view.reaches(r.destination.address);
   }
   for (const KernelAddress& a : view.own)

@@ -134,6 +134,15 @@ TEST_CASE("A neighbour in use is resolved by the kernel, and its new MAC address
   CHECK(n.state != KernelNeighbour::State::known);
 }
 
+TEST_CASE("What comes of the first question of all is a change, however soon it comes") {
+  World w;
+  w.follower->use(kPeer, w.now);
+  REQUIRE(w.wait_for(kPeer) == KernelNeighbour::State::known);
+  KernelNeighbour n;
+  REQUIRE(w.follower->next_change(n));
+  CHECK(n.address == kPeer);
+}
+
 TEST_CASE("A neighbour that is not there fails") {
   World w;
   w.follower->use(IpAddress::v4(10, 77, 0, 66), w.now);
@@ -164,6 +173,36 @@ TEST_CASE("What cannot be read just now is read later, and until then it is as i
   CHECK(meanwhile == 1);
   w.look();
   CHECK(w.follower->view().own.size() == 2);
+}
+
+TEST_CASE("Policy routing is followed as it changes") {
+  World w;
+  const stack::KernelView& view = w.follower->view();
+  const IpAddress far = IpAddress::v4(198, 51, 100, 1);
+  CHECK(view.rules().empty());
+  CHECK(view.reaches(far));
+  run("ip link add tunnel type veth peer name tunnel-end && ip link set tunnel-end up && ip link set tunnel up && ip route add default dev tunnel table 1000");
+  w.look();
+  CHECK(view.reaches(far));
+  run("ip rule add not fwmark 0xca6c lookup 1000 && ip rule add lookup main suppress_prefixlength 0");
+  w.look();
+  CHECK_FALSE(view.reaches(far));
+  CHECK(view.reaches(kPeer));
+  run("ip rule del lookup main suppress_prefixlength 0 && ip rule del not fwmark 0xca6c && ip rule add to 198.51.100.0/24 lookup 1000");
+  w.look();
+  CHECK_FALSE(view.reaches(far));
+  CHECK(view.reaches(IpAddress::v4(203, 0, 113, 1)));
+  run("ip route replace default via 10.77.0.1 dev ours table 1000");
+  w.look();
+  CHECK(view.reaches(far));
+  run("ip rule del to 198.51.100.0/24");
+  w.look();
+  CHECK(view.rules().empty());
+  // Of one family nothing is said about the other.
+  run("ip -6 addr add 2001:db8::2/64 dev ours nodad && ip -6 rule add to 2001:db8::/32 unreachable");
+  w.look();
+  CHECK_FALSE(view.reaches(IpAddress{{0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}}));
+  CHECK(view.reaches(far));
 }
 
 // In the last place: the capabilities are gone then.

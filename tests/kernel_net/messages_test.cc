@@ -1,5 +1,6 @@
 #include "stack/kernel_net/messages.hh"
 
+#include <linux/fib_rules.h>
 #include <linux/if_addr.h>
 #include <linux/neighbour.h>
 #include <linux/netlink.h>
@@ -10,6 +11,7 @@
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <random>
 
 using namespace mtcp::stack;
@@ -222,6 +224,72 @@ TEST_CASE("Routes of other tables, those that lead nowhere, and those that came 
   CHECK(v.routes().size() == 2);
   CHECK_FALSE(v.route_to(to)->ours);
   CHECK_FALSE(v.route_to(IpAddress::v4(8, 8, 8, 8))->ours);
+}
+
+namespace {
+
+Bytes a_rule(std::uint8_t action, std::uint32_t table, const std::function<void(Builder&)>& more = {}, int bits = 0, unsigned flags = 0) {
+  fib_rule_hdr head{};
+  head.family = AF_INET;
+  head.dst_len = static_cast<unsigned char>(bits);
+  head.action = action;
+  head.flags = flags;
+  Builder b(RTM_NEWRULE, head);
+  b.number(FRA_PRIORITY, 10).number(FRA_TABLE, table).number(FRA_SUPPRESS_PREFIXLEN, UINT32_MAX);
+  if (more) more(b);
+  return b.done();
+}
+
+KernelRule read_rule(const Bytes& bytes) {
+  const KernelView v = view_of({bytes});
+  REQUIRE(v.rules().size() == 1);
+  return v.rules()[0];
+}
+
+}  // namespace
+
+TEST_CASE("A rule says what it applies to, as far as connections of the stack are concerned") {
+  using Applies = KernelRule::Applies;
+  const auto applies = [](std::uint16_t type, const auto& value) {
+    return read_rule(a_rule(FR_ACT_TO_TBL, 100, [&](Builder& b) { b.attribute(type, &value, sizeof value); })).applies;
+  };
+  const KernelRule plain = read_rule(a_rule(FR_ACT_TO_TBL, 1000));
+  CHECK(plain.v4);
+  CHECK(plain.priority == 10);
+  CHECK(plain.table == 1000);
+  CHECK(plain.shortest == 0);
+  CHECK(plain.applies == Applies::always);
+  CHECK(applies(FRA_FWMARK, std::uint32_t{1}) == Applies::never);
+  CHECK(applies(FRA_FWMASK, std::uint32_t{1}) == Applies::always);
+  CHECK(applies(FRA_IIFNAME, "lo") == Applies::always);
+  CHECK(applies(FRA_IIFNAME, "lo1") == Applies::never);
+  CHECK(applies(FRA_OIFNAME, "eth0") == Applies::never);
+  CHECK(applies(FRA_L3MDEV, std::uint8_t{1}) == Applies::never);
+  CHECK(applies(FRA_IP_PROTO, std::uint8_t{17}) == Applies::never);
+  CHECK(applies(FRA_IP_PROTO, std::uint8_t{6}) == Applies::always);
+  CHECK(applies(FRA_UID_RANGE, std::uint64_t{0}) == Applies::perhaps);
+  CHECK(applies(FRA_DPORT_RANGE, std::uint32_t{80}) == Applies::perhaps);
+  CHECK(read_rule(a_rule(FR_ACT_GOTO, 0)).applies == Applies::perhaps);
+  CHECK(read_rule(a_rule(FR_ACT_UNREACHABLE, 0)).action == KernelRule::Action::refuse);
+  CHECK(read_rule(a_rule(FR_ACT_NOP, 0)).action == KernelRule::Action::nothing);
+  CHECK(read_rule(a_rule(FR_ACT_TO_TBL, 100, {}, 0, FIB_RULE_INVERT)).inverted);
+  CHECK(read_rule(a_rule(FR_ACT_TO_TBL, 254, [](Builder& b) { b.number(FRA_SUPPRESS_PREFIXLEN, 0); })).shortest == 1);
+  const KernelRule to = read_rule(a_rule(FR_ACT_TO_TBL, 100, [](Builder& b) { b.v4(FRA_DST, IpAddress::v4(192, 0, 2, 0)); }, 24));
+  CHECK(to.to.length == 120);
+  CHECK(to.to.contains(IpAddress::v4(192, 0, 2, 9)));
+}
+
+TEST_CASE("Routes of a table that a rule names are kept, and changes of it, and of rules, are changes") {
+  rtmsg elsewhere = route_head(0);
+  elsewhere.rtm_table = 100;
+  const Bytes route = Builder(RTM_NEWROUTE, elsewhere).number(RTA_OIF, kOther).done();
+  CHECK(view_of({route}).routes().empty());
+  const KernelView v = view_of({a_rule(FR_ACT_TO_TBL, 100), route});
+  REQUIRE(v.routes().size() == 1);
+  CHECK(v.routes()[0].table == 100);
+  CHECK_FALSE(v.route_to(IpAddress::v4(8, 8, 8, 8))->ours);
+  CHECK(changes_view(only(route), kOurs));
+  CHECK(changes_view(only(a_rule(FR_ACT_TO_TBL, 100)), kOurs));
 }
 
 TEST_CASE("More routes than can be kept are said to be too many") {

@@ -79,3 +79,102 @@ TEST_CASE("The source is the route's, or the address next to the next hop, and a
   v.own[3].deprecated = true;
   CHECK(v.source_towards(v6(0x20, 9), six) == v6(0xfd, 2));  // rule 3
 }
+
+namespace {
+
+// Two ways to everything: the main table's through our interface, and table 100's through another one, a tunnel.
+KernelView two_ways(std::vector<KernelRule> rules) {
+  KernelView v;
+  v.own = {{kUs, 120}};
+  v.add({{IpAddress::v4(0, 0, 0, 0), 96}, IpAddress::v4(10, 9, 0, 1), kAny, 0, 0, true});
+  v.add({{IpAddress::v4(10, 9, 0, 0), 120}, kAny, kAny, 0, 0, true});
+  KernelRoute tunnel{{IpAddress::v4(0, 0, 0, 0), 96}, kAny, kAny, 0, 0, false};
+  tunnel.table = 100;
+  v.add(tunnel);
+  v.sort_routes();
+  rules.push_back({.priority = 0, .from = {kAny, 96}, .to = {kAny, 96}, .table = KernelRoute::kLocalTable});
+  rules.push_back({.priority = 32766, .from = {kAny, 96}, .to = {kAny, 96}, .table = KernelRoute::kMainTable});
+  rules.push_back({.priority = 32767, .from = {kAny, 96}, .to = {kAny, 96}, .table = KernelRoute::kDefaultTable});
+  v.set_rules(std::move(rules));
+  return v;
+}
+
+KernelRule rule(std::uint32_t priority, std::uint32_t table) {
+  return {.priority = priority, .from = {kAny, 96}, .to = {kAny, 96}, .table = table};
+}
+
+const IpAddress kFar = IpAddress::v4(198, 51, 100, 1), kNear = IpAddress::v4(10, 9, 0, 7);
+
+}  // namespace
+
+TEST_CASE("Where there are the usual rules only, none are kept") {
+  CHECK(two_ways({}).rules().empty());
+  CHECK(two_ways({}).reaches(kFar));
+  CHECK(two_ways({rule(10, KernelRoute::kMainTable)}).rules().empty());
+  CHECK(two_ways({rule(10, 100)}).rules().size() == 4);
+}
+
+TEST_CASE("What a rule sends through another interface is not reached through ours") {
+  KernelRule to = rule(10, 100);
+  to.to = {IpAddress::v4(198, 51, 100, 0), 120};
+  CHECK_FALSE(two_ways({to}).reaches(kFar));
+  CHECK(two_ways({to}).reaches(IpAddress::v4(203, 0, 113, 1)));
+  KernelRule late = rule(40000, 100);
+  CHECK(two_ways({late}).reaches(kFar));  // the main table comes first
+  KernelRule refuse = to;
+  refuse.action = KernelRule::Action::refuse;
+  CHECK_FALSE(two_ways({refuse}).reaches(kFar));
+  CHECK(two_ways({refuse}).reaches(kNear));
+}
+
+TEST_CASE("A tunnel that takes all but its own packets, as wg-quick sets it up, has all but what the main table names") {
+  KernelRule unmarked = rule(32765, 100);
+  unmarked.applies = KernelRule::Applies::never;  // to marked ones
+  unmarked.inverted = true;
+  KernelRule main = rule(32764, KernelRoute::kMainTable);
+  main.shortest = 1;
+  const KernelView v = two_ways({unmarked, main});
+  CHECK_FALSE(v.reaches(kFar));
+  CHECK(v.reaches(kNear));
+}
+
+TEST_CASE("A rule for a source counts once the source is known, chosen or not") {
+  KernelRule from = rule(10, 100);
+  from.from = {kUs, 128};
+  const KernelView v = two_ways({from});
+  CHECK_FALSE(v.reaches(kFar));
+  CHECK_FALSE(v.reaches(kFar, kUs));
+  CHECK(v.route_to(kFar) != nullptr);
+  CHECK_FALSE(v.route_to(kFar, kUs)->ours);
+  CHECK(v.route_to(kFar, kOther)->ours);
+}
+
+TEST_CASE("What a rule may send elsewhere is not reached for sure, and an answer goes as if the rule were not there") {
+  KernelRule user = rule(10, 100);
+  user.applies = KernelRule::Applies::perhaps;
+  const KernelView v = two_ways({user});
+  CHECK_FALSE(v.reaches(kFar));
+  CHECK(v.route_to(kFar, kUs)->ours);
+  KernelRule nothing = user;
+  nothing.to = {IpAddress::v4(203, 0, 113, 0), 120};
+  CHECK(two_ways({nothing}).reaches(kFar));
+}
+
+TEST_CASE("A table that has nothing, or says throw, passes on to the next rule") {
+  KernelView v = two_ways({});
+  KernelRoute thrown{{kFar, 128}, kAny, kAny, 0, 0, false};
+  thrown.table = 100;
+  thrown.passes_on = true;
+  v.add(thrown);
+  v.sort_routes();
+  std::vector<KernelRule> rules{rule(10, 100), rule(20, 77), rule(32766, KernelRoute::kMainTable)};
+  v.set_rules(rules);
+  CHECK(v.reaches(kFar));
+  CHECK_FALSE(v.reaches(IpAddress::v4(203, 0, 113, 1)));
+}
+
+TEST_CASE("Of a table that is not whole nothing is reached") {
+  KernelView v = example();
+  v.truncated = true;
+  CHECK_FALSE(v.reaches(IpAddress::v4(198, 51, 100, 1)));
+}

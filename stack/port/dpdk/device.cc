@@ -359,7 +359,7 @@ bool DpdkDevice::attach_program(std::string& message) {
     for (const std::uint32_t a : config_.addresses) addresses.push_back(IpAddress::v4(a));
     shared_ports_->add(addresses.empty() ? addresses_of(interface_of(config_.port)) : addresses);
   }
-  return program_.attach(interface_of(config_.port), sharing_.generic, shared_ports_.get(), message);
+  return program_.attach(interface_of(config_.port), sharing_, shared_ports_.get(), message);
 }
 
 bool DpdkDevice::open(std::string& message) {

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -49,6 +50,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] bool any_unclaimed() const override;
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
   [[nodiscard]] std::span<const int> descriptors() const override { return open_descriptors(); }
+  void tell_descriptors(std::function<void(int fd, bool opened)> tell) override { tell_ = std::move(tell); }
   [[nodiscard]] std::string summary() const override { return sharing_.summary; }
   bool end_of_family() override { return shared_ == nullptr || shared_->end_of_family(); }
   [[nodiscard]] DeviceInvitation invite() const override;
@@ -130,6 +132,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   bool virtual_ = false;  // af_xdp: the interface is
   Sharing sharing_;       // af_xdp: how
   std::vector<int> sending_sockets_;  // af_xdp: one per queue; none: they send by themselves
+  std::function<void(int fd, bool opened)> tell_;
   std::unique_ptr<SharedPorts> shared_ports_;  // null: the interface is the stack's alone
   // What this process's stacks have; what a parent had before a fork is still here, and left alone.
   struct Stack {

@@ -119,7 +119,7 @@ GuestDevice::~GuestDevice() {
 }
 
 std::unique_ptr<Port> GuestDevice::join() {
-  return SharingPort::join(*this, ports_.get(), terms_.interface.data(), terms_.follows != 0);
+  return SharingPort::join(*this, ports_.get(), terms_.interface.data(), terms_.follows != 0, tell_);
 }
 
 // What a parent had before a fork: its memory is not here (HeapPool).

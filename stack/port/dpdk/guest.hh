@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -56,6 +57,7 @@ class GuestDevice final : public Device, public SharedDevice {
   [[nodiscard]] bool any_unclaimed() const override { return shared_->control().any_unclaimed(); }
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
   [[nodiscard]] std::span<const int> descriptors() const override { return descriptors_; }
+  void tell_descriptors(std::function<void(int fd, bool opened)> tell) override { tell_ = std::move(tell); }
   bool end_of_family() override { return shared_->end_of_family(); }
   [[nodiscard]] DeviceInvitation invite() const override { return invitation(terms_, descriptors_); }
 
@@ -83,6 +85,7 @@ class GuestDevice final : public Device, public SharedDevice {
   std::vector<int> descriptors_;  // in the order of GuestTerms
   DeviceState state_;
   std::unique_ptr<SharedState> shared_;
+  std::function<void(int fd, bool opened)> tell_;
   std::unique_ptr<SharedPorts> ports_;  // null: not shared with the kernel
   std::vector<PacketRing> rings_;
   std::unique_ptr<XdpQueues> xdp_queues_;

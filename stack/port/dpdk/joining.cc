@@ -21,7 +21,7 @@ namespace mtcp::stack::dpdk {
 
 std::unique_ptr<Port> DpdkDevice::join() {
   if (!is_shared()) return claim(0, 0);
-  return SharingPort::join(*this, shared_ports_.get(), interface_of(config_.port), config_.addresses.empty());
+  return SharingPort::join(*this, shared_ports_.get(), interface_of(config_.port), config_.addresses.empty(), tell_);
 }
 
 std::optional<std::array<std::uint64_t, 4>> DpdkDevice::secrets() const {

@@ -22,6 +22,7 @@
 #include "stack/port/dpdk/eal/libc_calls.hh"
 #include "stack/port/dpdk/interface/kernel_interface.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
+#include "stack/port/dpdk/share/sharing.hh"
 
 extern "C" int mtcp_dpdk_close(int fd);
 
@@ -120,7 +121,7 @@ bool may_use_xdp(const std::string& interface, std::string& message) {
   return false;
 }
 
-bool XdpProgram::attach(const std::string& interface, bool generic, SharedPorts* shared, std::string& message) {
+bool XdpProgram::attach(const std::string& interface, const Sharing& how, SharedPorts* shared, std::string& message) {
   std::uint32_t queues = 0;
   for (const Xsk* x : xsks()) queues = std::max(queues, x->queue + 1);
   const Descriptor map(create_sockets_map(queues));
@@ -132,7 +133,7 @@ bool XdpProgram::attach(const std::string& interface, bool generic, SharedPorts*
     return false;
   }
   const std::uint32_t ifindex = xsks().front()->ifindex;
-  const long fd = link_patiently(program, ifindex, generic ? XDP_FLAGS_SKB_MODE : shared != nullptr ? XDP_FLAGS_DRV_MODE : 0);
+  const long fd = link_patiently(program, ifindex, how.generic ? XDP_FLAGS_SKB_MODE : how.native ? XDP_FLAGS_DRV_MODE : 0);
   if (fd < 0) {
     message = reason(interface, ifindex, errno);
     return false;

@@ -6,6 +6,7 @@
 namespace mtcp::stack::dpdk {
 
 class SharedPorts;
+struct Sharing;
 class Descriptor;
 
 // The program for an interface that is shared with the kernel (share/program.bpf.c): its descriptor, or -1 and errno. Segments of
@@ -28,9 +29,9 @@ class XdpProgram {
   // For the sockets that there are (xsks()), all on this interface. False and `message` if it cannot be
   // attached. What a program that died has left there is taken off: the sockets have been bound, so that
   // nobody uses it any more.
-  // `generic`: not in the driver but above it (kernel interfaces without hardware). `shared`: the program that leaves to the
+  // `how`: in the driver, or above it (kernel interfaces without hardware), or as the kernel sees fit. `shared`: the program that leaves to the
   // kernel what is not in there; null: the one that takes everything.
-  bool attach(const std::string& interface, bool generic, SharedPorts* shared, std::string& message);
+  bool attach(const std::string& interface, const Sharing& how, SharedPorts* shared, std::string& message);
   // The link's; -1: none.
   [[nodiscard]] int descriptor() const { return link_; }
   // Other processes that have it keep it.

@@ -111,7 +111,7 @@ FILE* log_stream() {
 
 }  // namespace
 
-int move_high(int fd) {
+int raise(int fd) {
   if (fd < 0) return fd;
   const int saved = errno;
   const long high = system_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, high_floor());
@@ -121,8 +121,13 @@ int move_high(int fd) {
   } else {
     system_call(SYS_fcntl, fd, F_SETFD, FD_CLOEXEC);
   }
-  watch().descriptors.push_back(fd);
   errno = saved;
+  return fd;
+}
+
+int move_high(int fd) {
+  fd = raise(fd);
+  if (fd >= 0) watch().descriptors.push_back(fd);
   return fd;
 }
 
@@ -176,7 +181,6 @@ int mtcp_dpdk_socket(int domain, int type, int protocol) {
 
 int mtcp_dpdk_close(int fd) {
   mtcp::stack::dpdk::memif_guard().forget(fd);
-  // There may be thousands (share/held_ports); each is there once.
   auto& all = watch().descriptors;
   if (const auto at = std::ranges::find(all, fd); at != all.end()) {
     *at = all.back();

@@ -22,6 +22,8 @@ long arg(T* p) {
 // without us. Returns the new number, or `fd` itself with O_CLOEXEC if there is no high number. Negative
 // values pass through.
 int move_high(int fd);
+// The same for one that is none of DPDK's, and closed by its owner.
+int raise(int fd);
 // What move_high() has seen and DPDK has not closed again.
 [[nodiscard]] std::span<const int> open_descriptors();
 // Closes all that DPDK has opened: for the child of a fork, which must not keep its parent's peers from

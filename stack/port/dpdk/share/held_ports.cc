@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "stack/port/dpdk/eal/libc_calls.hh"
 
@@ -36,7 +37,7 @@ int bound_socket(const Endpoint& local) {
     memcpy(&in.sin6_addr, local.address.bytes.data(), local.address.bytes.size());
     memcpy(&where, &in, sizeof in);
   }
-  if (system_call(SYS_bind, fd, reinterpret_cast<long>(&where), size) == 0) return move_high(fd);
+  if (system_call(SYS_bind, fd, reinterpret_cast<long>(&where), size) == 0) return raise(fd);
   const int error = errno;
   system_call(SYS_close, fd);
   errno = error;
@@ -46,14 +47,20 @@ int bound_socket(const Endpoint& local) {
 }  // namespace
 
 // The application wants descriptors as well.
-HeldPorts::HeldPorts() {
+HeldPorts::HeldPorts(Tell tell) : tell_(std::move(tell)) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   most_ = static_cast<std::size_t>(std::min<rlim_t>(limit.rlim_cur, 65536)) / 4;
 }
 
-HeldPorts::~HeldPorts() {
-  for (const auto& [endpoint, held] : held_) mtcp_dpdk_close(held.fd);
+void HeldPorts::close(int fd) const {
+  if (tell_) tell_(fd, false);
+  system_call(SYS_close, fd);
+}
+
+void HeldPorts::release_all() {
+  for (const auto& [endpoint, held] : held_) close(held.fd);
+  held_.clear();
 }
 
 bool HeldPorts::hold(const Endpoint& local) {
@@ -65,13 +72,14 @@ bool HeldPorts::hold(const Endpoint& local) {
   const int fd = bound_socket(local);
   if (fd < 0) return errno != EADDRINUSE;
   held_.emplace(local, Held{fd, 1});
+  if (tell_) tell_(fd, true);
   return true;
 }
 
 void HeldPorts::release(const Endpoint& local) {
   const auto found = held_.find(local);
   if (found == held_.end() || --found->second.uses > 0) return;
-  mtcp_dpdk_close(found->second.fd);
+  close(found->second.fd);
   held_.erase(found);
 }
 

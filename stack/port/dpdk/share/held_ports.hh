@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <unordered_map>
 
 #include "stack/wire/address.hh"
@@ -11,8 +12,10 @@ namespace mtcp::stack::dpdk {
 
 class HeldPorts {
  public:
-  HeldPorts();
-  ~HeldPorts();
+  // `tell`: of each descriptor that is opened (true) and closed (false), which the application must not close.
+  using Tell = std::function<void(int fd, bool opened)>;
+  explicit HeldPorts(Tell tell);
+  ~HeldPorts() { release_all(); }
   HeldPorts(const HeldPorts&) = delete;
   HeldPorts& operator=(const HeldPorts&) = delete;
 
@@ -20,6 +23,7 @@ class HeldPorts {
   // a connection of the kernel's from the same to the same endpoint would win (program.bpf.c).
   bool hold(const Endpoint& local);
   void release(const Endpoint& local);
+  void release_all();
   [[nodiscard]] std::size_t held() const { return held_.size(); }
 
  private:
@@ -31,6 +35,8 @@ class HeldPorts {
     std::uint32_t uses = 0;
   };
   std::unordered_map<Endpoint, Held, Hash> held_;
+  void close(int fd) const;
+  const Tell tell_;
   std::size_t most_;  // descriptors
 };
 

@@ -24,12 +24,11 @@ constexpr std::uint16_t kDiscard = 9;  // RFC 863
 
 }  // namespace
 
-// None is kept: whatever the application closes or inherits, the next question finds a way.
-bool KernelNeighbours::look_up(Answer& answer) const {
-  const Descriptor socket(system_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
-  const auto fd = static_cast<long>(socket.number());
-  const std::uint32_t interface = if_nametoindex(interface_.c_str());
-  const std::vector<std::byte> question = netlink::neighbour_request(IpAddress::v4(answer.address), interface, 1);
+// One that the kernel has not heard of for some time is good, and is to be made sure of: nobody else does it, because what the
+// stack sends does not pass the kernel's table.
+bool KernelNeighbours::look_up(const Descriptor& kernel, std::uint32_t interface, Wanted& wanted) const {
+  const auto fd = static_cast<long>(kernel.number());
+  const std::vector<std::byte> question = netlink::neighbour_request(IpAddress::v4(wanted.answer.address), interface, 1);
   if (system_call(SYS_sendto, fd, arg(question.data()), static_cast<long>(question.size()), 0, 0, 0) < 0) return false;
   alignas(nlmsghdr) std::array<std::byte, 2048> buffer;
   const long n = system_call(SYS_recvfrom, fd, arg(buffer.data()), buffer.size(), MSG_DONTWAIT, 0, 0);
@@ -39,7 +38,8 @@ bool KernelNeighbours::look_up(Answer& answer) const {
   KernelNeighbour found;
   if (!netlink::next_message(rest, message) || !netlink::read_neighbour(message, interface, found)) return false;
   if (found.state != KernelNeighbour::State::known) return false;
-  answer.mac = found.mac;
+  if (found.stale && !wanted.asked) make_kernel_ask(wanted.answer.address);
+  wanted.answer.mac = found.mac;
   return true;
 }
 
@@ -58,25 +58,29 @@ void KernelNeighbours::make_kernel_ask(std::uint32_t address) const {
 
 void KernelNeighbours::ask(std::uint32_t address, std::uint32_t asked_by, Time now) {
   const auto same = [&](const Wanted& w) { return w.answer.address == address; };
-  if (std::ranges::find_if(wanted_, same) == wanted_.end())
-    wanted_.push_back({{.address = address, .asked_by = asked_by, .mac = {}}, now + kPatience, false});
-  next_look_ = {};
+  if (const auto at = std::ranges::find_if(wanted_, same); at != wanted_.end())
+    at->next_look = now;
+  else if (wanted_.size() < kMost)
+    wanted_.push_back({.answer = {.address = address, .asked_by = asked_by, .mac = {}}, .until = now + kPatience, .next_look = now});
 }
 
-bool KernelNeighbours::next(Answer& answer, Time now) {
-  if (wanted_.empty() || now < next_look_) return false;
-  for (auto w = wanted_.begin(); w != wanted_.end();) {
-    if (look_up(w->answer)) {
-      answer = w->answer;
-      wanted_.erase(w);
+// No descriptor is kept: whatever the application closes or inherits, the next question finds a way.
+void KernelNeighbours::look(std::deque<Answer>& found, Time now) {
+  if (std::ranges::none_of(wanted_, [now](const Wanted& w) { return now >= w.next_look; })) return;
+  const Descriptor kernel(system_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
+  const std::uint32_t interface = if_nametoindex(interface_.c_str());
+  std::erase_if(wanted_, [&](Wanted& w) {
+    if (now < w.next_look) return false;
+    if (look_up(kernel, interface, w)) {
+      found.push_back(w.answer);
       return true;
     }
-    if (!w->asked) make_kernel_ask(w->answer.address);
-    w->asked = true;
-    w = now > w->until ? wanted_.erase(w) : w + 1;
-  }
-  next_look_ = now + kAgain;
-  return false;
+    if (!w.asked) make_kernel_ask(w.answer.address);
+    w.asked = true;
+    w.next_look = now + w.pause;
+    w.pause = std::min(2 * w.pause, kAtLast);
+    return now > w.until;
+  });
 }
 
 }  // namespace mtcp::stack::dpdk

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +11,8 @@
 #include "stack/wire/address.hh"
 
 namespace mtcp::stack::dpdk {
+
+class Descriptor;
 
 class KernelNeighbours {
  public:
@@ -22,24 +25,27 @@ class KernelNeighbours {
   };
   // `address` is wanted, by one of ours. What the kernel does not know it is made to find out.
   void ask(std::uint32_t address, std::uint32_t asked_by, Time now);
-  // What has been found of that by now, each once.
-  bool next(Answer& answer, Time now);
+  // What has been found of that by now, each once, is appended.
+  void look(std::deque<Answer>& found, Time now);
   [[nodiscard]] bool waiting() const { return !wanted_.empty(); }
 
  private:
   // As long as Linux asks for a neighbour that does not answer.
-  static constexpr Duration kPatience = seconds(3), kAgain = milliseconds(1);
+  static constexpr Duration kPatience = seconds(3);
+  // Looks at one that is not known yet come less and less often.
+  static constexpr Duration kAtFirst = milliseconds(1), kAtLast = milliseconds(64);
+  static constexpr std::size_t kMost = 1024;  // as many as a stack knows
   struct Wanted {
     Answer answer;
-    Time until{};
+    Time until{}, next_look{};
+    Duration pause = kAtFirst;
     bool asked = false;  // the kernel has been made to find out
   };
-  bool look_up(Answer& answer) const;
+  bool look_up(const Descriptor& kernel, std::uint32_t interface, Wanted& wanted) const;
   void make_kernel_ask(std::uint32_t address) const;
 
   const std::string interface_;
   std::vector<Wanted> wanted_;
-  Time next_look_{};
 };
 
 }  // namespace mtcp::stack::dpdk

@@ -65,6 +65,7 @@ SharedPorts::~SharedPorts() {
 }
 
 void SharedPorts::join(std::uint32_t stack) {
+  own_ = looked_at_ = stack;
   const std::atomic_ref<__u64> owner(state_->owner[stack]);
   __u64 whose = owner.load(std::memory_order_acquire);
   // Somebody may be at it just now, because who had the number before has died; or begins to be.
@@ -83,18 +84,31 @@ void SharedPorts::leave(std::uint32_t stack) {
   std::atomic_ref(state_->owner[stack]).store(0, std::memory_order_release);
 }
 
-// Should this process die meanwhile, it is in the dead one's place, and the next one that looks begins again.
-void SharedPorts::look_for_the_dead() {
-  __u64 whose = 0;
-  for (int i = 0; whose == 0 && i < MTCP_SHARE_STACKS; ++i) {
-    looked_at_ = (looked_at_ + 1) % MTCP_SHARE_STACKS;
-    whose = std::atomic_ref(state_->owner[looked_at_]).load(std::memory_order_acquire);
+// The one after it, or itself if there is no other.
+std::uint32_t SharedPorts::next_joined(std::uint32_t stack) const {
+  for (std::uint32_t i = 1; i < MTCP_SHARE_STACKS; ++i) {
+    const std::uint32_t other = (stack + i) % MTCP_SHARE_STACKS;
+    if (std::atomic_ref(state_->owner[other]).load(std::memory_order_acquire) != 0) return other;
   }
-  const std::atomic_ref<__u64> owner(state_->owner[looked_at_]);
-  if (whose == 0 || is_alive(whose & ~kWithdrawing)) return;
-  if (!owner.compare_exchange_strong(whose, own_identity() | kWithdrawing, std::memory_order_acq_rel)) return;
-  withdraw(looked_at_);
+  return stack;
+}
+
+// Should this process die meanwhile, it is in the dead one's place, and the next one that looks begins again.
+bool SharedPorts::withdraw_if_dead(std::uint32_t stack) {
+  const std::atomic_ref<__u64> owner(state_->owner[stack]);
+  __u64 whose = owner.load(std::memory_order_acquire);
+  if (whose == 0 || is_alive(whose & ~kWithdrawing)) return false;
+  if (!owner.compare_exchange_strong(whose, own_identity() | kWithdrawing, std::memory_order_acq_rel)) return false;
+  withdraw(stack);
   owner.store(0, std::memory_order_release);
+  return true;
+}
+
+void SharedPorts::look_for_the_dead() {
+  while (withdraw_if_dead(next_joined(own_))) {
+  }
+  looked_at_ = next_joined(looked_at_);
+  (void)withdraw_if_dead(looked_at_);
 }
 
 void SharedPorts::withdraw(std::uint32_t stack) {

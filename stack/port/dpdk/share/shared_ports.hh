@@ -31,7 +31,8 @@ class SharedPorts {
   // A stack of the calling process begins: what an earlier one under its number had is withdrawn.
   void join(std::uint32_t stack);
   void leave(std::uint32_t stack);
-  // Looks whether the process of one stack that has joined lives, the next one with each call; what a dead one had is withdrawn.
+  // Looks whether the processes of two stacks that have joined live: the one after the calling process's, so that somebody looks
+  // at each however many there are, and the next one with each call. What a dead one had is withdrawn.
   void look_for_the_dead();
 
   enum class Kind { listeners, flows };
@@ -53,6 +54,8 @@ class SharedPorts {
   SharedPorts(std::uint32_t room, std::array<int, kMaps> maps, bool made) : room_(room), maps_(maps), made_(made) {}
   bool map_memory();
   void withdraw(std::uint32_t stack);
+  [[nodiscard]] std::uint32_t next_joined(std::uint32_t stack) const;
+  bool withdraw_if_dead(std::uint32_t stack);
   mtcp_share_port& port(std::uint32_t place, std::uint16_t number) const {
     return ports_[std::size_t{place} * MTCP_SHARE_PORTS + number];
   }
@@ -62,6 +65,7 @@ class SharedPorts {
   const bool made_;  // here, and the descriptors are this object's
   mtcp_share_state* state_ = nullptr;
   std::span<mtcp_share_port> ports_;
+  std::uint32_t own_ = 0;        // the stack of the calling process that has joined last
   std::uint32_t looked_at_ = 0;
 };
 

@@ -29,7 +29,8 @@ bool read_sharing(const DeviceConfig& config, bool on_virtual, Sharing& sharing,
   // A driver without hardware that has the program takes from the other end what lets it send 64 KB at a time; the kernel's own
   // connections would have a third of their speed.
   sharing.generic = mode.empty() ? sharing.shared && on_virtual : mode == "generic";
-  if (!sharing.shared && !sharing.generic) return true;
+  sharing.native = mode.empty() ? sharing.shared && !sharing.generic : mode == "native";
+  if (!sharing.shared && mode.empty()) return true;
   sharing.summary = interface_of(config.port) + (sharing.shared ? " is shared with the kernel" : " is the stack's") + ": XDP in " +
                     (sharing.generic ? "generic" : "native") + " mode" + (mode.empty() ? "" : ", as xdp= says");
   return true;

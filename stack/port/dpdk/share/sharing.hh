@@ -10,6 +10,7 @@ namespace mtcp::stack::dpdk {
 struct Sharing {
   bool shared = false;   // share=kernel: with the kernel, whose address is the stack's as well
   bool generic = false;  // XDP above the driver; frames may come in pieces
+  bool native = false;   // in it, or not at all
   std::string summary;
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "stack/base/bytes.hh"
 #include "stack/port/dpdk/interface/kernel_interface.hh"
@@ -14,14 +15,16 @@ namespace mtcp::stack::dpdk {
 
 using Kind = SharedPorts::Kind;
 
-std::unique_ptr<Port> SharingPort::join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows) {
+std::unique_ptr<Port> SharingPort::join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows,
+                                        HeldPorts::Tell tell) {
   auto port = SteeringPort::join(device);
   if (port == nullptr || ports == nullptr) return port;
   const std::uint8_t number = port->number();
-  return std::make_unique<SharingPort>(std::move(port), *ports, number, interface, follows);
+  return std::make_unique<SharingPort>(std::move(port), *ports, number, interface, follows, std::move(tell));
 }
 
-SharingPort::SharingPort(std::unique_ptr<Port> inner, SharedPorts& ports, std::uint32_t stack, const std::string& interface, bool follows)
+SharingPort::SharingPort(std::unique_ptr<Port> inner, SharedPorts& ports, std::uint32_t stack, const std::string& interface, bool follows,
+                         HeldPorts::Tell tell)
     : ForwardingPort(std::move(inner)),
       ports_(ports),
       stack_(stack),
@@ -30,6 +33,7 @@ SharingPort::SharingPort(std::unique_ptr<Port> inner, SharedPorts& ports, std::u
       follows_(follows),
       addresses_(ports.addresses()),
       neighbours_(interface),
+      held_(std::move(tell)),
       uses_(static_cast<Use*>(calloc(std::size_t{MTCP_SHARE_ADDRESSES} * MTCP_SHARE_PORTS, sizeof(Use)))) {
   ports_.join(stack_);
 }
@@ -94,10 +98,7 @@ Duration SharingPort::max_sleep() const {
 void SharingPort::service(Time now) {
   now_ = now;
   inner().service(now);
-  if (neighbours_.waiting()) {
-    KernelNeighbours::Answer answer;
-    while (neighbours_.next(answer, now)) answers_.push_back(answer);
-  }
+  if (neighbours_.waiting()) neighbours_.look(answers_, now);
   if (now < next_round_) return;
   next_round_ = now + kRound;
   ports_.look_for_the_dead();
@@ -131,6 +132,14 @@ void SharingPort::note_listener(std::uint32_t index, const Endpoint& local, bool
       if (other.local.port == local.port) ports_.set(stack_, Kind::listeners, other.local, true, other.v6_only);
   }
   ForwardingPort::note_listener(index, local, v6_only, how);
+}
+
+// One that the kernel has just got may not be there yet: whoever looks after that does so now, others leave it to the kernel.
+bool SharingPort::receives(const IpAddress& local) {
+  if (ports_.place_of(local) >= 0) [[likely]] return true;
+  next_addresses_ = {};
+  follow_addresses(now_);
+  return ports_.place_of(local) >= 0;
 }
 
 bool SharingPort::reserve_flow(const FlowKey& key) {

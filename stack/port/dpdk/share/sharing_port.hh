@@ -27,20 +27,26 @@ class SharingPort final : public ForwardingPort {
  public:
   // A stack of the calling process on `device`, as SteeringPort::join(); `ports`, which outlives the port, is null where the
   // interface is the stacks' alone. `follows`: their addresses are those that the kernel has on the interface, as they change.
-  static std::unique_ptr<Port> join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows);
+  static std::unique_ptr<Port> join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows,
+                                    HeldPorts::Tell tell);
   // `stack`: the inner port's number on the device.
-  SharingPort(std::unique_ptr<Port> inner, SharedPorts& ports, std::uint32_t stack, const std::string& interface, bool follows);
+  SharingPort(std::unique_ptr<Port> inner, SharedPorts& ports, std::uint32_t stack, const std::string& interface, bool follows,
+              HeldPorts::Tell tell);
   ~SharingPort() override;
 
   std::size_t rx(Packet** out, std::size_t max) override;
   std::size_t tx(Packet* const* packets, std::size_t n) override;
   void service(Time now) override;
+  // A packet waits for the address that has been asked for: of a process that ends, the resets that tell its peers.
+  [[nodiscard]] bool delivered() const override { return answers_.empty() && !neighbours_.waiting() && inner().delivered(); }
   bool arm() override { return answers_.empty() && inner().arm(); }
   [[nodiscard]] Duration max_sleep() const override;
 
   void note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) override;
   bool reserve_flow(const FlowKey& key) override;
   void release_flow(const FlowKey& key) override;
+  [[nodiscard]] bool receives(const IpAddress& local) override;
+  void leave_to_parent() override { held_.release_all(); }
   void note_flow(std::uint32_t index, const FlowKey& key) override;
   void forget_flow(std::uint32_t index) override;
 
@@ -48,7 +54,7 @@ class SharingPort final : public ForwardingPort {
   // So long a port stays the stack's after its last connection: as that is in TIME-WAIT, or a peer sends once more what it
   // has not heard the answer to. New connections are the kernel's meanwhile.
   static constexpr Duration kLinger = seconds(120);
-  static constexpr Duration kRound = milliseconds(5);  // between looks whether one of the others lives
+  static constexpr Duration kRound = milliseconds(10);  // between looks whether two of the others live
   static constexpr Duration kAddresses = seconds(1);   // between looks at the kernel's addresses
 
   [[nodiscard]] static bool is_arp(const Packet& p);
