@@ -117,6 +117,7 @@ void Worker::for_each(void (*visit)(void* context, const ConnectionInfo& info), 
   tcp.connections.for_each([&](const Connection& c, std::uint32_t) { visit(context, tcp.info(c)); });
 }
 
+void Worker::set_captures(CaptureSet* captures) { tcp_->tx.set_captures(captures); }
 Network& Worker::network() { return tcp_->network; }
 
 }  // namespace mtcp::stack

@@ -21,6 +21,7 @@
 
 namespace mtcp::stack {
 
+class CaptureSet;
 class KernelNetwork;
 struct PortCounters;
 class Tcp;
@@ -214,6 +215,9 @@ class Worker {
 
   // Calls `visit(const ConnectionInfo&)`-like function for each connection, listener excluded. For mtcp-stat.
   void for_each(void (*visit)(void* context, const ConnectionInfo& info), void* context) const;
+
+  // Who gets copies of all packets; null: nobody. Outlives the Worker, or is taken away again.
+  void set_captures(CaptureSet* captures);
 
   [[nodiscard]] Network& network();
 

@@ -33,7 +33,7 @@ constexpr int kTurns = 16;
 
 }  // namespace
 
-ServiceThread::ServiceThread(Process& process) : process_(process) {
+ServiceThread::ServiceThread(Process& process) : process_(process), dump_(process) {
   stat_fd_ = open_stat_socket(process);
   wake_fd_ = process.internal_eventfd();
   standby_.wake_fd = wake_fd_;
@@ -50,7 +50,7 @@ ServiceThread::ServiceThread(Process& process) : process_(process) {
   process_.kernel.set_signal_mask(SIG_SETMASK, &old, nullptr);
   running_ = error == 0;
   if (error != 0)
-    log(LogLevel::error, "no service thread thread (error %d): ACKs wait for the application's calls", error);
+    log(LogLevel::error, "no service thread (error %d): ACKs wait for the application's calls", error);
 }
 
 ServiceThread::~ServiceThread() {
@@ -59,6 +59,16 @@ ServiceThread::~ServiceThread() {
     wake();
     pthread_join(thread_, nullptr);
   }
+  for (const int fd : {wake_fd_, stat_fd_}) {
+    if (fd < 0) continue;
+    process_.files.clear(fd);
+    process_.kernel.close(fd);
+  }
+}
+
+void ServiceThread::abandon() {
+  running_ = false;
+  dump_.abandon();
   for (const int fd : {wake_fd_, stat_fd_}) {
     if (fd < 0) continue;
     process_.files.clear(fd);
@@ -183,6 +193,7 @@ void ServiceThread::loop() {
     fds_.push_back({stat_fd_, POLLIN, 0});
     fds_.push_back({process_.relay.watch_fd(), POLLIN, 0});
     fds_.push_back({process_.door.fd(), POLLIN, 0});
+    dump_.add_descriptors(fds_);
     if (own_turn) {
       for (const int fd : pollable_) fds_.push_back({fd, POLLIN, 0});
     }
@@ -214,7 +225,8 @@ void ServiceThread::loop() {
       if (guard.owns_lock()) instance.log_notices();
     }
     process_.filter_file.look(now());
-    if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_);
+    dump_.end_finished(fds_);
+    if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_, dump_);
   }
 }
 

@@ -3,7 +3,7 @@
 // it itself, and when there is nothing to do sleeps on the device. While a thread of the application sleeps on the
 // stack's behalf it is standby: that thread wakes it when it goes back to work, and the looking begins again. So packets
 // wait no longer than two looks whatever the application does, other stacks' packets on a shared device included.
-// It also answers mtcp-stat.
+// It also answers mtcp-stat and mtcp-dump.
 #pragma once
 
 #include <poll.h>
@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "intercept/background/dump_server.hh"
 #include "intercept/waiting/watch.hh"
 #include "stack/base/time.hh"
 
@@ -33,8 +34,8 @@ class ServiceThread {
   // The process is about to be killed: the thread ends all connections. Returns when it has, or after a quarter
   // of a second. Async-signal-safe; without the lock.
   void farewell();
-  // In the child of a fork: there is no thread to end.
-  void abandon() { running_ = false; }
+  // In the child of a fork: there is no thread, and its descriptors are the parent's, who would seem to live as long as we do.
+  void abandon();
 
  private:
   enum class Farewell : std::uint8_t { no, asked, said };
@@ -61,6 +62,7 @@ class ServiceThread {
   int wake_fd_ = -1;
   Sleeper standby_;
   int stat_fd_ = -1;
+  DumpServer dump_;
   stack::Time next_notices_{};
   std::vector<int> pollable_;
   std::vector<pollfd> fds_;

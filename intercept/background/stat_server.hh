@@ -9,15 +9,17 @@
 //   counter NAME VALUE SEVERITY TEXT          (one line each)
 //   connection STATE LOCAL REMOTE rx_queued=N tx_queued=N cwnd=N ... (one line each)
 //   end
+// Who connects from a name that says so gets packets instead (dump_protocol.hh).
 #pragma once
 
 namespace mtcp::intercept {
 
+class DumpServer;
 class Process;
 
 // The listening socket, or -errno: then there are no statistics.
 int open_stat_socket(Process& process);
-// Answers one client. Takes the process's lock for as long as it takes to copy the numbers.
-void serve_stat(Process& process, int listener);
+// Answers one client. Takes the process's lock for as long as it takes to copy the numbers. One that wants packets is `dump`'s.
+void serve_stat(Process& process, int listener, DumpServer& dump);
 
 }  // namespace mtcp::intercept

@@ -196,6 +196,7 @@ void Process::after_fork(bool child) {
   }
   forget_follower();
   release_worker_number();  // the parent's: it is to be free when the parent dies
+  if (service_thread != nullptr) service_thread->abandon();
   (void)service_thread.release();
   early_start.abandon();
   door.stop_knocking();

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <bit>
 
+#include "stack/capture/capture.hh"
 #include "stack/port/port.hh"
 #include "stack/stats.hh"
 
 namespace mtcp::stack {
 
 namespace {
-constexpr std::size_t kBurst = 64;
+constexpr std::size_t kBurst = Capture::kBurst;
 void set_flag(Packet& p, PacketFlag flag) { p.flags = static_cast<std::uint16_t>(p.flags | flag); }
 void clear_flag(Packet& p, PacketFlag flag) { p.flags = static_cast<std::uint16_t>(p.flags & ~flag); }
 }  // namespace
@@ -28,6 +29,14 @@ bool TxQueue::add(Packet* p, TxPriority priority) {
   return true;
 }
 
+// A packet that the port has taken may be gone, so it is copied before.
+[[gnu::noinline, gnu::cold]] std::size_t TxQueue::send_captured(Packet* const* packets, std::size_t n, Port& port) {
+  captures_->offer(packets, n);
+  const std::size_t taken = port.tx(packets, n);
+  captures_->sent(taken);
+  return taken;
+}
+
 // False: the port is full.
 bool TxQueue::offer(Fifo& f, Port& port) {
   while (f.head != f.tail) {
@@ -39,7 +48,7 @@ bool TxQueue::offer(Fifo& f, Port& port) {
       clear_flag(*f.ring[at + i], kQueued);
       bytes += f.ring[at + i]->len;
     }
-    const std::size_t taken = port.tx(&f.ring[at], n);
+    const std::size_t taken = captures_ == nullptr ? port.tx(&f.ring[at], n) : send_captured(&f.ring[at], n, port);
     for (std::size_t i = taken; i < n; ++i) {
       set_flag(*f.ring[at + i], kQueued);
       bytes -= f.ring[at + i]->len;

@@ -10,6 +10,7 @@
 
 namespace mtcp::stack {
 
+class CaptureSet;
 class Port;
 class Stats;
 
@@ -33,6 +34,9 @@ class TxQueue {
   void clear(PacketCache& cache);
   [[nodiscard]] bool empty() const { return size_ == 0; }
   [[nodiscard]] std::size_t size() const { return size_; }
+  // Who gets copies of what the port takes; null: nobody. Outlives the queue, or is taken away again.
+  void set_captures(CaptureSet* captures) { captures_ = captures; }
+  [[nodiscard]] CaptureSet* captures() const { return captures_; }
 
  private:
   // A ring of `bound_` rounded up to a power of two.
@@ -41,12 +45,14 @@ class TxQueue {
     std::size_t head = 0, tail = 0;  // count up for ever
   };
   bool offer(Fifo& fifo, Port& port);
+  std::size_t send_captured(Packet* const* packets, std::size_t n, Port& port);
 
   std::array<Fifo, 3> fifos_;
   std::size_t bound_;
   std::size_t mask_;
   std::size_t size_ = 0;
   Stats& stats_;
+  CaptureSet* captures_ = nullptr;
 };
 
 }  // namespace mtcp::stack

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "stack/capture/capture.hh"
 #include "stack/port/port.hh"
 #include "stack/tcp/private.hh"
 #include "stack/tcp/sender/congestion.hh"
@@ -118,6 +119,7 @@ std::size_t Tcp::receive_burst(Time now) {
   auto& b = priv->batch;
   const std::size_t n = port->rx(b.packets.data(), Private::Batch::kSize);
   if (n == 0) return 0;
+  if (CaptureSet* captures = tx.captures(); captures != nullptr) [[unlikely]] captures->received(b.packets.data(), n);
   update_memory(now);
   for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(b.packets[i]->data);
   for (std::size_t i = 0; i < n; ++i) {
@@ -143,11 +145,14 @@ std::size_t Tcp::receive_burst(Time now) {
 
 std::size_t Tcp::receive_loopback(Time now) {
   auto& b = priv->batch;
-  if (network.loopback_waiting()) update_memory(now);
+  if (!network.loopback_waiting()) return 0;
+  update_memory(now);
+  CaptureSet* const captures = tx.captures();
   std::size_t n = 0;
   for (; n < Private::Batch::kSize; ++n) {
     Packet* p = network.next_loopback();
     if (p == nullptr) break;
+    if (captures != nullptr) [[unlikely]] captures->looped(*p);
     IcmpError error;
     switch (network.input_ip(p, b.segments[b.count], error, now, true)) {
       case Network::Input::segment:
@@ -160,7 +165,7 @@ std::size_t Tcp::receive_loopback(Time now) {
         break;
     }
   }
-  if (n > 0) dispatch_batch(now);
+  dispatch_batch(now);
   return n;
 }
 

@@ -78,7 +78,8 @@ def use():
     for words in (("mtcp-run", "-V"), ("mtcp-stat", "--version")):
         check(words, "DPDK" in run(*words).stdout)
     check("mtcp-ab", "usage: mtcp-ab" in run("mtcp-ab", "--help").stdout)
-    for page in ("man1/mtcp-ab.1", "man1/mtcp-run.1", "man1/mtcp-stat.1", "man5/mtcp.toml.5", "man8/mtcp-open.8"):
+    check("mtcp-dump", "libpcap" in run("mtcp-dump", "--version").stdout)
+    for page in ("man1/mtcp-ab.1", "man1/mtcp-dump.1", "man1/mtcp-run.1", "man1/mtcp-stat.1", "man5/mtcp.toml.5", "man8/mtcp-open.8"):
         text = run("zcat", f"/usr/share/man/{page}.gz").stdout
         check(page, text.startswith(".") and len(text) > 1000, text)
     done = run("bash", "-c", ". /usr/share/bash-completion/completions/mtcp-run; COMP_WORDS=(mtcp-run -); COMP_CWORD=1; _mtcp_run; echo ${COMPREPLY[*]}")
