@@ -112,6 +112,7 @@ void Tcp::adopt(const HandoverConnection& m, Time now) {
   restore(c, m, now);
   queue_for_accept(*l, c);
   stats.add(Counter::connections_adopted);
+  probe::adopt(c.key);
   const Seq end = Seq(m.rcv_nxt) - (m.fin_received != 0 ? 1U : 0U);
   priv->adopting.push_back({c.index, key, end, m.fin_received != 0, now + kDataPatience});
   if (m.data == 0) complete_adoption(c, now);
@@ -264,6 +265,7 @@ void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   e.published = true;
   ++priv->half_open_published;
   stats.add(Counter::connections_adopted);
+  probe::adopt(e.key);
   schedule_syn_entry(e, now);
 }
 

@@ -42,6 +42,7 @@ void Tcp::apply_terms(Connection& c, const SynTerms& terms, std::uint32_t peer_w
   h.rcv_adv = c.irs + 1 + receiver.initial_window(c.options);  // what our SYN said
   h.last_ack_sent = h.rcv_nxt;
   h.state = State::established;
+  probe::established(c.key);
   init_transfer(c, now);
 }
 
@@ -143,6 +144,7 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
   h.state = State::syn_sent;
   priv->opening.push_back(c);
   stats.add(Counter::active_opens);
+  probe::connect(c.key);
   start != nullptr ? send_fast_open_syn(c, *start, now) : send_syn(c, now);
   sender.arm_retransmit(c, now);
   return made;

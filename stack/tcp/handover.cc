@@ -125,6 +125,7 @@ Tcp::Handover Tcp::migrate(Connection& c, const Destination& to, Time now) {
   const auto spans = messages.spans();
   if (!(to.stack ? port->migrate(c.key, spans, *to.stack) : port->migrate_away(c.key, spans, to.may_wait))) return Handover::refused;
   stats.add(Counter::connections_handed_over);
+  probe::migrate(c.key);
   return Handover::done;
 }
 
@@ -161,7 +162,9 @@ void Tcp::serve_pull(const Packet& p, Time now) {
     if ((!l.left && !l.unwatched) || l.local.port != local.port) return;
     if (!l.local.address.is_any() && !local.address.is_any() && !(l.local == local)) return;
     l.offered = {};
-    left -= migrate_queue(l, {.stack = p.flow_hash}, left, now);
+    const std::uint32_t given = migrate_queue(l, {.stack = p.flow_hash}, left, now);
+    left -= given;
+    probe::steal(local.port, p.flow_hash, given);
     priv->handover_now = priv->handover_now || l.left || l.accept_count != 0;
   });
 }
@@ -235,6 +238,7 @@ void Tcp::migrate_half_open(Listener& l, bool may_wait, Time now) {
     const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&m), sizeof m);
     if (!port->migrate_away(e.key, {&bytes, 1}, true)) return stats.add(Counter::half_open_lost);
     stats.add(Counter::connections_handed_over);
+    probe::migrate(e.key);
     drop_syn_entry(e);
   });
 }

@@ -96,6 +96,7 @@ Connection* Tcp::accept(Listener& l) {
   if (c == nullptr) return nullptr;
   --l.accept_count;
   c->listener = nullptr;
+  probe::accept(c->key, l.accept_count);
   return c;
 }
 
@@ -295,6 +296,7 @@ bool Tcp::check_syn_entry(SynEntry& e, Segment& s, Time now) {
     if (!s.has(kAck) && s.seq == e.irs) {  // the peer has not seen our answer
       if (e.terms.timestamps && s.options.has_timestamps) e.ts_recent = s.options.ts_val;
       stats.add(Counter::retransmitted_segments);
+      probe::retransmit(e.key, e.iss.value(), 0);
       send_syn_ack(e, e.iss, ts_clock(now) + e.ts_offset, now);
     } else {
       send_syn_entry_ack(e, now);

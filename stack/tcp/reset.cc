@@ -86,6 +86,7 @@ bool Tcp::on_reset_or_syn(Connection& c, Segment& s, Time now) {
   }
   if (awaits_ack_of_syn(c) && s.seq == c.irs && !s.has(kAck)) {  // the peer has not seen our answer
     stats.add(Counter::retransmitted_segments);
+    probe::retransmit(c.key, c.iss.value(), 0);
     return answer_fast_open(c, nullptr, now), true;
   }
   send_challenge_ack(c, now);  // RFC 5961 section 4.2, whatever the sequence number

@@ -28,6 +28,7 @@ void Receiver::adapt_delay(Connection& c, std::uint32_t clock) {
   const std::uint32_t apart = clock - rx.last_data;
   rx.last_data = clock;
   if (rx.ato == 0) {  // the first
+    probe::first_byte(c.key);
     add_quick_acks(c);
     rx.ato = kLeastDelay;
   } else if (apart <= kLeastDelay / 2) {

@@ -130,6 +130,7 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
     if (ConnectionExtras* x = tcp_.need_extras(c); x != nullptr) x->bytes_resent += p->payload_len;
     ++c.retransmits;
     stats.add(Counter::retransmitted_segments);
+    probe::retransmit(c.key, p->seq.value(), p->payload_len);
   } else {
     h.snd_nxt = p->seq + p->payload_len;
     if (c.tx.scoreboard != nullptr && !c.tx.scoreboard->append(p)) forget_marks(c);
@@ -256,6 +257,7 @@ void Sender::send_fin(Connection& c, Time now) {
   } else {
     ++c.retransmits;
     stats.add(Counter::retransmitted_segments);
+    probe::retransmit(c.key, (h.snd_nxt - 1).value(), 0);
     c.recovery.fin_lost = false;
     count_left(c);
   }

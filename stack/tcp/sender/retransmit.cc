@@ -85,6 +85,7 @@ void Sender::on_syn_timer(Connection& c, Time now) {
   ++c.retransmits;
   stats.add(Counter::retransmitted_segments);
   stats.add(Counter::rto_fired);
+  probe::retransmit(c.key, c.iss.value(), 0);
   tcp_.send_syn(c, now);
   arm_retransmit(c, now);
 }
@@ -100,6 +101,7 @@ void Sender::on_syn_ack_timer(Connection& c, Time now) {
   ++c.retransmits;
   stats.add(Counter::retransmitted_segments);
   stats.add(Counter::rto_fired);
+  probe::retransmit(c.key, c.iss.value(), 0);
   tcp_.answer_fast_open(c, nullptr, now);
   arm_retransmit(c, now);
 }
