@@ -42,14 +42,16 @@ socklen_t put_name(sockaddr_un& address, std::string_view name) {
 
 // From a name by which the process knows what we want.
 int connect_to(std::string_view name) {
-  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  // A process that is stopped may have a full queue: it is not waited for.
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return fd;
   std::uint64_t unique = 0;
   (void)getrandom(&unique, sizeof unique, 0);
   sockaddr_un own, its;
   const socklen_t own_length = put_name(own, std::string(intercept::kDumpName) + std::to_string(unique));
   const socklen_t its_length = put_name(its, name);
-  if (bind(fd, reinterpret_cast<const sockaddr*>(&own), own_length) == 0 && connect(fd, reinterpret_cast<const sockaddr*>(&its), its_length) == 0)
+  if (bind(fd, reinterpret_cast<const sockaddr*>(&own), own_length) == 0 && connect(fd, reinterpret_cast<const sockaddr*>(&its), its_length) == 0 &&
+      fcntl(fd, F_SETFL, 0) == 0)
     return fd;
   close(fd);
   return -1;

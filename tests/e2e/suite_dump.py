@@ -101,13 +101,13 @@ def dump_share(context):
     dump_request(*context.veth(driver="af_xdp", share=True))
 
 
-@test("dump-memif-of-all-processes-live-through-a-pipe", shim_only=True)
+@test("dump-memif-live-through-a-pipe", shim_only=True)
 def dump_memif(context):
     server, client = context.memif()
     nginx = Nginx(server).start()
     get(client, f"{nginx.url}/hello")
     worker = nginx.workers()[0]
-    words = [*server.namespace.prefix(), context.build / "dump/mtcp-dump", "-i", "all", "-s", "128", "-w", "-", "tcp", "port", "8080"]
+    words = [*server.namespace.prefix(), context.build / "dump/mtcp-dump", "-i", worker, "-s", "128", "-w", "-", "tcp", "port", "8080"]
     with subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dump:
         try:
             while f"nginx[{worker}]" not in (said := dump.stderr.readline()):
@@ -167,6 +167,7 @@ def memory_of_dumps(pid):
 def dump_drops(context):
     server, client = context.veth()
     nginx = Nginx(server).start()
+    get(client, f"{nginx.url}/hello")  # it has a stack
     worker = nginx.workers()[0]
     dump = Dump(server, "-i", worker, "-B", "256", "-s", "200", "tcp", "src", "port", "8080")
     every = Dump(server, "-i", worker, "-B", "16384", "tcp", "src", "port", "8080")
