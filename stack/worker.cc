@@ -45,6 +45,8 @@ void Worker::leave(Listener& l, Time now) { tcp_->leave_listener(l, now); }
 void Worker::set_filter(std::span<const FilterRule> rules) { tcp_->priv->filter.set(rules); }
 Readiness Worker::readiness(const Listener& l) const { return tcp_->readiness(l); }
 
+void Worker::follow_kernel(Time now) { tcp_->follow_kernel(now); }
+
 Result<Connection*> Worker::connect(const Endpoint& local, const Endpoint& remote,
                                     const SocketOptions& options, Time now) {
   auto c = tcp_->connect(local, remote, options, now);

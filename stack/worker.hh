@@ -156,6 +156,10 @@ class Worker {
   void set_watched(Listener& l, bool watched);
   [[nodiscard]] Readiness readiness(const Listener& l) const;
 
+  // What the kernel has changed of its addresses and routes is known afterwards, as it is after the next run: whoever has an
+  // address of it may use that at once.
+  void follow_kernel(Time now);
+
   // Other rules in place of the options' filter; how much of their rates has been used is forgotten.
   void set_filter(std::span<const FilterRule> rules);
 

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <linux/netlink.h>
 
+#include "intercept/device/instance.hh"
 #include "intercept/device/kernel_follower.hh"
 #include "intercept/process.hh"
 #include "intercept/support/clock.hh"
@@ -46,6 +47,7 @@ void Process::follow_kernel() {
   followed = view.generation;
   interface.addresses.clear();
   for (const stack::KernelAddress& a : view.own) interface.addresses.push_back({a.address, a.prefix_length});
+  if (instance != nullptr) instance->worker().follow_kernel(now());
 }
 
 void Process::forget_follower() {

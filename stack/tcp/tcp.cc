@@ -252,14 +252,18 @@ std::size_t Tcp::run_timers(Time now) {
     const bool up = port->link_up();
     if (up && !priv->link_was_up) network.announce(now);
     priv->link_was_up = up;
-    if (network.follow_kernel(now)) [[unlikely]] follow_routes(now);
-    if (std::uint32_t mtu = 0; network.follow_mtu(mtu)) follow_mtu(mtu, now);
+    follow_kernel(now);
   }
   priv->network_due = network.run_timers(now);
   IpAddress next_hop;
   while (network.next_moved(next_hop)) on_neighbour_moved(next_hop, now);
   while (network.next_unreachable(next_hop)) on_unreachable(next_hop);
   return fired;
+}
+
+void Tcp::follow_kernel(Time now) {
+  if (network.follow_kernel(now)) [[unlikely]] follow_routes(now);
+  if (std::uint32_t mtu = 0; network.follow_mtu(mtu)) follow_mtu(mtu, now);
 }
 
 // The interface carries less than what the connections were made for: as a router would say it.

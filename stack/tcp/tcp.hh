@@ -224,6 +224,7 @@ class Tcp {
   void on_icmp(FlowRef ref, const IcmpError& e, Time now);
   void on_unreachable(const IpAddress& next_hop);
   void on_neighbour_moved(const IpAddress& next_hop, Time now);
+  void follow_kernel(Time now);
   void follow_mtu(std::uint32_t mtu, Time now);
   void follow_routes(Time now);
   // The application has let go. Orphans are bounded: past that the connection is reset, and gone (false).
