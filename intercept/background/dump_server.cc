@@ -21,8 +21,8 @@
 namespace mtcp::intercept {
 namespace {
 
-// A client that connects and says nothing must not hold the service thread for long.
-constexpr timeval kPatience{.tv_sec = 0, .tv_usec = 100'000};
+// Of those who have connected, those included who have not asked yet.
+constexpr std::size_t kMostReaders = 4 * stack::CaptureSet::kMost;
 
 // What comes and goes here is in the clear: it is for those who could read it in the process's memory. That is root, and the
 // process's own user unless the kernel keeps him from it, as with a worker that was root before.
@@ -77,7 +77,7 @@ bool send_answer(Kernel& kernel, int fd, const DumpAnswer& answer, int memory) {
     header->cmsg_len = CMSG_LEN(sizeof(int));
     std::memcpy(CMSG_DATA(header), &memory, sizeof memory);
   }
-  return kernel.sendmsg(fd, &message, MSG_NOSIGNAL) == ssize_t{sizeof answer};
+  return kernel.sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == ssize_t{sizeof answer};
 }
 
 }  // namespace
@@ -108,7 +108,6 @@ bool DumpServer::is_client(const sockaddr_storage& name, socklen_t length) {
 }
 
 DumpError DumpServer::read_request(int fd, Request& request) const {
-  if (!may_capture(user_of_peer(process_.kernel, fd))) return DumpError::refused;
   struct {
     DumpRequest head;
     std::array<stack::FilterInstruction, stack::PacketFilter::kMost> program;
@@ -126,7 +125,8 @@ DumpError DumpServer::read_request(int fd, Request& request) const {
 }
 
 DumpError DumpServer::begin(Request& request, Reader& reader) {
-  if (readers_.size() == stack::CaptureSet::kMost) return DumpError::too_many;
+  const auto reads = [](const auto& r) { return r->capture.has_value(); };
+  if (std::ranges::count_if(readers_, reads) == std::ptrdiff_t{stack::CaptureSet::kMost}) return DumpError::too_many;
   const SharedMemory memory = make_memory(sizeof(stack::CaptureHeader) + request.head.ring_size);
   reader.memory_fd = memory.fd;
   reader.memory = memory.bytes;
@@ -151,23 +151,33 @@ DumpAnswer DumpServer::describe() const {
 }
 
 void DumpServer::admit(int fd) {
-  process_.kernel.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);
-  process_.kernel.setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience);
   auto reader = std::make_unique<Reader>();
+  const std::optional<uid_t> user = user_of_peer(process_.kernel, fd);
   {
     const std::lock_guard guard(process_.lock);
     reader->fd = process_.keep_high(fd);
   }
-  Request request;
   DumpAnswer answer = describe();
-  answer.error = read_request(reader->fd, request);
-  if (answer.error == DumpError::none) answer.error = begin(request, *reader);
-  answer.ring_size = request.head.ring_size;
-  const bool told = send_answer(process_.kernel, reader->fd, answer, answer.error == DumpError::none ? reader->memory_fd : -1);
-  if (reader->memory_fd >= 0) process_.kernel.close(std::exchange(reader->memory_fd, -1));
-  if (answer.error != DumpError::none || !told) return end(std::move(reader));
+  if (!may_capture(user)) answer.error = DumpError::refused;
+  else if (readers_.size() >= kMostReaders) answer.error = DumpError::too_many;
+  if (answer.error != DumpError::none) {
+    (void)send_answer(process_.kernel, reader->fd, answer, -1);
+    return end(std::move(reader));
+  }
   const std::lock_guard guard(process_.lock);
   readers_.push_back(std::move(reader));
+}
+
+// False: it gets nothing.
+bool DumpServer::answer(Reader& reader) {
+  Request request;
+  DumpAnswer answer = describe();
+  answer.error = read_request(reader.fd, request);
+  if (answer.error == DumpError::none) answer.error = begin(request, reader);
+  answer.ring_size = request.head.ring_size;
+  const bool told = send_answer(process_.kernel, reader.fd, answer, answer.error == DumpError::none ? reader.memory_fd : -1);
+  if (reader.memory_fd >= 0) process_.kernel.close(std::exchange(reader.memory_fd, -1));
+  return answer.error == DumpError::none && told;
 }
 
 std::unique_ptr<DumpServer::Reader> DumpServer::take(std::size_t at) {
@@ -193,11 +203,13 @@ void DumpServer::add_descriptors(std::vector<pollfd>& fds) const {
 }
 
 // A reader has nothing to say after its request: that it is gone is all that can come.
-void DumpServer::end_finished(std::span<const pollfd> fds) {
+void DumpServer::look_at(std::span<const pollfd> fds) {
   for (const pollfd& p : fds) {
     if (p.revents == 0) continue;
-    const auto at = std::find_if(readers_.begin(), readers_.end(), [&p](const auto& reader) { return reader->fd == p.fd; });
-    if (at != readers_.end()) end(take(static_cast<std::size_t>(at - readers_.begin())));
+    const auto at = std::ranges::find_if(readers_, [&p](const auto& reader) { return reader->fd == p.fd; });
+    if (at == readers_.end()) continue;
+    if (!(*at)->capture.has_value() && answer(**at)) continue;
+    end(take(static_cast<std::size_t>(at - readers_.begin())));
   }
 }
 

@@ -26,11 +26,11 @@ class DumpServer {
 
   // Whether the client that has connected from `name` is mtcp-dump.
   [[nodiscard]] static bool is_client(const sockaddr_storage& name, socklen_t length);
-  // Reads its request from `fd`, which it takes, and answers it.
+  // Takes `fd`. Whoever may not have packets is told so; others may ask when they like: nothing waits for them.
   void admit(int fd);
-  // Descriptors that say when a reader has gone; to be handed to end_finished() afterwards.
+  // Descriptors that say when a reader asks or has gone; to be handed to look_at() afterwards.
   void add_descriptors(std::vector<pollfd>& fds) const;
-  void end_finished(std::span<const pollfd> fds);
+  void look_at(std::span<const pollfd> fds);
   // In the child of a fork: the readers are the parent's.
   void abandon();
 
@@ -38,6 +38,7 @@ class DumpServer {
   struct Reader;
   struct Request;
   DumpError read_request(int fd, Request& request) const;
+  bool answer(Reader& reader);
   DumpError begin(Request& request, Reader& reader);
   [[nodiscard]] DumpAnswer describe() const;
   std::unique_ptr<Reader> take(std::size_t at);

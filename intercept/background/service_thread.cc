@@ -225,7 +225,7 @@ void ServiceThread::loop() {
       if (guard.owns_lock()) instance.log_notices();
     }
     process_.filter_file.look(now());
-    dump_.end_finished(fds_);
+    dump_.look_at(fds_);
     if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_, dump_);
   }
 }

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from harness import command, expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
 from web import expect_files, get
+
+STAT = Path(__file__).resolve().parent.parent.parent / "scripts/mtcp-stat"
 
 # A server and its client in one process, on the loopback wire.
 TALKS = ("import socket,sys,threading\n"
@@ -38,7 +41,7 @@ class Dump:
 
     def __init__(self, side, *words, file=None):
         self.file = file or side.context.new_file("dump.pcapng")
-        self.program = side.kernel_side().start(side.context.build / "dump/mtcp-dump", "-w", self.file, *words)
+        self.program = side.kernel_side().start(side.context.build / "scripts/dump/mtcp-dump", "-w", self.file, *words)
         self.program.says("capturing on")
 
     def end(self):
@@ -107,7 +110,7 @@ def dump_memif(context):
     nginx = Nginx(server).start()
     get(client, f"{nginx.url}/hello")
     worker = nginx.workers()[0]
-    words = [*server.namespace.prefix(), context.build / "dump/mtcp-dump", "-i", worker, "-s", "128", "-w", "-", "tcp", "port", "8080"]
+    words = [*server.namespace.prefix(), context.build / "scripts/dump/mtcp-dump", "-i", worker, "-s", "128", "-w", "-", "tcp", "port", "8080"]
     with subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dump:
         try:
             while f"nginx[{worker}]" not in (said := dump.stderr.readline()):
@@ -142,7 +145,7 @@ def dump_loopback(context):
     with open(log, "wb") as output, subprocess.Popen([*server.namespace.prefix(), "env", *env, "/usr/bin/python3", "-c", TALKS], stdin=read_end, stdout=output, stderr=output) as talker:
         try:
             wait_until(lambda: b"ready" in log.read_bytes(), what="the listener")
-            time.sleep(0.1)  # its stack begins by itself
+            wait_until(lambda: "device" in command(sys.executable, STAT, talker.pid, check=False).stdout, what="its stack, which begins by itself")
             dump = Dump(server, "tcp")
             os.write(write_end, b"\n")
             wait_until(lambda: b"talked" in log.read_bytes(), what="the talk")
@@ -197,7 +200,7 @@ def dump_killed(context):
     for _ in range(3):
         dumps = [Dump(server, "-i", one) for _ in range(4)]
         expect_equal("buffers of four readers", memory_of_dumps(one), 4)
-        fifth = server.kernel_side().run(context.build / "dump/mtcp-dump", "-i", one, "-w", "/dev/null", check=False)
+        fifth = server.kernel_side().run(context.build / "scripts/dump/mtcp-dump", "-i", one, "-w", "/dev/null", check=False)
         expect(fifth.returncode == 1 and "others capture" in fifth.stderr, f"a fifth is told: {fifth.stderr}")
         for dump in dumps:
             dump.program.kill()
@@ -219,7 +222,7 @@ def dump_refused(context):
     nginx = Nginx(server).start()
     get(client, f"{nginx.url}/hello")
     worker = nginx.workers()[0]
-    program = context.build / "dump/mtcp-dump"
+    program = context.build / "scripts/dump/mtcp-dump"
     # www-data is the worker's user; but it was root before, and www-data may not look into it.
     for user, reason in (("nobody", "run as root"), ("www-data", "run as root")):
         done = server.kernel_side().run("setpriv", f"--reuid={user}", "--clear-groups", program, "-i", worker, "-w", "/dev/null", check=False)

@@ -1,4 +1,4 @@
-#include "dump/arguments.hh"
+#include "scripts/dump/arguments.hh"
 
 #include <getopt.h>
 #include <pcap/pcap.h>

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "dump/pcapng.hh"
+#include "scripts/dump/pcapng.hh"
 #include "stack/capture/filter.hh"
 #include "stack/capture/ring.hh"
 

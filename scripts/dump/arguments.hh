@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "dump/source.hh"
+#include "scripts/dump/source.hh"
 
 namespace mtcp::dump {
 

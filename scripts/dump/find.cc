@@ -1,4 +1,4 @@
-#include "dump/find.hh"
+#include "scripts/dump/find.hh"
 
 #include <dirent.h>
 #include <errno.h>

@@ -14,10 +14,10 @@
 #include <string>
 #include <vector>
 
-#include "dump/arguments.hh"
-#include "dump/find.hh"
-#include "dump/pcapng.hh"
-#include "dump/source.hh"
+#include "scripts/dump/arguments.hh"
+#include "scripts/dump/find.hh"
+#include "scripts/dump/pcapng.hh"
+#include "scripts/dump/source.hh"
 
 namespace mtcp::dump {
 namespace {

@@ -1,4 +1,4 @@
-#include "dump/source.hh"
+#include "scripts/dump/source.hh"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "dump/pcapng.hh"
+#include "scripts/dump/pcapng.hh"
 
 #include <errno.h>
 #include <sys/utsname.h>
