@@ -16,7 +16,8 @@ from bad_wire import BadWire  # noqa: E402
 from loads import QUICK_ROWS, Bench, all_rows  # noqa: E402
 from plot import draw  # noqa: E402
 from report import UNITS, evaluate, human_time, print_table, write_json  # noqa: E402
-from sides import KERNEL_SIDES, SIDES, Side, choose_cpus, want_shim  # noqa: E402
+from side import Side  # noqa: E402
+from sides import KERNEL_SIDES, SIDES, choose_cpus, want_shim  # noqa: E402
 from system import (BenchmarkError, INTERRUPTED, kernel_tuning, reserve_huge_pages, run_orderly, temporary_directory,  # noqa: E402
                     warn_if_busy)
 
@@ -43,7 +44,7 @@ def parse_arguments():
     parser.add_argument("--seconds", type=number(1), help="of load for each measurement, whole ones (default: 3; quick: 2)")
     parser.add_argument("--rows", help="some of these, which may be patterns (default: all but loss-*): "
                         f"{','.join(keys)}".replace("%", "%%"))
-    parser.add_argument("--sides", default="kernel,memif,veth", help="some of: %(default)s")
+    parser.add_argument("--sides", help=f"some of {','.join(SIDES)}; the best of the kernel's is what the others are compared with (default: kernel,loopback,memif,veth; quick: without loopback)")
     parser.add_argument("--workers", type=number(1, 16), default=1,
                         help="nginx workers, and as many clients: several share both processors; no message rows (default: 1)")
     parser.add_argument("--cpus", type=two_processors, metavar="SERVER,CLIENT", help="two processors, server's first (default: the first two cores)")
@@ -61,7 +62,7 @@ def parse_arguments():
     arguments.rows = [row for row in all_rows() if row.key in wanted and (arguments.workers == 1 or row.kind == "http")]
     if not arguments.rows:
         parser.error("with more than one worker there are nginx's rows only")
-    arguments.sides = arguments.sides.split(",")
+    arguments.sides = (arguments.sides or ("kernel,memif,veth" if arguments.quick else "kernel,loopback,memif,veth")).split(",")
     if unknown := set(arguments.sides) - set(SIDES):
         parser.error(f"no such side: {', '.join(sorted(unknown))}")
     if arguments.against:
@@ -161,6 +162,8 @@ def run(arguments, cleanup):
         table = evaluate(arguments.rows, arguments.sides, samples)
         write_json(arguments.out / "ab.json", table, settings)
     voids = print_table(table)
+    for remark in filter(None, (side.remark() for side in sides)):
+        print(f"note: {remark}")
     drawn = draw(table, arguments.out / "ab.svg")
     print(f"written: {arguments.out / 'ab.json'}" + (f", {arguments.out / 'ab.svg'}" if drawn else ""))
     return 1 if voids else 0

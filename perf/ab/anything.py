@@ -15,9 +15,11 @@ import presets
 import tell
 from arguments import number
 from compare import LEAST_ROUNDS, Comparison, compare
+from places import default_shim
 from programs import Bench, Load
 from report import told_by
-from sides import KERNEL_SIDES, SIDES, Side, choose_cpus, want_shim
+from side import Side
+from sides import KERNEL_SIDES, SIDES, choose_cpus, want_shim
 from system import BenchmarkError, kernel_tuning, reserve_huge_pages, run_orderly, temporary_directory, warn_if_busy
 
 
@@ -29,6 +31,7 @@ class Result:
     all_samples: list = field(default_factory=list)
     comparison: Comparison = None
     is_base: bool = False
+    remark: str = ""
 
     @property
     def samples(self):
@@ -82,14 +85,6 @@ def parse_arguments(words):
     if unknown := set(arguments.sides) - set(SIDES):
         parser.error(f"no such side: {', '.join(sorted(unknown))}; there are {', '.join(SIDES)}")
     return arguments
-
-
-def default_shim():
-    """Beside this source tree, or where meson has installed it."""
-    here = Path(__file__).resolve().parent
-    places = [here / "../../build/preload/libmtcp_shim.so", *here.glob("../../../lib/*/libmtcp_shim.so"),
-              *(here / "../../.." / name / "libmtcp_shim.so" for name in ("lib", "lib64"))]
-    return next((place.resolve() for place in places if place.exists()), None)
 
 
 def check_environment(arguments, load):
@@ -158,6 +153,11 @@ def report(arguments, title, results, settings):
     return 1 if any(r.void for r in ordered) else 0
 
 
+def add_remarks(sides, results):
+    for side in sides:
+        results[side.name].remark = side.remark()
+
+
 def measure_all(arguments, bench, sides, results):
     """Rounds of all sides in turn. Fills in results as it goes, so that an interrupt loses nothing."""
     for round_number in range(1, arguments.rounds + 1):
@@ -181,8 +181,10 @@ def run(arguments, cleanup):
     results = {side.name: Result(side.name) for side in sides}
     try:
         measure_all(arguments, Bench(load, directory, cleanup, arguments.timeout), sides, results)
+        add_remarks(sides, results)
     except KeyboardInterrupt:
         print("interrupted: what there is so far")
+        add_remarks(sides, results)
         report(arguments, title, results, settings)
         raise
     return report(arguments, title, results, settings)

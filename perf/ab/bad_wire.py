@@ -6,7 +6,8 @@ import signal
 import subprocess
 import time
 
-from sides import Side, on_stack, write_config
+from side import Side
+from stack_sides import on_stack, write_config
 from system import BenchmarkError, Namespace, Process, choose_control, command, connect_through
 
 BIG = "big"           # the file that is downloaded: larger than anything that gets through

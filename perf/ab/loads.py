@@ -8,7 +8,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 
-from sides import Side
+from side import Side
 from system import BenchmarkError, Process
 
 NGINX_CONFIG = """worker_processes {workers};

@@ -4,9 +4,10 @@ import math
 from xml.sax.saxutils import escape
 
 from report import UNITS
-from sides import TITLES
+from sides import KERNEL_SIDES, TITLES
 
-COLOURS = {"memif": "#1f6fb4", "veth": "#8fb9dd", "xdp": "#5fa88f", "loopback": "#c0a060"}
+COLOURS = {"memif": "#1f6fb4", "veth": "#8fb9dd", "xdp": "#5fa88f", "share": "#8f7fb9", "kernel": "#a0a0a0", "loopback": "#c0a060", "sockmap": "#d09a7a",
+           "busy": "#b08080"}
 WIDTH, LABELS, RIGHT, BAR, GAP, TOP = 860, 250, 190, 15, 14, 62
 
 
@@ -55,7 +56,9 @@ def bars(row, sides, scale, y):
     parts = []
     for side in (side for side in sides if side in row["sides"]):
         result = row["sides"][side]
-        if "ratio" in result:
+        if side == row["baseline"]:
+            parts.append(text(scale.x(1) + 6, y + BAR - 4, "1 (baseline)", size=11, fill="#777"))
+        elif "ratio" in result:
             end, base = scale.x(result["ratio"]), scale.x(1)
             left, width = min(end, base), max(abs(end - base), 1)
             parts.append(f'<rect x="{left:.1f}" y="{y}" width="{width:.1f}" height="{BAR - 2}" fill="{COLOURS[side]}"/>')
@@ -69,7 +72,9 @@ def bars(row, sides, scale, y):
 def draw(table, path):
     """Writes nothing if there is nothing to compare."""
     sides = [side for side in COLOURS if any(side in row["sides"] for row in table)]
-    rows = [row for row in table if not row["sides"].get("kernel", {"void": True})["void"]]
+    if sum(side in KERNEL_SIDES for side in sides) == 1:
+        sides = [side for side in sides if side not in KERNEL_SIDES]  # its bar would be 1 in each row
+    rows = [row for row in table if row["baseline"]]
     if not sides or not rows:
         return False
     scale = Scale([row["sides"][side]["ratio"] for row in rows for side in sides if "ratio" in row["sides"].get(side, {})])
@@ -77,7 +82,7 @@ def draw(table, path):
     height = TOP + step * len(rows) + 26
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',
              f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
-             text(12, 20, "Throughput against the kernel (1 = kernel on the same two cores; higher is better)", size=14, weight="bold")]
+             text(12, 20, "Throughput against the kernel (1 = the best of its sides on the same two cores; higher is better)", size=14, weight="bold")]
     parts += legend(sides)
     for tick in scale.ticks():
         x = scale.x(tick)
@@ -87,7 +92,7 @@ def draw(table, path):
     for index, row in enumerate(rows):
         y = TOP + index * step
         parts.append(text(LABELS - 10, y + step / 2 - 7, row["title"], "end"))
-        parts.append(text(LABELS - 10, y + step / 2 + 6, f"kernel {amount(row, row['sides']['kernel'])}", "end", 10, fill="#777"))
+        parts.append(text(LABELS - 10, y + step / 2 + 6, f"{TITLES[row['baseline']]}: {amount(row, row['sides'][row['baseline']])}", "end", 10, fill="#777"))
         parts += bars(row, sides, scale, y)
     path.write_text("\n".join([*parts, "</svg>"]) + "\n")
     return True

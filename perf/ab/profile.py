@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"
 
 from arguments import number  # noqa: E402
 from loads import Bench, all_rows, read_message, read_wrk, Sample  # noqa: E402
-from sides import SIDES, Side, choose_cpus  # noqa: E402
+from side import Side  # noqa: E402
+from sides import SIDES, choose_cpus  # noqa: E402
 from system import BenchmarkError, Process, command, reserve_huge_pages, run_orderly, temporary_directory  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-from sides import TITLES
+from sides import KERNEL_SIDES, TITLES
 
 
 def summarize(samples):
@@ -25,7 +25,7 @@ def summarize(samples):
 
 
 def evaluate(rows, sides, samples):
-    """samples: {(row key, side name): [Sample]}. The ratio is that of medians of the same run."""
+    """samples: {(row key, side name): [Sample]}. The ratio is that of medians of the same run, to the best of the kernel's sides."""
     table = []
     for row in rows:
         entry = {"key": row.key, "title": row.title, "concurrency": row.concurrency, "size": row.size, "kind": row.kind, "sides": {}}
@@ -33,10 +33,11 @@ def evaluate(rows, sides, samples):
             if not row.serves(side):
                 continue
             entry["sides"][side] = summarize(samples.get((row.key, side), []))
-        base = entry["sides"].get("kernel")
+        kernel = {side: result for side, result in entry["sides"].items() if side in KERNEL_SIDES and not result["void"]}
+        entry["baseline"] = base = max(kernel, key=lambda side: kernel[side]["rate"], default=None)
         for side, result in entry["sides"].items():
-            if side != "kernel" and base and not base["void"] and not result["void"]:
-                result["ratio"] = result["rate"] / base["rate"]
+            if base and side != base and not result["void"]:
+                result["ratio"] = result["rate"] / kernel[base]["rate"]
         table.append(entry)
     return table
 
@@ -62,11 +63,12 @@ def human_time(microseconds):
     return f"{microseconds:.0f} us" if microseconds < 1000 else f"{microseconds / 1000:.1f} ms"
 
 
+NAME_WIDTH = max(map(len, TITLES.values())) + 1
 UNITS = {"wire": " Mbit/s", "share": " %"}  # of a row's rate, by its kind
 
 
 def format_line(row, side, result):
-    name = f"  {TITLES[side]:33}"
+    name = f"  {TITLES[side]:{NAME_WIDTH}}"
     if result["void"]:
         shown = f"void: {result['errors'][0] if result['errors'] else 'not measured'}"
         return name + shown
@@ -81,9 +83,11 @@ def format_line(row, side, result):
 
 
 def print_table(table):
-    print(f"\n  {'':33}{'median':>11}  {'min - max':>20} {'ratio':>6}  {'':10} {'p50':>8} {'p99':>8}   CPU: server + client")
+    print(f"\n  {'':{NAME_WIDTH}}{'median':>11}  {'min - max':>20} {'ratio':>6}  {'':10} {'p50':>8} {'p99':>8}   CPU: server + client")
     for row in table:
-        print(row["title"])
+        base = row["baseline"]
+        several = base and sum(side in KERNEL_SIDES for side in row["sides"]) > 1
+        print(row["title"] + (f"; the ratio is to: {TITLES[base]}" if several else ""))
         for side, result in row["sides"].items():
             print(format_line(row, side, result))
     voids = sum(result["void"] for row in table for result in row["sides"].values())

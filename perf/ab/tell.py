@@ -58,7 +58,8 @@ def notes(results, base):
         out.append(f"up to {100 * steal:.0f} % of the machine's time was stolen by others on its host: trust the interval, not the median")
     foreign = [TITLES[r.side] for r in results if not r.void and WIRES[r.side] != WIRES[base]]
     if foreign:
-        out.append(f"over another wire than the baseline, so the wire is part of the difference: {', '.join(foreign)}")
+        out.append(f"over another wire than the baseline, so the wire is part of the difference: {'; '.join(foreign)}")
+    out += [r.remark for r in results if r.remark]
     if any(r.side not in KERNEL_SIDES and not r.void for r in results):
         out.append("mtcp polls while there is work: its CPU figures are an upper bound, and what polling finds nothing is free for other programs (mtcp-stat: useful of turns)")
     return out
@@ -80,7 +81,7 @@ def text(title, results, base):
 
 def as_dict(title, results, settings):
     return {"title": title, "machine": machine(), "settings": settings,
-            "sides": {r.side: {"void": r.void, "errors": r.errors, "samples": [asdict(s) for s in r.all_samples],
+            "sides": {r.side: {"void": r.void, "errors": r.errors, "remark": r.remark, "samples": [asdict(s) for s in r.all_samples],
                                "comparison": asdict(r.comparison) if r.comparison else None} for r in results}}
 
 

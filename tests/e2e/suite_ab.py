@@ -1,6 +1,7 @@
 """mtcp-ab: every preset on both sides, its reports, and what is left when it is interrupted. Speeds are not looked at."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -41,6 +42,22 @@ def preset(name, sides="kernel,veth"):
 for preset_name in ("redis", "memcached", "haproxy", "iperf3", "pgbench"):
     preset(preset_name)
 preset("nginx", "kernel,veth,memif,xdp,loopback")
+
+
+@test("ab-the-kernel-at-its-best-and-a-shared-interface", shim_only=True)
+def opponents(context):
+    """Each is what it says: messages were redirected, packets were polled for. The best of the kernel's is the baseline, whichever it is."""
+    path = context.directory / "ab.json"
+    done = command(AB, "--preset", "nginx", "--sides", "kernel,sockmap,busy,share", *SHORT, "--shim", context.shim, "--json", path, check=False, timeout=120)
+    expect_equal(f"its status; it said: {done.stdout[-1500:]} {done.stderr}", done.returncode, 0)
+    sides = json.loads(path.read_text())["sides"]
+    remarks = {side: [int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*", values["remark"])] for side, values in sides.items()}
+    redirected, by_tcp = remarks["sockmap"]
+    # What goes by TCP are first messages that are faster than the other end's socket.
+    expect(redirected > sides["sockmap"]["samples"][0]["operations"] and by_tcp < redirected / 10, f"sockmap: {sides['sockmap']['remark']}")
+    expect(min(remarks["busy"]) > 0, f"busy: {sides['busy']['remark']}")
+    values = {side: side_values["samples"][0]["value"] for side, side_values in sides.items() if side != "share"}
+    expect_equal("the baseline", [side for side in sides if sides[side]["comparison"] is None], [max(values, key=values.get)])
 
 
 @test("ab-reports-of-any-program", shim_only=True)
