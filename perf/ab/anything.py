@@ -1,5 +1,5 @@
 """Compares any server under any client, on the kernel's TCP and on mtcp: rounds in turn, a fresh server each, medians with their
-intervals. The programs are run as they are; of the command lines only {address}, {port}, {directory} and {seconds} are replaced."""
+intervals. The programs are run as they are; of the command lines only {address}, {port}, {directory}, {seconds} and {rate} are replaced."""
 
 import argparse
 import json
@@ -21,6 +21,9 @@ from report import told_by
 from side import Side
 from sides import KERNEL_SIDES, SIDES, choose_cpus, want_shim
 from system import BenchmarkError, kernel_tuning, reserve_huge_pages, run_orderly, temporary_directory, warn_if_busy
+
+
+USUAL_RATE = 5000  # requests a second
 
 
 @dataclass
@@ -67,6 +70,8 @@ def parse_arguments(words):
     how.add_argument("--sides", default="kernel,veth", help=f"some of {','.join(SIDES)} (default: %(default)s); memif has the client under the shim, too")
     how.add_argument("--rounds", type=number(1, 1000), default=LEAST_ROUNDS, help=f"default: %(default)s; fewer than {LEAST_ROUNDS} give no verdict")
     how.add_argument("--seconds", type=number(1, 3600), default=3, help="what {seconds} in the client's line becomes (default: %(default)s)")
+    how.add_argument("--rate", type=number(1, 10**7), help=f"what {{rate}} in the client's line becomes (default: {USUAL_RATE}); the presets with "
+                     "'latency' in their names send so many requests a second, whether answered or not")
     how.add_argument("--timeout", type=number(1, 86400), default=120, help="seconds after which a client is killed (default: %(default)s)")
     how.add_argument("--no-warm-up", action="store_true", help="do not load each server for a second before it is measured")
     how.add_argument("--no-huge-pages", action="store_true", help="do not reserve huge pages for the time of the run")
@@ -81,6 +86,9 @@ def parse_arguments(words):
             parser.error("--preset says what is compared: without --server, --client, --metric, --port")
     elif not (arguments.server and arguments.client and arguments.metric):
         parser.error("--server, --client and --metric are needed, or --preset")
+    if arguments.rate and "{rate}" not in (presets.presets()[arguments.preset].client if arguments.preset else arguments.client):
+        parser.error("--rate is for a client's line with {rate} in it")
+    arguments.rate = arguments.rate or USUAL_RATE
     arguments.sides = list(dict.fromkeys(arguments.sides.split(",")))
     if unknown := set(arguments.sides) - set(SIDES):
         parser.error(f"no such side: {', '.join(sorted(unknown))}; there are {', '.join(SIDES)}")
@@ -115,6 +123,7 @@ def version():
 
 def settings_of(arguments, load, cpus, huge):
     return {"server": load.server, "client": load.client, "metric": load.metric, "rounds": arguments.rounds, "seconds": arguments.seconds,
+            "rate": arguments.rate if "{rate}" in load.client else None,
             "warm_up": not arguments.no_warm_up, "server_cpu": cpus[0], "client_cpu": cpus[1], "realtime": arguments.realtime, "huge_pages_mb": huge,
             "kernel_tuning": kernel_tuning(), "load_average_before": os.getloadavg()[0], "kernel": platform.release(),
             "time": time.strftime("%Y-%m-%d %H:%M:%S"), "commit": version()}
@@ -171,16 +180,18 @@ def measure_all(arguments, bench, sides, results):
 def run(arguments, cleanup):
     load = presets.presets()[arguments.preset] if arguments.preset else Load(arguments.server, arguments.client, arguments.metric, arguments.port or 0)
     title = load.title or f"{Path(load.server.split()[0]).name} under {Path(load.client.split()[0]).name}"
+    if "{rate}" in load.client:
+        title += f", {arguments.rate:,} requests a second"
     cpus, shim = check_environment(arguments, load)
     directory = temporary_directory(cleanup)
     huge = 0 if arguments.no_huge_pages or not want_shim(arguments.sides) else reserve_huge_pages(cleanup, 1024)
-    Side.realtime, Side.server_program = arguments.realtime, Path(presets.program_of(load.server)).name
+    Side.realtime, Side.server_program = arguments.realtime, Path(presets.program_of(load.server)).name.strip("{}")
     sides = [SIDES[name](f"any{os.getpid()}", cpus, cleanup, shim, directory) for name in arguments.sides]
     settings = settings_of(arguments, load, cpus, huge)
     warn_if_busy(settings["load_average_before"])
     results = {side.name: Result(side.name) for side in sides}
     try:
-        measure_all(arguments, Bench(load, directory, cleanup, arguments.timeout), sides, results)
+        measure_all(arguments, Bench(load, directory, cleanup, arguments.timeout, arguments.rate, shim), sides, results)
         add_remarks(sides, results)
     except KeyboardInterrupt:
         print("interrupted: what there is so far")

@@ -20,6 +20,7 @@ class Metric:
     operations: float = 0         # in all, for what is shown per operation; 0: not known
     p50_us: float = 0             # 0: not told
     p99_us: float = 0
+    p999_us: float = 0
     errors: list = field(default_factory=list)
 
 
@@ -110,7 +111,20 @@ def memcaslap(text):
     return Metric(float(found[2]), "operations/s", operations=int(found[1]), errors=bad)
 
 
-READERS = {"wrk": wrk, "ab": ab, "h2load": h2load, "redis-benchmark": redis_benchmark, "iperf3": iperf3, "pgbench": pgbench,
+def open_load(text):
+    """Our own load of a fixed rate: the 99th percentile of latency, from when a request was due."""
+    try:
+        result = json.loads(find(r"^\{.*\}$", text, "result of open_load")[0])
+        errors = [f"{result[key]} {key.replace('_', ' ')}" for key in ("io_errors", "wrong_answers", "closed_early", "unfinished") if result[key]]
+        if result["unsent"] > result["due"] / 100:
+            errors.append(f"it could not keep the rate: {result['unsent']} of {result['due']} requests were still unsent at the end")
+        return Metric(result["p99_us"], "us (p99)", False, operations=result["answered"], errors=errors,
+                      p50_us=result["p50_us"], p99_us=result["p99_us"], p999_us=result["p999_us"])
+    except (ValueError, KeyError, TypeError):
+        raise MetricError(f"open_load's result is not there: {text.strip()[-200:]}") from None
+
+
+READERS = {"open_load": open_load, "wrk": wrk, "ab": ab, "h2load": h2load, "redis-benchmark": redis_benchmark, "iperf3": iperf3, "pgbench": pgbench,
            "sysbench": sysbench, "memcaslap": memcaslap}
 
 

@@ -10,17 +10,19 @@ from pathlib import Path
 import metrics
 from loads import start_client, wait_for
 from metrics import MetricError
+from places import helper
 from system import BenchmarkError, Process
 from usage import megahertz, steal_ticks, usage_of
 
 # Waits at the client's end until somebody listens. Under the shim, too, where the client is.
 PROBE = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()"
+HELPERS = ("open_load", "echo_server")  # of ours, whose places are known
 PATIENCE = 20  # seconds for a server to begin, and to end
 
 
 @dataclass
 class Load:
-    """What is compared. In the command lines {address}, {port}, {directory}, {seconds} are replaced."""
+    """What is compared. In the command lines {address}, {port}, {directory}, {seconds}, {rate} are replaced, and the places of HELPERS."""
 
     server: str
     client: str
@@ -44,6 +46,7 @@ class Sample:
     operations: float = 0
     p50_us: float = 0
     p99_us: float = 0
+    p999_us: float = 0
     server_cpu: float = 0          # seconds of processors, all of the server's processes
     client_cpu: float = 0
     switches: int = 0              # the server's context switches
@@ -54,17 +57,18 @@ class Sample:
 
 
 class Bench:
-    def __init__(self, load, directory, cleanup, timeout):
-        self.load, self.directory, self.cleanup, self.timeout = load, directory, cleanup, timeout
+    def __init__(self, load, directory, cleanup, timeout, rate=0, shim=None):
+        self.load, self.directory, self.cleanup, self.timeout, self.rate, self.shim = load, directory, cleanup, timeout, rate, shim
         self.read = metrics.reader(load.metric)
         self.runs = 0
 
     def words(self, text, side, seconds):
-        values = {"address": side.address, "port": self.load.port, "directory": self.directory, "seconds": seconds}
+        values = {"address": side.address, "port": self.load.port, "directory": self.directory, "seconds": seconds, "rate": self.rate}
+        values |= {name: helper(name, self.shim) for name in HELPERS if f"{{{name}}}" in text}
         try:
             return [word.format(**values) for word in shlex.split(text)]
         except (KeyError, IndexError, ValueError) as error:
-            raise BenchmarkError(f"{text!r}: {{address}}, {{port}}, {{directory}} and {{seconds}} are known, other braces are doubled ({error})") from None
+            raise BenchmarkError(f"{text!r}: {{address}}, {{port}}, {{directory}}, {{seconds}}, {{rate}}, {{open_load}} and {{echo_server}} are known, other braces are doubled ({error})") from None
 
     def measure(self, side, seconds, warm_up):
         self.runs += 1
@@ -141,7 +145,7 @@ class Bench:
             return
         sample.value, sample.unit, sample.more_is_better = metric.value, metric.unit, metric.more_is_better
         sample.operations = metric.operations or self.load.operations
-        sample.p50_us, sample.p99_us = metric.p50_us, metric.p99_us
+        sample.p50_us, sample.p99_us, sample.p999_us = metric.p50_us, metric.p99_us, metric.p999_us
         sample.errors += metric.errors
         if metric.value <= 0:
             sample.errors.append("the metric is not above zero")

@@ -41,13 +41,14 @@ def row_of(result):
         "side": TITLES[result.side], "median": amount(value, good[0].unit),
         "range": f"{amount(min(s.value for s in good), '')} - {amount(max(s.value for s in good), '')}", "against the baseline": verdict(result),
         "p50": human_time(middle(good, "p50_us")) if good[0].p50_us else "-", "p99": human_time(middle(good, "p99_us")) if good[0].p99_us else "-",
+        "p99.9": human_time(middle(good, "p999_us")) if good[0].p999_us else "-",
         "server CPU/op": per_operation(middle(good, "server_cpu"), operations), "client CPU/op": per_operation(middle(good, "client_cpu"), operations),
         "CPUs": f"{median(s.server_cpu / s.seconds for s in good):.2f} + {median(s.client_cpu / s.seconds for s in good):.2f}",
         "switches/op": f"{middle(good, 'switches') / operations:.2f}" if operations and middle(good, "switches") >= 0 else "-", "memory": f"{middle(good, 'memory') / (1 << 20):,.0f} MB",
     }
 
 
-COLUMNS = ("side", "median", "range", "against the baseline", "p50", "p99", "server CPU/op", "client CPU/op", "CPUs", "switches/op", "memory")
+COLUMNS = ("side", "median", "range", "against the baseline", "p50", "p99", "p99.9", "server CPU/op", "client CPU/op", "CPUs", "switches/op", "memory")
 
 
 def notes(results, base):

@@ -44,6 +44,18 @@ for preset_name in ("redis", "memcached", "haproxy", "iperf3", "pgbench"):
 preset("nginx", "kernel,veth,memif,xdp,loopback")
 
 
+@test("ab-latency-at-a-fixed-rate", shim_only=True)
+def fixed_rate(context):
+    """As many operations as were due, on either side; what is compared is p99."""
+    path = context.directory / "ab.json"
+    done = command(AB, "--preset", "echo-latency", "--sides", "kernel,memif", "--rate", 300, *SHORT, "--shim", context.shim, "--json", path, check=False, timeout=60)
+    expect_equal(f"its status; it said: {done.stdout[-1500:]} {done.stderr}", done.returncode, 0)
+    for side, values in json.loads(path.read_text())["sides"].items():
+        (sample,) = values["samples"]
+        expect(297 <= sample["operations"] <= 300 and 0 < sample["p50_us"] <= sample["p99_us"] == sample["value"] <= sample["p999_us"], f"{side}: {sample}")
+        expect(not sample["more_is_better"], f"{side}: more latency is better")
+
+
 @test("ab-the-kernel-at-its-best-and-a-shared-interface", shim_only=True)
 def opponents(context):
     """Each is what it says: messages were redirected, packets were polled for. The best of the kernel's is the baseline, whichever it is."""

@@ -46,6 +46,8 @@ Requests per second:    5543.21 [#/sec] (mean)
   50%      2
   99%     11 (longest request)
 """
+OPEN_LOAD = ('{"rate": 1000.0, "seconds": 2.0, "due": 2000, "answered": 1990, "unsent": 10, "p50_us": 30.5, "p90_us": 40, "p99_us": 90.0, "p999_us": 700.0, '
+             '"max_us": 900.0, "io_errors": 0, "wrong_answers": 0, "closed_early": 0, "unfinished": 0}\n')
 SYSBENCH = "    transactions:                        1234   (123.40 per sec.)\n    ignored errors:                      0      (0.00 per sec.)\n"
 IPERF3 = '{"start": {}, "end": {"sum_sent": {"bytes": 2, "bits_per_second": 9e9}, "sum_received": {"bytes": 1000000000, "bits_per_second": 8e9}}}'
 
@@ -73,7 +75,8 @@ def readers():
             ("wrk", WRK + "  Non-2xx or 3xx responses: 7\n", 98500.51, 98663, 553, 13630, 1), ("redis-benchmark", REDIS, 90909.09, 0, 279, 463, 0),
             ("pgbench", PGBENCH, 32407.113, 32011, 0, 0, 0), ("pgbench", PGBENCH.replace("transactions: 0 (0", "transactions: 4 (0"), 32407.113, 32011, 0, 0, 1),
             ("memcaslap", MEMCASLAP, 160120, 161244, 0, 0, 0), ("memcaslap", MEMCASLAP.replace("failed: 0", "failed: 9"), 160120, 161244, 0, 0, 1),
-            ("h2load", H2LOAD, 50321, 50320, 0, 0, 1), ("ab", AB, 5543.21, 1000, 2000, 11000, 1), ("sysbench", SYSBENCH, 123.4, 1234, 0, 0, 0),
+            ("open_load", OPEN_LOAD, 90, 1990, 30, 90, 0), ("open_load", OPEN_LOAD.replace('unsent": 10', 'unsent": 21'), 90, 1990, 30, 90, 1),
+            ("open_load", OPEN_LOAD.replace('early": 0', 'early": 1'), 90, 1990, 30, 90, 1), ("h2load", H2LOAD, 50321, 50320, 0, 0, 1), ("ab", AB, 5543.21, 1000, 2000, 11000, 1), ("sysbench", SYSBENCH, 123.4, 1234, 0, 0, 0),
             ("iperf3", IPERF3, 8000, 1000, 0, 0, 0), (r"(\d[\d,]*) widgets", "3 widgets\n1,234 widgets\n", 1234, 0, 0, 0, 0)):
         m = metrics.reader(name)(text)
         got = (round(m.value, 3), m.operations, round(m.p50_us), round(m.p99_us), len(m.errors))
@@ -83,6 +86,7 @@ def readers():
             check(f"{name} takes {text[:20]!r} for a result", refuses(metrics.reader(name), text))
     check("iperf3's own error", refuses(metrics.reader("iperf3"), '{"error": "unable to connect"}'))
     check("two tests of redis-benchmark", refuses(metrics.reader("redis-benchmark"), REDIS + '"SET","1","1","1","1","1","1","1"\n'))
+    check("p99.9 of a fixed rate, of which less is better", (lambda m: (m.p999_us, m.more_is_better))(metrics.reader("open_load")(OPEN_LOAD)) == (700, False))
     check("time is the clock's", metrics.reader("time") is None)
     for pattern in ("no group", "(two) (groups)"):
         try:

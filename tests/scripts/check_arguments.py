@@ -34,12 +34,16 @@ def commands(root, programs):
     yield [root / "scripts/qemu-test", "-t"], [], BAD
     for name, before, after in (("msg_client", ["127.0.0.1"], ["1", "1"]), ("msg_client", ["127.0.0.1", "1"], ["1"]),
                                 ("msg_client", ["127.0.0.1", "1", "1"], []), ("msg_server", ["127.0.0.1"], []),
-                                ("msg_server", ["127.0.0.1", "1"], []), ("stack_bench", ["conn"], []),
+                                ("msg_server", ["127.0.0.1", "1"], []), ("echo_server", ["127.0.0.1"], []), ("stack_bench", ["conn"], []),
                                 ("stack_bench", ["conn", "1"], []), ("steering_bench", [], []),
                                 ("steering_bench", ["1", "rss"], []), ("memif_bench", [], [])):
         for program in programs:
             if program.name.endswith(name):
                 yield [program, *before], after, (*BAD, "-1", "x", "", "1e9", "99999999999")
+    for program in (p for p in programs if p.name == "open_load"):
+        for option in ("--rate", "--connections", "--seconds", "--echo"):
+            others = [word for o in ("--rate", "--connections", "--seconds", "--echo") if o != option for word in (o, "1")]
+            yield [program, *others, option], ["127.0.0.1", "1"], (*BAD, "-1", "x", "", "1e12")
 
 
 def main():

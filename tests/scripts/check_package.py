@@ -80,7 +80,7 @@ def use():
     check("mtcp-ab", "usage: mtcp-ab" in run("mtcp-ab", "--help").stdout)
     check("mtcp-dump", "libpcap" in run("mtcp-dump", "--version").stdout)
     brought = {p.name for p in pathlib.Path("/usr/lib").glob("*/mtcp/*")}
-    check("what mtcp-ab brings along", {"libmtcp_busy_poll.so", "sockmap_loader", "sockmap.bpf.o"} <= brought, brought)
+    check("what mtcp-ab brings along", {"libmtcp_busy_poll.so", "open_load", "echo_server", "sockmap_loader", "sockmap.bpf.o"} <= brought, brought)
     for page in ("man1/mtcp-ab.1", "man1/mtcp-dump.1", "man1/mtcp-run.1", "man1/mtcp-stat.1", "man5/mtcp.toml.5", "man8/mtcp-open.8"):
         text = run("zcat", f"/usr/share/man/{page}.gz").stdout
         check(page, text.startswith(".") and len(text) > 1000, text)
