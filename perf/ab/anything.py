@@ -14,12 +14,13 @@ import metrics
 import presets
 import tell
 from arguments import number
+from attached_sides import ATTACHED_SIDES, OtherHost
 from compare import LEAST_ROUNDS, Comparison, compare
 from places import default_shim
 from programs import Bench, Load
 from report import told_by
 from side import Side
-from sides import KERNEL_SIDES, SIDES, choose_cpus, want_shim
+from sides import SIDES, choose_cpus, want_shim
 from system import BenchmarkError, kernel_tuning, reserve_huge_pages, run_orderly, temporary_directory, warn_if_busy
 
 
@@ -31,6 +32,7 @@ class Result:
     """All of one side."""
 
     side: str
+    kind: Side
     all_samples: list = field(default_factory=list)
     comparison: Comparison = None
     is_base: bool = False
@@ -67,7 +69,10 @@ def parse_arguments(words):
                       "or a regular expression with one group around the number")
     what.add_argument("--port", type=number(0, 65535), help="where the server listens, to know when it is ready (default: a second is waited for)")
     how = parser.add_argument_group("how")
-    how.add_argument("--sides", default="kernel,veth", help=f"some of {','.join(SIDES)} (default: %(default)s); memif has the client under the shim, too")
+    how.add_argument("--sides", help=f"some of {','.join(SIDES)} (default: kernel,veth); memif has the client under the shim, too; "
+                     f"with --attach: {','.join(ATTACHED_SIDES)}")
+    how.add_argument("--attach", metavar="INTERFACE", help="compare on this interface of the machine and its address, not in namespaces")
+    how.add_argument("--client-on", metavar="'ssh HOST'", help="with --attach: what runs a command on the other host, where the client is")
     how.add_argument("--rounds", type=number(1, 1000), default=LEAST_ROUNDS, help=f"default: %(default)s; fewer than {LEAST_ROUNDS} give no verdict")
     how.add_argument("--seconds", type=number(1, 3600), default=3, help="what {seconds} in the client's line becomes (default: %(default)s)")
     how.add_argument("--rate", type=number(1, 10**7), help=f"what {{rate}} in the client's line becomes (default: {USUAL_RATE}); the presets with "
@@ -89,19 +94,22 @@ def parse_arguments(words):
     if arguments.rate and "{rate}" not in (presets.presets()[arguments.preset].client if arguments.preset else arguments.client):
         parser.error("--rate is for a client's line with {rate} in it")
     arguments.rate = arguments.rate or USUAL_RATE
-    arguments.sides = list(dict.fromkeys(arguments.sides.split(",")))
-    if unknown := set(arguments.sides) - set(SIDES):
-        parser.error(f"no such side: {', '.join(sorted(unknown))}; there are {', '.join(SIDES)}")
+    known = ATTACHED_SIDES if arguments.attach else SIDES
+    if bool(arguments.attach) != bool(arguments.client_on and arguments.client_on.split()):
+        parser.error("--attach INTERFACE and --client-on 'ssh HOST' go together")
+    arguments.sides = list(dict.fromkeys((arguments.sides or ("kernel,share" if arguments.attach else "kernel,veth")).split(",")))
+    if unknown := set(arguments.sides) - set(known):
+        parser.error(f"no such side: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return arguments
 
 
 def check_environment(arguments, load):
     if os.geteuid() != 0:
-        raise BenchmarkError("network namespaces need root: run it as root")
+        raise BenchmarkError("namespaces and devices need root: run it as root")
     for program in ("ip", "taskset", "sysctl"):
         if not shutil.which(program):
             raise BenchmarkError(f"{program} is not installed")
-    presets.check(load)
+    presets.check([load.server] if arguments.attach else [load.server, load.client])
     if arguments.html:
         try:
             import matplotlib  # noqa: F401
@@ -125,14 +133,14 @@ def settings_of(arguments, load, cpus, huge):
     return {"server": load.server, "client": load.client, "metric": load.metric, "rounds": arguments.rounds, "seconds": arguments.seconds,
             "rate": arguments.rate if "{rate}" in load.client else None,
             "warm_up": not arguments.no_warm_up, "server_cpu": cpus[0], "client_cpu": cpus[1], "realtime": arguments.realtime, "huge_pages_mb": huge,
-            "kernel_tuning": kernel_tuning(), "load_average_before": os.getloadavg()[0], "kernel": platform.release(),
+            "kernel_tuning": {} if arguments.attach else kernel_tuning(), "attached": arguments.attach, "client_on": arguments.client_on, "load_average_before": os.getloadavg()[0], "kernel": platform.release(),
             "time": time.strftime("%Y-%m-%d %H:%M:%S"), "commit": version()}
 
 
 def evaluate(results):
     """The best of the kernel's sides is the baseline. Returns its name; without any, the first side's."""
     usable = [r for r in results.values() if not r.void]
-    kernel = [r for r in usable if r.side in KERNEL_SIDES] or usable[:1]
+    kernel = [r for r in usable if r.kind.on_kernel] or usable[:1]
     if not kernel:
         return next(iter(results))
     sign = 1 if kernel[0].samples[0].more_is_better else -1
@@ -186,10 +194,14 @@ def run(arguments, cleanup):
     directory = temporary_directory(cleanup)
     huge = 0 if arguments.no_huge_pages or not want_shim(arguments.sides) else reserve_huge_pages(cleanup, 1024)
     Side.realtime, Side.server_program = arguments.realtime, Path(presets.program_of(load.server)).name.strip("{}")
-    sides = [SIDES[name](f"any{os.getpid()}", cpus, cleanup, shim, directory) for name in arguments.sides]
+    if arguments.attach:
+        host = OtherHost(arguments.client_on, arguments.timeout)
+        sides = [ATTACHED_SIDES[name](arguments.attach, cpus, host, shim, directory) for name in arguments.sides]
+    else:
+        sides = [SIDES[name](f"any{os.getpid()}", cpus, cleanup, shim, directory) for name in arguments.sides]
     settings = settings_of(arguments, load, cpus, huge)
     warn_if_busy(settings["load_average_before"])
-    results = {side.name: Result(side.name) for side in sides}
+    results = {side.name: Result(side.name, side) for side in sides}
     try:
         measure_all(arguments, Bench(load, directory, cleanup, arguments.timeout, arguments.rate, shim), sides, results)
         add_remarks(sides, results)

@@ -100,9 +100,9 @@ def program_of(line):
     return next(word for word in words[1:] if not word.startswith("--")) if words[0] == "setpriv" else words[0]
 
 
-def check(load):
-    """What it runs must be there."""
-    for line in (load.server, load.client):
+def check(lines):
+    """What these command lines run must be there."""
+    for line in lines:
         program = program_of(line)
         if not program.startswith("{") and not shutil.which(program):
             raise BenchmarkError(f"{program} is not installed: run scripts/setup")

@@ -56,6 +56,16 @@ class Sample:
     errors: list = field(default_factory=list)
 
 
+def on_stack(server):
+    """Whether a process of it has the stack loaded: what is linked statically runs under the shim as if there were none."""
+    def loaded(pid):
+        try:
+            return "libmtcp_engine" in Path(f"/proc/{pid}/maps").read_text()
+        except OSError:
+            return False
+    return any(map(loaded, server.session()))
+
+
 class Bench:
     def __init__(self, load, directory, cleanup, timeout, rate=0, shim=None):
         self.load, self.directory, self.cleanup, self.timeout, self.rate, self.shim = load, directory, cleanup, timeout, rate, shim
@@ -79,6 +89,8 @@ class Bench:
         try:
             if problem := self.wait_for_server(server, side):
                 sample.errors.append(problem)
+            elif not side.on_kernel and not on_stack(server):
+                sample.errors.append("the server does not run on mtcp: mtcp-run -n says why")
             elif not (warm_up and self.warm_up(side, sample)):
                 self.run_client(side, seconds, server, sample)
             if not server.running():
@@ -97,7 +109,7 @@ class Bench:
             return None
         give_up = time.monotonic() + PATIENCE
         while True:
-            done = subprocess.run([*side.client_words(), "python3", "-c", PROBE, side.address, str(self.load.port)], stdin=subprocess.DEVNULL,
+            done = subprocess.run(side.for_client(["python3", "-c", PROBE, side.address, str(self.load.port)]), stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
             if done.returncode == 0:
                 return None
@@ -118,7 +130,7 @@ class Bench:
     def client(self, side, seconds):
         """(output, status, processor seconds)"""
         log = self.directory / f"client-{self.runs}.log"
-        words = [*side.client_words(), *self.words(self.load.client, side, seconds)]
+        words = side.for_client(self.words(self.load.client, side, seconds))
         child = start_client(words, log, self.cleanup)
         used = wait_for(child, time.monotonic() + self.timeout)
         return Path(log).read_text(errors="replace"), child.returncode, used
@@ -129,6 +141,8 @@ class Bench:
         sample.seconds = time.monotonic() - started
         after, stolen_after = usage_of(server), steal_ticks()
         sample.server_cpu, sample.switches, sample.memory = after.cpu_seconds - before.cpu_seconds, after.switches - before.switches, after.memory
+        if side.client_elsewhere:
+            sample.client_cpu = 0
         sample.steal = (stolen_after[0] - stolen[0]) / max(1, stolen_after[1] - stolen[1])
         sample.megahertz = megahertz()
         if status != 0:

@@ -10,6 +10,7 @@ class Side:
     name = title = ""
     wire = "veth"     # that both programs use: only figures of one wire are compared with each other without a word
     on_kernel = False  # nothing runs under the shim
+    client_elsewhere = False  # on another host: what it costs there is not known here
     realtime = False  # for all sides: ahead of everything else on the machine
     server_program = ""  # for all sides: its name, for servers that give up root before they listen
     workers = 1       # for all sides: of the server, and as many clients; several share both processors
@@ -26,6 +27,10 @@ class Side:
         """Before the client's command line."""
         return pinned(self.client_namespace, self.client_cpu, self.client_environment)
 
+    def for_client(self, words):
+        """The command line that runs these words at the client's end."""
+        return [*self.client_words(), *words]
+
     def join(self, tag, cleanup, client_address):
         """A namespace for each end and a veth pair with all of its offloads. What is the server's address is the side's own to say."""
         self.server_namespace = Namespace(f"{tag}s", cleanup)
@@ -39,7 +44,8 @@ class Side:
 
 
 def pinned(namespace, cpu, environment=None):
-    words = [*namespace.prefix(), "taskset", "-c", str(cpu)]
+    """`namespace`: None for where we are."""
+    words = [*(namespace.prefix() if namespace else ()), "taskset", "-c", str(cpu)]
     if Side.realtime:
         words += ["chrt", "-f", "1"]
     if environment:

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from statistics import median
 
 from report import human_time, machine
-from sides import KERNEL_SIDES, TITLES, WIRES
 
 
 def middle(samples, name):
@@ -38,12 +37,13 @@ def row_of(result):
     value = middle(good, "value")
     operations = middle(good, "operations")
     return {
-        "side": TITLES[result.side], "median": amount(value, good[0].unit),
+        "side": result.kind.title, "median": amount(value, good[0].unit),
         "range": f"{amount(min(s.value for s in good), '')} - {amount(max(s.value for s in good), '')}", "against the baseline": verdict(result),
         "p50": human_time(middle(good, "p50_us")) if good[0].p50_us else "-", "p99": human_time(middle(good, "p99_us")) if good[0].p99_us else "-",
         "p99.9": human_time(middle(good, "p999_us")) if good[0].p999_us else "-",
         "server CPU/op": per_operation(middle(good, "server_cpu"), operations), "client CPU/op": per_operation(middle(good, "client_cpu"), operations),
-        "CPUs": f"{median(s.server_cpu / s.seconds for s in good):.2f} + {median(s.client_cpu / s.seconds for s in good):.2f}",
+        "CPUs": f"{median(s.server_cpu / s.seconds for s in good):.2f}" + (
+            "" if result.kind.client_elsewhere else f" + {median(s.client_cpu / s.seconds for s in good):.2f}"),
         "switches/op": f"{middle(good, 'switches') / operations:.2f}" if operations and middle(good, "switches") >= 0 else "-", "memory": f"{middle(good, 'memory') / (1 << 20):,.0f} MB",
     }
 
@@ -57,11 +57,12 @@ def notes(results, base):
     steal = max((s.steal for r in results for s in r.samples), default=0)
     if steal > 0.01:
         out.append(f"up to {100 * steal:.0f} % of the machine's time was stolen by others on its host: trust the interval, not the median")
-    foreign = [TITLES[r.side] for r in results if not r.void and WIRES[r.side] != WIRES[base]]
+    wire = next((r.kind.wire for r in results if r.side == base), None)
+    foreign = [r.kind.title for r in results if not r.void and r.kind.wire != wire]
     if foreign:
         out.append(f"over another wire than the baseline, so the wire is part of the difference: {'; '.join(foreign)}")
     out += [r.remark for r in results if r.remark]
-    if any(r.side not in KERNEL_SIDES and not r.void for r in results):
+    if any(not r.kind.on_kernel and not r.void for r in results):
         out.append("mtcp polls while there is work: its CPU figures are an upper bound, and what polling finds nothing is free for other programs (mtcp-stat: useful of turns)")
     return out
 
@@ -73,7 +74,7 @@ def text(title, results, base):
     lines.append("  " + "  ".join(f"{c:{widths[c]}}" for c in COLUMNS))
     for result, row in zip(results, rows):
         if row is None:
-            lines.append(f"  {TITLES[result.side]:{widths['side']}}  void: {result.errors[0] if result.errors else 'not measured'}")
+            lines.append(f"  {result.kind.title:{widths['side']}}  void: {result.errors[0] if result.errors else 'not measured'}")
         else:
             lines.append("  " + "  ".join(f"{row[c]:{widths[c]}}" for c in COLUMNS))
     lines += [f"  note: {note}" for note in notes(results, base)]
@@ -113,7 +114,7 @@ def plot(results):
             c = result.comparison
             right.errorbar([c.ratio], [y], xerr=[[c.ratio - min(c.low, c.ratio)], [max(c.high, c.ratio) - c.ratio]], fmt="o", capsize=4, color="k")
     for axes, label in ((left, good[0].samples[0].unit), (right, "ratio to the baseline (more is better)")):
-        axes.set_yticks(range(len(good)), [TITLES[r.side] for r in good] if axes is left else [""] * len(good))
+        axes.set_yticks(range(len(good)), [r.kind.title for r in good] if axes is left else [""] * len(good))
         axes.set_ylim(len(good) - 0.5, -0.5)
         axes.set_xlabel(label)
         axes.grid(axis="x", alpha=0.3)
@@ -136,7 +137,7 @@ def page(title, results, settings, base):
     rows = []
     for result in results:
         if result.void:
-            rows.append(cell(TITLES[result.side]) + f'<td colspan="{len(COLUMNS) - 1}">void: {html.escape("; ".join(result.errors) or "not measured")}</td>')
+            rows.append(cell(result.kind.title) + f'<td colspan="{len(COLUMNS) - 1}">void: {html.escape("; ".join(result.errors) or "not measured")}</td>')
         else:
             row = row_of(result)
             rows.append("".join(cell(row[c]) for c in COLUMNS))

@@ -6,7 +6,7 @@ _mtcp_ab() {
     --metric) mapfile -t COMPREPLY < <(compgen -W 'open_load wrk ab h2load redis-benchmark iperf3 pgbench sysbench memcaslap time' -- "$word") ;;
     --sides) mapfile -t COMPREPLY < <(compgen -W 'kernel loopback sockmap busy veth xdp share memif' -- "$word") ;;
     --shim | --json | --csv | --html) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
-    *) mapfile -t COMPREPLY < <(compgen -W '--preset --server --client --metric --port --sides --rounds --seconds --rate --timeout --no-warm-up --no-huge-pages --realtime --shim --json --csv --html --help' -- "$word") ;;
+    *) mapfile -t COMPREPLY < <(compgen -W '--preset --server --client --metric --port --sides --attach --client-on --rounds --seconds --rate --timeout --no-warm-up --no-huge-pages --realtime --shim --json --csv --html --help' -- "$word") ;;
   esac
 }
 complete -F _mtcp_ab mtcp-ab

@@ -56,6 +56,38 @@ def fixed_rate(context):
         expect(not sample["more_is_better"], f"{side}: more latency is better")
 
 
+def passive_opens(space):
+    names, values = (line.split() for line in space.run("cat", "/proc/net/snmp").stdout.splitlines() if line.startswith("Tcp:"))
+    return int(values[names.index("PassiveOpens")])
+
+
+@test("ab-attached-to-an-interface-with-the-client-on-another-host", shim_only=True)
+def attached(context):
+    """The two hosts are namespaces; what runs commands on the other gives them to a shell, as ssh does. The kernel's own counter tells who
+    had the connections."""
+    server, client = context.veth(share=True)
+    ssh = context.directory / "ssh"
+    ssh.write_text(f'#!/bin/sh\nshift\nexec {" ".join(client.namespace.prefix())} sh -c "$*"\n')
+    ssh.chmod(0o755)
+    path = context.new_file("ab.json")
+
+    def compare(sides, load="curl -sS -H 'X-Two: words' -o /dev/null http://{address}:8000/"):
+        before = passive_opens(server.namespace)
+        words = ("--attach", "wire", "--client-on", f"{ssh} host", "--sides", sides, "--server", "python3 -m http.server --bind {address} 8000", "--port", 8000,
+                 "--client", load, "--metric", "time", *SHORT, "--timeout", 3, "--shim", context.shim, "--json", path)
+        done = command(*server.namespace.prefix(), AB, *words, check=False, timeout=60)
+        return done, json.loads(path.read_text())["sides"], passive_opens(server.namespace) - before
+
+    done, sides, by_kernel = compare("kernel,share")
+    expect_equal(f"its status; it said: {done.stdout[-1500:]} {done.stderr}", done.returncode, 0)
+    expect(all(values["samples"][0]["value"] > 0 for values in sides.values()) and by_kernel > 0, f"{sides}")
+    done, sides, by_kernel = compare("share")
+    expect_equal(f"connections that the kernel had of the other side; {done.stdout}", (done.returncode, by_kernel), (0, 0))
+    done, sides, _ = compare("kernel", "sleep 77")
+    expect(done.returncode == 1 and sides["kernel"]["void"], f"a client that does not end: {done.stdout}")
+    wait_until(lambda: not client.namespace.pids(), 5, "its end")
+
+
 @test("ab-the-kernel-at-its-best-and-a-shared-interface", shim_only=True)
 def opponents(context):
     """Each is what it says: messages were redirected, packets were polled for. The best of the kernel's is the baseline, whichever it is."""

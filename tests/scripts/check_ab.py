@@ -9,6 +9,7 @@ sys.path[:0] = [str(root / "perf/ab"), str(root / "scripts")]
 sys.dont_write_bytecode = True
 
 import metrics  # noqa: E402
+from attached_sides import OtherHost  # noqa: E402
 from compare import compare  # noqa: E402
 from report import told_by  # noqa: E402
 
@@ -114,6 +115,11 @@ def verdicts():
     check("the same samples, the same interval", compare(base, more) == compare(base, more))
 
 
+def other_hosts():
+    check("by ssh, whose other end is a shell", OtherHost("ssh -4 root@there", 9).command(["a b", "c"]) == ["ssh", "-4", "root@there", "timeout -k 1 9 'a b' c"])
+    check("by something else", OtherHost("ip netns exec there", 2.5).command(["a b"]) == ["ip", "netns", "exec", "there", "timeout", "-k", "1", "2.5", "a b"])
+
+
 def versions():
     check("what a program says", told_by("sh", "-c", "echo one; echo two") == "one")
     check("to its standard error", told_by("sh", "-c", "echo one >&2") == "one")
@@ -123,6 +129,7 @@ def versions():
 
 readers()
 verdicts()
+other_hosts()
 versions()
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed != 0)
