@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import metrics
+import system_calls
 from loads import start_client, wait_for
 from metrics import MetricError
 from places import helper
@@ -51,6 +52,7 @@ class Sample:
     client_cpu: float = 0
     switches: int = 0              # the server's context switches
     memory: int = 0                # the server's, bytes
+    calls_per_operation: float = None  # the server's system calls, counted while warming up; None: not known
     steal: float = 0               # share of the machine's time that others on its host had
     megahertz: float = 0
     errors: list = field(default_factory=list)
@@ -71,6 +73,8 @@ class Bench:
         self.load, self.directory, self.cleanup, self.timeout, self.rate, self.shim = load, directory, cleanup, timeout, rate, shim
         self.read = metrics.reader(load.metric)
         self.runs = 0
+        self.calls_event = system_calls.event_id(directory)
+        self.calls = {}  # side's name: of each operation
 
     def words(self, text, side, seconds):
         values = {"address": side.address, "port": self.load.port, "directory": self.directory, "seconds": seconds, "rate": self.rate}
@@ -91,13 +95,14 @@ class Bench:
                 sample.errors.append(problem)
             elif not side.on_kernel and not on_stack(server):
                 sample.errors.append("the server does not run on mtcp: mtcp-run -n says why")
-            elif not (warm_up and self.warm_up(side, sample)):
+            elif not (warm_up and self.warm_up(side, server, sample)):
                 self.run_client(side, seconds, server, sample)
             if not server.running():
                 sample.errors.append(f"the server ended by itself: status {server.child.returncode}")
         finally:
             if server.stop(self.load.stop, PATIENCE) is None:
                 sample.errors.append("the server did not stop when asked")
+        sample.calls_per_operation = self.calls.get(side.name)
         if sample.errors:
             sample.errors += [f"server: {line}" for line in server.output().splitlines()[-3:]]
         return sample
@@ -118,14 +123,28 @@ class Bench:
                 return f"nobody listens on port {self.load.port}: {lines[-1] if lines else done.returncode}"
             time.sleep(0.05)
 
-    def warm_up(self, side, sample):
-        """A second of load that is not counted, if the client can be told how long. True if it failed."""
-        if "{seconds}" not in self.load.client:
+    def warm_up(self, side, server, sample):
+        """A second of load that is not measured, if the client can be told how long; if not, in the first round only. The first time the server's
+        system calls are counted. True if it failed."""
+        first = side.name not in self.calls
+        if not first and "{seconds}" not in self.load.client:
             return False
+        counter = system_calls.Counter(server.session() if first else (), self.calls_event)
         text, status, _ = self.client(side, 1)
+        calls = counter.total()
         if status != 0:
             sample.errors.append(f"the client's warm-up ended with status {status}: {text.strip()[-200:]}")
+        elif first:
+            operations = self.operations_of(text)
+            self.calls[side.name] = calls / operations if calls is not None and operations else None
         return status != 0
+
+    def operations_of(self, text):
+        """0: the output does not tell."""
+        try:
+            return (self.read(text).operations if self.read else 0) or self.load.operations
+        except MetricError:
+            return 0
 
     def client(self, side, seconds):
         """(output, status, processor seconds)"""

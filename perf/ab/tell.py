@@ -44,11 +44,12 @@ def row_of(result):
         "server CPU/op": per_operation(middle(good, "server_cpu"), operations), "client CPU/op": per_operation(middle(good, "client_cpu"), operations),
         "CPUs": f"{median(s.server_cpu / s.seconds for s in good):.2f}" + (
             "" if result.kind.client_elsewhere else f" + {median(s.client_cpu / s.seconds for s in good):.2f}"),
+        "calls/op": "-" if good[0].calls_per_operation is None else f"{good[0].calls_per_operation:.2f}",
         "switches/op": f"{middle(good, 'switches') / operations:.2f}" if operations and middle(good, "switches") >= 0 else "-", "memory": f"{middle(good, 'memory') / (1 << 20):,.0f} MB",
     }
 
 
-COLUMNS = ("side", "median", "range", "against the baseline", "p50", "p99", "p99.9", "server CPU/op", "client CPU/op", "CPUs", "switches/op", "memory")
+COLUMNS = ("side", "median", "range", "against the baseline", "p50", "p99", "p99.9", "server CPU/op", "client CPU/op", "CPUs", "calls/op", "switches/op", "memory")
 
 
 def notes(results, base):
@@ -61,6 +62,8 @@ def notes(results, base):
     foreign = [r.kind.title for r in results if not r.void and r.kind.wire != wire]
     if foreign:
         out.append(f"over another wire than the baseline, so the wire is part of the difference: {'; '.join(foreign)}")
+    if any(s.calls_per_operation is not None for r in results for s in r.samples):
+        out.append("calls/op: the server's system calls for each operation, counted while warming up")
     out += [r.remark for r in results if r.remark]
     if any(not r.kind.on_kernel and not r.void for r in results):
         out.append("mtcp polls while there is work: its CPU figures are an upper bound, and what polling finds nothing is free for other programs (mtcp-stat: useful of turns)")

@@ -3,6 +3,8 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from harness import Program, command, expect, expect_equal, wait_until
@@ -10,6 +12,8 @@ from registry import test
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AB = ROOT / "scripts/mtcp-ab"
+sys.path.append(str(ROOT / "perf/ab"))
+from system_calls import Counter, event_id  # noqa: E402
 SHORT = ("--rounds", 1, "--seconds", 1, "--no-warm-up", "--no-huge-pages")
 
 
@@ -48,12 +52,46 @@ preset("nginx", "kernel,veth,memif,xdp,loopback")
 def fixed_rate(context):
     """As many operations as were due, on either side; what is compared is p99."""
     path = context.directory / "ab.json"
-    done = command(AB, "--preset", "echo-latency", "--sides", "kernel,memif", "--rate", 300, *SHORT, "--shim", context.shim, "--json", path, check=False, timeout=60)
+    words = [word for word in SHORT if word != "--no-warm-up"]  # which counts system calls
+    done = command(AB, "--preset", "echo-latency", "--sides", "kernel,memif", "--rate", 300, *words, "--shim", context.shim, "--json", path, check=False, timeout=60)
     expect_equal(f"its status; it said: {done.stdout[-1500:]} {done.stderr}", done.returncode, 0)
     for side, values in json.loads(path.read_text())["sides"].items():
         (sample,) = values["samples"]
         expect(297 <= sample["operations"] <= 300 and 0 < sample["p50_us"] <= sample["p99_us"] == sample["value"] <= sample["p999_us"], f"{side}: {sample}")
+        # A read and a write of each, and on the kernel's side 64 times an accept and its kin.
+        expect(sample["calls_per_operation"] > (2 if side == "kernel" else 0), f"{side}: {sample['calls_per_operation']} system calls")
         expect(not sample["more_is_better"], f"{side}: more latency is better")
+
+
+CALLS = """import os, threading
+input()
+call = lambda: [os.getppid() for _ in range(1000)]
+thread = threading.Thread(target=call)
+thread.start()
+thread.join()
+if os.fork() == 0:
+    call()
+    os._exit(0)
+os.wait()
+print('done', flush=True)
+input()
+"""
+
+
+@test("ab-system-calls-are-counted", shim_only=True)
+def calls(context):
+    """Those of a thread and of a child that begin later, too, and not those of others."""
+    with subprocess.Popen(["python3", "-c", CALLS], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            wait_until(lambda: Path(f"/proc/{process.pid}/syscall").read_text().startswith("0 "), what="its read()")
+            counter = Counter([process.pid], event_id(context.directory))
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            process.stdout.readline()
+            total = counter.total()
+        finally:
+            process.kill()
+    expect(total is not None and 2000 < total < 2500, f"of 2000 and a few: {total}")
 
 
 def passive_opens(space):
