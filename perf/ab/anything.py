@@ -59,6 +59,11 @@ def metric_name(text):
     return text
 
 
+def rate(text):
+    """A number, or `half`."""
+    return text if text == "half" else number(1, 10**7)(text)
+
+
 def parse_arguments(words):
     parser = argparse.ArgumentParser(prog="mtcp-ab", description=__doc__)
     what = parser.add_argument_group("what is compared")
@@ -75,8 +80,8 @@ def parse_arguments(words):
     how.add_argument("--client-on", metavar="'ssh HOST'", help="with --attach: what runs a command on the other host, where the client is")
     how.add_argument("--rounds", type=number(1, 1000), default=LEAST_ROUNDS, help=f"default: %(default)s; fewer than {LEAST_ROUNDS} give no verdict")
     how.add_argument("--seconds", type=number(1, 3600), default=3, help="what {seconds} in the client's line becomes (default: %(default)s)")
-    how.add_argument("--rate", type=number(1, 10**7), help=f"what {{rate}} in the client's line becomes (default: {USUAL_RATE}); the presets with "
-                     "'latency' in their names send so many requests a second, whether answered or not")
+    how.add_argument("--rate", type=rate, help=f"what {{rate}} in the client's line becomes (default: {USUAL_RATE}); the presets with 'latency' in their "
+                     "names send so many requests a second, whether answered or not; half: of what the kernel's sides can do at most, which is measured first")
     how.add_argument("--timeout", type=number(1, 86400), default=120, help="seconds after which a client is killed (default: %(default)s)")
     how.add_argument("--no-warm-up", action="store_true", help="do not load each server for a second before it is measured")
     how.add_argument("--no-huge-pages", action="store_true", help="do not reserve huge pages for the time of the run")
@@ -170,15 +175,32 @@ def report(arguments, title, results, settings):
     return 1 if any(r.void for r in ordered) else 0
 
 
+def make_sides(arguments, cpus, shim, directory, cleanup):
+    if arguments.attach:
+        host = OtherHost(arguments.client_on, arguments.timeout)
+        return [ATTACHED_SIDES[name](arguments.attach, cpus, host, shim, directory) for name in arguments.sides]
+    return [SIDES[name](f"any{os.getpid()}", cpus, cleanup, shim, directory) for name in arguments.sides]
+
+
 def add_remarks(sides, results):
     for side in sides:
         results[side.name].remark = side.remark()
 
 
+def half_of_the_kernels(bench, sides):
+    """Half of the highest rate of the best of the kernel's sides."""
+    rates = {side.name: bench.highest_rate(side) for side in sides if side.on_kernel}
+    if not rates:
+        raise BenchmarkError("--rate half is half of what the kernel's sides can do: there is none")
+    print("highest rates: " + ", ".join(f"{name} {found:,.0f}/s" for name, found in rates.items()), flush=True)
+    return round(max(rates.values()) / 2)
+
+
 def measure_all(arguments, bench, sides, results):
-    """Rounds of all sides in turn. Fills in results as it goes, so that an interrupt loses nothing."""
+    """Rounds of all sides, another one first each time. Fills in results as it goes, so that an interrupt loses nothing."""
     for round_number in range(1, arguments.rounds + 1):
-        for side in sides:
+        first = round_number % len(sides)  # so that none always follows the same
+        for side in sides[first:] + sides[:first]:
             sample = bench.measure(side, arguments.seconds, not arguments.no_warm_up)
             results[side.name].all_samples.append(sample)
             state = f"VOID: {'; '.join(sample.errors)}" if sample.errors else tell.amount(sample.value, sample.unit)
@@ -188,22 +210,22 @@ def measure_all(arguments, bench, sides, results):
 def run(arguments, cleanup):
     load = presets.presets()[arguments.preset] if arguments.preset else Load(arguments.server, arguments.client, arguments.metric, arguments.port or 0)
     title = load.title or f"{Path(load.server.split()[0]).name} under {Path(load.client.split()[0]).name}"
-    if "{rate}" in load.client:
-        title += f", {arguments.rate:,} requests a second"
     cpus, shim = check_environment(arguments, load)
     directory = temporary_directory(cleanup)
     huge = 0 if arguments.no_huge_pages or not want_shim(arguments.sides) else reserve_huge_pages(cleanup, 1024)
     Side.realtime, Side.server_program = arguments.realtime, Path(presets.program_of(load.server)).name.strip("{}")
-    if arguments.attach:
-        host = OtherHost(arguments.client_on, arguments.timeout)
-        sides = [ATTACHED_SIDES[name](arguments.attach, cpus, host, shim, directory) for name in arguments.sides]
-    else:
-        sides = [SIDES[name](f"any{os.getpid()}", cpus, cleanup, shim, directory) for name in arguments.sides]
+    sides = make_sides(arguments, cpus, shim, directory, cleanup)
+    bench = Bench(load, directory, cleanup, arguments.timeout, arguments.rate, shim)
+    if arguments.rate == "half":
+        arguments.rate = half_of_the_kernels(bench, sides)
+        bench.rate = arguments.rate
+    if "{rate}" in load.client:
+        title += f", {arguments.rate:,} requests a second"
     settings = settings_of(arguments, load, cpus, huge)
     warn_if_busy(settings["load_average_before"])
     results = {side.name: Result(side.name, side) for side in sides}
     try:
-        measure_all(arguments, Bench(load, directory, cleanup, arguments.timeout, arguments.rate, shim), sides, results)
+        measure_all(arguments, bench, sides, results)
         add_remarks(sides, results)
     except KeyboardInterrupt:
         print("interrupted: what there is so far")

@@ -21,6 +21,7 @@ class Metric:
     p50_us: float = 0             # 0: not told
     p99_us: float = 0
     p999_us: float = 0
+    per_second: float = 0
     errors: list = field(default_factory=list)
 
 
@@ -119,7 +120,7 @@ def open_load(text):
         if result["unsent"] > result["due"] / 100:
             errors.append(f"it could not keep the rate: {result['unsent']} of {result['due']} requests were still unsent at the end")
         return Metric(result["p99_us"], "us (p99)", False, operations=result["answered"], errors=errors,
-                      p50_us=result["p50_us"], p99_us=result["p99_us"], p999_us=result["p999_us"])
+                      p50_us=result["p50_us"], p99_us=result["p99_us"], p999_us=result["p999_us"], per_second=result["per_second"])
     except (ValueError, KeyError, TypeError):
         raise MetricError(f"open_load's result is not there: {text.strip()[-200:]}") from None
 

@@ -13,7 +13,7 @@ from loads import start_client, wait_for
 from metrics import MetricError
 from places import helper
 from system import BenchmarkError, Process
-from usage import megahertz, steal_ticks, usage_of
+from usage import megahertz, polls_of, steal_ticks, usage_of, useful_share
 
 # Waits at the client's end until somebody listens. Under the shim, too, where the client is.
 PROBE = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()"
@@ -53,19 +53,24 @@ class Sample:
     switches: int = 0              # the server's context switches
     memory: int = 0                # the server's, bytes
     calls_per_operation: float = None  # the server's system calls, counted while warming up; None: not known
+    useful_polls: float = None     # the share of the stack's turns that found something, likewise
     steal: float = 0               # share of the machine's time that others on its host had
     megahertz: float = 0
     errors: list = field(default_factory=list)
 
 
 def on_stack(server):
-    """Whether a process of it has the stack loaded: what is linked statically runs under the shim as if there were none."""
-    def loaded(pid):
+    """Waits until a process of it has a stack, and says whether one has. What is linked statically runs under the shim as if there were none; and on a
+    shared interface the kernel answers for a listener until the stack does."""
+    def has_stack(pid):
         try:
-            return "libmtcp_engine" in Path(f"/proc/{pid}/maps").read_text()
+            return f" @mtcp-stat-{pid}-".encode() in Path(f"/proc/{pid}/net/unix").read_bytes()
         except OSError:
             return False
-    return any(map(loaded, server.session()))
+    give_up = time.monotonic() + 3
+    while not (found := any(map(has_stack, server.session()))) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    return found
 
 
 class Bench:
@@ -74,7 +79,7 @@ class Bench:
         self.read = metrics.reader(load.metric)
         self.runs = 0
         self.calls_event = system_calls.event_id(directory)
-        self.calls = {}  # side's name: of each operation
+        self.costs = {}  # side's name: (calls_per_operation, useful_polls)
 
     def words(self, text, side, seconds):
         values = {"address": side.address, "port": self.load.port, "directory": self.directory, "seconds": seconds, "rate": self.rate}
@@ -85,11 +90,8 @@ class Bench:
             raise BenchmarkError(f"{text!r}: {{address}}, {{port}}, {{directory}}, {{seconds}}, {{rate}}, {{open_load}} and {{echo_server}} are known, other braces are doubled ({error})") from None
 
     def measure(self, side, seconds, warm_up):
-        self.runs += 1
-        if self.load.prepare is not None:
-            self.load.prepare(self.directory, side)
         sample = Sample()
-        server = Process([*side.server_words(), *self.words(self.load.server, side, seconds)], self.cleanup, self.directory / f"server-{self.runs}.log")
+        server = self.start_server(side, seconds)
         try:
             if problem := self.wait_for_server(server, side):
                 sample.errors.append(problem)
@@ -102,10 +104,30 @@ class Bench:
         finally:
             if server.stop(self.load.stop, PATIENCE) is None:
                 sample.errors.append("the server did not stop when asked")
-        sample.calls_per_operation = self.calls.get(side.name)
+        sample.calls_per_operation, sample.useful_polls = self.costs.get(side.name, (None, None))
         if sample.errors:
             sample.errors += [f"server: {line}" for line in server.output().splitlines()[-3:]]
         return sample
+
+    def highest_rate(self, side):
+        """Answers a second when far more is asked for, by a load with {rate}."""
+        wanted, self.rate = self.rate, 1_000_000
+        server = self.start_server(side, 1)
+        try:
+            problem = self.wait_for_server(server, side)
+            text = "" if problem else self.client(side, 2)[0]
+        finally:
+            server.stop(self.load.stop, PATIENCE)
+            self.rate = wanted
+        if problem or not (metric := self.read(text)).per_second:
+            raise BenchmarkError(f"{side.name}: its highest rate is not known: {problem or text.strip()[-200:]}")
+        return metric.per_second
+
+    def start_server(self, side, seconds):
+        self.runs += 1
+        if self.load.prepare is not None:
+            self.load.prepare(self.directory, side)
+        return Process([*side.server_words(), *self.words(self.load.server, side, seconds)], self.cleanup, self.directory / f"server-{self.runs}.log")
 
     def wait_for_server(self, server, side):
         """Returns what is wrong, if it is."""
@@ -125,10 +147,12 @@ class Bench:
 
     def warm_up(self, side, server, sample):
         """A second of load that is not measured, if the client can be told how long; if not, in the first round only. The first time the server's
-        system calls are counted. True if it failed."""
-        first = side.name not in self.calls
+        system calls and the stack's turns are counted. True if it failed."""
+        first = side.name not in self.costs
         if not first and "{seconds}" not in self.load.client:
             return False
+        count_polls = first and not side.on_kernel
+        before = polls_of(server) if count_polls else None
         counter = system_calls.Counter(server.session() if first else (), self.calls_event)
         text, status, _ = self.client(side, 1)
         calls = counter.total()
@@ -136,7 +160,8 @@ class Bench:
             sample.errors.append(f"the client's warm-up ended with status {status}: {text.strip()[-200:]}")
         elif first:
             operations = self.operations_of(text)
-            self.calls[side.name] = calls / operations if calls is not None and operations else None
+            after = polls_of(server) if count_polls else None
+            self.costs[side.name] = (calls / operations if calls is not None and operations else None, useful_share(before, after))
         return status != 0
 
     def operations_of(self, text):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+from compare import LEAST_ROUNDS, compare
 from sides import KERNEL_SIDES, TITLES
 
 
@@ -25,7 +26,8 @@ def summarize(samples):
 
 
 def evaluate(rows, sides, samples):
-    """samples: {(row key, side name): [Sample]}. The ratio is that of medians of the same run, to the best of the kernel's sides."""
+    """samples: {(row key, side name): [Sample]}. The ratio is to the best of the kernel's sides in the same run: of medians, with the
+    lowest and highest of the rounds' own."""
     table = []
     for row in rows:
         entry = {"key": row.key, "title": row.title, "concurrency": row.concurrency, "size": row.size, "kind": row.kind, "sides": {}}
@@ -37,7 +39,9 @@ def evaluate(rows, sides, samples):
         entry["baseline"] = base = max(kernel, key=lambda side: kernel[side]["rate"], default=None)
         for side, result in entry["sides"].items():
             if base and side != base and not result["void"]:
-                result["ratio"] = result["rate"] / kernel[base]["rate"]
+                compared = compare([s["rate"] for s in kernel[base]["samples"]], [s["rate"] for s in result["samples"]])
+                if compared:
+                    result |= {"ratio": compared.ratio, "ratio_min": compared.least, "ratio_max": compared.most, "verdict": compared.verdict}
         table.append(entry)
     return table
 
@@ -67,29 +71,37 @@ NAME_WIDTH = max(map(len, TITLES.values())) + 1
 UNITS = {"wire": " Mbit/s", "share": " %"}  # of a row's rate, by its kind
 
 
+def format_ratio(result):
+    """The rounds' range beside it: of two rounds that contradict each other the median says nothing."""
+    if "ratio" not in result:
+        return " " * 22
+    return f"{result['ratio']:6.2f}x" + f" ({result['ratio_min']:.2f} - {result['ratio_max']:.2f})".ljust(15)
+
+
 def format_line(row, side, result):
     name = f"  {TITLES[side]:{NAME_WIDTH}}"
     if result["void"]:
         shown = f"void: {result['errors'][0] if result['errors'] else 'not measured'}"
         return name + shown
     if row["kind"] in UNITS:
-        ratio = f"{result['ratio']:6.2f}x" if "ratio" in result else ""
-        return f"{name}{result['rate']:>9,.1f}{UNITS[row['kind']]}  {result['rate_min']:,.1f} - {result['rate_max']:,.1f} {ratio}"
+        return f"{name}{result['rate']:>9,.1f}{UNITS[row['kind']]}  {result['rate_min']:,.1f} - {result['rate_max']:,.1f} {format_ratio(result)}"
     rate = f"{result['rate']:>9,.0f}/s  {result['rate_min']:>9,.0f} -{result['rate_max']:>8,.0f}"
-    ratio = f"{result['ratio']:6.2f}x" if "ratio" in result else " " * 7
     volume = f"{result['bytes_per_second'] / 1e9:5.2f} GB/s" if row["kind"] == "http" and row["size"] > 4096 else " " * 10
     latency = f"{human_time(result['p50_us']):>8} {human_time(result['p99_us']):>8}"
-    return f"{name}{rate} {ratio} {volume} {latency}   {result['server_cpu']:.2f} + {result['client_cpu']:.2f}"
+    return f"{name}{rate} {format_ratio(result)} {volume} {latency}   {result['server_cpu']:.2f} + {result['client_cpu']:.2f}"
 
 
 def print_table(table):
-    print(f"\n  {'':{NAME_WIDTH}}{'median':>11}  {'min - max':>20} {'ratio':>6}  {'':10} {'p50':>8} {'p99':>8}   CPU: server + client")
+    print(f"\n  {'':{NAME_WIDTH}}{'median':>11}  {'min - max':>20} {'ratio (of rounds)':22} {'':10} {'p50':>8} {'p99':>8}   CPU: server + client")
     for row in table:
         base = row["baseline"]
         several = base and sum(side in KERNEL_SIDES for side in row["sides"]) > 1
         print(row["title"] + (f"; the ratio is to: {TITLES[base]}" if several else ""))
         for side, result in row["sides"].items():
             print(format_line(row, side, result))
+    rounds = min((len(result["samples"]) for row in table for result in row["sides"].values()), default=0)
+    if rounds < LEAST_ROUNDS:
+        print(f"\nfewer than {LEAST_ROUNDS} rounds: an impression, no verdict")
     voids = sum(result["void"] for row in table for result in row["sides"].values())
     print(f"\n{'no errors' if voids == 0 else f'{voids} of the rows void: an error or a wrong byte in any round voids a row'}")
     return voids

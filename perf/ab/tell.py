@@ -58,6 +58,9 @@ def notes(results, base):
     steal = max((s.steal for r in results for s in r.samples), default=0)
     if steal > 0.01:
         out.append(f"up to {100 * steal:.0f} % of the machine's time was stolen by others on its host: trust the interval, not the median")
+    clocks = [s.megahertz for r in results for s in r.samples if s.megahertz]
+    if clocks and max(clocks) > 1.05 * min(clocks):
+        out.append(f"the processors ran at {min(clocks):,.0f} to {max(clocks):,.0f} MHz: part of a difference may be theirs")
     wire = next((r.kind.wire for r in results if r.side == base), None)
     foreign = [r.kind.title for r in results if not r.void and r.kind.wire != wire]
     if foreign:
@@ -66,7 +69,9 @@ def notes(results, base):
         out.append("calls/op: the server's system calls for each operation, counted while warming up")
     out += [r.remark for r in results if r.remark]
     if any(not r.kind.on_kernel and not r.void for r in results):
-        out.append("mtcp polls while there is work: its CPU figures are an upper bound, and what polling finds nothing is free for other programs (mtcp-stat: useful of turns)")
+        out.append("mtcp polls while there is work: its CPU figures are an upper bound, and what polling finds nothing is free for other programs")
+    out += [f"{r.kind.title}: of the server's polls while warming up {100 * share:.0f} % found something to do (one that finds nothing is short)"
+            for r in results if not r.void and (share := r.samples[0].useful_polls) is not None]
     return out
 
 

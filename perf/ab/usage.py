@@ -1,5 +1,8 @@
 """What a load has cost: processor time, memory, context switches, and what the machine did beside it."""
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +34,24 @@ def switches_of(pid):
 
 def memory_of(pid):
     return numbers_in(Path(f"/proc/{pid}/smaps_rollup"), "Pss") << 10
+
+
+def polls_of(process):
+    """(turns, turns that found something) of the stacks of a system.Process and all that it has started; None if mtcp-stat does not tell."""
+    program, pids = Path(sys.argv[0]).resolve().parent / "mtcp-stat", process.session()
+    done = subprocess.run([program, "--json"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    try:
+        stacks = [entry["stack"] for entry in json.loads(done.stdout) if entry["pid"] in pids]
+        return sum(s["turns"] for s in stacks), sum(s["useful"] for s in stacks)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def useful_share(before, after):
+    """Of two answers of polls_of(); None without, or with no turn between them."""
+    if before is None or after is None or after[0] <= before[0]:
+        return None
+    return (after[1] - before[1]) / (after[0] - before[0])
 
 
 def usage_of(process):

@@ -90,6 +90,7 @@ class OpenLoop {
   Clock::time_point start_, end_;
   std::unique_ptr<LatencyHistogram> latency_ = std::make_unique<LatencyHistogram>();
   std::uint64_t longest_ = 0;
+  double elapsed_ = 0;  // until the last answer
   Errors errors_;
 };
 
@@ -171,6 +172,7 @@ void OpenLoop::finish(Connection& c, unsigned long* error) {
   latency_->add(late);
   longest_ = std::max(longest_, late);
   answered_++;
+  elapsed_ = std::chrono::duration<double>(Clock::now() - start_).count();
   idle_.push_back(&c);
 }
 
@@ -227,10 +229,10 @@ void OpenLoop::run() {
 void OpenLoop::report() const {
   const auto micros = [this](double fraction) { return static_cast<double>(latency_->percentile(fraction)) / 1000.0; };
   std::printf(
-      "{\"rate\": %.1f, \"seconds\": %.3f, \"due\": %llu, \"answered\": %llu, \"unsent\": %llu, \"p50_us\": %.1f, \"p90_us\": %.1f, "
+      "{\"rate\": %.1f, \"seconds\": %.3f, \"due\": %llu, \"answered\": %llu, \"per_second\": %.1f, \"unsent\": %llu, \"p50_us\": %.1f, \"p90_us\": %.1f, "
       "\"p99_us\": %.1f, \"p999_us\": %.1f, \"max_us\": %.1f, \"io_errors\": %lu, \"wrong_answers\": %lu, \"closed_early\": %lu, "
       "\"unfinished\": %lu}\n",
-      wanted_.rate, wanted_.seconds, static_cast<unsigned long long>(total_), static_cast<unsigned long long>(answered_),
+      wanted_.rate, wanted_.seconds, static_cast<unsigned long long>(total_), static_cast<unsigned long long>(answered_), elapsed_ > 0 ? static_cast<double>(answered_) / elapsed_ : 0.0,
       static_cast<unsigned long long>(unsent_), micros(0.5), micros(0.9), micros(0.99), micros(0.999), static_cast<double>(longest_) / 1000.0,
       errors_.io, errors_.wrong, errors_.closed, errors_.unfinished);
 }

@@ -11,7 +11,8 @@ sys.dont_write_bytecode = True
 import metrics  # noqa: E402
 from attached_sides import OtherHost  # noqa: E402
 from compare import compare  # noqa: E402
-from report import told_by  # noqa: E402
+from loads import Sample, all_rows  # noqa: E402
+from report import evaluate, format_ratio, told_by  # noqa: E402
 
 WRK = """Running 1s test @ http://10.0.0.1:8080/64
   1 threads and 64 connections
@@ -47,7 +48,7 @@ Requests per second:    5543.21 [#/sec] (mean)
   50%      2
   99%     11 (longest request)
 """
-OPEN_LOAD = ('{"rate": 1000.0, "seconds": 2.0, "due": 2000, "answered": 1990, "unsent": 10, "p50_us": 30.5, "p90_us": 40, "p99_us": 90.0, "p999_us": 700.0, '
+OPEN_LOAD = ('{"rate": 1000.0, "seconds": 2.0, "due": 2000, "answered": 1990, "per_second": 994.0, "unsent": 10, "p50_us": 30.5, "p90_us": 40, "p99_us": 90.0, "p999_us": 700.0, '
              '"max_us": 900.0, "io_errors": 0, "wrong_answers": 0, "closed_early": 0, "unfinished": 0}\n')
 SYSBENCH = "    transactions:                        1234   (123.40 per sec.)\n    ignored errors:                      0      (0.00 per sec.)\n"
 IPERF3 = '{"start": {}, "end": {"sum_sent": {"bytes": 2, "bits_per_second": 9e9}, "sum_received": {"bytes": 1000000000, "bits_per_second": 8e9}}}'
@@ -87,7 +88,7 @@ def readers():
             check(f"{name} takes {text[:20]!r} for a result", refuses(metrics.reader(name), text))
     check("iperf3's own error", refuses(metrics.reader("iperf3"), '{"error": "unable to connect"}'))
     check("two tests of redis-benchmark", refuses(metrics.reader("redis-benchmark"), REDIS + '"SET","1","1","1","1","1","1","1"\n'))
-    check("p99.9 of a fixed rate, of which less is better", (lambda m: (m.p999_us, m.more_is_better))(metrics.reader("open_load")(OPEN_LOAD)) == (700, False))
+    check("p99.9 of a fixed rate, of which less is better", (lambda m: (m.p999_us, m.per_second, m.more_is_better))(metrics.reader("open_load")(OPEN_LOAD)) == (700, 994, False))
     check("time is the clock's", metrics.reader("time") is None)
     for pattern in ("no group", "(two) (groups)"):
         try:
@@ -120,6 +121,20 @@ def other_hosts():
     check("by something else", OtherHost("ip netns exec there", 2.5).command(["a b"]) == ["ip", "netns", "exec", "there", "timeout", "-k", "1", "2.5", "a b"])
 
 
+def rows():
+    """scripts/ab: the best of the kernel's sides is the baseline of a row, whatever it is called, and void ones are none."""
+    row = next(row for row in all_rows() if row.kind == "http")
+    rates = {"kernel": (100, 100), "loopback": (150, 90), "sockmap": (999, 999), "memif": (240, 360)}
+    samples = {(row.key, side): [Sample(rate=rate, errors=["wrong"] if side == "sockmap" else []) for rate in of_rounds] for side, of_rounds in rates.items()}
+    (entry,) = evaluate([row], list(rates), samples)
+    result = entry["sides"]["memif"]
+    check(f"the baseline {entry['baseline']}", entry["baseline"] == "loopback" and "ratio" not in entry["sides"]["loopback"])
+    check(f"the ratio and its rounds: {format_ratio(result)}", format_ratio(result).split() == ["2.50x", "(1.60", "-", "4.00)"])
+    check(f"two rounds: {result['verdict']}", result["verdict"] == "too few rounds")
+    (entry,) = evaluate([row], ["sockmap", "memif"], samples)
+    check("no baseline", entry["baseline"] is None and "ratio" not in entry["sides"]["memif"])
+
+
 def versions():
     check("what a program says", told_by("sh", "-c", "echo one; echo two") == "one")
     check("to its standard error", told_by("sh", "-c", "echo one >&2") == "one")
@@ -130,6 +145,7 @@ def versions():
 readers()
 verdicts()
 other_hosts()
+rows()
 versions()
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed != 0)

@@ -24,7 +24,7 @@ def commands(root, programs):
         yield [*python, root / "perf/ab/profile.py", option], [], BAD
     yield [*python, root / "scripts/run_tests.py", "--fuzz-seconds"], [], ("-1", "x")
     yield [*python, root / "tests/parity/run", "--repeat"], [], BAD
-    for option in ("--rounds", "--seconds", "--timeout", "--port"):
+    for option in ("--rounds", "--seconds", "--timeout", "--port", "--rate"):
         yield [root / "scripts/mtcp-ab", "--server", "x", "--client", "y", "--metric", "wrk", option], [], (*BAD[1:], "-1", "x", "1e9")
     yield [root / "scripts/mtcp-ab", "--server", "x", "--client", "y", "--metric"], [], ("none", "(a)(b)", "(")
     yield [*python, root / "scripts/mtcp-stat", "-w"], ["1"], (*BAD, "inf")
