@@ -129,7 +129,7 @@ class SockmapSide(LoopbackSide):
         mount = directory / "cgroup"
         mount.mkdir(exist_ok=True)
         command("mount", "-t", "cgroup2", "none", mount)
-        cleanup.add(command, "umount", mount)
+        cleanup.add(command, "umount", "-l", mount)  # whatever is in it: the directory is removed next
         self.group = mount / f"{tag}{self.tag}"
         self.group.mkdir()
         cleanup.add(remove_group, self.group)

@@ -29,7 +29,7 @@ def event_id(directory):
     except (OSError, ValueError):
         return None
     finally:
-        subprocess.run(["umount", mount], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(["umount", "-l", mount], stderr=subprocess.DEVNULL, check=False)
 
 
 def open_event(event, thread):
