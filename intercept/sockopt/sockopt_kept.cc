@@ -67,6 +67,14 @@ bool is_freebind(const Socket& s, int level, int name) {
   return s.v6 ? level == IPPROTO_IPV6 && name == IPV6_FREEBIND : level == IPPROTO_IP && name == IP_FREEBIND;
 }
 
+// The kernel's rules may ask for a mark, and where the stack follows them it knows of none.
+bool is_for_kernels_rules(const Process& process, int level, int name, const void* v, socklen_t n) {
+  int mark = 0;
+  if (level != SOL_SOCKET || name != SO_MARK || n < sizeof mark || !process.options.stack.interface.from_kernel) return false;
+  std::memcpy(&mark, v, sizeof mark);
+  return mark != 0;
+}
+
 int give_int(int value, void* v, socklen_t* n) {
   *n = std::min<socklen_t>(*n, sizeof value);
   std::memcpy(v, &value, *n);
@@ -94,8 +102,11 @@ int set_kept_option(Process& process, Socket& s, int level, int name, const void
       return -ENOPROTOOPT;
     case OptionKind::passed:
       return set_in_kernel(process, s, level, name, v, n, false);
-    case OptionKind::kept:
-      return set_in_kernel(process, s, level, name, v, n, true);
+    case OptionKind::kept: {
+      const int error = set_in_kernel(process, s, level, name, v, n, true);
+      if (error == 0 && undecided && is_for_kernels_rules(process, level, name, v, n)) s.kernel_only = true;
+      return error;
+    }
     case OptionKind::kernels:
     case OptionKind::unknown: {
       const bool usual = is_usual(level, name, v, n);

@@ -147,6 +147,15 @@ def neighbours(context):
     nginx.stop()
 
 
+MARKED = """import socket, sys
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, int(sys.argv[2]))
+s.connect((sys.argv[1], 8080))
+s.sendall(b"GET /from HTTP/1.0\\r\\n\\r\\n")
+print(s.makefile().read())
+"""
+
+
 @test("kernel-net-policy-routing")
 def policy(context):
     """What `ip rule` sends through a tunnel goes there, and not past it; with a way of its own for an address, as on a host with two
@@ -171,6 +180,10 @@ def policy(context):
         return answer
 
     expect_equal("whom it saw without a rule", seen(), "10.99.0.1")
+    client.namespace.run("ip", "rule", "add", "fwmark", "7", "lookup", "1000")
+    for mark, address in ((0, "10.99.0.1"), (7, "10.50.0.2")):
+        expect_equal(f"whom it saw with the mark {mark}", client.run(PYTHON, "-c", MARKED, FAR, mark).stdout.split()[-1], address)
+    client.namespace.run("ip", "rule", "del", "fwmark", "7", "lookup", "1000")
     for rule in (("lookup", "1000"), ("to", f"{FAR}/24", "lookup", "1000"), ("not", "fwmark", "0xca6c", "lookup", "1000"), ("uidrange", "0-0", "lookup", "1000")):
         expect_equal(f"whom it saw with {' '.join(rule)}", seen(*rule), "10.50.0.2")
     expect_equal("whom it saw with a rule for another destination", seen("to", "203.0.113.0/24", "lookup", "1000"), "10.99.0.1")
