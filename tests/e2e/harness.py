@@ -272,18 +272,22 @@ class Context:
         path.write_text(f"{device}{interface}{more}")
         return path
 
-    def veth(self, stack="server", more="", device="", driver="af_packet", offloads=(), prefix="", share=False):
+    def veth(self, stack="server", more="", device="", driver="af_packet", offloads=(), prefix="", share=False, queues=1):
         """(server, client): two namespaces and a veth pair; the `stack` end runs under the shim over af_packet or af_xdp,
         unless this is a run on the kernel, where both ends have kernel addresses. `offloads`: the ends whose interface has all
         that it has by itself; without, frames on the wire are whole and at most an MTU long. `prefix`: of the namespaces' names,
-        for a second pair. `share`: over af_xdp, the stack's end has the address in the kernel as well, and both have all offloads."""
+        for a second pair. `share`: over af_xdp, the stack's end has the address in the kernel as well, and both have all offloads.
+        `queues`: of each end."""
         sides, offloads = {}, ("server", "client") if share else offloads
         spaces = {end: self.namespace(prefix + end[0]) for end in ("server", "client")}
         # Never in this machine's own namespace, so that nothing of it can stay behind there.
-        command("ip", "-n", spaces["server"].name, "link", "add", "wire", "type", "veth", "peer", "name", "wire",
+        room = ("numrxqueues", queues, "numtxqueues", queues)
+        command("ip", "-n", spaces["server"].name, "link", "add", "wire", *room, "type", "veth", "peer", "name", "wire", *room,
                 "netns", spaces["client"].name)
         for end, address in (("server", "10.99.0.2"), ("client", "10.99.0.1")):
             space = spaces[end]
+            if queues > 1:
+                space.run("ethtool", "-L", "wire", "rx", queues, "tx", queues)
             if end not in offloads:
                 space.run("ethtool", "-K", "wire", "tx", "off", "tso", "off", "gso", "off", "gro", "off", check=False)
             space.run("sysctl", "-qw", "net.ipv6.conf.wire.disable_ipv6=1", check=False)

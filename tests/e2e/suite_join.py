@@ -41,17 +41,21 @@ def expect_on_stack(client, server, program, port):
 
 @test("join-nginx-redis-and-a-client-on-one-interface", shim_only=True)
 def together(context):
-    server, client = context.veth(driver="af_xdp", share=True)
+    """And what the kernel serves and asks at the same address, all at once, each on four queues."""
+    server, client = context.veth(driver="af_xdp", share=True, queues=4)
     upstream = Nginx(client, port=9000).start()
-    nginx = Nginx(server, workers=2).start()
+    kernels = Nginx(server.kernel_side(), port=9001, greeting="kernel").start()
+    nginx = Nginx(server, workers=4).start()
     redis = start_redis(context, server, client)
-    load = start_flows(client, "load", nginx, "/k8", 5, 8, 8)
+    loads = [start_flows(client, "load", nginx, "/k8", 5, 8, 8), start_flows(client, "load", kernels, "/k8", 5, 4, 4),
+             start_flows(server.kernel_side(), "load", upstream, "/k8", 5, 4, 4)]
     expect_benchmark(client, server.address, "-n", "2000", "-t", "set,get")
     expect_wrk(server, f"{upstream.url}/k8", seconds=1, connections=8, at_least=50)
     expect_files(server, upstream.url, ["empty", "k64", "m1"])
     expect_files(client, nginx.url, ["empty", "one", "k64", "m10"])
     expect_equal("the answer to another program of the machine", get(server, f"{nginx.url}/hello"), "hello\n")
-    expect_no_failure(result_of(load), 100)
+    for load in loads:
+        expect_no_failure(result_of(load), 100)
     expect(stack_opens(nginx) > 50, "nginx's connections were not the stack's")
     expect(opens(redis.pid) >= 20, "redis's connections were not the stack's")
     expect_equal("connections of nginx that came to redis", opens(redis.pid, "connections_adopted"), 0)
@@ -62,6 +66,7 @@ def together(context):
     expect_files(client, nginx.url, ["k64"])
     nginx.stop()
     upstream.stop()
+    kernels.stop()
     expect_nothing_left(server)
 
 

@@ -1,6 +1,7 @@
 """One interface, one address: the stack has its listeners and connections, the kernel all else, at the same time."""
 
 import json
+import re
 import signal
 import threading
 import time
@@ -10,7 +11,7 @@ from harness import command, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_af_xdp import program_on
-from suite_wire import counters_of, stack_opens
+from suite_wire import counters_of, stack_opens, stat
 from suite_workers import PID, expect_no_failure, expect_shared, result_of, start_flows
 from web import expect_files, expect_wrk, get, get_status, small_files
 
@@ -27,7 +28,7 @@ def beside_test(name, workers):
 
     @test(name)
     def run(context):
-        server, client = context.veth(driver="af_xdp", share=True)
+        server, client = context.veth(driver="af_xdp", share=True, queues=workers)
         nginx = Nginx(server, workers=workers, server=PID).start()
         other = Nginx(server.kernel_side(), port=9000, greeting="kernel").start()
         wait_until(lambda: len(nginx.workers()) == workers, 10, f"{workers} workers")
@@ -46,6 +47,8 @@ def beside_test(name, workers):
         same = command("cmp", context.files.root / "m10", nginx.prefix / "put/m10", check=False)
         expect_equal("the difference of what came", same.returncode, 0)
         if server.on_stack:
+            queues = sum(int(re.search(r"^share .* queues=(\d+)", stat(pid, "-r"), re.MULTILINE)[1]) for pid in nginx.workers())
+            expect_equal("queues of the workers", queues, workers)
             expect(stack_opens(nginx) > 100, "the connections were not the stack's")
             expect(program_on(server.namespace), "there is no XDP program on the interface")
         nginx.stop()
@@ -117,7 +120,7 @@ class Steady:
 @test("share-all-killed-under-load", shim_only=True)
 def killed(context):
     """Nothing of the stack remains, and nobody else notices."""
-    server, client = context.veth(driver="af_xdp", share=True)
+    server, client = context.veth(driver="af_xdp", share=True, queues=4)
     other = Nginx(server.kernel_side(), port=9000, greeting="kernel").start()
     with Steady(client, f"{other.url}/hello"):
         for _ in range(2):
@@ -175,8 +178,8 @@ def mistakes(context):
         expect(words in text, f"it said: {text}")
 
 
-def serve_files(side, port, user=None):
-    return side.start(PYTHON, "-u", "-m", "http.server", port, "--directory", side.context.files.root, user=user)
+def serve_files(side, port, user=None, before=()):
+    return side.start(*before, PYTHON, "-u", "-m", "http.server", port, "--directory", side.context.files.root, user=user)
 
 
 def expect_on_kernel(client, server, program, port, reason):
@@ -195,6 +198,17 @@ def without_permission(context):
     server.config = context.write_config("net_af_xdp0,iface=wire,share=kernel", server.address, device='on_failure = "exit"\n')
     program = serve_files(server, 8080, user="www-data")
     expect_equal("the status", program.wait(20), 69)
+
+
+@test("share-on-an-old-kernel-the-program-runs-on-the-kernel", shim_only=True)
+def old_kernel(context):
+    server, client = context.veth(driver="af_xdp", share=True)
+    for lacks, reason in (("sockets", "has no AF_XDP"), ("programs", "takes Linux 5.18 or later"), ("links", "Linux 5.9 or later does")):
+        program = serve_files(server, 8080, before=(PYTHON, HERE / "old_kernel.py", lacks))
+        expect_on_kernel(client, server, program, 8080, reason)
+        expect_equal("lines of mtcp", program.output().count("mtcp["), 1)
+        program.kill()
+    expect(not program_on(server.namespace), "there is an XDP program on the interface")
 
 
 @test("share-auto-is-the-interface-of-the-default-route", shim_only=True)
@@ -229,7 +243,7 @@ def capabilities(context):
 def queues(context):
     server, client = context.veth(driver="af_xdp", share=True)
     server.namespace.run("ip", "link", "add", "wide", "numrxqueues", "4", "numtxqueues", "4", "type", "veth", "peer", "name", "wide-peer")
-    server.namespace.run("ethtool", "-L", "wide", "rx", "4", "tx", "4")
+    server.namespace.run("ethtool", "-L", "wide", "rx", "4", "tx", "2")
     for name in ("wide", "wide-peer"):
         server.namespace.run("ip", "link", "set", name, "up")
     server.config = context.write_config("net_af_xdp0,iface=wide,share=kernel", server.address)

@@ -130,6 +130,7 @@ bool XdpProgram::attach(const std::string& interface, const Sharing& how, Shared
   const Descriptor program(!complete ? -1 : shared != nullptr ? load_for_some(map, *shared) : load_for_all(map));
   if (!program) {
     message = std::string("the kernel does not take the XDP program: ") + strerror(errno);
+    if (shared != nullptr && complete && errno == EINVAL) message += "; to share an interface takes Linux 5.18 or later";
     return false;
   }
   const std::uint32_t ifindex = xsks().front()->ifindex;

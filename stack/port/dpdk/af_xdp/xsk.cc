@@ -141,7 +141,9 @@ int create_socket(Xsk& x, const char* interface, std::uint32_t queue, const xsk_
                  offsets.tx, x.tx))
     return failed("rings of a queue");
   if (!bind_patiently(x, config.bind_flags))
-    return failed(errno == EBUSY ? "another program has an AF_XDP socket on this queue" : "bind");
+    return failed(errno == EBUSY               ? "another program has an AF_XDP socket on this queue"
+                  : errno == EINVAL && pieces() ? "this kernel has no XDP_USE_SG (Linux 6.6 has), write xdp=native in the port"
+                                                : "bind");
   return 0;
 }
 

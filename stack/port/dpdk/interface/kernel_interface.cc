@@ -45,7 +45,27 @@ class Query {
   int fd_;
 };
 
+// A veth has as many queues of each direction, and calls none of them combined.
+void pair_up(ethtool_channels& c) {
+  const std::uint32_t pairs = std::min(c.rx_count, c.tx_count);
+  c.combined_count += pairs;
+  c.rx_count -= pairs;
+  c.tx_count -= pairs;
+  c.max_combined = std::max(c.max_combined + std::min(c.max_rx, c.max_tx), c.combined_count);
+}
+
 }  // namespace
+
+// The af_xdp driver uses what is combined.
+extern "C" int mtcp_dpdk_xdp_ioctl(int fd, unsigned long request, void* argument) {
+  const long result = system_call(SYS_ioctl, fd, static_cast<long>(request), arg(argument));
+  if (result < 0 || request != SIOCETHTOOL) return static_cast<int>(result);
+  void* const asked = static_cast<const ifreq*>(argument)->ifr_data;
+  std::uint32_t command;
+  memcpy(&command, asked, sizeof command);
+  if (command == ETHTOOL_GCHANNELS) pair_up(*static_cast<ethtool_channels*>(asked));
+  return static_cast<int>(result);
+}
 
 std::string interface_of(const std::string& port) { return value_of(port, "iface"); }
 
@@ -89,6 +109,7 @@ Channels channels_of(const std::string& interface) {
   ethtool_channels channels{};
   channels.cmd = ETHTOOL_GCHANNELS;
   if (!Query(interface).ethtool(&channels)) return {};
+  pair_up(channels);
   return {std::max(1u, channels.rx_count + channels.combined_count), std::max(1u, channels.combined_count)};
 }
 

@@ -21,8 +21,7 @@ std::string with_capabilities(std::initializer_list<const char*> names);
 bool check_interface(const std::string& port, std::uint32_t& mtu, std::string& message);
 
 // For an interface that exists:
-// How many queues it receives on, and how many of them are channels for both directions (ethtool -l); 1 and 1
-// if it does not tell.
+// How many queues it receives on, and how many of them have one to send with (ethtool -l); 1 and 1 if it does not tell.
 struct Channels {
   std::uint32_t receive = 1, combined = 1;
 };
