@@ -12,6 +12,7 @@
 #include "intercept/sockets/local_listener.hh"
 #include "intercept/support/log.hh"
 #include "intercept/background/service_thread.hh"
+#include "stack/delivery.hh"
 
 namespace mtcp::intercept {
 namespace {
@@ -51,33 +52,6 @@ void disown(Socket& s, std::int16_t channel) {
   s.holds = s.callers = 0;  // the threads that were inside a call are not here
 }
 
-// What the peers have not acknowledged yet, and who has not got our FIN.
-struct Undelivered {
-  std::uint64_t amount = 0;
-  const stack::Port* port = nullptr;
-  stack::Time reader_heard{};  // the last word of a peer whose window is closed: it lives, and its program
-                               // reads slowly
-};
-
-Undelivered undelivered(const stack::Worker& worker, const stack::Port* port) {
-  Undelivered sum;
-  sum.port = port;
-  worker.for_each(
-      [](void* context, const stack::ConnectionInfo& info) {
-        const bool closing = info.state == stack::State::fin_wait_1 || info.state == stack::State::closing ||
-                             info.state == stack::State::last_ack;
-        auto& out = *static_cast<Undelivered*>(context);
-        // The application has closed all that it had: this one waits to be handed over to another stack.
-        const bool leaves = (info.state == stack::State::established || info.state == stack::State::close_wait) &&
-                            out.port != nullptr && out.port->others_listen({info.key.local, info.key.local_port});
-        out.amount += info.tx_queued + (closing || leaves ? 1U : 0U);
-        if (info.tx_unsent > 0 && info.snd_wnd < info.flight + info.mss)
-          out.reader_heard = std::max(out.reader_heard, info.last_received);
-      },
-      &sum);
-  return sum;
-}
-
 void sleep_a_little(Process& process, stack::Time until) {
   Instance& instance = *process.instance;
   stack::Time latest{};
@@ -113,21 +87,12 @@ void flush_all(Process& process) {
 // The kernel would go on sending after the process's end; this stack ends with it. So exit waits until the
 // peers have everything, as long as there is progress; who has not got everything then is told so by a reset.
 void deliver(Process& process, stack::Duration at_most) {
-  const stack::Duration patience = std::min<stack::Duration>(at_most, stack::milliseconds(500));
-  const stack::Port* port = process.instance->port();
-  constexpr stack::Duration kReaderPatience = stack::seconds(4);  // a window probe or two (RFC 9293 3.8.6.1)
-  const stack::Time end = now() + at_most;
-  std::uint64_t before = UINT64_MAX;
-  stack::Time give_up = now() + patience;
+  stack::Delivery delivery(process.instance->worker(), process.instance->port(), at_most, now());
   for (;;) {
     const stack::Time t = now();
     (void)process.instance->turn(t);
-    const Undelivered left = undelivered(process.instance->worker(), port);
-    if (left.amount < before) give_up = t + patience;
-    give_up = std::max(give_up, left.reader_heard + kReaderPatience);
-    before = std::min(before, left.amount);
-    if (left.amount == 0 || t >= give_up || t >= end) break;
-    sleep_a_little(process, give_up);
+    if (delivery.is_over(t)) break;
+    sleep_a_little(process, delivery.until());
   }
   // Those who take them over may be slow to make room.
   constexpr stack::Duration kForRoom = stack::milliseconds(300);

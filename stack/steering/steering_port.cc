@@ -11,6 +11,7 @@ namespace mtcp::stack {
 namespace {
 
 constexpr Duration kTick = milliseconds(1);
+constexpr std::size_t kLeftOver = ControlBlock::kRingMessages;  // packets
 // So many of a device's hashes are compared with ours: enough to tell, and then it costs nothing any more.
 constexpr std::uint32_t kHashesCompared = 1000;
 
@@ -53,7 +54,11 @@ SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& po
 
 SteeringPort::~SteeringPort() {
   if (device_.self() != self_) return;  // the child of a fork: everything is the parent's, as its queues know
+  transmit_left_over();
+  control_.slot(me_).queues.store(0, std::memory_order_release);  // nobody else is to ask us from here on
   queues_.clear();
+  transmit_left_over();
+  pool_.free(left_over_.data(), left_over_.size());
   pool_.free(inherited_.data(), inherited_.size());
   pool_.free(held_.data(), held_.size());
   // What has come meanwhile is for whoever looks after those who have left.
@@ -163,6 +168,7 @@ void SteeringPort::service(Time now) {
   for (auto& q : queues_) q->service(now);
   refresh();
   retry_held_ = !held_.empty();
+  transmit_left_over();
   if (now < next_round_) return;
   look_for_the_dead();
   take_unclaimed(me_);
@@ -340,12 +346,21 @@ std::size_t SteeringPort::receive_messages(Packet** out, std::size_t max) {
 
 // --- sending
 
+// Whoever asked us to may have seen a queue that somebody else has by now; or that nobody has, while it changes hands.
 void SteeringPort::transmit_for_others(Packet** packets, std::size_t n) {
   if (n == 0) return;
-  const std::size_t taken = queues_.empty() ? 0 : queues_.front()->tx(packets, n);
-  if (taken == n) return;
-  traffic_.lost += n - taken;
-  pool_.free(packets + taken, n - taken);
+  const std::size_t taken = left_over_.empty() ? tx(packets, n) : 0;
+  const std::size_t kept = std::min(n - taken, kLeftOver - left_over_.size());
+  left_over_.insert(left_over_.end(), packets + taken, packets + taken + kept);
+  if (taken + kept == n) return;
+  traffic_.lost += n - taken - kept;
+  pool_.free(packets + taken + kept, n - taken - kept);
+}
+
+void SteeringPort::transmit_left_over() {
+  if (left_over_.empty()) return;
+  const std::size_t taken = tx(left_over_.data(), left_over_.size());
+  left_over_.erase(left_over_.begin(), left_over_.begin() + static_cast<std::ptrdiff_t>(taken));
 }
 
 // The next stack that has a queue; ourselves if nobody has one.
@@ -409,7 +424,7 @@ void SteeringPort::disarm() {
 
 Duration SteeringPort::max_sleep() const {
   Duration longest = !others_.empty() || queues_.size() < device_.queues() ? kRound : Duration::max();
-  if (!held_.empty()) longest = kTick;
+  if (!held_.empty() || !left_over_.empty()) longest = kTick;
   for (const auto& q : queues_) longest = std::min(longest, q->max_sleep());
   return longest;
 }

@@ -109,6 +109,7 @@ class SteeringPort final : public Port {
   std::size_t receive_messages(Packet** out, std::size_t max);
   [[nodiscard]] Packet* copy_of(const Message& message);
   void transmit_for_others(Packet** packets, std::size_t n);
+  void transmit_left_over();
   [[nodiscard]] std::uint32_t transmitter() const;
   std::size_t transmit_by_message(Packet* const* packets, std::size_t n);
   bool offer_to_listeners(Packet* p, const Endpoint& local, bool opens, std::uint8_t home);
@@ -185,6 +186,7 @@ class SteeringPort final : public Port {
   std::uint32_t next_orphan_ = 0;     // in our part of the control block
   std::uint32_t being_told_ = 0;      // of the orphans before that one
   std::vector<Packet*> inherited_;    // what lay in the message rings of the dead
+  std::vector<Packet*> left_over_;    // what others want sent, and nobody has room for, or a queue
 };
 
 }  // namespace mtcp::stack

@@ -1,7 +1,8 @@
 // The end of a process: what it can still do for its peers.
 #include <catch2/catch.hpp>
 
-#include "tests/sim/sim.hh"
+#include "stack/delivery.hh"
+#include "tests/sim/shared_world.hh"
 
 using namespace mtcp::sim;
 
@@ -52,4 +53,64 @@ TEST_CASE("connections whose peers have everything are not reset when a process 
   CHECK(server.count(Counter::resets_sent) == 0);
   CHECK(c.error == Errc::ok);
   c.close();
+}
+
+TEST_CASE("a process that ends waits for a peer until what was sent again has had an answer, and not for ever", "[exit]") {
+  Sim sim;
+  INFO(sim.label());
+  Host& server = sim.add_host();
+  Host& client = sim.add_host();
+  server.listen(80);
+  Socket& c = client.connect(server, 80);
+  REQUIRE(sim.run_until([&] { return !server.accepted.empty(); }));
+  sim.wire.options.loss = 1;
+  server.accepted[0]->close_when_sent = true;
+  server.accepted[0]->send(1000);
+  const Time begin = sim.now;
+  Delivery delivery(*server.worker, &server.port, seconds(10), begin);
+  const auto is_over = [&] { return delivery.is_over(sim.now); };
+
+  SECTION("the answer comes after some timeouts: 0.2, 0.4 and 0.8 s") {
+    REQUIRE_FALSE(sim.run_until(is_over, milliseconds(700)));
+    sim.wire.options.loss = 0;
+    REQUIRE(sim.run_until(is_over));
+    CHECK(c.received == 1000);
+    CHECK(sim.now - begin < seconds(2));
+  }
+  SECTION("nobody answers") {
+    REQUIRE(sim.run_until(is_over));
+    CHECK(sim.now - begin >= milliseconds(1400));
+    CHECK(sim.now - begin < seconds(3));
+  }
+  SECTION("there is no more time than that") {
+    Delivery brief(*server.worker, &server.port, milliseconds(100), begin);
+    CHECK_FALSE(brief.is_over(begin + milliseconds(99)));
+    CHECK(brief.is_over(begin + milliseconds(100)));
+  }
+  server.worker->abort_orphans(sim.now);
+}
+
+TEST_CASE("what others have asked a process to send is sent though it ends: nobody has to send it again", "[exit]") {
+  SharedWorld w(1);
+  INFO(w.sim.label());
+  Host& a = w.process();
+  Host& b = w.process();
+  REQUIRE(a.steering->queues() + b.steering->queues() == 1);
+  Host& leaves = a.steering->queues() == 1 ? a : b;
+  Host& stays = &leaves == &a ? b : a;
+  std::vector<Socket*> sockets = w.connect_to(stays, 5, 0);
+  REQUIRE(w.sim.run_until([&] { return std::ranges::all_of(sockets, [](const Socket* s) { return s->connected; }); }));
+  w.sim.run_for(milliseconds(5));
+  leaves.leave(*leaves.listeners.front());
+  leaves.worker->abort_orphans(w.sim.now);
+  leaves.worker->flush(w.sim.now);
+  // Its last turn is over; what comes now lies in its message ring.
+  leaves.stalled_until = w.sim.now + seconds(1);
+  REQUIRE(stays.accepted.size() == 5);
+  for (Socket* s : stays.accepted) s->echo = false, s->send(1000);
+  w.sim.run_for(milliseconds(2));
+  leaves.exit();
+  const auto all_here = [&] { return std::ranges::all_of(sockets, [](const Socket* s) { return s->received == 1000; }); };
+  CHECK(w.sim.run_until(all_here, milliseconds(100)));
+  CHECK(stays.count(Counter::retransmitted_segments) == 0);
 }

@@ -37,6 +37,14 @@ struct World {
     ports[i]->pool().free(packets.data(), n);
     return n;
   }
+  void send(std::size_t i, const Frame& f) {
+    device.process = i + 1;
+    Packet* p = nullptr;
+    REQUIRE(ports[i]->pool().alloc(&p, 1) == 1);
+    std::copy(f.begin(), f.end(), p->data);
+    p->len = static_cast<std::uint32_t>(f.size());
+    REQUIRE(ports[i]->tx(&p, 1) == 1);
+  }
   std::size_t owner(const FlowKey& key) {
     for (std::size_t i = 0; i < ports.size(); ++i)
       if (ports[i] != nullptr && ports[i]->may_open(key)) return i;
@@ -93,17 +101,39 @@ TEST_CASE("queues are divided; a stack without one sends and receives by message
   CHECK(w.ports[0]->queues() == 1);
   CHECK(w.ports[1]->queues() == 1);
   CHECK(w.ports[2]->queues() == 0);
-  w.device.process = 3;
-  Packet* p = nullptr;
-  REQUIRE(w.ports[2]->pool().alloc(&p, 1) == 1);
   const Frame f = tcp_frame(9, 9);
-  std::copy(f.begin(), f.end(), p->data);
-  p->len = static_cast<std::uint32_t>(f.size());
-  CHECK(w.ports[2]->tx(&p, 1) == 1);
+  w.send(2, f);
   CHECK(w.device.sent.empty());
   CHECK(w.receive(0) + w.receive(1) == 0);
   REQUIRE(w.device.sent.size() == 1);
   CHECK(w.device.sent[0] == f);
+}
+
+TEST_CASE("what a stack wants sent is sent though the one that it asked has left and its queue changes hands, in order", "[steering]") {
+  const bool one_finds_it = GENERATE(false, true);  // and another one gets the queue
+  World w(3, 1);
+  REQUIRE(w.ports[0]->queues() == 1);
+  for (std::uint16_t i = 1; i <= 3; ++i) w.send(2, tcp_frame(9, i));
+  w.device.process = 1;
+  w.ports[0].reset();
+  REQUIRE(w.device.sent.empty());
+  if (one_finds_it) {
+    w.device.queue_owner[0] = 99;
+    w.device.process = 3;
+    w.ports[2]->service(at(500));
+    w.device.queue_owner[0] = 0;
+  }
+  w.device.process = 2;
+  w.ports[1]->service(at(501));
+  REQUIRE(w.ports[1]->queues() == 1);
+  w.settle(600);
+  (void)(w.receive(1) + w.receive(2));
+  REQUIRE(w.device.sent.size() == 3);
+  for (std::uint16_t i = 1; i <= 3; ++i) CHECK(w.device.sent[i - 1U] == tcp_frame(9, i));
+  for (const std::size_t i : {1U, 2U}) {
+    CHECK(w.ports[i]->traffic().lost == 0);
+    CHECK(w.ports[i]->pool().available() == w.ports[i]->pool().capacity());
+  }
 }
 
 TEST_CASE("every flow reaches its owner from whatever queue, in order, and the share is fair", "[steering]") {
