@@ -1,12 +1,14 @@
 """What others on the machine do: other users, the kernel, the interface, a worker that has been taken over. Each where the kernel
 stands is the measure, too."""
 
+import contextlib
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
-from harness import cpu_seconds, expect, expect_equal, wait_until
+from harness import command, cpu_seconds, expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
 from suite_config import EX_CONFIG
@@ -263,3 +265,71 @@ def taken_over(context):
     for pid in others:
         expect(pid in nginx.workers(), f"worker {pid} has died: {nginx.log()[-300:]}")
     nginx.kill()
+
+
+@contextlib.contextmanager
+def huge_pages(count):
+    """That many are reserved meanwhile, if the machine has fewer."""
+    knob = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+    before = int(knob.read_text())
+    knob.write_text(str(max(before, count)))
+    try:
+        yield
+    finally:
+        knob.write_text(str(before))
+
+
+@contextlib.contextmanager
+def huge_page_limit(context, megabytes):
+    """The process and what it starts meanwhile may have no more of them. False where there is no such cgroup to be had."""
+    where = context.directory / "hugetlb"
+    where.mkdir()
+    if subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "none", where], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        yield False
+        return
+    group = where / context.tag
+    group.mkdir()
+    try:
+        (group / "hugetlb.2MB.limit_in_bytes").write_text(str(megabytes << 20))
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        yield True
+    finally:
+        (where / "cgroup.procs").write_text(str(os.getpid()))
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), 5, "an empty group")
+        group.rmdir()
+        command("umount", where)
+
+
+LISTENER = """
+import select,socket,sys
+l=socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind((sys.argv[1],7003)); l.listen()
+print('listening',flush=True); select.select([l],[],[],0.1)
+"""
+
+HOLDER = """
+import mmap,sys,time
+pages=mmap.mmap(-1, int(sys.argv[1])<<21, flags=mmap.MAP_SHARED|mmap.MAP_ANONYMOUS|0x40000)
+for i in range(0, len(pages), 2<<20): pages[i]=1
+print('ready',flush=True); time.sleep(60)
+"""
+
+
+@test("huge-pages-that-others-have", shim_only=True)
+def huge_pages_taken(context):
+    """hugepages = "auto": reserved for all and used by others, or denied to us by a cgroup."""
+    server, client = context.veth()
+    memif, _ = context.memif()
+    with huge_pages(2):
+        free = int(re.search(r"HugePages_Free: *(\d+)", Path("/proc/meminfo").read_text())[1])
+        holder = client.kernel_side().start(PYTHON, "-u", "-c", HOLDER, str(free))
+        holder.says("ready")
+        nginx = Nginx(server).start()
+        expect_files(client, nginx.url, ["k8"])
+        nginx.stop()
+        holder.kill()
+    with huge_pages(120), huge_page_limit(context, 4) as limited:
+        for side in (server, memif) if limited else ():
+            program = side.start(PYTHON, "-u", "-c", LISTENER, side.address)
+            program.says("listening")
+            expect_equal("the listener's status", program.wait(), 0)
+            expect("no memory" not in program.output(), program.output())

@@ -1,5 +1,6 @@
 #include "stack/port/dpdk/eal/eal.hh"
 
+#include <errno.h>
 #include <pthread.h>
 #include <rte_cycles.h>
 #include <rte_eal.h>
@@ -36,13 +37,15 @@ State& state() {
   return instance;
 }
 
-// Whether the kernel would give us so much of its huge pages: asking is more reliable than counting, because
-// of reservations and cgroup limits.
-bool huge_pages_available(std::size_t bytes) {
+// Whether the kernel would give us so much of its huge pages: asking is more reliable than counting, because of what others
+// have reserved. A cgroup's limit, or a cpuset's memory, shows only when they are touched: `touch` costs some milliseconds, in
+// which nobody else has the pages.
+bool huge_pages_available(std::size_t bytes, bool touch) {
   void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
   if (p == MAP_FAILED) return false;
+  const bool there = !touch || madvise(p, bytes, MADV_POPULATE_WRITE) == 0 || errno == EINVAL;  // before Linux 5.14
   munmap(p, bytes);
-  return true;
+  return there;
 }
 
 // "0@(0,2,3)": one lcore that floats over the CPUs that the thread may use now.
@@ -99,7 +102,7 @@ bool start_eal(const EalConfig& config, std::string& message) {
               " MB in this process and cannot take " + std::to_string(memory / kMiB) + " MB now";
     return false;
   }
-  const bool huge = config.hugepages != 0 && huge_pages_available(memory);
+  const bool huge = config.hugepages != 0 && huge_pages_available(memory, config.hugepages < 0);
   if (config.hugepages > 0 && !huge) {
     const std::string pages = std::to_string(memory / kHugePage);
     message = "hugepages = \"on\", but " + std::to_string(memory / kMiB) +
