@@ -80,9 +80,9 @@ const Key kKeys[] = {
      "is sent\n"
      "and not yet acknowledged. \"auto\": by the rings and the memory there is."},
     {"device", "peer_users", Users{AT(device.peer_users)}, "[33]",
-     "A memif's other end must belong to root, to the user of this process, or to one of these (numbers as of id -u). What\n"
-     "the two share is their packets and the memory that they lie in. `secret=` in `port`, the same on both ends, can be\n"
-     "asked for in addition."},
+     "A memif's other end must belong to root, to the user of this process, or to one of these (numbers as of id -u); or it must be a\n"
+     "program that the same user has started as this one, whatever it runs as by now (nginx's workers). What the two share is their\n"
+     "packets and the memory that they lie in. `secret=` in `port`, the same on both ends, can be asked for in addition."},
 
     // --- [interface]
     {"interface", "address", Addresses{AT(stack.interface.addresses), AT(stack.interface.from_kernel)}, "[\"10.9.0.2/24\"]",

@@ -112,6 +112,7 @@ class Process final : public Engine {
   [[nodiscard]] bool has_relatives() const { return services.has_relatives != nullptr && services.has_relatives(); }
   // What outlives this process (lasting.hh), if it has not been read yet. 0 or -EAGAIN.
   int load_secrets();
+  std::optional<stack::SipKey> peer_key();  // stack::DeviceConfig::peer_key
   [[nodiscard]] bool started() const { return instance != nullptr; }
 
   // --- follow.cc, lock held: where the stack's addresses are the kernel's, what it says of them now. Before each decision.

@@ -21,7 +21,7 @@ BUILD, SANITIZED, THREADS, FUZZ, PACKAGE = (ROOT / name for name in ("build", "b
 # The test programs that must be there: one that is gone from the build is a failure, not one less to run.
 REQUIRED_UNIT = {"bad_wire", "base", "conf", "default_route", "flow_table", "instructions", "intercept", "ip", "judge", "kernel_follower",
                  "kernel_net", "packet", "port af_packet", "port af_xdp", "port card_lock",
-                 "port claims", "port device", "port guest", "port link", "port memif", "port memif_guard", "port merge", "port offload", "port packet_sender", "port pool",
+                 "port claims", "port device", "port guest", "port link", "port memif", "port memif_guard", "port memif_user", "port merge", "port offload", "port packet_sender", "port pool",
                  "port share", "port sharing", "port split", "port spreading", "port umem", "ports", "preload", "preload-names", "preload-nohup",
                  "preload-programs", "scripts", "scripts ab", "steering", "tcp_data", "thread_stress", "wheel", "wire"}
 REQUIRED_SIM = {"sim_bbr", "sim_churn", "sim_dctcp", "sim_deaths", "sim_ecn", "sim_exit", "sim_fairness", "sim_fast_open", "sim_hystart",

@@ -152,12 +152,22 @@ int Process::share_device() {
   return -ENOENT;
 }
 
+// Both ends of a memif find the same if one user has started their programs, whoever they run as by now.
+std::optional<stack::SipKey> Process::peer_key() {
+  if (!options.device.is_private() || load_secrets() != 0 || lasting->port_counters == nullptr) return std::nullopt;
+  constexpr std::uint64_t kPurpose = 0x6d656d6966;  // "memif"
+  const auto& secret = lasting->lasting;
+  const auto part = [&](std::size_t i) { return stack::siphash_words<2, 4>({secret[i], secret[i + 1]}, kPurpose); };
+  return stack::SipKey{part(0), part(2)};
+}
+
 int Process::open_device_now() {
   if (device != nullptr) return 0;
   if (on_kernel) return -ENETDOWN;
   stack::DeviceConfig config = device_config(options);
   config.misconfigured = &misconfigured;
   config.in_use = &in_use;
+  config.peer_key = peer_key();
   in_use = misconfigured = false;
   std::string message;
   const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;

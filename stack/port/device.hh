@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "stack/base/siphash.hh"
 #include "stack/port/port.hh"
 
 namespace mtcp::stack {
@@ -34,6 +35,7 @@ struct DeviceConfig {
   std::uint32_t packets = 65536;  // buffers per stack
   int hugepages = -1;             // -1 automatic (use them when there are enough), 0 off, 1 required
   std::vector<std::uint32_t> peer_users;  // memif: who may be at the other end, besides root and this process's user
+  std::optional<SipKey> peer_key;  // memif: whoever has it may be at the other end, too, whatever his user is by now
   std::vector<std::uint32_t> addresses;   // the stack's own, IPv4 in host order: an interface of the kernel must not have them, unless it is shared, and if there are none then, those that it has
   std::uint64_t program = 0;              // the same in all processes of a program, and in no other's (SharedDevice::program)
   bool keeps_interface = false;           // nobody else is given what could take an XDP program off the interface

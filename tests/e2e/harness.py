@@ -322,14 +322,14 @@ class Context:
         wire.says("ready")
         return (*sides, wire)
 
-    def memif(self, more="", wires=0):
+    def memif(self, more="", wires=0, any_user=True):
         """(server, client): both under the shim in one namespace, joined by memif; on the kernel: a veth pair. `wires`: so
-        many memifs, one for each process of an end."""
+        many memifs, one for each process of an end. `any_user`: whoever tests run programs as."""
         if self.on_kernel:
             return self.veth()
         name, device = (f"{self.tag}-{{worker}}", f"queues = {wires}\n") if wires else (self.tag, "")
-        users = [pwd.getpwnam(name).pw_uid for name in ("www-data", "nobody")]
-        device += f"peer_users = {users}\n"  # nginx's workers, and clients that are not root's
+        if any_user:
+            device += f"peer_users = {[pwd.getpwnam(name).pw_uid for name in ('www-data', 'nobody')]}\n"
         space = self.namespace("m")
         sides = []
         for role, address in (("server", "10.99.1.2"), ("client", "10.99.1.1")):

@@ -39,6 +39,19 @@ def curl(context):
     nginx.stop()
 
 
+@test("memif-between-programs-of-one-user", shim_only=True)
+def one_user(context):
+    """Root has started both, and nginx's workers have given up their rights. Somebody else is refused, who has not."""
+    server, client = context.memif(any_user=False)
+    nginx = Nginx(server).start()
+    expect_wrk(client, f"{nginx.url}/s64", seconds=1, more=("-H", "Connection: close"))
+    expect_equal("the answer", get(client, f"{nginx.url}/hello"), "hello\n")
+    other = client.start("curl", "-sS", "--max-time", "2", f"{nginx.url}/hello", user=33 + 1)
+    expect(other.wait() != 0, "another user was let in")
+    expect("peer_users" in other.output(), other.output())
+    nginx.stop()
+
+
 @test("memif-1GiB")
 def huge(context):
     server, client = context.memif()

@@ -215,7 +215,7 @@ bool DpdkDevice::probe(std::string& message) {
   }
   if (kind_ == Kind::memif) {
     port = memif_arguments(config_);
-    memif_guard().allow(config_.peer_users);
+    memif_guard().allow(config_.peer_users, config_.peer_key);
     hint = memif_hint(config_);
   }
   std::string name = port.substr(0, port.find(','));

@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "stack/port/dpdk/eal/libc_calls.hh"
+#include "stack/port/dpdk/memif/memif_proof.hh"
 #include "stack/port/dpdk/memif/memif_ring.hh"
 
 namespace mtcp::stack::dpdk {
@@ -33,6 +34,8 @@ constexpr std::size_t kHelloLog2Ring = kText + kName + 5 * 2;
 
 // A peer has one connection; one that ends and the next may overlap.
 constexpr std::size_t kMostChannels = 8;
+// Those of users who have to prove something first keep nobody else out.
+constexpr std::ptrdiff_t kMostUnproven = 4;
 // Offsets in the shared memory have 32 bits.
 constexpr std::uint64_t kLargestRegion = std::uint64_t{1} << 32;
 constexpr unsigned kLargestLog2Ring = 14;
@@ -97,15 +100,31 @@ bool MemifGuard::admit(int fd, bool server) {
                   reinterpret_cast<long>(&size)) != 0)
     return refuse("a memif peer cannot be asked who it is");
   const auto own = static_cast<uid_t>(system_call(SYS_geteuid));
-  if (peer.uid != 0 && peer.uid != own && std::ranges::find(allowed_, peer.uid) == allowed_.end()) {
-    refusal_ = std::string(server ? "user " : "the server of this memif socket is user ") + std::to_string(peer.uid) +
-               (server ? " has tried to attach to this memif" : "") + ": refused; [device] peer_users = [" +
-               std::to_string(peer.uid) + "] allows it";
-    return false;
-  }
+  const bool stranger = peer.uid != 0 && peer.uid != own && std::ranges::find(allowed_, peer.uid) == allowed_.end();
+  if (stranger && (!key_ || std::ranges::count(channels_, false, &Channel::proven) >= kMostUnproven))
+    return refuse_user(peer.uid, server);
   if (channels_.size() >= kMostChannels) return refuse("too many connections to this memif at a time");
-  channels_.push_back({.fd = fd, .server = server});
+  channels_.push_back({.fd = fd, .server = server, .peer = peer, .proven = !stranger});
   return true;
+}
+
+bool MemifGuard::refuse_user(uid_t user, bool server) {
+  refusal_ = std::string(server ? "user " : "the server of this memif socket is user ") + std::to_string(user) +
+             (server ? " has tried to attach to this memif" : "") + ": refused; [device] peer_users = [" +
+             std::to_string(user) + "] allows it";
+  return false;
+}
+
+bool MemifGuard::check_proof(const Channel& c, std::span<const std::byte> name) {
+  if (c.proven || proves(*key_, c.peer.pid, reinterpret_cast<const char*>(name.data()))) return true;
+  return refuse_user(c.peer.uid, c.server);
+}
+
+void MemifGuard::sign(std::span<std::byte> message) const {
+  if (!key_ || message.size() != kMessage) return;
+  const auto type = field<std::uint16_t>(message, 0);
+  if (type == kHello) write_proof(*key_, message.subspan(kText, kName));
+  if (type == kInit) write_proof(*key_, message.subspan(kInitName, kName));
 }
 
 void MemifGuard::forget(int fd) {
@@ -138,7 +157,9 @@ bool MemifGuard::check_client(Channel& c, std::span<std::byte> message) {
   const auto type = field<std::uint16_t>(message, 0);
   end_text(message, kText, kName);
   if (type == kHello && c.stage == Stage::start) {
+    if (!check_proof(c, message.subspan(kText, kName))) return false;
     c.stage = Stage::named;
+    c.proven = true;
     return field<std::uint8_t>(message, kHelloLog2Ring) >= 1 || refuse("a memif peer wants rings of one slot");
   }
   if (type != kConnected || c.stage != Stage::named) return refuse("a memif server does not keep to the protocol");
@@ -151,7 +172,9 @@ bool MemifGuard::check_server(Channel& c, std::span<std::byte> message, int desc
     case kInit:
       if (c.stage != Stage::start) break;
       end_text(message, kInitName, kName);
+      if (!check_proof(c, message.subspan(kInitName, kName))) return false;
       c.stage = Stage::named;
+      c.proven = true;
       return true;
     case kAddRegion:
       if (c.stage != Stage::named) break;
@@ -229,8 +252,10 @@ int mtcp_memif_connect(int fd, const sockaddr* address, socklen_t length) {
 // A peer that is gone is no reason for a SIGPIPE, and one that does not read none to wait. Neither is an error to the driver,
 // which would free the connection and leave its callback behind: that the peer has hung up it learns when it receives.
 ssize_t mtcp_memif_sendmsg(int fd, const msghdr* message, int flags) {
+  const std::span<std::byte> text(static_cast<std::byte*>(message->msg_iov->iov_base), message->msg_iov->iov_len);
+  memif_guard().sign(text);
   (void)system_call(SYS_sendmsg, fd, reinterpret_cast<long>(message), flags | MSG_NOSIGNAL | MSG_DONTWAIT);
-  return static_cast<ssize_t>(message->msg_iov->iov_len);
+  return static_cast<ssize_t>(text.size());
 }
 
 // What the guard does not let pass is the end of the connection to the driver.

@@ -3,20 +3,28 @@
 // it lets anybody connect who finds the socket's name.
 #pragma once
 
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "stack/base/siphash.hh"
 
 namespace mtcp::stack::dpdk {
 
 class MemifGuard {
  public:
-  // Users that may be at the other end, besides root and this process's own.
-  void allow(std::vector<std::uint32_t> users) { allowed_ = std::move(users); }
+  // Users that may be at the other end, besides root and this process's own; and who proves that he has the key
+  // (memif_proof.hh).
+  void allow(std::vector<std::uint32_t> users, std::optional<SipKey> key) {
+    allowed_ = std::move(users);
+    key_ = key;
+  }
 
   // A new control connection, that of a server or of a client: false if the peer's user may not have this wire, or has
   // too many connections that lead to nothing.
@@ -24,6 +32,8 @@ class MemifGuard {
   // A message on `fd`, with the descriptor that came along (or -1): false if the driver must not see it. Texts in it
   // end with a 0 afterwards.
   bool check(int fd, std::span<std::byte> message, int descriptor);
+  // A message that is about to be sent: says who we are.
+  void sign(std::span<std::byte> message) const;
   // The connection has been closed.
   void forget(int fd);
 
@@ -36,6 +46,8 @@ class MemifGuard {
   struct Channel {
     int fd;
     bool server;  // we are
+    ucred peer{};
+    bool proven = true;  // false: a user who may not have this wire, unless the first message is a proof
     Stage stage = Stage::start;
     int memory = -1;                    // the region, once it may be mapped
     std::uint64_t region = 0;           // bytes of it
@@ -46,8 +58,11 @@ class MemifGuard {
   bool check_region(Channel& c, std::span<const std::byte> message, int descriptor);
   bool check_ring(Channel& c, std::span<const std::byte> message, int descriptor);
   bool refuse(const char* why);
+  bool refuse_user(uid_t user, bool server);
+  bool check_proof(const Channel& c, std::span<const std::byte> name);
 
   std::vector<std::uint32_t> allowed_;
+  std::optional<SipKey> key_;
   std::vector<Channel> channels_;
   std::string refusal_;
 };
