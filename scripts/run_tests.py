@@ -29,6 +29,13 @@ REQUIRED_SIM = {"sim_bbr", "sim_churn", "sim_dctcp", "sim_deaths", "sim_ecn", "s
                 "sim_recovery", "sim_restart", "sim_sharing",
                 "sim_shortage", "sim_smoke", "sim_stacks", "sim_stacks_card", "sim_stacks_churn", "sim_states", "sim_time_wait",
                 "sim_transfer"}
+# How others build it: directory, options, compiler. Warnings are errors in all of them.
+OTHER_BUILDS = {
+    "build-release": (["--buildtype=release"], {}),
+    "build-plain": (["--buildtype=plain"], {}),
+    "build-clang": ([], {"CC": "clang-14", "CXX": "clang++-14"}),
+    "build-lto": (["-Db_lto=true"], {}),
+}
 # They measure, for minutes under a sanitizer; what they run the others run, too.
 MEASURING = {"sim_fairness", "sim_paths"}
 # No device, no other program, and no clock but the virtual one: these run side by side, the long ones first.
@@ -126,10 +133,11 @@ class Runner:
 class Suite:
     """The parts, in the order in which they run."""
 
-    def __init__(self, runner, fuzz_seconds, fast):
+    def __init__(self, runner, arguments):
         self.runner = runner
-        self.fuzz_seconds = fuzz_seconds
-        self.fast = ["--fast"] if fast else []
+        self.fuzz_seconds = arguments.fuzz_seconds
+        self.fast = ["--fast"] if arguments.fast else []
+        self.long = ["--long"] if arguments.long else []
         self.beside = []
         self.times = []  # (seconds, test)
         self.builds = []  # (seconds, directory)
@@ -150,7 +158,7 @@ class Suite:
             ok = self.runner.run(["meson", "configure", directory, "-Dwerror=true"], 300, env)[0] == 0
         if ok:
             wanted = targets(directory) if callable(targets) else targets
-            ok = self.runner.run(["ninja", "-C", directory, *wanted], 1500, env)[0] == 0
+            ok = self.runner.run(["ninja", "-C", directory, *wanted], 3000, env)[0] == 0
         self.built[directory] = ok
         self.builds.append((time.monotonic() - started, directory.name))
         return ok
@@ -235,13 +243,14 @@ class Suite:
     def e2e(self):
         if not self.build_default():
             return Count(0, 1)
-        return self.script("tests/e2e/run", BUILD, *self.fast, timeout=1500)
+        return self.script("tests/e2e/run", BUILD, *self.fast, *self.long, timeout=14400 if self.long else 1500)
 
     def package(self):
         with tempfile.TemporaryDirectory() as folder:
             print(f"  building {PACKAGE.name}/", flush=True)
             started = time.monotonic()
-            status, lines = self.runner.run([ROOT / "scripts/package", "-b", PACKAGE, "-o", folder], 900)
+            # -w: nothing else that is built each time shows the warnings of -O3.
+            status, lines = self.runner.run([ROOT / "scripts/package", "-w", "-b", PACKAGE, "-o", folder], 900)
             self.builds.append((time.monotonic() - started, PACKAGE.name))
             if status != 0 or not lines:
                 return Count(0, 1)
@@ -276,6 +285,15 @@ class Suite:
         return self.script("tests/fuzz/run", FUZZ, *seconds, timeout=(self.fuzz_seconds or 200) * 4 + 120)
 
 
+    def builds(self):
+        count = Count()
+        for name, (options, env) in OTHER_BUILDS.items():
+            directory = ROOT / name
+            self.build(directory, options, env)
+            count.add(self.run_programs(directory, lambda _: True, REQUIRED_UNIT | REQUIRED_SIM))
+        return count
+
+
 def is_simulation(name):
     return "sim" in name
 
@@ -293,7 +311,9 @@ PARTS = {
     "san": (Suite.san, "unit and simulation tests under the address and undefined-behaviour sanitizers"),
     "tsan": (Suite.tsan, "many threads in one process, under the thread sanitizer"),
     "fuzz": (Suite.fuzz, "the packet input path under libFuzzer, briefly"),
+    "builds": (Suite.builds, "unit and simulation tests of a release, a plain, a clang and an LTO build; only with --long or by name"),
 }
+USUAL = tuple(part for part in PARTS if part != "builds")
 FAST = ("unit", "sim", "parity", "e2e")
 FAST_BESIDE = ("unit", "sim")  # while the others run, which are in network namespaces of their own
 
@@ -301,16 +321,19 @@ FAST_BESIDE = ("unit", "sim")  # while the others run, which are in network name
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/test", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
                                      epilog="parts:\n" + "\n".join(f"  {name:8}{text}" for name, (_, text) in PARTS.items()))
-    parser.add_argument("parts", nargs="*", metavar="PART", help="what to run (default: all)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="what to run (default: all but builds)")
     parser.add_argument("--fast", action="store_true",
                         help=f"an answer in two minutes: {', '.join(FAST)}, of which parity on one address and some twenty of e2e")
+    parser.add_argument("--long", action="store_true", help="for hours: more rounds of some tests of e2e, and builds")
     parser.add_argument("-v", "--verbose", action="store_true", help="show all output")
     parser.add_argument("--fuzz-seconds", type=number(0), metavar="N",
                         help="let each fuzz target look for N seconds where chance leads it (default: a few thousand inputs, the same each time)")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))} (there are: {', '.join(PARTS)})")
-    arguments.parts = arguments.parts or list(FAST if arguments.fast else PARTS)
+    if arguments.fast and arguments.long:
+        parser.error("--fast or --long")
+    arguments.parts = arguments.parts or list(FAST if arguments.fast else PARTS if arguments.long else USUAL)
     return arguments
 
 
@@ -351,7 +374,7 @@ def run_together(suite, parts):
 def main():
     set_surroundings()
     arguments = parse_arguments()
-    suite = Suite(Runner(arguments.verbose), arguments.fuzz_seconds, arguments.fast)
+    suite = Suite(Runner(arguments.verbose), arguments)
     started = time.monotonic()
     try:
         total = run_together(suite, arguments.parts) if arguments.fast else run_parts(suite, arguments.parts)
