@@ -4,14 +4,15 @@ TIME-WAITs most of all, must not keep the next one out. So few local ports that 
 import sys
 from pathlib import Path
 
-from harness import expect, expect_equal, wait_until
+from harness import Side, expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
-from web import get_status
+from web import expect_wrk, get_status
 
 CLIENT = Path(__file__).resolve().parent / "restarting_client.py"
 PYTHON = sys.executable if sys.executable == "/usr/bin/python3" else "/usr/bin/python3"
 PORTS = '[tcp]\nip_local_port_range = [40000, 40099]\n'
+MORE_PORTS = '[tcp]\nip_local_port_range = [40000, 43999]\n'  # for many connections at once
 SOON = 0.8  # seconds; a SYN that is lost, or not believed, is sent again after one
 
 
@@ -50,27 +51,70 @@ def af_xdp_client(context):
     lives(context, client, server, ("killed", "exits"))
 
 
+class Proxy:
+    """A proxy that is started, reloaded, stopped and killed over and over. Its upstream has all its ports in TIME-WAIT each time."""
+
+    def __init__(self, context, proxy, upstream, asking, url, changes_hands=False, **options):
+        """`asking`: the side of the client; `url`: what it asks for; `changes_hands`: the device is one worker's at a time."""
+        self.context, self.side, self.asking, self.url, self.options = context, proxy, asking, url, options
+        self.changes_hands = changes_hands
+        self.upstream = Nginx(upstream, port=9000).start()
+        self.rates = []
+
+    def ask(self, port):
+        wait_until(lambda: get_status(self.asking, self.url, 5) == (0, "200"), 10, "an answer")
+        live(self.asking, self.asking, port, path="/up/hello")
+
+    def live(self, port, rounds):
+        for _ in range(rounds):
+            for end in ("stop", "kill", "stop"):
+                nginx = Nginx(self.side, **self.options).start()
+                self.ask(port)
+                if self.context.long:  # with many at once, and as fast as each time
+                    self.rates.append(expect_wrk(self.asking, self.url, seconds=1, connections=64).requests)
+                before = set(nginx.workers())
+                nginx.command("reload")
+                if self.changes_hands:
+                    wait_until(lambda gone=before: not gone & set(nginx.workers()), 10, "the former worker's end")
+                self.ask(port)
+                if end == "kill":
+                    pids = nginx.all_pids()
+                    nginx.kill()
+                    nginx.wait_gone(pids)
+                else:
+                    nginx.stop()
+        self.upstream.stop()
+        usual = sorted(self.rates)[len(self.rates) // 2] if self.rates else 0
+        expect(all(rate * 10 > usual for rate in self.rates), f"not each start gave about the same: {self.rates}")
+
+
+def proxy_over_veth(context, driver, rounds):
+    server, client = context.veth(more=MORE_PORTS if context.long else PORTS, driver=driver)
+    client.address, ours = server.address, client.address  # whom the client asks
+    upstream = Side(context, client.namespace, ours)
+    proxy = Proxy(context, server, upstream, client, f"http://{server.address}:8080/up/hello",
+                  server=f"location /up/ {{ proxy_pass http://{ours}:9000/; }}")
+    proxy.live(8080, rounds)
+
+
 @test("restart-proxy-with-a-connection-per-request")
 def proxy(context):
-    """The proxy is reloaded, stopped and killed; its upstream has all its ports in TIME-WAIT each time."""
-    server, client = context.veth(more=PORTS)
-    upstream = Nginx(client, port=9000).start()
-    options = {"server": f"location /up/ {{ proxy_pass http://{client.address}:9000/; }}"}
-    for _ in range(17 if context.long else 1):
-        for end in ("stop", "kill", "stop"):
-            nginx = Nginx(server, **options).start()
-            wait_until(lambda: get_status(client, f"{nginx.url}/up/hello", 5) == (0, "200"), 10, "an answer")
-            live(client, server, nginx.port, path="/up/hello")
-            nginx.command("reload")
-            wait_until(lambda: get_status(client, f"{nginx.url}/up/hello", 5) == (0, "200"), 10, "an answer")
-            live(client, server, nginx.port, path="/up/hello")
-            if end == "kill":
-                pids = nginx.all_pids()
-                nginx.kill()
-                nginx.wait_gone(pids)
-            else:
-                nginx.stop()
-    upstream.stop()
+    proxy_over_veth(context, "af_packet", 17 if context.long else 1)
+
+
+@test("restart-proxy-over-af_xdp", shim_only=True, long_only=True)
+def proxy_over_af_xdp(context):
+    proxy_over_veth(context, "af_xdp", 17)
+
+
+@test("restart-proxy-over-memif", shim_only=True, long_only=True)
+def proxy_over_memif(context):
+    """Asked by a kernel client on loopback."""
+    server, client = context.memif(more=MORE_PORTS)
+    asking = client.kernel_side()
+    asking.address = "127.0.0.1"
+    up = f"server {{ listen 127.0.0.1:8081; location /up/ {{ proxy_pass http://{server.address}:9000/; }} }}"
+    Proxy(context, client, server, asking, "http://127.0.0.1:8081/up/hello", changes_hands=True, http=up).live(8081, 17)
 
 
 @test("restart-as-another-user", shim_only=True)
