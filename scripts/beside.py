@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 
 
 class Count:
@@ -50,6 +51,9 @@ class Beside:
         except Interrupted:
             for other in self.suite.beside:
                 other.stop()
+        except Exception:  # os._exit() would swallow it
+            traceback.print_exc(file=sys.stdout)
+            sys.stdout.flush()
         finally:
             os._exit(status)
 
