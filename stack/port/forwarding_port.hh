@@ -39,7 +39,7 @@ class ForwardingPort : public Port {
     return inner_->forward_unknown(p, key, opens, now);
   }
   [[nodiscard]] bool may_open(const FlowKey& key) const override { return inner_->may_open(key); }
-  bool publish(const FlowKey& key) override { return inner_->publish(key); }
+  bool publish(const FlowKey& key, FlowKind kind) override { return inner_->publish(key, kind); }
   void withdraw(const FlowKey& key) override { inner_->withdraw(key); }
   bool settle(const FlowKey& key, bool here) override { return inner_->settle(key, here); }
   [[nodiscard]] bool is_home(const FlowKey& key) const override { return inner_->is_home(key); }

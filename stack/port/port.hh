@@ -91,8 +91,10 @@ class Port {
   // In the child of a fork, which will not use the port: closes what would keep something of its parent's from others.
   virtual void leave_to_parent() {}
   // Enters into the directory that this stack has `key`, until withdraw(); false if another one has it already, or there is
-  // no need to. For flows whose home is another stack, and all that are opened here.
-  virtual bool publish(const FlowKey& /*key*/) { return false; }
+  // no need to. For flows whose home is another stack, and all that are opened here. What a peer opens anew counts more than
+  // what is left of the connection before it, whoever says so first.
+  enum class FlowKind : std::uint8_t { connection, half_open, time_wait };
+  virtual bool publish(const FlowKey& /*key*/, FlowKind /*kind*/) { return false; }
   virtual void withdraw(const FlowKey& /*key*/) {}
   // The same whatever was said before: for one that is established here, or that another stack has handed over. That it is
   // gone, if not `here`.

@@ -6,13 +6,13 @@ namespace mtcp::stack {
 namespace {
 
 // A word: tag | generation of the slot | slot | state.
-constexpr unsigned kStateBits = 2, kSlotBits = 6, kGenerationBits = 16;
+constexpr unsigned kStateBits = 3, kSlotBits = 6, kGenerationBits = 16;
 constexpr unsigned kTagAt = kStateBits + kSlotBits + kGenerationBits;
 constexpr int kTries = 8;
 
 std::uint64_t tag_of(std::uint64_t word) { return word >> kTagAt; }
 Directory::Entry entry_of(std::uint64_t word) {
-  return {static_cast<Directory::State>(word & 3), static_cast<std::uint8_t>(word >> kStateBits & 63)};
+  return {static_cast<Directory::State>(word & 7), static_cast<std::uint8_t>(word >> kStateBits & 63)};
 }
 std::uint16_t generation_of(std::uint64_t word) { return static_cast<std::uint16_t>(word >> (kStateBits + kSlotBits)); }
 
@@ -88,18 +88,22 @@ Directory::Word* Directory::insert(std::uint64_t hash, std::uint64_t word) {
   return nullptr;
 }
 
-bool Directory::claim(std::uint64_t hash, std::uint8_t slot) {
-  const Entry mine{State::owned, slot};
-  if (const Entry there = find(hash); there.state != State::none) return there == mine;
-  std::uint64_t word = word_of(hash, mine);
+bool Directory::claim(std::uint64_t hash, const Entry& entry, bool over_rest) {
+  std::uint64_t word = word_of(hash, entry), was = 0;
+  if (Word* at = word_for(hash, was); at != nullptr) {
+    if (entry_of(was) == entry) return true;
+    return over_rest && entry_of(was).state == State::resting && at->compare_exchange_strong(was, word);
+  }
   Word* at = insert(hash, word);
   if (at == nullptr) return false;
   // Another one may have done the same at the same time: then neither has it.
-  const Word* other = search(hash, [&](const Word& w) {
-    const std::uint64_t there = w.load();
+  std::uint64_t there = 0;
+  Word* other = search(hash, [&](const Word& w) {
+    there = w.load();
     return &w != at && tag_of(there) == tag_of(hash) && counts(there);
   });
   if (other == nullptr) return true;
+  if (over_rest && entry_of(there).state == State::resting && other->compare_exchange_strong(there, 0)) return true;
   at->compare_exchange_strong(word, 0);
   return false;
 }
@@ -116,13 +120,22 @@ bool Directory::set(std::uint64_t hash, const Entry& entry) {
 }
 
 // Two words may look the same, if only for a moment: the one that says this.
-void Directory::erase(std::uint64_t hash, const Entry& entry) {
+template <typename Match>
+void Directory::erase_if(std::uint64_t hash, Match&& match) {
   std::uint64_t was = 0;
   Word* at = search(hash, [&](const Word& w) {
     was = w.load(std::memory_order_acquire);
-    return was != 0 && tag_of(was) == tag_of(hash) && entry_of(was) == entry && counts(was);
+    return was != 0 && tag_of(was) == tag_of(hash) && match(entry_of(was)) && counts(was);
   });
   if (at != nullptr) at->compare_exchange_strong(was, 0);
+}
+
+void Directory::erase(std::uint64_t hash, const Entry& entry) {
+  erase_if(hash, [&entry](const Entry& e) { return e == entry; });
+}
+
+void Directory::withdraw(std::uint64_t hash, std::uint8_t slot) {
+  erase_if(hash, [slot](const Entry& e) { return e.slot == slot && (e.state == State::owned || e.state == State::resting); });
 }
 
 }  // namespace mtcp::stack

@@ -42,6 +42,8 @@ bool SteeringPort::forward_unknown(Packet* p, const FlowKey& key, bool opens, Ti
   // Those who have not entered theirs yet, one after the other. What opens a flow is nobody's so far.
   while (asked && !former.empty() && former.first() < me_) former.remove(former.first());
   if (!opens && !former.empty()) return pass(p, former.first(), kAsked);
+  // Last of all: its home, or who was it, may have what the peer has opened since.
+  if (there.state == Directory::State::resting && others_.has(there.slot)) return pass(p, there.slot, kAsked);
   return offer_to_listeners(p, {key.local, key.local_port}, opens, home);
 }
 
@@ -117,12 +119,22 @@ bool SteeringPort::may_open(const FlowKey& key) const {
 
 bool SteeringPort::is_home(const FlowKey& key) const { return others_.empty() || owner_of(hash_.of(key)) == me_; }
 
-bool SteeringPort::publish(const FlowKey& key) {
-  return control_.directory().claim(control_.directory().hash(key), me_);
+bool SteeringPort::publish(const FlowKey& key, FlowKind kind) {
+  Directory& directory = control_.directory();
+  const std::uint64_t hash = directory.hash(key);
+  switch (kind) {
+    case FlowKind::time_wait:
+      return directory.claim(hash, {Directory::State::resting, me_});
+    case FlowKind::half_open:
+      return directory.claim(hash, {Directory::State::owned, me_}, true);
+    case FlowKind::connection:
+      break;
+  }
+  return directory.claim(hash, {Directory::State::owned, me_});
 }
 
 void SteeringPort::withdraw(const FlowKey& key) {
-  control_.directory().erase(control_.directory().hash(key), {Directory::State::owned, me_});
+  control_.directory().withdraw(control_.directory().hash(key), me_);
 }
 
 bool SteeringPort::settle(const FlowKey& key, bool here) {

@@ -49,7 +49,7 @@ class SteeringPort final : public Port {
   [[nodiscard]] bool shared() const override { return true; }
   bool forward_unknown(Packet* p, const FlowKey& key, bool opens, Time now) override;
   [[nodiscard]] bool may_open(const FlowKey& key) const override;
-  bool publish(const FlowKey& key) override;
+  bool publish(const FlowKey& key, FlowKind kind) override;
   void withdraw(const FlowKey& key) override;
   bool settle(const FlowKey& key, bool here) override;
   [[nodiscard]] bool is_home(const FlowKey& key) const override;

@@ -234,7 +234,7 @@ void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   (void)port->settle(key, false);  // it is not on its way any more
   if (!possible) return stats.add(Counter::adoptions_refused);
   // Another stack has the connection by now: the peer has taken its answer, and this is the half of an open that it has not.
-  if (!port->publish(key)) return stats.add(Counter::half_open_lost);
+  if (!port->publish(key, Port::FlowKind::half_open)) return stats.add(Counter::half_open_lost);
   const std::uint32_t index = priv->syn_entries.create();
   if (index == Slab<SynEntry>::kNone) {
     port->withdraw(key);

@@ -89,7 +89,7 @@ Errc Tcp::choose_local_port(FlowKey& key, std::uint32_t& hash, bool& published, 
     hash = flows.hash(key);
     if (claim_flow(key, hash, isn, now) != Errc::ok) return false;
     if (steered && !port->reserve_flow(key)) return false;
-    published = publish && port->publish(key);
+    published = publish && port->publish(key, Port::FlowKind::connection);
     if (published != publish) port->release_flow(key);
     return published == publish;
   });
@@ -118,7 +118,7 @@ Result<Connection*> Tcp::connect(const Endpoint& local, const Endpoint& remote, 
     hash = flows.hash(key);
     claimed = claim_flow(key, hash, isn, now);
     if (claimed == Errc::ok && port != nullptr && !(*path)->local && port->has_others()) {
-      published = port->publish(key);
+      published = port->publish(key, Port::FlowKind::connection);
       if (!published) claimed = Errc::address_unavailable;
     }
   }

@@ -226,7 +226,7 @@ void Tcp::migrate_half_open(Listener& l, bool may_wait, Time now) {
   priv->syn_entries.for_each([&](SynEntry& e, std::uint32_t) {
     if (e.listener != &l || e.path->local) return;
     // The peer has taken another stack's answer, which says that the flow is its own.
-    if (!port->publish(e.key)) return drop_syn_entry(e);
+    if (!port->publish(e.key, Port::FlowKind::half_open)) return drop_syn_entry(e);
     HandoverHalfOpen m;
     m.head.kind = HandoverHead::half_open;
     m.head.key = e.key;

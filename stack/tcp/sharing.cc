@@ -44,7 +44,7 @@ void Tcp::publish_flows() {
     if (!c.in_table || c.published || c.path->local) return;
     // What has been opened here the new home might open as well.
     if (!c.was_passive)
-      c.published = port->publish(c.key);
+      c.published = port->publish(c.key, Port::FlowKind::connection);
     else if (strays(c))
       c.published = port->settle(c.key, true);
   });
@@ -54,7 +54,7 @@ void Tcp::publish_flows() {
   std::uint32_t at = priv->tw_newest;
   for (int n = 0; n < kTimeWaits && at != Slab<TimeWaitEntry>::kNone; ++n) {
     TimeWaitEntry& e = priv->time_waits.at(at);
-    if (strays(e)) e.published = port->publish(e.key);
+    if (strays(e)) e.published = port->publish(e.key, Port::FlowKind::time_wait);
     at = e.prev;
   }
   port->all_published();
@@ -64,7 +64,7 @@ void Tcp::publish_flows() {
 void Tcp::publish(SynEntry& e) {
   constexpr std::uint32_t kMostHalfOpen = 4096;
   if (priv->half_open_published >= kMostHalfOpen) return;
-  e.published = port->publish(e.key);
+  e.published = port->publish(e.key, Port::FlowKind::half_open);
   priv->half_open_published += e.published ? 1 : 0;
 }
 

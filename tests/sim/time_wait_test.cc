@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include "tests/sim/passive_world.hh"
+#include "tests/sim/shared_world.hh"
 
 using namespace mtcp::sim;
 using World = PassiveWorld;
@@ -175,4 +176,58 @@ TEST_CASE("rfc6191: with tcp_tw_reuse a small range of ports serves for ever, wi
     CHECK(refused == (reuse ? 0 : 180));
     CHECK(client.count(Counter::time_wait_recycled) == (reuse ? 180 : 0));
   }
+}
+
+TEST_CASE("a peer that uses its port again has its new connection, whoever still tells of the old one's TIME-WAIT", "[time_wait]") {
+  SharedWorld w(1);
+  INFO(w.sim.label());
+  const auto serve = [&]() -> Host& {
+    Host& h = w.process();
+    h.on_accept = [](Socket& s) {
+      s.send(1000);
+      s.close_when_sent = true;  // first: the TIME-WAIT is on this side
+    };
+    return h;
+  };
+  const auto open = [&] {
+    std::vector<Socket*> all;
+    for (std::uint16_t port = 20000; port < 20040; ++port) {
+      all.push_back(w.client.try_connect({Sim::kShared, 80}, {}, port));
+      REQUIRE(all.back() != nullptr);
+      all.back()->close_on_eof = true;
+    }
+    return all;
+  };
+  const auto are_over = [](const std::vector<Socket*>& all) {
+    return std::ranges::all_of(all, [](const Socket* s) { return s->connection == nullptr; });
+  };
+  Host& a = serve();
+  Host& b = serve();
+  REQUIRE(a.steering->queues() == 1);
+  const auto first = open();
+  REQUIRE(w.sim.run_until([&] { return are_over(first); }));
+  w.sim.run_for(milliseconds(100));
+  REQUIRE(a.worker->time_waits() + b.worker->time_waits() == 40);
+  // The table moves: b has not said yet what it has when the peer opens anew, at the new home of some.
+  b.stalled_until = w.sim.now + seconds(1);
+  Host& c = serve();
+  const auto second = open();
+  w.sim.run_for(microseconds(20));
+  w.client.stalled_until = w.sim.now + seconds(1);  // it has not seen the answers
+  w.sim.run_for(milliseconds(2));
+  b.stalled_until = {};
+  w.sim.run_for(milliseconds(3));
+  // The table moves again, and b ends.
+  c.leave(*c.listeners.front());
+  w.sim.run_for(milliseconds(3));
+  w.client.stalled_until = {};
+  w.sim.run_for(milliseconds(20));
+  b.leave(*b.listeners.front());
+  b.exit();
+  REQUIRE(w.sim.run_until([&] { return are_over(second); }, seconds(10)));
+  for (const Socket* s : second) {
+    CHECK(s->error == Errc::ok);
+    CHECK(s->received == 1000);
+  }
+  CHECK(w.client.count(Counter::retransmitted_segments) == 0);
 }

@@ -100,7 +100,7 @@ TEST_CASE("one caller reaps a dead stack and gets its flows; a living one is not
   w.control.records(1)[7].set(flow(2, 4));
   w.control.slot(1).records_end = 8;
   const std::uint64_t hash = w.control.directory().hash(flow(2, 4));
-  REQUIRE(w.control.directory().claim(hash, 1));
+  REQUIRE(w.control.directory().claim(hash, {Directory::State::owned, 1}));
   w.control.note_listener(1, 0, {IpAddress::any_v4(), 80}, false, Listening::yes);
   w.device.process = 1;
   CHECK_FALSE(w.control.reap(1, 0, w.device));

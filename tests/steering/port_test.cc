@@ -199,8 +199,8 @@ TEST_CASE("a flow that the directory has goes to its owner, with one forward", "
   World w(4);
   const FlowKey key = flow(7, 5);
   const std::size_t home = w.owner(key), owner = (home + 1) % 4;
-  REQUIRE(w.ports[owner]->publish(key));
-  CHECK_FALSE(w.ports[home]->publish(key));
+  REQUIRE(w.ports[owner]->publish(key, Port::FlowKind::connection));
+  CHECK_FALSE(w.ports[home]->publish(key, Port::FlowKind::connection));
   w.device.waiting[0].push_back(tcp_frame(7, 5));
   Packet* p = nullptr;
   for (std::size_t i = 0; i < 4; ++i) {
