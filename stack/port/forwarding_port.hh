@@ -49,6 +49,8 @@ class ForwardingPort : public Port {
   bool reserve_flow(const FlowKey& key) override { return inner_->reserve_flow(key); }
   void release_flow(const FlowKey& key) override { inner_->release_flow(key); }
   [[nodiscard]] bool receives(const IpAddress& local) override { return inner_->receives(local); }
+  void leave_opens_of(const IpAddress& remote) override { inner_->leave_opens_of(remote); }
+  void forget_left() override { inner_->forget_left(); }
   void leave_to_parent() override { inner_->leave_to_parent(); }
   void set_serving(bool on) override { inner_->set_serving(on); }
   void note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) override {

@@ -88,6 +88,10 @@ class Port {
   // What is sent to this address of ours comes here. Not if the kernel has it as well and keeps what comes for it: then a
   // connection from there would never be answered.
   [[nodiscard]] virtual bool receives(const IpAddress& /*local*/) { return true; }
+  // A SYN of `remote` can't be answered over this device. Who has our addresses as well, the kernel, may have another way to it:
+  // what it opens from now on is left to it. forget_left(): the routes are not what they were.
+  virtual void leave_opens_of(const IpAddress& /*remote*/) {}
+  virtual void forget_left() {}
   // In the child of a fork, which will not use the port: closes what would keep something of its parent's from others.
   virtual void leave_to_parent() {}
   // Enters into the directory that this stack has `key`, until withdraw(); false if another one has it already, or there is

@@ -165,7 +165,10 @@ void Tcp::on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq* isn, Ti
   const Admission admission = admit_syn(l, isn != nullptr);
   if (admission == Admission::drop) return;
   const Result<const Path*> path = network.path(s.key.remote, s.key.local);
-  if (!path) return stats.add(Counter::no_route);
+  if (!path) {
+    if (port != nullptr) port->leave_opens_of(s.key.remote);
+    return stats.add(Counter::no_route);
+  }
 
   SynEntry fresh;
   std::uint32_t index = 0;

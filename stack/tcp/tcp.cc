@@ -276,6 +276,7 @@ void Tcp::follow_mtu(std::uint32_t mtu, Time now) {
 // The kernel's addresses or routes have changed: connections go the way that new ones would. One whose address is gone, or
 // that has no way, stays as in Linux: it sends nothing until that is back, or it times out.
 void Tcp::follow_routes(Time now) {
+  if (port != nullptr) port->forget_left();
   connections.for_each([&](Connection& c, std::uint32_t) {
     const Path* before = std::exchange(c.path, network.path_again(*c.path, c.key.remote, c.key.local));
     if (c.path == before) return;

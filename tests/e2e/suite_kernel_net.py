@@ -202,3 +202,26 @@ def two_uplinks(context):
     server.namespace.run("ip", "rule", "del", "from", OURS, "lookup", "1000")
     expect(not answers(client, OURS, "--interface", FAR), "there is an answer without a rule")
     nginx.stop()
+
+
+@test("kernel-net-peers-that-are-answered-over-another-interface")
+def another_way_back(context):
+    """A host in two networks: what comes in by one and is answered by the other the kernel serves; a peer on the wire the stack again."""
+    server, client = wire(context)
+    server.namespace.run("ip", "link", "add", "second", "type", "veth", "peer", "name", "second", "netns", client.namespace.name)
+    for side, address in ((server, "10.50.0.2"), (client, "10.50.0.1")):
+        for interface in ("all", "wire", "second"):
+            side.namespace.run("sysctl", "-qw", f"net.ipv4.conf.{interface}.rp_filter=0")
+        side.namespace.run("ip", "link", "set", "second", "up")
+        side.namespace.run("ip", "address", "add", f"{address}/24", "dev", "second")
+    nginx = Nginx(server, workers=2).start()
+    expect_on_stack(nginx, client, OURS)
+    before = stack_opens(nginx)
+    for _ in range(4):
+        expect_equal("the answer by the other way", get(client, f"http://{OURS}:8080/hello", 8, "--interface", "10.50.0.1"), "hello\n")
+    expect_equal("connections of the stack's", stack_opens(nginx) - before, 0)
+    expect_files(client, nginx.url, ("m1",), 20, "--interface", "10.50.0.1")
+    expect_on_stack(nginx, client, OURS)
+    server.namespace.run("ip", "route", "add", "10.50.0.1/32", "via", "10.99.0.1")
+    expect_on_stack(nginx, client, OURS, "--interface", "10.50.0.1")
+    nginx.stop()

@@ -200,6 +200,21 @@ TEST_CASE("shared with the kernel: who is given the maps changes the same ports"
         }) == 0);
 }
 
+TEST_CASE("shared with the kernel: what a peer opens that is not answered over this interface is the kernel's, until routes change") {
+  CHECK(apart([](Shared& s) {
+          const auto opens = [&](const IpAddress& peer) {
+            return s.takes(frame(ip(peer, peer.is_v4() ? kOurs : v6(2), 6, tcp(5000, 80, kSyn))));
+          };
+          s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, true);
+          s.ports().leave_opens_of(kPeer);
+          s.ports().leave_opens_of(v6(1));
+          EXPECT(!opens(kPeer) && !opens(v6(1)) && s.takes_segment(80, kAck));
+          EXPECT(opens(IpAddress::v4(kPeer.as_v4() + 1)) && opens(v6(5)) && opens(IpAddress::any_v4()));
+          s.ports().forget_left();
+          EXPECT(opens(kPeer) && opens(v6(1)));
+        }) == 0);
+}
+
 TEST_CASE("shared with the kernel: an address that comes later takes part, as long as there is room") {
   CHECK(apart([](Shared& s) {
           s.ports().set(0, Kind::listeners, {kPeer, 80}, true);

@@ -21,9 +21,17 @@ struct mtcp_share_port {
   __u64 flows;     /* have connections from it, or had some until a short while ago */
 };
 
+/* Peers that are answered by the kernel, because the way to them is not over this interface: each has one place. */
+#define MTCP_SHARE_ELSEWHERE 256
+
+static inline __u64 mtcp_share_place(const struct mtcp_share_address *a) {
+  return ((a->half[0] ^ a->half[1]) * 0x9e3779b97f4a7c15ULL) >> 56;
+}
+
 struct mtcp_share_state {
   __u32 addresses; /* how many of the following there are: none is taken away again */
   __u32 unused;
   struct mtcp_share_address address[MTCP_SHARE_ADDRESSES];
   __u64 owner[MTCP_SHARE_STACKS]; /* of a stack's bits: its process (claims.hh); 0: nobody */
+  struct mtcp_share_address elsewhere[MTCP_SHARE_ELSEWHERE]; /* remote ones; ::, nobody */
 };

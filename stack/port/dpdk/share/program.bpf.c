@@ -1,7 +1,7 @@
 /* On an interface that the stack shares with the kernel: TCP segments for ports of the stack go to the AF_XDP socket of
  * their queue, and so do ICMP errors about its segments. All else is the kernel's: ARP and neighbour discovery, UDP, echo,
- * fragments, tagged frames, other addresses and ports, and connections that the kernel itself has from a port which a
- * stack has as well. */
+ * fragments, tagged frames, other addresses and ports, connections that the kernel itself has from a port which a
+ * stack has as well, and those of peers to whom the way is not over this interface. */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -102,6 +102,15 @@ static __always_inline int is_kernels(struct xdp_md *context, const struct flow 
   return its;
 }
 
+/* Whether the way back to who opens a connection is not over this interface. */
+static __always_inline int is_elsewhere(const struct mtcp_share_address *remote) {
+  const __u32 zero = 0;
+  const struct mtcp_share_state *now = bpf_map_lookup_elem(&state, &zero);
+  if (!now) return 0;
+  const struct mtcp_share_address *there = &now->elsewhere[mtcp_share_place(remote)];
+  return there->half[0] == remote->half[0] && there->half[1] == remote->half[1];
+}
+
 /* The following say whether what begins at `at` in the packet is the stack's. What has no fixed place is copied: to add a
  * number to a pointer into the packet takes CAP_PERFMON. */
 
@@ -119,7 +128,8 @@ static __always_inline int segment(struct xdp_md *context, struct flow *flow, __
   flow->remote_port = tcp.source;
   const struct mtcp_share_port *port = port_of(flow);
   if (!port) return 0;
-  if ((bpf_ntohs(tcp.flags) & (SYN | ACK)) == SYN) return port->listeners != 0;
+  if ((bpf_ntohs(tcp.flags) & (SYN | ACK)) == SYN)
+    return port->listeners != 0 && !is_elsewhere(&flow->remote);
   return (port->listeners | port->flows) && !is_kernels(context, flow, v4);
 }
 

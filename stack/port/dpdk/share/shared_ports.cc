@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <utility>
 
 #include "stack/port/dpdk/af_xdp/bpf_calls.hh"
@@ -162,6 +163,21 @@ void SharedPorts::set(std::uint32_t stack, Kind kind, const Endpoint& local, boo
     mtcp_share_port& p = port(i, local.port);
     change(kind == Kind::listeners ? p.listeners : p.flows, bit, on);
   }
+}
+
+// The program may see the halves of two: it compares both.
+void SharedPorts::leave_opens_of(const IpAddress& remote) {
+  mtcp_share_address address;
+  memcpy(&address, remote.bytes.data(), sizeof address);
+  mtcp_share_address& there = state_->elsewhere[mtcp_share_place(&address)];
+  for (std::size_t i = 0; i < std::size(address.half); ++i)
+    std::atomic_ref(there.half[i]).store(address.half[i], std::memory_order_relaxed);
+}
+
+void SharedPorts::forget_left() {
+  for (mtcp_share_address& there : state_->elsewhere)
+    for (__u64& half : there.half)
+      if (std::atomic_ref each(half); each.load(std::memory_order_relaxed) != 0) each.store(0, std::memory_order_relaxed);
 }
 
 bool SharedPorts::owned(const Endpoint& local) const {

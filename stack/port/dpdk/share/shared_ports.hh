@@ -47,6 +47,9 @@ class SharedPorts {
   [[nodiscard]] std::uint32_t addresses() const;
   // A port by its number among those of all addresses: place * MTCP_SHARE_PORTS + number.
   [[nodiscard]] Endpoint endpoint(std::uint32_t port) const;
+  // Connections that this peer opens are the kernel's, until forget_left(): of peers with the same place the last one's.
+  void leave_opens_of(const IpAddress& remote);
+  void forget_left();
   // For tests: whether the segments of somebody's connections to this port come to the stack.
   [[nodiscard]] bool owned(const Endpoint& local) const;
 

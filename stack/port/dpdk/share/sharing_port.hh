@@ -46,6 +46,8 @@ class SharingPort final : public ForwardingPort {
   bool reserve_flow(const FlowKey& key) override;
   void release_flow(const FlowKey& key) override;
   [[nodiscard]] bool receives(const IpAddress& local) override;
+  void leave_opens_of(const IpAddress& remote) override { ports_.leave_opens_of(remote); }
+  void forget_left() override { ports_.forget_left(); }
   void leave_to_parent() override { held_.release_all(); }
   void note_flow(std::uint32_t index, const FlowKey& key) override;
   void forget_flow(std::uint32_t index) override;
