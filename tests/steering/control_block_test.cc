@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <map>
-#include <ranges>
 
 #include "tests/steering/fake_device.hh"
 
@@ -17,14 +16,15 @@ std::map<std::uint8_t, int> shares(const ControlBlock& control) {
 
 bool even(const ControlBlock& control, std::size_t stacks) {
   const auto s = shares(control);
-  const auto [least, most] = std::ranges::minmax(s | std::views::values);
-  return s.size() == stacks && most - least <= 1;
+  const auto by_count = [](const auto& a, const auto& b) { return a.second < b.second; };
+  const auto [least, most] = std::minmax_element(s.begin(), s.end(), by_count);
+  return s.size() == stacks && most->second - least->second <= 1;
 }
 
 double jain(const ControlBlock& control) {
   double sum = 0, squares = 0;
   const auto all = shares(control);
-  for (const int n : all | std::views::values) sum += n, squares += double(n) * n;
+  for (const auto& [stack, n] : all) sum += n, squares += double(n) * n;
   return sum * sum / (static_cast<double>(all.size()) * squares);
 }
 
