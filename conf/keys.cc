@@ -109,6 +109,10 @@ const Key kKeys[] = {
     {"stack", "service_thread", Flag{AT(service_thread)}, "",
      "A thread that keeps connections alive while the application computes: ACKs, retransmissions, "
      "keep-alives."},
+    {"stack", "stacks", Count{AT(stacks), 1, 64, true}, "",
+     "How many stacks a process may have: a thread that listens gets one of its own, with what it accepts and what it\n"
+     "connects to, as long as there are fewer. \"auto\": as many as the CPUs that the process may run on. Where there is a\n"
+     "device it is one so far."},
     {"stack", "loopback", Flag{AT(stack.loopback)}, "",
      "127.0.0.0/8 and ::1 belong to the stack: connections within the process do not pass through the "
      "kernel."},

@@ -45,17 +45,17 @@ class ListenerWait {
 }
 
 // A call looks at `s`: what other calls have sent to it on the loopback wire has arrived, as in the kernel.
-inline void settle(Process& process, const Socket& s) {
+inline void settle(Process&, const Socket& s) {
   const bool local = s.connection != nullptr ? s.connection->path->local : s.listener != nullptr;
-  if (local) [[unlikely]] process.instance->settle_loopback();
+  if (local) [[unlikely]] s.shard->instance->settle_loopback();
 }
 
 // A call on `s` found nothing to do. True if the stack has been run and it should look again: that is so when something
 // is on the loopback wire, and when it was the same the last time and nobody has run the stack since, so that a program
 // that only polls by calling makes progress, and one that waits with epoll does not pay for it.
-[[nodiscard]] inline bool retry_after_turn(Process& process, Socket& s) {
-  if (!process.started()) return false;
-  Instance& instance = *process.instance;
+[[nodiscard]] inline bool retry_after_turn(Process&, Socket& s) {
+  if (s.shard->instance == nullptr) return false;
+  Instance& instance = *s.shard->instance;
   // An ACK may be what the other end waits for with the next bytes.
   const bool local = s.connection != nullptr && s.connection->path->local;
   if (local ? instance.worker().pending() : instance.worker().network().loopback_waiting()) {
@@ -92,13 +92,13 @@ int stop_listening(Process& process, Socket& s);
 // The connect of an undecided socket, as connect(2) has it, with what its SYN may take along, or null. kConnectsInKernel: the
 // socket is the kernel's now, which has not been asked to connect yet.
 inline constexpr int kConnectsInKernel = 1;
-int connect_undecided(Process& process, std::unique_lock<Lock>& guard, Socket& s, const sockaddr* a, socklen_t n,
+int connect_undecided(Process& process, Guard& guard, Socket& s, const sockaddr* a, socklen_t n,
                       stack::FastOpenStart* fast);
 // The same for Socket::deferred.
-int connect_deferred(Process& process, std::unique_lock<Lock>& guard, Socket& s, stack::FastOpenStart& fast);
+int connect_deferred(Process& process, Guard& guard, Socket& s, stack::FastOpenStart& fast);
 
 // shutdown() of a socket in SYN-SENT: not connected, as before. 0.
-int abandon_connect(Process& process, Socket& s);
+int abandon_connect(Socket& s);
 
 // setsockopt(2) of this socket. 0 or -errno.
 int set_option(Process& process, Socket& s, int level, int name, const void* v, socklen_t n);

@@ -64,6 +64,7 @@ struct Options {
   PollOptions poll;
   std::vector<Rule> rules;  // first match wins
   bool service_thread = true;
+  std::uint32_t stacks = 0;  // of a process, at most; 0: as many as CPUs that it may run on
   LogLevel log_level = LogLevel::warning;
   std::string log_file;  // empty: stderr
   std::string source;    // the file this came from, for messages

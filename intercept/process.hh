@@ -1,5 +1,6 @@
-// The process's side of mtcp: implements Engine. One per process; the shim holds the pointer. State here, the
-// calls in the files named above them. One lock covers everything below (there is one stack per process).
+// The process's side of mtcp: implements Engine. One per process; the shim holds the pointer. What is per process is here, the
+// calls in the files named above them; what is per stack is in Shard, with its lock; what is per thread, in shards.cc. What is
+// declared here is changed with the locks of all shards held and read with any one (shards.hh), unless it says otherwise.
 #pragma once
 
 #include <unistd.h>
@@ -25,6 +26,7 @@
 #include "intercept/options.hh"
 #include "intercept/relay/heritage.hh"
 #include "intercept/relay/relay.hh"
+#include "intercept/shards/guard.hh"
 #include "intercept/sockets/decisions.hh"
 #include "intercept/sockets/route.hh"
 #include "intercept/support/lock.hh"
@@ -99,21 +101,47 @@ class Process final : public Engine {
   // as long as there is progress.
   // `others_go_on`: those that other processes use are carried on until they are done (relay.hh), however long.
   void end_connections(stack::Duration at_most, bool others_go_on);
-  // --- start.cc, lock held: a stack for this process. 0, or -errno after a clear line in the log: the device
+  // --- start.cc, all locks held: a stack for this shard. 0, or -errno after a clear line in the log: the device
   // can't be opened (-ENODEV, -EACCES, ...) or another process has the queue (-EBUSY). Listeners that exist
   // are put on it.
-  int ensure_started();
+  int ensure_started(Shard& shard);
+  int ensure_started() { return ensure_started(first()); }
+  // The same for the guard's, or of all shards; takes all locks for it, if there is something to do.
+  int ensure_started(Guard& guard) {
+    if (guard.shard().instance != nullptr && !guard.all()) [[likely]] return 0;
+    return start_now(guard);
+  }
   // The same, and waits, with the lock given up, while another process of this program is about to share its device.
-  int await_stack(std::unique_lock<Lock>& guard);
+  int await_stack(Guard& guard, Shard& shard);
   // Opens an inherited device now if it will be needed (there are listeners, or will be). Errors are logged
   // and told again by ensure_started(). The lock is given up while another process has it.
-  void open_device_early(std::unique_lock<Lock>& guard, bool will_listen = false);
+  void open_device_early(Guard& guard, bool will_listen = false);
   [[noreturn]] void exit_without_device() const;  // a server without a device hears nothing
   [[nodiscard]] bool has_relatives() const { return services.has_relatives != nullptr && services.has_relatives(); }
   // What outlives this process (lasting.hh), if it has not been read yet. 0 or -EAGAIN.
   int load_secrets();
   std::optional<stack::SipKey> peer_key();  // stack::DeviceConfig::peer_key
-  [[nodiscard]] bool started() const { return instance != nullptr; }
+  [[nodiscard]] Shard& first() { return shards.first(); }
+  // Any of them.
+  [[nodiscard]] bool started() { return any_stack([](Instance&) { return true; }); }
+  // All locks held: visits the stacks that there are.
+  template <typename Visit>
+  void for_each_stack(Visit visit) {
+    shards.for_each([&](Shard& s) {
+      if (s.instance != nullptr) visit(*s.instance);
+    });
+  }
+  template <typename Test>
+  [[nodiscard]] bool any_stack(Test test) {
+    bool found = false;
+    for_each_stack([&](Instance& i) { found = found || test(i); });
+    return found;
+  }
+  // See Shards::one_at_a_time.
+  [[nodiscard]] bool needs_one_at_a_time() const { return relay.in_use() || !heritage.empty() || captures != nullptr; }
+
+  // --- start.cc, all locks held: who gets copies of what all stacks receive and send (mtcp-dump); null: nobody.
+  void set_captures(stack::CaptureSet* set);
 
   // --- follow.cc, lock held: where the stack's addresses are the kernel's, what it says of them now. Before each decision.
   void follow_kernel();
@@ -121,7 +149,12 @@ class Process final : public Engine {
 
   // --- life.cc, lock held; it is given up for a moment. Takes back a provisional stack: what has come so far is left for the
   // next process that has the listeners.
-  void retire();
+  void retire(Guard& guard);
+  // With all locks held, which stay so.
+  void sleep_on_stacks(stack::Time until, std::span<const pollfd> others);
+
+  // --- open.cc, all locks held: how many stacks this process may have. With a device it is one so far.
+  [[nodiscard]] unsigned most_stacks() const;
 
   // --- listening.cc, lock held
   // There is a new listener, and no stack so far.
@@ -145,24 +178,32 @@ class Process final : public Engine {
   void attend(Socket& s);
   void stop_attending(Socket& s);
   // That moment is over for some. The service thread sees to it, while `attended` is not empty.
-  void review_attention();
+  void review_attention(Shard& shard);
   // Takes a listener off the stack. `others_go_on`: other processes have it, too.
   void end_listening(Socket& s, bool others_go_on);
   // Connections that other processes have left for `s`, which this one has made and ends without ever having waited: they go
   // where another process has the listener by now, or are reset when this one ends.
   [[nodiscard]] bool is_for_unclaimed(const Socket& s) const;
   void take_unclaimed(Socket& s);
-  std::uint32_t interest_version = 1;  // changes when a set may have got listeners that are not on the stack
-  std::vector<Socket*> attended;
+  // Changes when a set may have got listeners that are not on the stack.
+  std::atomic<std::uint32_t> interest_version{1};
   std::vector<Socket*> listeners;  // all that are State::listening
   void forget_listener(Socket& s);
   // The listener of this process for connections to `remote`; null: none.
-  [[nodiscard]] Socket* listener_for(const stack::Endpoint& remote) const;
+  // `near`: rather one of this shard.
+  [[nodiscard]] Socket* listener_for(const stack::Endpoint& remote, const Shard* near = nullptr) const;
 
   // --- socket_life.cc, lock held
   // The socket goes to the kernel for good: replays options and flags, moves epoll registrations, forgets it.
   // The kernel descriptor stays the same. 0 or -errno of the replay.
   int hand_to_kernel(Socket& s);
+  // An undecided socket becomes another shard's. All locks held.
+  void change_shard(Socket& s, Shard& shard);
+  // Before a connect: an undecided socket goes where the listener is that it will find in this process, else to the calling
+  // thread's. All locks are held afterwards if the connect may take more than that shard's. In sockets/connect.cc.
+  void choose_shard(Guard& guard, int fd, const sockaddr* a, socklen_t n);
+  // Before a descriptor goes: all locks if it takes more than its shard's own. `fd` may be something else after it.
+  void widen_for_close(Guard& guard, int fd);
   // One descriptor less; the last one closes the connection or listener, as soon as no call in progress holds
   // it. Does not touch the kernel descriptor.
   void drop_descriptor(Socket& s);
@@ -195,35 +236,28 @@ class Process final : public Engine {
   int internal_eventfd();  // non-blocking, close-on-exec, at a high number and reserved; -errno
   void forget_waits();     // in the child of a fork: the threads that waited are not here
   void release_worker_number();
-  std::vector<std::unique_ptr<Sleeper>> sleepers;
-  std::vector<Sleeper*> free_sleepers;
   int bell = -1;                       // an eventfd that is always readable
-  std::vector<Socket*> closed_in_use;  // without a descriptor, but held by a call that waits
 
   Services services;
   Kernel& kernel;
   Options options;
-  Lock lock;
-  Files files;
-  DescriptorPool pool;
-  SocketSlab sockets;
+  Files files;    // each entry is its owner's
+  Shards shards;  // the stacks
   pid_t pid = ::getpid();  // whose memory this is: not so in the child of a vfork
   Router router;
   FilterFile filter_file;
-  Decisions decisions;
+  Decisions decisions;              // has a lock of its own
   Relay relay{*this};           // connections that other processes have, too
   Heritage heritage{*this};     // and those of others that this process has
-  std::uint64_t next_serial = 0;   // Socket::serial of the next connection
-  std::uint64_t cookies = 0;       // how many sockets have been asked for one
+  stack::CaptureSet* captures = nullptr;  // see set_captures()
+  std::atomic<std::uint64_t> cookies{0};  // how many sockets have been asked for one
   int starts = 0;                  // calls of exec and posix_spawn in progress: FD_CLOEXEC is as the application wants it
   std::uint64_t conversions = 0;   // how often a socket has become State::relayed: who waits looks again
   std::unique_ptr<KernelFollower> follower;  // null: the stack's addresses are its own, or nobody has asked yet
   std::uint32_t followed = 0;                // generation of its view that `options` have the addresses of
-  std::unique_ptr<Instance> instance;
   std::optional<stack::Secrets> lasting;  // without `key`
   std::unique_ptr<stack::Device> device;
   WorkerNumber worker_number;  // held from before the device is opened until the end, if it is a numbered one
-  std::unique_ptr<ServiceThread> service_thread;
   OpenDevice open_device;
   OpenAsGuest open_as_guest;
   bool told_of_routes = false; // that they are too many
@@ -238,31 +272,66 @@ class Process final : public Engine {
   bool last_of_device = false; // and no other process that shares the device: a listener that is passed on is another program's
   Door door{*this};            // of the device that is open, for processes that were forked before
   EarlyStart early_start{*this};
-  bool provisional = false;    // the stack is there for listeners that nobody here has waited for so far
+  std::atomic<bool> provisional{false};  // the stack is there for listeners that nobody here has waited for so far
   stack::Time next_attempt{};  // a start that failed because the queue is taken is not tried before this
   stack::Time asked_since{};   // another process has been asked for the device, and has not answered
 
  private:
+  void gather_in_first();
+  int start_now(Guard& guard);
   void finish(Socket& s);  // closes the connection or listener and frees the socket
   void finish(EpollSet& set);
   bool open_follower();
   int open_device_now();
   int share_device();
-  void await_device(std::unique_lock<Lock>& guard);
+  void await_device(Guard& guard);
   int number_device(stack::DeviceConfig& config, std::string& message);
   int wait_for_slot(stack::Time now);
   void add_local_side(EpollItem& item, int ep);
   int wait_for_memory(stack::Time now);
-  int set_of(int ep, int fd, EpollSet*& set);
+  int set_of(int ep, int fd, Shard* shard, EpollSet*& set);
   int kernel_member(int ep, int op, int fd, epoll_event* e);
   void join_outer_sets(EpollSet& inner, int ep);
-  int epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const epoll_event& e);
+  void share_set(EpollSet& set);
+  void settle_in(EpollSet& set, const Watchable& target);
+  int epoll_add(Guard& guard, EpollSet& set, int ep, Watchable& target, int fd, const epoll_event& e);
   int epoll_modify(EpollItem& item, int ep, const epoll_event& e);
   void rearm(EpollItem& item);
   void interest_changed(Watchable& target);
-  int epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int ep, std::span<epoll_event> out,
+  int epoll_wait_loop(Guard& guard, EpollSet& set, int ep, std::span<epoll_event> out,
                       const timespec* timeout, const sigset_t* mask);
   [[nodiscard]] int descriptor_of(const EpollSet& set) const;
 };
+
+// --- guard.hh: what every call does
+
+inline Shards& Guard::shards() const { return process().shards; }
+
+template <typename Visit>
+void Guard::visit_all(Visit visit) const {
+  shards().for_each(visit);
+}
+
+inline Guard::Guard(Process& process, int fd) : shard_(&process.first()), holding_(Holding::one) {
+  if (!process.shards.several()) [[likely]] {
+    shard_->lock.lock();
+    if (!process.shards.several()) [[likely]] return;
+    shard_->lock.unlock();  // a second one has come just now
+  }
+  lock_descriptor(fd);
+}
+
+inline void Guard::lock() {
+  if (all_) [[unlikely]] return lock_all();
+  shard_->lock.lock();
+  holding_ = Holding::one;
+  if (shards().several()) [[unlikely]] lock_again();
+}
+
+inline Watchable* Guard::covered(int fd) const {
+  Watchable* w = process().files.watchable(fd);
+  if (all_ || !shards().several() || w == nullptr) return w;
+  return process().files.owner(fd) == shard_->index ? w : nullptr;
+}
 
 }  // namespace mtcp::intercept

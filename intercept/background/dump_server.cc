@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <mutex>
 #include <optional>
 
 #include "intercept/process.hh"
@@ -132,21 +131,23 @@ DumpError DumpServer::begin(Request& request, Reader& reader) {
   reader.memory = memory.bytes;
   if (memory.bytes.empty()) return DumpError::no_memory;
   reader.capture.emplace(memory.bytes, std::move(*request.filter), request.head.snap_length);
-  const std::lock_guard guard(process_.lock);
-  if (process_.instance == nullptr || !captures_.add(*reader.capture)) return DumpError::no_stack;
-  process_.instance->worker().set_captures(&captures_);
+  const Guard guard(process_, Guard::Everything{});
+  if (!process_.started() || !captures_.add(*reader.capture)) return DumpError::no_stack;
+  process_.set_captures(&captures_);
   return DumpError::none;
 }
 
 DumpAnswer DumpServer::describe() const {
   DumpAnswer answer;
   answer.clock_offset = clock_offset();
-  const std::lock_guard guard(process_.lock);
+  const Guard guard(process_, Guard::Everything{});
   const Program& program = process_.router.program();
   put(answer.program, program.names.empty() ? "?" : program.names.front());
   put(answer.device, process_.options.device.port.empty() ? "loopback" : process_.options.device.port);
   stack::Port::Share share;
-  if (process_.instance != nullptr && process_.instance->port() != nullptr && process_.instance->port()->share(share)) answer.stack = share.stack;
+  process_.for_each_stack([&](Instance& i) {
+    if (i.port() != nullptr && i.port()->share(share)) answer.stack = share.stack;
+  });
   return answer;
 }
 
@@ -154,7 +155,7 @@ void DumpServer::admit(int fd) {
   auto reader = std::make_unique<Reader>();
   const std::optional<uid_t> user = user_of_peer(process_.kernel, fd);
   {
-    const std::lock_guard guard(process_.lock);
+    const Guard guard(process_, Guard::Everything{});
     reader->fd = process_.keep_high(fd);
   }
   DumpAnswer answer = describe();
@@ -164,7 +165,7 @@ void DumpServer::admit(int fd) {
     (void)send_answer(process_.kernel, reader->fd, answer, -1);
     return end(std::move(reader));
   }
-  const std::lock_guard guard(process_.lock);
+  const Guard guard(process_, Guard::Everything{});
   readers_.push_back(std::move(reader));
 }
 
@@ -181,7 +182,7 @@ bool DumpServer::answer(Reader& reader) {
 }
 
 std::unique_ptr<DumpServer::Reader> DumpServer::take(std::size_t at) {
-  const std::lock_guard guard(process_.lock);
+  const Guard guard(process_, Guard::Everything{});
   std::unique_ptr<Reader> reader = std::move(readers_[at]);
   readers_.erase(readers_.begin() + static_cast<std::ptrdiff_t>(at));
   return reader;
@@ -189,9 +190,9 @@ std::unique_ptr<DumpServer::Reader> DumpServer::take(std::size_t at) {
 
 void DumpServer::end(std::unique_ptr<Reader> reader) {
   {
-    const std::lock_guard guard(process_.lock);
+    const Guard guard(process_, Guard::Everything{});
     if (reader->capture.has_value()) captures_.remove(*reader->capture);
-    if (captures_.empty() && process_.instance != nullptr) process_.instance->worker().set_captures(nullptr);
+    if (captures_.empty()) process_.set_captures(nullptr);
     process_.files.clear(reader->fd);
   }
   process_.kernel.close(reader->fd);
@@ -214,6 +215,7 @@ void DumpServer::look_at(std::span<const pollfd> fds) {
 }
 
 void DumpServer::abandon() {
+  process_.captures = nullptr;
   for (const auto& reader : readers_) {
     process_.files.clear(reader->fd);
     process_.kernel.close(reader->fd);

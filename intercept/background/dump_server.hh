@@ -16,7 +16,7 @@ namespace mtcp::intercept {
 
 class Process;
 
-// Belongs to the service thread, and is used by it alone. Takes the process's lock where the stack is concerned.
+// Belongs to the service thread, and is used by it alone. Takes all locks where a stack is concerned.
 class DumpServer {
  public:
   explicit DumpServer(Process& process);
@@ -46,7 +46,7 @@ class DumpServer {
 
   Process& process_;
   stack::CaptureSet captures_{now};
-  std::vector<std::unique_ptr<Reader>> readers_;  // changed with the lock held, so that a fork finds it whole
+  std::vector<std::unique_ptr<Reader>> readers_;  // changed with all locks held, so that a fork finds it whole
 };
 
 }  // namespace mtcp::intercept

@@ -1,6 +1,5 @@
 #include "intercept/background/filter_file.hh"
 
-#include <mutex>
 #include <utility>
 
 #include "intercept/process.hh"
@@ -33,10 +32,10 @@ void FilterFile::take_over() {
   std::string message;
   if (!read_(process_.options.source, rules, message))
     return log(LogLevel::error, "%s: the filter stays as it was", message.c_str());
-  const std::lock_guard guard(process_.lock);
+  const Guard guard(process_, Guard::Everything{});
   if (rules == process_.options.stack.filter) return;
   process_.options.stack.filter = rules;
-  if (process_.instance != nullptr) process_.instance->worker().set_filter(rules);
+  process_.for_each_stack([&](Instance& i) { i.worker().set_filter(rules); });
   log(LogLevel::info, "the filter has been read again: %zu rules", rules.size());
 }
 

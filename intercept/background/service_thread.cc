@@ -4,7 +4,6 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <mutex>
 
 #include "intercept/process.hh"
 #include "intercept/support/clock.hh"
@@ -33,8 +32,8 @@ constexpr int kTurns = 16;
 
 }  // namespace
 
-ServiceThread::ServiceThread(Process& process) : process_(process), dump_(process) {
-  stat_fd_ = open_stat_socket(process);
+ServiceThread::ServiceThread(Process& process, Shard& shard) : process_(process), shard_(shard), dump_(process) {
+  if (shard.index == 0) stat_fd_ = open_stat_socket(process);
   wake_fd_ = process.internal_eventfd();
   standby_.wake_fd = wake_fd_;
   standby_.kernel = &process.kernel;
@@ -92,7 +91,7 @@ void ServiceThread::farewell() {
 }
 
 void ServiceThread::say_farewell() {
-  const std::lock_guard guard(process_.lock);
+  const Guard guard(process_, Guard::Everything{});
   process_.end_connections(kFarewell, false);
   farewell_.store(Farewell::said, std::memory_order_release);
 }
@@ -103,11 +102,11 @@ void* ServiceThread::main(void* self) {
 }
 
 bool ServiceThread::run_stack(stack::Time& until) {
-  std::unique_lock guard(process_.lock, std::try_to_lock);
+  const Guard guard(shard_, std::try_to_lock);
   until = now() + kTick;
-  if (!guard.owns_lock() || process_.instance == nullptr) return false;
-  Instance& instance = *process_.instance;
-  if (!process_.attended.empty()) process_.review_attention();
+  if (!guard.owns_lock() || shard_.instance == nullptr) return false;
+  Instance& instance = *shard_.instance;
+  if (!shard_.attended.empty()) process_.review_attention(shard_);
   bool may_sleep = false;
   for (int i = 0; i < kTurns && !may_sleep; ++i) {
     instance.turn(now());
@@ -118,7 +117,7 @@ bool ServiceThread::run_stack(stack::Time& until) {
     until = now() + kTick;
     return false;
   }
-  if (!process_.attended.empty()) until = std::min(until, now() + kTick);
+  if (!shard_.attended.empty()) until = std::min(until, now() + kTick);
   const auto pollable = instance.pollable();  // which another thread may change
   pollable_.assign(pollable.begin(), pollable.end());
   const bool quiet = instance.worker().connections() == 0 && process_.options.device.port.empty();
@@ -127,26 +126,27 @@ bool ServiceThread::run_stack(stack::Time& until) {
 }
 
 void ServiceThread::run_what_is_due() {
-  const std::unique_lock guard(process_.lock, std::try_to_lock);
-  if (!guard.owns_lock() || process_.instance == nullptr) return;
-  Instance& instance = *process_.instance;
+  const Guard guard(shard_, std::try_to_lock);
+  if (!guard.owns_lock() || shard_.instance == nullptr) return;
+  Instance& instance = *shard_.instance;
   const stack::Time t = now();
   if (instance.worker().pending() || instance.worker().next_deadline() <= t) (void)instance.turn(t);
 }
 
 // Serves the relays, and sends what they have moved.
 void ServiceThread::run_relay() {
-  const std::lock_guard guard(process_.lock);
+  const Guard guard(process_, Guard::Everything{});
   process_.relay.serve();
-  if (process_.instance != nullptr) process_.instance->turn(now());
+  const stack::Time t = now();
+  process_.for_each_stack([t](Instance& i) { i.turn(t); });
 }
 
 bool ServiceThread::stand_by(stack::Time& until) {
-  const std::unique_lock guard(process_.lock, std::try_to_lock);
-  if (!guard.owns_lock() || process_.instance == nullptr) return false;
-  if (!process_.attended.empty()) process_.review_attention();
-  Instance& instance = *process_.instance;
-  if (!process_.attended.empty() || wake_fd_ < 0 || instance.sleeping.load(std::memory_order_relaxed) == 0) return false;
+  const Guard guard(shard_, std::try_to_lock);
+  if (!guard.owns_lock() || shard_.instance == nullptr) return false;
+  if (!shard_.attended.empty()) process_.review_attention(shard_);
+  Instance& instance = *shard_.instance;
+  if (!shard_.attended.empty() || wake_fd_ < 0 || instance.sleeping.load(std::memory_order_relaxed) == 0) return false;
   instance.standby = &standby_;
   const stack::Duration tick = instance.sleepers_know_timers() ? kStandbyTick : kSleeperTick;
   // Those who sleep may not know of the next burst of what is paced.
@@ -156,19 +156,20 @@ bool ServiceThread::stand_by(stack::Time& until) {
 }
 
 void ServiceThread::end_standby() {
-  const std::lock_guard guard(process_.lock);
-  if (process_.instance != nullptr) process_.instance->standby = nullptr;
-  if (!standby_.woken) return;
+  const Guard guard(shard_);
+  if (shard_.instance != nullptr) shard_.instance->standby = nullptr;
+  if (!standby_.woken.load(std::memory_order_relaxed)) return;
   std::uint64_t count = 0;
   (void)process_.kernel.read(wake_fd_, &count, sizeof count);
-  standby_.woken = false;
+  standby_.woken.store(false, std::memory_order_relaxed);
 }
 
 void ServiceThread::loop() {
   process_.services.internal_thread();  // libc names lead to libc here, whatever descriptor they are called with
-  Instance& instance = *process_.instance;
+  Instance& instance = *shard_.instance;
   std::uint64_t seen = instance.turns.load(std::memory_order_relaxed);
   bool relayed = false;   // relays have moved bytes since the stack ran
+  const bool first = shard_.index == 0;
   bool own_turn = false;  // the last turn was ours, so a change of the counter is not the application's
   while (!stop_.load(std::memory_order_relaxed)) {
     const std::uint64_t turns = instance.turns.load(std::memory_order_relaxed);
@@ -191,8 +192,8 @@ void ServiceThread::loop() {
     fds_.clear();
     fds_.push_back({wake_fd_, POLLIN, 0});
     fds_.push_back({stat_fd_, POLLIN, 0});
-    fds_.push_back({process_.relay.watch_fd(), POLLIN, 0});
-    fds_.push_back({process_.door.fd(), POLLIN, 0});
+    fds_.push_back({first ? process_.relay.watch_fd() : -1, POLLIN, 0});
+    fds_.push_back({first ? process_.door.fd() : -1, POLLIN, 0});
     dump_.add_descriptors(fds_);
     if (own_turn) {
       for (const int fd : pollable_) fds_.push_back({fd, POLLIN, 0});
@@ -202,7 +203,7 @@ void ServiceThread::loop() {
     const timespec timeout{.tv_sec = 0, .tv_nsec = bounded.count()};
     process_.kernel.ppoll(fds_.data(), fds_.size(), &timeout, nullptr);
     if (own_turn) {
-      const std::lock_guard guard(process_.lock);
+      const Guard guard(shard_);
       instance.finish_sleep();
     }
     if (fds_[0].revents != 0) {
@@ -214,17 +215,17 @@ void ServiceThread::loop() {
       relayed = true;
     }
     if (fds_[3].revents != 0) {
-      const std::lock_guard guard(process_.lock);
+      const Guard guard(process_, Guard::Everything{});
       process_.door.serve();
     }
     if (farewell_.load(std::memory_order_acquire) == Farewell::asked) say_farewell();
     if (standby) end_standby();
     if (const stack::Time t = now(); t >= next_notices_) {
       next_notices_ = t + kBetweenNotices;
-      const std::unique_lock guard(process_.lock, std::try_to_lock);
+      const Guard guard(shard_, std::try_to_lock);
       if (guard.owns_lock()) instance.log_notices();
     }
-    process_.filter_file.look(now());
+    if (first) process_.filter_file.look(now());
     dump_.look_at(fds_);
     if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_, dump_);
   }

@@ -1,9 +1,9 @@
-// The service thread: one thread per process that keeps the stack alive while the application does not call. It
+// The service thread: one thread per stack that keeps it alive while the application does not call. It
 // looks about once a millisecond; if nobody has run the stack since, and nobody sleeps on its behalf, it runs
 // it itself, and when there is nothing to do sleeps on the device. While a thread of the application sleeps on the
 // stack's behalf it is standby: that thread wakes it when it goes back to work, and the looking begins again. So packets
 // wait no longer than two looks whatever the application does, other stacks' packets on a shared device included.
-// It also answers mtcp-stat and mtcp-dump.
+// That of the first stack also answers mtcp-stat and mtcp-dump, serves the relays, and lets other processes in.
 #pragma once
 
 #include <poll.h>
@@ -20,11 +20,12 @@
 namespace mtcp::intercept {
 
 class Process;
+struct Shard;
 
 class ServiceThread {
  public:
-  // Starts the thread, with all signals blocked. With the process's lock held.
-  explicit ServiceThread(Process& process);
+  // Starts the thread, with all signals blocked. With all locks held.
+  ServiceThread(Process& process, Shard& shard);
   // Ends it. Without the lock.
   ~ServiceThread();
   ServiceThread(const ServiceThread&) = delete;
@@ -55,6 +56,7 @@ class ServiceThread {
   void end_standby();
 
   Process& process_;
+  Shard& shard_;
   pthread_t thread_{};
   std::atomic<bool> stop_{false};
   std::atomic<Farewell> farewell_{Farewell::no};

@@ -10,7 +10,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -77,6 +76,34 @@ void append_listeners(std::string& out, const Process& process) {
   }
 }
 
+// One stack of the process.
+void append_stack(std::string& out, const Shard& shard, std::vector<stack::ConnectionInfo>& connections) {
+  Instance& instance = *shard.instance;
+  const stack::PacketPool& pool = instance.pool();
+  append(out, "stack connections=%zu time_waits=%zu packets_free=%zu packets=%zu sleeping=%u turns=%llu useful=%llu contended=%llu\n",
+         instance.worker().connections(), instance.worker().time_waits(), pool.available(), pool.capacity(),
+         instance.sleeping.load(), static_cast<unsigned long long>(instance.turns.load()), static_cast<unsigned long long>(instance.useful_turns),
+         static_cast<unsigned long long>(shard.lock.contended()));
+  append_memory(out, instance.worker().memory());
+  if (stack::Port::Share share; instance.port() != nullptr && instance.port()->share(share))
+    append(out,
+           "share stack=%u queues=%u packets_free=%zu forwarded=%llu received=%llu lost=%llu hash_agrees=%u "
+           "hash_differs=%u\n",
+           share.stack, share.queues, share.packets_free, static_cast<unsigned long long>(share.sent),
+           static_cast<unsigned long long>(share.received), static_cast<unsigned long long>(share.lost),
+           share.hash_agrees, share.hash_differs);
+  if (const stack::Port* port = instance.port(); port != nullptr)
+    append(out, "wire link=%s checksums=%s merged=%llu tx_dropped=%llu rx_dropped=%llu\n",
+           port->link_up() ? "up" : "down", port->tx_checksum_offload() ? "device" : "stack", static_cast<unsigned long long>(port->tx_merged()),
+           static_cast<unsigned long long>(port->tx_dropped()),
+           static_cast<unsigned long long>(port->rx_dropped()));
+  instance.worker().for_each(
+      [](void* context, const stack::ConnectionInfo& info) {
+        static_cast<std::vector<stack::ConnectionInfo>*>(context)->push_back(info);
+      },
+      &connections);
+}
+
 std::string report(Process& process) {
   std::string out = "mtcp-stat 1\n";
   const Program& program = process.router.program();
@@ -85,42 +112,23 @@ std::string report(Process& process) {
          process.options.device.port.empty() ? "loopback" : process.options.device.port.c_str());
   std::vector<stack::ConnectionInfo> connections;
   {
-    const std::lock_guard guard(process.lock);
+    const Guard guard(process, Guard::Everything{});
     const Decisions& d = process.decisions;
     append(out, "decisions listens_on_stack=%llu listens_in_kernel=%llu connects_on_stack=%llu connects_in_kernel=%llu\n",
            static_cast<unsigned long long>(d.listens_on_stack), static_cast<unsigned long long>(d.listens_in_kernel),
            static_cast<unsigned long long>(d.connects_on_stack), static_cast<unsigned long long>(d.connects_in_kernel));
-    if (process.instance == nullptr) return out + "end\n";
-    Instance& instance = *process.instance;
-    const stack::PacketPool& pool = instance.pool();
-    append(out, "stack connections=%zu time_waits=%zu packets_free=%zu packets=%zu sleeping=%u turns=%llu useful=%llu\n",
-           instance.worker().connections(), instance.worker().time_waits(), pool.available(), pool.capacity(),
-           instance.sleeping.load(), static_cast<unsigned long long>(instance.turns.load()), static_cast<unsigned long long>(instance.useful_turns));
-    append_memory(out, instance.worker().memory());
-    if (stack::Port::Share share; instance.port() != nullptr && instance.port()->share(share))
-      append(out,
-             "share stack=%u queues=%u packets_free=%zu forwarded=%llu received=%llu lost=%llu hash_agrees=%u "
-             "hash_differs=%u\n",
-             share.stack, share.queues, share.packets_free, static_cast<unsigned long long>(share.sent),
-             static_cast<unsigned long long>(share.received), static_cast<unsigned long long>(share.lost),
-             share.hash_agrees, share.hash_differs);
-    if (const stack::Port* port = instance.port(); port != nullptr)
-      append(out, "wire link=%s checksums=%s merged=%llu tx_dropped=%llu rx_dropped=%llu\n",
-             port->link_up() ? "up" : "down", port->tx_checksum_offload() ? "device" : "stack", static_cast<unsigned long long>(port->tx_merged()),
-             static_cast<unsigned long long>(port->tx_dropped()),
-             static_cast<unsigned long long>(port->rx_dropped()));
-    instance.worker().for_each(
-        [](void* context, const stack::ConnectionInfo& info) {
-          static_cast<std::vector<stack::ConnectionInfo>*>(context)->push_back(info);
-        },
-        &connections);
+    if (!process.started()) return out + "end\n";
+    process.shards.for_each([&](const Shard& s) {
+      if (s.instance != nullptr) append_stack(out, s, connections);
+    });
     append_listeners(out, process);
     for (std::size_t i = 0; i < static_cast<std::size_t>(stack::Counter::count_); ++i) {
       const auto c = static_cast<stack::Counter>(i);
       const auto& info = stack::Stats::info(c);
       static constexpr const char* kSeverity[] = {"info", "drop", "error"};
-      append(out, "counter %s %llu %s %s\n", info.name,
-             static_cast<unsigned long long>(instance.stats().get(c)),
+      std::uint64_t sum = 0;
+      process.for_each_stack([&](Instance& s) { sum += s.stats().get(c); });
+      append(out, "counter %s %llu %s %s\n", info.name, static_cast<unsigned long long>(sum),
              kSeverity[static_cast<std::size_t>(info.severity)], info.text);
     }
   }

@@ -18,8 +18,8 @@ namespace {
 
 // SO_LINGER: close() waits until the peer has everything, or the time is over (RFC 9293 section 3.9.1.4
 // leaves that to the API). Non-blocking sockets wait, too, as in Linux. The caller holds the socket.
-void linger(Process& process, std::unique_lock<Lock>& guard, Socket& s) {
-  stack::Worker& worker = process.instance->worker();
+void linger(Process& process, Guard& guard, Socket& s) {
+  stack::Worker& worker = s.shard->instance->worker();
   if (worker.readable_bytes(*s.connection) > 0) return;  // close() resets: nothing to wait for
   const stack::Time deadline = now() + s.options.linger_time;
   worker.shutdown(*s.connection, false, true, now());
@@ -41,24 +41,28 @@ bool lingers(const Socket& s) {
          s.options.linger_time > stack::Duration::zero() && !is_opening(*s.connection);
 }
 
-int shutdown_stream(Process& process, Socket& s, bool read, bool write) {
-  stack::Worker& worker = process.instance->worker();
+int shutdown_stream(Socket& s, bool read, bool write) {
+  stack::Worker& worker = s.shard->instance->worker();
   const stack::State state = s.connection->hot.state;
   if (state == stack::State::closed || state == stack::State::time_wait) return -ENOTCONN;
   s.read_shut |= read;
   s.write_shut |= write;
   worker.shutdown(*s.connection, read, write, now());
-  process.instance->dispatch();
-  notify(s, poll_events(s, &worker));
-  process.instance->hand_over();
+  s.shard->instance->dispatch();
+  notify(s, poll_events(s));
+  s.shard->instance->hand_over();
   return 0;
 }
 
 }  // namespace
 
 int Process::shutdown(int fd, int how) {
-  std::unique_lock guard(lock);
+  Guard guard(*this, fd);
   Socket* s = files.socket(fd);
+  if (s != nullptr && s->state == Socket::State::listening) [[unlikely]] {
+    guard.widen();
+    s = files.socket(fd);
+  }
   if (s == nullptr) return -EBADF;
   if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
   const bool read = how != SHUT_WR, write = how != SHUT_RD;
@@ -76,17 +80,19 @@ int Process::shutdown(int fd, int how) {
     case Socket::State::stream:
       break;
   }
-  if (s->connection->hot.state == stack::State::syn_sent) return abandon_connect(*this, *s);
-  return shutdown_stream(*this, *s, read, write);
+  if (s->connection->hot.state == stack::State::syn_sent) return abandon_connect(*s);
+  return shutdown_stream(*s, read, write);
 }
 
 int Process::close(int fd) {
-  std::unique_lock guard(lock);
+  Guard guard(*this, fd);
+  if (shards.several()) [[unlikely]] widen_for_close(guard, fd);
   Socket* s = files.socket(fd);
   if (s != nullptr) settle(*this, *s);  // bytes that nobody has read make it a reset
   if (s != nullptr && lingers(*s) && !relay.held(s->serial)) [[unlikely]] {
     const Hold hold_it(*this, *s);
     linger(*this, guard, *s);
+    if (shards.several()) widen_for_close(guard, fd);
     if (files.socket(fd) != s) return 0;  // closed by another thread in the meantime
   }
   const int result = close_now(fd);
@@ -97,7 +103,7 @@ int Process::close(int fd) {
 int Process::close_range(unsigned first, unsigned last, int flags) {
   const auto bits = static_cast<unsigned>(flags);
   if (first > last || (bits & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0) return -EINVAL;
-  std::unique_lock guard(lock);
+  const Guard guard(*this, Guard::Everything{});
   const bool only_mark = (bits & CLOSE_RANGE_CLOEXEC) != 0;
   // Ours are dealt with one by one, and the kernel gets the gaps between them.
   unsigned gap = first;

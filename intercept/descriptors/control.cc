@@ -25,8 +25,8 @@ int set_close_on_exec(Process& process, int fd, bool on) {
   return 0;
 }
 
-int count_queued(Process& process, const Socket& s, unsigned long request) {
-  const stack::Worker& worker = process.instance->worker();
+int count_queued(const Socket& s, unsigned long request) {
+  const stack::Worker& worker = s.shard->instance->worker();
   if (request == FIONREAD) return static_cast<int>(worker.readable_bytes(*s.connection));
   const stack::ConnectionInfo info = worker.info(*s.connection);
   // A FIN counts as a byte, as it does in Linux's write_seq.
@@ -42,16 +42,16 @@ int queued_bytes(Process& process, Socket& s, unsigned long request) {
   if (s.state != Socket::State::stream) return 0;
   settle(process, s);
   if (is_opening(*s.connection)) return 0;
-  const int bytes = count_queued(process, s, request);
+  const int bytes = count_queued(s, request);
   // Who asks again and again for bytes to come, or to be gone, waits by asking.
   const bool waits = (bytes == 0) == (request == FIONREAD);
-  return waits && retry_after_turn(process, s) ? count_queued(process, s, request) : bytes;
+  return waits && retry_after_turn(process, s) ? count_queued(s, request) : bytes;
 }
 
 bool is_at_mark(Process& process, const Socket& s) {
   if (s.state != Socket::State::stream) return false;
   settle(process, s);
-  return process.instance->worker().at_mark(*s.connection);
+  return s.shard->instance->worker().at_mark(*s.connection);
 }
 
 // What lies in the pair: bytes that came, or memory of what the owner has not taken yet. It leaves a byte there
@@ -67,10 +67,11 @@ int relayed_queue(Process& process, const Socket& s, unsigned long request, void
 }  // namespace
 
 int Process::fcntl(int fd, int cmd, unsigned long arg) {
-  std::unique_lock guard(lock);
   if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC) {
+    const Guard guard(*this, Guard::Everything{});
     return dup_to_free(*this, fd, static_cast<int>(arg), cmd == F_DUPFD_CLOEXEC);
   }
+  const Guard guard(*this, fd);
   Socket* s = files.socket(fd);
   if (s == nullptr) return kernel.fcntl(fd, cmd, static_cast<long>(arg));  // an epoll set
   switch (cmd) {
@@ -94,7 +95,7 @@ int Process::fcntl(int fd, int cmd, unsigned long arg) {
 }
 
 int Process::ioctl(int fd, unsigned long request, void* arg) {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, fd);
   Socket* s = files.socket(fd);
   if (s == nullptr) return kernel.ioctl(fd, request, arg);
   // The kernel compares 32 bits.

@@ -58,12 +58,12 @@ int dup_to_free(Process& process, int fd, int least, bool close_on_exec) {
 }
 
 int Process::dup(int fd) {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, Guard::Everything{});
   return dup_to_free(*this, fd, 0, false);
 }
 
 int Process::dup3(int from, int to, int flags, bool dup2_semantics) {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, Guard::Everything{});
   if ((flags & ~O_CLOEXEC) != 0) return -EINVAL;
   // Numbers that are no descriptors, and a descriptor onto itself, are judged by the kernel.
   const bool ordinary = from != to && to >= 0 && to < files.size() && from >= 0 && from < files.size();
@@ -77,7 +77,9 @@ int Process::dup3(int from, int to, int flags, bool dup2_semantics) {
   if (files.kind(to) == FdKind::reserved) {
     // The application takes this number for itself. A spare socket makes room; anything else is in use by the
     // engine.
-    if (!pool.release(to)) return -EBUSY;
+    bool spare = false;
+    shards.for_each([&](Shard& s) { spare = spare || s.pool.release(to); });
+    if (!spare) return -EBUSY;
     files.clear(to);
   }
   const bool from_socket = files.socket(from) != nullptr;

@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "intercept/descriptors/socket.hh"
 #include "intercept/waiting/epoll.hh"
+#include "intercept/shards/shard.hh"
+#include "intercept/descriptors/socket.hh"
 
 namespace mtcp::intercept {
 
@@ -25,28 +26,59 @@ Watchable* Files::watchable(int fd) const {
   return set(fd);
 }
 
+void Files::change_owner(const Watchable& w) {
+  for (int fd = 0; fd < end(); ++fd) {
+    if (watchable(fd) == &w) change_owner(fd, w);
+  }
+}
+
+void Files::change_owner(int fd, const Watchable& w) {
+  files_[fd].owner.store(w.shard != nullptr ? static_cast<std::uint8_t>(w.shard->index) : kManyOwners, std::memory_order_release);
+}
+
+// Grows only; several shards may put descriptors at the same time.
+void Files::reach(int fd) {
+  int end = end_.load(std::memory_order_relaxed);
+  while (end <= fd && !end_.compare_exchange_weak(end, fd + 1, std::memory_order_relaxed)) {
+  }
+}
+
+// The owner first: who sees the new pointer sees whose it is.
+void Files::put(int fd, Socket* s, EpollSet* set, const Shard* owner, bool close_on_exec) {
+  File& f = files_[fd];
+  f.close_on_exec = close_on_exec;
+  f.meant_for_exec = false;
+  f.owner.store(owner != nullptr ? static_cast<std::uint8_t>(owner->index) : kManyOwners, std::memory_order_release);
+  f.set.store(set, std::memory_order_release);
+  f.socket.store(s, std::memory_order_release);
+  reach(fd);
+}
+
 void Files::put_socket(int fd, Socket& s, bool close_on_exec) {
-  files_[fd] = {&s, nullptr, close_on_exec, false};
+  put(fd, &s, nullptr, s.shard, close_on_exec);
   ++s.descriptors;
-  end_ = std::max(end_, fd + 1);
   table_.set(fd, FdKind::socket);
 }
 
 void Files::put_set(int fd, EpollSet& s) {
-  files_[fd] = {nullptr, &s, false, false};
-  end_ = std::max(end_, fd + 1);
+  put(fd, nullptr, &s, s.shard, false);
   table_.publish(fd, FdKind::epoll);
 }
 
 void Files::put_reserved(int fd) {
-  files_[fd] = {};
-  end_ = std::max(end_, fd + 1);
+  forget(fd);
+  reach(fd);
   table_.set(fd, FdKind::reserved);
 }
 
 void Files::clear(int fd) {
   table_.set(fd, FdKind::kernel);
-  files_[fd] = {};
+  forget(fd);
+}
+
+void Files::forget(int fd) {
+  files_[fd].socket.store(nullptr, std::memory_order_relaxed);
+  files_[fd].set.store(nullptr, std::memory_order_relaxed);
 }
 
 }  // namespace mtcp::intercept

@@ -2,6 +2,9 @@
 // descriptor.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+
 #include "intercept/engine.hh"
 
 namespace mtcp::intercept {
@@ -9,10 +12,13 @@ namespace mtcp::intercept {
 struct Socket;
 struct EpollSet;
 struct Watchable;
+struct Shard;
 
+// The pointers and the owner may be read without a lock, to find out which lock that is (Guard); the rest is covered by it.
 struct File {
-  Socket* socket = nullptr;  // FdKind::socket
-  EpollSet* set = nullptr;   // FdKind::epoll
+  std::atomic<Socket*> socket{nullptr};  // FdKind::socket
+  std::atomic<EpollSet*> set{nullptr};   // FdKind::epoll
+  std::atomic<std::uint8_t> owner{0};    // number of the shard, or kManyOwners
   bool close_on_exec =
       false;  // as the application sees it; the kernel's flag is on until exec for pooled descriptors
   bool meant_for_exec = false;  // FD_CLOEXEC has been taken off, or dup2 has put it here without: see life.cc
@@ -27,13 +33,23 @@ class Files {
 
   // Null when the descriptor is not a socket / not an epoll set of ours.
   [[nodiscard]] Socket* socket(int fd) const {
-    return table_.kind(fd) == FdKind::socket ? files_[fd].socket : nullptr;
+    return table_.kind(fd) == FdKind::socket ? files_[fd].socket.load(std::memory_order_acquire) : nullptr;
   }
   [[nodiscard]] EpollSet* set(int fd) const {
-    return table_.kind(fd) == FdKind::epoll ? files_[fd].set : nullptr;
+    return table_.kind(fd) == FdKind::epoll ? files_[fd].set.load(std::memory_order_acquire) : nullptr;
   }
   // Either of them, or null.
   [[nodiscard]] Watchable* watchable(int fd) const;
+  // Of an epoll set with members in several shards.
+  static constexpr std::uint8_t kManyOwners = 255;
+  // Which shard's lock covers the descriptor, if it is ours.
+  [[nodiscard]] unsigned owner(int fd) const {
+    if (static_cast<unsigned>(fd) >= static_cast<unsigned>(table_.size)) return 0;
+    return files_[fd].owner.load(std::memory_order_acquire);
+  }
+  // All descriptors of `w` are its shard's now. With all locks held.
+  void change_owner(const Watchable& w);
+  void change_owner(int fd, const Watchable& w);
   [[nodiscard]] File& operator[](int fd) { return files_[fd]; }
   void put_socket(int fd, Socket& s, bool close_on_exec);  // counts s.descriptors
   void put_set(int fd, EpollSet& s);  // does not count
@@ -44,12 +60,15 @@ class Files {
   [[nodiscard]] const FdTable& table() const { return table_; }
   [[nodiscard]] int size() const { return table_.size; }
   // One past the highest descriptor that has ever been ours: where a scan may stop.
-  [[nodiscard]] int end() const { return end_; }
+  [[nodiscard]] int end() const { return end_.load(std::memory_order_relaxed); }
 
  private:
+  void reach(int fd);
+  void forget(int fd);
+  void put(int fd, Socket* s, EpollSet* set, const Shard* owner, bool close_on_exec);
   FdTable& table_;
   File* files_ = nullptr;
-  int end_ = 0;
+  std::atomic<int> end_{0};
 };
 
 }  // namespace mtcp::intercept

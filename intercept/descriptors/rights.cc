@@ -9,7 +9,7 @@ namespace mtcp::intercept {
 
 void Process::pass_descriptors(const msghdr* m) {
   if (m == nullptr || m->msg_control == nullptr) return;
-  std::unique_lock guard(lock);
+  const Guard guard(*this, Guard::Everything{});
   // The macros want a message that is not const; nothing is written.
   msghdr copy = *m;
   for (cmsghdr* c = CMSG_FIRSTHDR(&copy); c != nullptr; c = CMSG_NXTHDR(&copy, c)) {

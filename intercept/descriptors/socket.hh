@@ -1,5 +1,5 @@
 // An open file description that is a TCP socket of ours. Descriptors (one, or several after dup) refer to it;
-// behind each there is a kernel socket of the same number. All under the stack's lock.
+// behind each there is a kernel socket of the same number. All under its shard's lock.
 #pragma once
 
 #include <sys/socket.h>
@@ -38,7 +38,7 @@ struct Socket : Watchable {
   bool forked = false;          // there was a fork since: a child may have it, too
   bool wanted = false;          // shared: somebody here has shown interest in it (listening.cc)
   bool watched = false;         // `listener` is there and somebody waits for its connections
-  bool attention = false;       // somebody did until a moment ago: in Process::attended until `attention_until`
+  bool attention = false;       // somebody did until a moment ago: in Shard::attended until `attention_until`
   bool kernel_listens = false;  // wildcard: the kernel socket listens too
   bool kernel_only = false;     // an option was set that only the kernel can honour (SO_BINDTODEVICE, ...)
   bool quickack_set = false;    // TCP_QUICKACK has been set: before that it reads as 1
@@ -81,8 +81,8 @@ struct Socket : Watchable {
 
 // What poll(2) would say now: EPOLL* bits (they equal the POLL* ones), without regard to what anybody asked
 // for.
-[[nodiscard]] std::uint32_t poll_events(const Socket& s, const stack::Worker* worker);
+[[nodiscard]] std::uint32_t poll_events(const Socket& s);
 // The same without the error queue, for who waits to send or to receive.
-[[nodiscard]] std::uint32_t stream_events(const Socket& s, const stack::Worker* worker);
+[[nodiscard]] std::uint32_t stream_events(const Socket& s);
 
 }  // namespace mtcp::intercept

@@ -31,7 +31,7 @@ int Process::hand_to_kernel(Socket& s) {
   }
   s.state = Socket::State::dead;
   forget_target(s);
-  if (s.holds == 0) sockets.free(s);
+  if (s.holds == 0) s.shard->free_socket(s);
   return error;
 }
 
@@ -45,7 +45,31 @@ void Process::drop_descriptor(Socket& s) {
   // though, and the kernel socket with them.
   s.kernel_listens = false;
   s.fd = -1;
-  closed_in_use.push_back(&s);
+  s.shard->closed_in_use.push_back(&s);
+  if (!shards.several()) return;
+  // The call that holds it may end with its shard's lock alone, and its epoll sets may have members elsewhere by then.
+  forget_target(s);
+}
+
+void Process::change_shard(Socket& s, Shard& shard) {
+  if (s.shard == &shard) return;
+  s.shard = &shard;
+  s.descriptors == 1 ? files.change_owner(s.fd, s) : files.change_owner(s);
+  for (Watcher* w = s.watchers.front(); w != nullptr; w = s.watchers.next(*w)) {
+    if (w->kind != Watcher::Kind::epoll_item) continue;
+    if (EpollSet& set = *static_cast<EpollItem*>(w)->set; set.shard != &shard) share_set(set);
+  }
+}
+
+void Process::widen_for_close(Guard& guard, int fd) {
+  if (guard.all()) return;
+  Watchable* w = files.watchable(fd);
+  if (w == nullptr) return guard.widen();  // another thread's by now
+  const bool socket = w->watchable_type == Watchable::Type::socket;
+  bool needed = socket && static_cast<Socket*>(w)->state == Socket::State::listening;
+  for (Watcher* i = w->watchers.front(); i != nullptr; i = w->watchers.next(*i))
+    needed = needed || (i->kind == Watcher::Kind::epoll_item && static_cast<EpollItem*>(i)->set->shard == nullptr);
+  if (needed) guard.widen();
 }
 
 void Process::finish(Socket& s) {
@@ -53,8 +77,8 @@ void Process::finish(Socket& s) {
     relay.keep(s);
   } else if (s.connection != nullptr) {
     s.connection->user = nullptr;
-    instance->worker().close(*s.connection, now());
-    instance->hand_over();
+    s.shard->instance->worker().close(*s.connection, now());
+    s.shard->instance->hand_over();
   } else if (s.listener != nullptr) {
     end_listening(s, s.shared);
   } else if (is_for_unclaimed(s)) {
@@ -68,12 +92,12 @@ void Process::finish(Socket& s) {
   s.listener = nullptr;
   s.state = Socket::State::dead;
   forget_target(s);
-  sockets.free(s);
+  s.shard->free_socket(s);
 }
 
 void Process::release(Socket& s) {
   if (--s.holds > 0 || s.descriptors > 0) return;
-  std::erase(closed_in_use, &s);
+  std::erase(s.shard->closed_in_use, &s);
   finish(s);
 }
 
@@ -95,6 +119,7 @@ int Process::close_now(int fd) {
       if (other != fd && files.socket(other) == s) s->fd = other;
     }
   }
+  DescriptorPool& pool = s->shard->pool;
   drop_descriptor(*s);
   if (pooled) {
     pool.give(fd, family);

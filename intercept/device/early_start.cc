@@ -40,7 +40,7 @@ void* EarlyStart::main(void* self) {
 
 void EarlyStart::wait() {
   process_.services.internal_thread();
-  std::unique_lock guard(process_.lock);
+  Guard guard(process_, Guard::Everything{});
   while (due_ != stack::kNever) {
     const stack::Duration left = due_ - now();
     if (left <= stack::Duration::zero()) {

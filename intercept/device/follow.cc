@@ -47,7 +47,7 @@ void Process::follow_kernel() {
   followed = view.generation;
   interface.addresses.clear();
   for (const stack::KernelAddress& a : view.own) interface.addresses.push_back({a.address, a.prefix_length});
-  if (instance != nullptr) instance->worker().follow_kernel(now());
+  for_each_stack([](Instance& i) { i.worker().follow_kernel(now()); });
 }
 
 void Process::forget_follower() {

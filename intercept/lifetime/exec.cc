@@ -142,7 +142,7 @@ class Actions {
 // In the child of a vfork this is the parent's memory: only the kernel's flags, which are the child's own,
 // change.
 void Process::before_exec() {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, Guard::Everything{});
   if (::getpid() == pid) {
     claim_for_exec(*this);
     ++starts;
@@ -151,13 +151,13 @@ void Process::before_exec() {
 }
 
 void Process::after_failed_exec() {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, Guard::Everything{});
   if (::getpid() == pid && --starts > 0) return;  // another thread is about to start a program
   set_close_on_exec(*this, false);
 }
 
 std::size_t Process::describe_listeners(char* text, std::size_t room) {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, Guard::Everything{});
   std::size_t length = 0;
   for (int fd = 0; fd < files.end(); ++fd) {
     Socket* s = files.socket(fd);
@@ -175,7 +175,7 @@ std::size_t Process::describe_listeners(char* text, std::size_t room) {
 }
 
 Start* Process::before_spawn(const SpawnAction* actions, std::size_t n, bool for_long) {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, Guard::Everything{});
   auto* start = new Start;
   Actions child(*this);
   for (const SpawnAction& action : std::span(actions, n)) child.follow(action);
@@ -195,7 +195,7 @@ Start* Process::before_spawn(const SpawnAction* actions, std::size_t n, bool for
 }
 
 void Process::after_spawn(Start* start, bool made) {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, Guard::Everything{});
   for (const std::uint64_t serial : start->offered) relay.settle(serial, made);
   delete start;
   relay.run_ready();

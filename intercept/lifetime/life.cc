@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
 #include "intercept/call.hh"
 #include "intercept/relay/relayed.hh"
@@ -24,7 +25,9 @@ void for_each_socket(Process& process, Visit visit) {
     Socket* s = process.files.socket(fd);
     if (s != nullptr && s->fd == fd) visit(*s);
   }
-  for (Socket* s : process.closed_in_use) visit(*s);
+  process.shards.for_each([&](Shard& shard) {
+    for (Socket* s : shard.closed_in_use) visit(*s);
+  });
 }
 
 // In the child: the threads that wait are not here, and their stacks, where their watchers are, get other
@@ -52,93 +55,110 @@ void disown(Socket& s, std::int16_t channel) {
   s.holds = s.callers = 0;  // the threads that were inside a call are not here
 }
 
-void sleep_a_little(Process& process, stack::Time until) {
-  Instance& instance = *process.instance;
-  stack::Time latest{};
-  if (!instance.prepare_sleep(now(), latest)) return;
-  std::array<pollfd, 8> fds;
-  std::size_t n = 0;
-  for (const int fd : instance.pollable()) {
-    if (n < fds.size()) fds[n++] = {fd, POLLIN, 0};
-  }
-  const auto rest = std::clamp<stack::Duration>(std::min(until, latest) - now(), stack::Duration::zero(),
-                                                stack::milliseconds(5));
-  const timespec timeout{.tv_sec = 0, .tv_nsec = rest.count()};
-  (void)process.kernel.ppoll(fds.data(), n, &timeout, nullptr);
-  instance.finish_sleep();
+void turn_all(Process& process) {
+  process.for_each_stack([](Instance& i) { (void)i.turn(now()); });
 }
 
 // What still waits for the device, or for a peer to fetch it from memory that it shares with this process:
 // the last of it are the resets and FINs that tell the peers of our end.
 void flush_all(Process& process) {
   constexpr stack::Duration kAtMost = stack::milliseconds(300);
-  Instance& instance = *process.instance;
   const stack::Time end = now() + kAtMost;
-  instance.worker().flush(now());
-  while (instance.worker().pending() || (instance.port() != nullptr && !instance.port()->delivered())) {
+  const auto flush = [](Instance& i) { i.worker().flush(now()); };
+  const auto undelivered = [](Instance& i) { return i.worker().pending() || (i.port() != nullptr && !i.port()->delivered()); };
+  process.for_each_stack(flush);
+  while (process.any_stack(undelivered)) {
     if (now() >= end) return;
     const timespec moment{.tv_sec = 0, .tv_nsec = 100'000};
     (void)process.kernel.ppoll(nullptr, 0, &moment, nullptr);
-    (void)instance.turn(now());
-    instance.worker().flush(now());
+    turn_all(process);
+    process.for_each_stack(flush);
   }
 }
 
 // The kernel would go on sending after the process's end; this stack ends with it. So exit waits until the
 // peers have everything, as long as there is progress; who has not got everything then is told so by a reset.
 void deliver(Process& process, stack::Duration at_most) {
-  stack::Delivery delivery(process.instance->worker(), process.instance->port(), at_most, now());
+  std::vector<stack::Delivery> deliveries;
+  process.for_each_stack([&](Instance& i) { deliveries.emplace_back(i.worker(), i.port(), at_most, now()); });
   for (;;) {
     const stack::Time t = now();
-    (void)process.instance->turn(t);
-    if (delivery.is_over(t)) break;
-    sleep_a_little(process, delivery.until());
+    turn_all(process);
+    bool over = true;
+    stack::Time until = t + stack::milliseconds(5);
+    for (stack::Delivery& d : deliveries) {
+      if (d.is_over(t)) continue;
+      over = false;
+      until = std::min(until, d.until());
+    }
+    if (over) break;
+    process.sleep_on_stacks(until, {});
   }
   // Those who take them over may be slow to make room.
   constexpr stack::Duration kForRoom = stack::milliseconds(300);
   const stack::Time last = now() + kForRoom;
-  while (process.instance->worker().migrate_all(now()) != 0 && now() < last) {
+  while (process.any_stack([](Instance& i) { return i.worker().migrate_all(now()) != 0; }) && now() < last) {
     const timespec moment{.tv_sec = 0, .tv_nsec = 500'000};
     (void)process.kernel.ppoll(nullptr, 0, &moment, nullptr);
-    (void)process.instance->turn(now());
+    turn_all(process);
   }
-  process.instance->worker().abort_orphans(now());
+  process.for_each_stack([](Instance& i) { i.worker().abort_orphans(now()); });
   flush_all(process);
 }
 
 }  // namespace
 
 // One that forks before it has waited for its listeners leaves them to its children: it is no server itself.
-void Process::retire() {
+void Process::retire(Guard& guard) {
   provisional = false;
   for (Socket* s : listeners)
     if (s->listener != nullptr) end_listening(*s, true);
   deliver(*this, stack::milliseconds(100));
   exiting = true;  // nobody starts another one meanwhile
-  lock.unlock();
-  service_thread.reset();
-  lock.lock();
+  guard.unlock();
+  first().service_thread.reset();
+  guard.lock();
   exiting = false;
   bool used = false;  // by another thread, just now
   for_each_socket(*this, [&used](const Socket& s) { used = used || s.connection != nullptr; });
-  if (!used) return instance.reset();
+  if (!used) return first().instance.reset();
   start_listeners();
-  if (options.service_thread) service_thread = std::make_unique<ServiceThread>(*this);
+  if (options.service_thread) first().service_thread = std::make_unique<ServiceThread>(*this, first());
+}
+
+// With all locks held: sleeps until a stack has something to do or one of `others` is ready, at the latest at `until`.
+void Process::sleep_on_stacks(stack::Time until, std::span<const pollfd> others) {
+  std::vector<pollfd> fds(others.begin(), others.end());
+  std::vector<Instance*> asleep;
+  bool ready = true;
+  for_each_stack([&](Instance& i) {
+    stack::Time latest{};
+    ready = ready && i.prepare_sleep(now(), latest);
+    if (!ready) return;
+    asleep.push_back(&i);
+    until = std::min(until, latest);
+    for (const int fd : i.pollable()) fds.push_back({fd, POLLIN, 0});
+  });
+  const auto rest = std::clamp<stack::Duration>(until - now(), stack::Duration::zero(), stack::milliseconds(100));
+  const timespec timeout{.tv_sec = 0, .tv_nsec = rest.count()};
+  if (ready) (void)kernel.ppoll(fds.data(), fds.size(), &timeout, nullptr);
+  for (Instance* i : asleep) i->finish_sleep();
 }
 
 void Process::before_fork() {
-  std::unique_lock guard(lock);
+  Guard guard(*this, Guard::Everything{});
   open_device_early(guard);
   early_start.cancel();
-  if (provisional) retire();
+  if (provisional) retire(guard);
   for (Socket* s : listeners) open_local_listener(*this, *s);
   relay.before_fork();
   heritage.before_fork();
-  (void)guard.release();  // until after_fork()
+  guard.release();  // until after_fork()
 }
 
 void Process::after_fork(bool child) {
   if (!child) {
+    const Guard guard(*this, std::adopt_lock);
     // The child has these kernel sockets, too: they must not come back from the pool as fresh ones.
     for_each_socket(*this, [this](Socket& s) {
       s.kernel_dirty = true;
@@ -147,22 +167,23 @@ void Process::after_fork(bool child) {
     });
     heritage.after_fork_in_parent();
     relay.after_fork_in_parent();
-    lock.unlock();
     return;
   }
-  lock.reset_after_fork();
+  first().lock.reset_after_fork();
   pid = ::getpid();
   // Abandoned, not destroyed: their packets, queues and threads are the parent's.
-  if (instance != nullptr && instance->port() != nullptr) instance->port()->leave_to_parent();
-  (void)instance.release();
+  shards.for_each([](Shard& s) {
+    if (s.instance != nullptr && s.instance->port() != nullptr) s.instance->port()->leave_to_parent();
+    (void)s.instance.release();
+    if (s.service_thread != nullptr) s.service_thread->abandon();
+    (void)s.service_thread.release();
+  });
   if (options.device.is_private() && device != nullptr) {
     device->abandon();
     (void)device.release();
   }
   forget_follower();
   release_worker_number();  // the parent's: it is to be free when the parent dies
-  if (service_thread != nullptr) service_thread->abandon();
-  (void)service_thread.release();
   early_start.abandon();
   door.stop_knocking();
   asked_since = {};
@@ -175,49 +196,63 @@ void Process::after_fork(bool child) {
     if (Watchable* w = files.watchable(fd); w != nullptr) forget_waiters(*w);
     if (EpollSet* set = files.set(fd); set != nullptr) set->inherited = true;
   }
-  for (Socket* s : closed_in_use) {
-    forget_waiters(*s);
-    forget_target(*s);
-  }
-  closed_in_use.clear();
-  ++interest_version;
-  attended.clear();
+  shards.for_each([this](Shard& shard) {
+    for (Socket* s : shard.closed_in_use) {
+      forget_waiters(*s);
+      forget_target(*s);
+    }
+    shard.closed_in_use.clear();
+    shard.attended.clear();
+    shard.pool.clear();
+  });
+  interest_version.fetch_add(1, std::memory_order_relaxed);
   forget_waits();
-  pool.clear();
   starts = 0;
   successor = false;  // only one waits for the device
+  gather_in_first();
+}
+
+// In the child: there is one stack again, and everything belongs to it.
+void Process::gather_in_first() {
+  if (!shards.several()) return;
+  for_each_socket(*this, [this](Socket& s) { s.shard = &first(); });
+  for (int fd = 0; fd < files.end(); ++fd) {
+    if (EpollSet* set = files.set(fd); set != nullptr) set->shard = &first();
+    if (const Watchable* w = files.watchable(fd); w != nullptr) files.change_owner(fd, *w);
+  }
+  shards.forget_others();
 }
 
 void Process::before_privileges() {
-  std::unique_lock guard(lock);
+  Guard guard(*this, Guard::Everything{});
   // Some programs give up root before they listen: the configuration can say so of them.
   open_device_early(guard, router.names_as_listener());
 }
 
 void Process::at_exit() {
   if (::getpid() != pid) return;  // the child of a vfork: nothing here is its own
-  std::unique_lock guard(lock);
+  Guard guard(*this, Guard::Everything{});
   early_start.cancel();
   last_of_device = device != nullptr && device->end_of_family();
   if (last_of_device && device->any_unclaimed() && ensure_started() == 0) {
     // Nobody will serve these any more: their peers are told.
-    instance->worker().part();
-    instance->port()->take_all_unclaimed();
-    (void)instance->turn(now());
+    first().instance->worker().part();
+    first().instance->port()->take_all_unclaimed();
+    (void)first().instance->turn(now());
   }
   end_connections(stack::seconds(10), true);
   if (!started() || options.device.port.empty() || options.device.is_private()) return;
   // The stack leaves its device, so that the others have its queues at once. There is none any more in this process.
   exiting = true;
   guard.unlock();
-  service_thread.reset();
+  shards.for_each([](Shard& s) { s.service_thread.reset(); });
   guard.lock();
-  instance.reset();
+  shards.for_each([](Shard& s) { s.instance.reset(); });
 }
 
 // The interrupted thread may hold locks of libc's: the service thread does it.
 void Process::dying() {
-  if (::getpid() == pid && service_thread != nullptr) service_thread->farewell();
+  if (::getpid() == pid && first().service_thread != nullptr) first().service_thread->farewell();
 }
 
 void Process::end_connections(stack::Duration at_most, bool others_go_on) {
@@ -235,7 +270,7 @@ void Process::end_connections(stack::Duration at_most, bool others_go_on) {
       relay.keep(s);
     } else if (s.connection != nullptr) {
       s.connection->user = nullptr;
-      instance->worker().close(*s.connection, now());
+      s.shard->instance->worker().close(*s.connection, now());
     } else if (s.listener != nullptr) {
       end_listening(s, s.shared || s.forked);
     } else {

@@ -88,17 +88,19 @@ int Process::internal_eventfd() {
 void Process::forget_waits() {
   // The eventfds are the parent's: its threads would wake up. The sleepers stay, deaf, because waiters of
   // threads that do not exist here may still point to them.
-  for (auto& s : sleepers) {
-    s->woken = true;
-    if (s->wake_fd >= 0) {
-      files.clear(s->wake_fd);
-      kernel.close(s->wake_fd);
-      s->wake_fd = -1;
+  shards.for_each([this](Shard& shard) {
+    for (auto& s : shard.sleepers) {
+      s->woken.store(true, std::memory_order_relaxed);
+      if (s->wake_fd >= 0) {
+        files.clear(s->wake_fd);
+        kernel.close(s->wake_fd);
+        s->wake_fd = -1;
+      }
+      (void)s.release();
     }
-    (void)s.release();
-  }
-  sleepers.clear();
-  free_sleepers.clear();
+    shard.sleepers.clear();
+    shard.free_sleepers.clear();
+  });
 }
 
 // Makes a numbered device's configuration that of this process: its number, and the one queue that it polls.
@@ -211,7 +213,7 @@ int Process::load_secrets() {
   return 0;
 }
 
-void Process::open_device_early(std::unique_lock<Lock>& guard, bool will_listen) {
+void Process::open_device_early(Guard& guard, bool will_listen) {
   if (options.device.port.empty() || device != nullptr || on_kernel || (!will_listen && listeners.empty())) return;
   (void)load_secrets();
   if (options.device.is_private()) return;
@@ -234,7 +236,7 @@ void Process::open_device_early(std::unique_lock<Lock>& guard, bool will_listen)
 }
 
 // Without the lock: who has the device may be stopped, and other threads have their own work.
-void Process::await_device(std::unique_lock<Lock>& guard) {
+void Process::await_device(Guard& guard) {
   pollfd answer{door.answer_fd(), POLLIN, 0};
   const timespec pause{.tv_sec = 0, .tv_nsec = kRetryInterval.count()};
   guard.unlock();
@@ -242,13 +244,30 @@ void Process::await_device(std::unique_lock<Lock>& guard) {
   guard.lock();
 }
 
-int Process::await_stack(std::unique_lock<Lock>& guard) {
+int Process::await_stack(Guard& guard, Shard& shard) {
+  if (shard.instance != nullptr) return 0;
+  const bool narrow = !guard.all();
+  guard.widen();
   const stack::Time patience = now() + kOwnerPatience;
-  int error = ensure_started();
-  for (; error == -EBUSY && door.waiting() && now() < patience; error = ensure_started()) {
+  int error = ensure_started(shard);
+  for (; error == -EBUSY && door.waiting() && now() < patience; error = ensure_started(shard)) {
     await_device(guard);
     next_attempt = {};
   }
+  if (narrow) guard.narrow(shard);
+  return error;
+}
+
+int Process::start_now(Guard& guard) {
+  Shard& shard = guard.shard();
+  if (guard.all()) {
+    int error = 0;
+    shards.for_each([&](Shard& s) { error = error != 0 ? error : ensure_started(s); });
+    return error;
+  }
+  guard.widen();
+  const int error = ensure_started(shard);
+  guard.narrow(shard);
   return error;
 }
 
@@ -277,8 +296,15 @@ int Process::wait_for_memory(stack::Time t) {
   return -ENOMEM;
 }
 
-int Process::ensure_started() {
-  if (instance != nullptr) return 0;
+void Process::set_captures(stack::CaptureSet* set) {
+  captures = set;
+  for_each_stack([set](Instance& i) { i.worker().set_captures(set); });
+}
+
+int Process::ensure_started(Shard& shard) {
+  if (shard.instance != nullptr) return 0;
+  // The first one's service thread is there for what is the process's: relays, mtcp-stat, a farewell.
+  if (const int error = &shard != &first() ? ensure_started(first()) : 0; error != 0) return error;
   if (exiting) return -ESHUTDOWN;
   if (on_kernel) return -ENETDOWN;
   const stack::Time t = now();
@@ -312,15 +338,16 @@ int Process::ensure_started() {
     return -EAGAIN;
   }
   clock_start();
-  instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets, follower.get());
-  instance->relay = &relay;
-  instance->kernel = &kernel;
+  shard.instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets, follower.get());
+  shard.instance->relay = &relay;
+  shard.instance->kernel = &kernel;
+  shard.instance->worker().set_captures(captures);
   if (!options.device.port.empty() && !options.device.is_private())
-    instance->worker().set_still_held(
+    shard.instance->worker().set_still_held(
         [this](const stack::Endpoint& e) { return !last_of_device && listens_in_kernel(kernel, e); });
   start_error.clear();
   start_listeners();
-  if (options.service_thread) service_thread = std::make_unique<ServiceThread>(*this);
+  if (options.service_thread) shard.service_thread = std::make_unique<ServiceThread>(*this, shard);
   log(LogLevel::info, "a stack on %s",
       options.device.port.empty() ? "the loopback wire"
                                   : with_worker_number(options.device.port, worker_number.number).c_str());

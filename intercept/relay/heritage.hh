@@ -13,7 +13,7 @@ namespace mtcp::intercept {
 struct Socket;
 struct EpollSet;
 
-// All with the process's lock held.
+// All with the locks of all shards held.
 class Heritage {
  public:
   explicit Heritage(Process& process) : process_(process) {}

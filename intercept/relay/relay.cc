@@ -27,7 +27,7 @@ constexpr std::uint64_t kNobodys = UINT64_MAX;  // a serial that no child was bo
 constexpr std::uint64_t kChild = 1ULL << 63;    // of what an event says: a child's id, not a serial
 
 bool has_connection(Process& process) {
-  if (!process.started() || process.instance->worker().connections() == 0) return false;
+  if (!process.any_stack([](Instance& i) { return i.worker().connections() != 0; })) return false;
   for (int fd = 0; fd < process.files.end(); ++fd) {
     const Socket* s = process.files.socket(fd);
     if (s != nullptr && s->state == Socket::State::stream) return true;
@@ -40,6 +40,7 @@ bool has_connection(Process& process) {
 // --- fork
 
 void Relay::before_fork() {
+  process_.shards.align_serials();
   if (!has_connection(process_)) return;
   if (const int error = internal_pair(process_, SOCK_SEQPACKET, fork_ends_); error != 0)
     log(LogLevel::warning, "a child will not be able to use this process's connections: error %d", -error);
@@ -52,8 +53,10 @@ void Relay::after_fork_in_parent() {
   // all.
   std::unordered_set<std::uint64_t> settled;
   for (const auto& [serial, r] : relayed_) settled.insert(serial);
-  for (const Socket* s : process_.closed_in_use) settled.insert(s->serial);
-  add_child(std::exchange(fork_ends_[0], -1), process_.next_serial, std::move(settled));
+  process_.shards.for_each([&](const Shard& shard) {
+    for (const Socket* s : shard.closed_in_use) settled.insert(s->serial);
+  });
+  add_child(std::exchange(fork_ends_[0], -1), process_.first().serials * Shard::kMost, std::move(settled));
 }
 
 int Relay::after_fork_in_child() {
@@ -65,7 +68,7 @@ int Relay::after_fork_in_child() {
     close_internal(process_, r->pump);
     close_internal(process_, r->user);
     r->watch_hook.unlink();
-    process_.sockets.free(*r->socket);
+    r->socket->shard->free_socket(*r->socket);
   }
   children_.clear();
   relayed_.clear();
@@ -84,7 +87,7 @@ int Relay::watch(int fd, std::uint64_t which, std::uint32_t events) {
     if (set < 0) return set;
     set = process_.keep_high(set);
     watch_.store(set, std::memory_order_relaxed);
-    if (process_.service_thread != nullptr) process_.service_thread->wake();  // it sleeps without this
+    if (process_.first().service_thread != nullptr) process_.first().service_thread->wake();  // it sleeps without this
   }
   epoll_event e{.events = events, .data = {.u64 = which}};
   return process_.kernel.epoll_ctl(set, EPOLL_CTL_ADD, fd, &e);
@@ -193,10 +196,13 @@ Socket* Relay::find(const Request& request) {
   for (int fd = 0; fd < process_.files.end(); ++fd) {
     if (Socket* s = process_.files.socket(fd); is_it(s)) return s;
   }
-  for (Socket* s : process_.closed_in_use) {
-    if (is_it(s)) return s;
-  }
-  return nullptr;
+  Socket* found = nullptr;
+  process_.shards.for_each([&](const Shard& shard) {
+    for (Socket* s : shard.closed_in_use) {
+      if (is_it(s)) found = s;
+    }
+  });
+  return found;
 }
 
 bool Relay::held(std::uint64_t serial) const {
@@ -226,7 +232,7 @@ Relayed& Relay::take(Socket& s) {
   auto& r = *(relayed_[s.serial] = std::make_unique<Relayed>());
   r.relay = this;
   r.serial = s.serial;
-  r.socket = process_.sockets.make();
+  r.socket = s.shard->make_socket();
   Socket& hidden = *r.socket;
   hidden.v6 = s.v6;
   hidden.nonblocking = s.nonblocking;
@@ -246,7 +252,7 @@ int Relay::relay(Socket& s) {
   Relayed& r = take(s);
   if (const int error = open_pair(r); error != 0) {
     attach(s, *r.socket->connection);
-    process_.sockets.free(*r.socket);
+    s.shard->free_socket(*r.socket);
     relayed_.erase(s.serial);
     log(LogLevel::warning, "no relay for a connection that another process uses: error %d", -error);
     return error;
@@ -305,9 +311,9 @@ int Relay::open_pair(Relayed& r) {
   // The bytes come in the pieces in which the users wrote them, and they can't reach TCP_NODELAY from where
   // they are.
   r.socket->options.nodelay = true;
-  process_.instance->worker().set_options(*r.socket->connection, r.socket->options, now());
+  r.socket->shard->instance->worker().set_options(*r.socket->connection, r.socket->options, now());
   pumps_.store(pumps_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  process_.instance->stats().add(stack::Counter::relayed_connections);
+  r.socket->shard->instance->stats().add(stack::Counter::relayed_connections);
   note_ready(r);
   return 0;
 }

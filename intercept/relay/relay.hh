@@ -42,7 +42,7 @@ struct Relayed : Watcher {
   stack::ListHook ready_hook;
 };
 
-// All with the process's lock held, except where it says otherwise.
+// All with the locks of all shards held, except where it says otherwise.
 class Relay {
  public:
   explicit Relay(Process& process) : process_(process) {}
@@ -69,6 +69,8 @@ class Relay {
   int after_fork_in_child();
 
   // --- sockets of this process
+  // There are children or connections of theirs to look after.
+  [[nodiscard]] bool in_use() const { return !children_.empty() || !relayed_.empty() || !offers_.empty(); }
   // A child may still use this connection.
   [[nodiscard]] bool held(std::uint64_t serial) const;
   // The last descriptor here is closed, and a child holds the connection: it stays open.

@@ -2,9 +2,6 @@
 #include <poll.h>
 #include <signal.h>
 
-#include <algorithm>
-#include <array>
-
 #include "intercept/call.hh"
 #include "intercept/process.hh"
 #include "intercept/relay/relay.hh"
@@ -17,19 +14,8 @@ constexpr stack::Duration kUnusedPatience = stack::seconds(1);
 constexpr stack::Duration kAtMost = stack::milliseconds(50);  // of one sleep
 
 void sleep_until_due(Process& process) {
-  Instance& instance = *process.instance;
-  stack::Time latest{};
-  if (!instance.prepare_sleep(now(), latest)) return;
-  std::array<pollfd, 8> fds;
-  std::size_t n = 0;
-  fds[n++] = {process.relay.watch_fd(), POLLIN, 0};
-  for (const int fd : instance.pollable()) {
-    if (n < fds.size()) fds[n++] = {fd, POLLIN, 0};
-  }
-  const auto rest = std::clamp<stack::Duration>(latest - now(), stack::Duration::zero(), kAtMost);
-  const timespec timeout{.tv_sec = 0, .tv_nsec = rest.count()};
-  (void)process.kernel.ppoll(fds.data(), n, &timeout, nullptr);
-  instance.finish_sleep();
+  const pollfd relays{process.relay.watch_fd(), POLLIN, 0};
+  process.sleep_on_stacks(now() + kAtMost, {&relays, 1});
 }
 
 }  // namespace
@@ -44,7 +30,7 @@ void Relay::finish() {
   }
   const stack::Time unused_until = now() + kUnusedPatience;
   while (pumping() || (!relayed_.empty() && now() < unused_until)) {
-    (void)process_.instance->turn(now());
+    process_.for_each_stack([](Instance& i) { (void)i.turn(now()); });
     serve();
     sleep_until_due(process_);
   }

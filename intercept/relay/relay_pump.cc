@@ -55,7 +55,7 @@ void Relay::pump(Relayed& r) {
 }
 
 bool Relay::to_users(Relayed& r) {
-  stack::Worker& worker = process_.instance->worker();
+  stack::Worker& worker = r.socket->shard->instance->worker();
   stack::Connection& c = *r.socket->connection;
   if (buffer_ == nullptr) buffer_ = std::make_unique<std::byte[]>(kAtOnce);
   const iovec whole{buffer_.get(), kAtOnce};
@@ -102,7 +102,7 @@ bool Relay::to_users(Relayed& r) {
 }
 
 bool Relay::from_users(Relayed& r) {
-  stack::Worker& worker = process_.instance->worker();
+  stack::Worker& worker = r.socket->shard->instance->worker();
   stack::Connection& c = *r.socket->connection;
   if (r.users_ended && r.readable) return end_of_users(r);
   for (int step = 0; r.readable && !r.users_ended; ++step) {
@@ -163,7 +163,7 @@ bool Relay::end_of_users(Relayed& r) {
     stack::Connection& c = *r.socket->connection;
     r.socket->connection = nullptr;
     c.user = nullptr;
-    process_.instance->worker().abort(c, now());
+    r.socket->shard->instance->worker().abort(c, now());
     drop(r);
     return false;
   }
@@ -173,7 +173,7 @@ bool Relay::end_of_users(Relayed& r) {
     drop(r);
     return false;
   }
-  process_.instance->worker().shutdown(*r.socket->connection, false, true, now());
+  r.socket->shard->instance->worker().shutdown(*r.socket->connection, false, true, now());
   return true;
 }
 

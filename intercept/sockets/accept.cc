@@ -18,7 +18,7 @@ constexpr unsigned kOutsideFirstEvery = 64;  // accepts after which the kernel's
 
 // The socket of an accepted connection, with what it inherits from its listener (inet_csk_clone_lock).
 Socket& make_accepted(Process& process, const Socket& listener, int fd, int flags) {
-  Socket& s = *process.sockets.make();
+  Socket& s = *listener.shard->make_socket();
   s.v6 = listener.v6;
   s.v6_only = listener.v6_only;
   s.reuse_port = listener.reuse_port;
@@ -31,7 +31,7 @@ Socket& make_accepted(Process& process, const Socket& listener, int fd, int flag
   s.receive_timeout = listener.receive_timeout;
   s.send_timeout = listener.send_timeout;
   s.fd = fd;
-  s.serial = process.next_serial++;
+  s.serial = listener.shard->next_serial();
   process.files.put_socket(fd, s, (flags & SOCK_CLOEXEC) != 0);
   return s;
 }
@@ -41,11 +41,11 @@ int accept_from_stack(Process& process, Socket& listener, sockaddr* a, socklen_t
   if (listener.listener == nullptr || listener.listener->accept_queue.empty()) return -EAGAIN;
   if (!memory_to_spare()) return -ENOMEM;
   const int family = listener.v6 ? AF_INET6 : AF_INET;
-  const int fd = process.pool.take(family, kPoolBatch);
+  const int fd = listener.shard->pool.take(family, kPoolBatch);
   if (fd < 0) return fd;
-  stack::Connection* c = process.instance->worker().accept(*listener.listener);
+  stack::Connection* c = listener.shard->instance->worker().accept(*listener.listener);
   if (c == nullptr) {
-    process.pool.give(fd, family);
+    listener.shard->pool.give(fd, family);
     return -EAGAIN;
   }
   Socket& s = make_accepted(process, listener, fd, flags);
@@ -98,7 +98,7 @@ int accept_once(Process& process, Socket& s, sockaddr* a, socklen_t* n, int flag
 
 int Process::accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
   if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) return -EINVAL;
-  std::unique_lock guard(lock);
+  Guard guard(*this, fd);
   Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   if (s->state != Socket::State::listening) return -EINVAL;
@@ -106,10 +106,13 @@ int Process::accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
     want(*s);
     // Without a stack the kernel's side still serves a wildcard listener; and who waits for a slot on the
     // device waits here for connections.
-    const int error = ensure_started();
+    const int error = ensure_started(guard);
+    s = files.socket(fd);  // the lock may have been given up
+    if (s == nullptr) return -EBADF;
+    if (s->state != Socket::State::listening) return -EINVAL;
     if (error != 0 && error != -EBUSY && !s->kernel_listens && s->local_fd < 0) return error;
   }
-  provisional = false;
+  provisional.store(false, std::memory_order_relaxed);
   attend(*s);
   int result = accept_once(*this, *s, a, n, flags);
   if (result != -EAGAIN) return result;

@@ -16,10 +16,10 @@ namespace mtcp::intercept {
 namespace {
 
 // The connection is gone; what bind() said stays, and the socket can connect again.
-void back_to_undecided(Process& process, Socket& s) {
+void back_to_undecided(Socket& s) {
   if (s.connection != nullptr) {
     s.connection->user = nullptr;
-    process.instance->worker().abort(*s.connection, now());
+    s.shard->instance->worker().abort(*s.connection, now());
   }
   s.connection = nullptr;
   s.state = Socket::State::undecided;
@@ -30,20 +30,28 @@ void back_to_undecided(Process& process, Socket& s) {
 }
 
 // A handshake that is broken off leaves an error behind (tcp_disconnect).
-void break_off(Process& process, Socket& s) {
+void break_off(Socket& s) {
   const bool opening = s.connection != nullptr && s.connection->hot.state == stack::State::syn_sent;
-  back_to_undecided(process, s);
+  back_to_undecided(s);
   if (opening) s.error = stack::Errc::connection_reset;
 }
 
 // connect() with AF_UNSPEC.
 int dissolve(Process& process, Socket& s) {
-  if (s.state == Socket::State::stream) break_off(process, s);
+  if (s.state == Socket::State::stream) break_off(s);
   if (s.state == Socket::State::foreign || s.state == Socket::State::relayed || s.state == Socket::State::dead)
     return -ENOTCONN;
   if (s.state == Socket::State::listening) return stop_listening(process, s);
-  if (s.deferred) back_to_undecided(process, s);
+  if (s.deferred) back_to_undecided(s);
   return 0;
+}
+
+// What connect() takes the wildcard address for: this host.
+stack::IpAddress loopback_for(const stack::IpAddress& any, bool v6) {
+  if (any.is_v4() || !v6) return stack::IpAddress::v4(127, 0, 0, 1);
+  stack::IpAddress one;
+  one.bytes[15] = 1;
+  return one;
 }
 
 // Who is to be connected with: what listens on this host is not always on this process's stack.
@@ -59,16 +67,16 @@ Way way_to(Process& process, const stack::Endpoint& remote) {
 }
 
 // `fast`: data that the SYN may take along, or null. kConnectsInKernel: what would be answered goes to the kernel.
-int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote, stack::FastOpenStart* fast) {
+int start(Process& process, Guard& guard, Socket& s, const stack::Endpoint& remote, stack::FastOpenStart* fast) {
   {
     const Hold hold_it(process, s);
     // No slot on the device: to a program that is no local address to be had, as when all ports are taken.
-    if (const int error = process.await_stack(guard); error != 0) return error == -EBUSY ? -EADDRNOTAVAIL : error;
+    if (const int error = process.await_stack(guard, *s.shard); error != 0) return error == -EBUSY ? -EADDRNOTAVAIL : error;
     if (s.state != Socket::State::undecided || s.descriptors == 0) return -ECONNABORTED;  // by another thread
   }
-  process.provisional = false;
-  process.instance->moved(0);  // thousands of connects in a row: their SYNs leave as they come
-  stack::Worker& worker = process.instance->worker();
+  process.provisional.store(false, std::memory_order_relaxed);
+  s.shard->instance->moved(0);  // thousands of connects in a row: their SYNs leave as they come
+  stack::Worker& worker = s.shard->instance->worker();
   const auto connection = fast != nullptr ? worker.connect(s.local, remote, s.options, now(), *fast)
                                           : worker.connect(s.local, remote, s.options, now());
   if (!connection) {
@@ -77,7 +85,7 @@ int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stac
     if (error == stack::Errc::shut_down) return kConnectsInKernel;
     return -to_errno(error == stack::Errc::address_in_use ? stack::Errc::address_unavailable : error);
   }
-  s.serial = process.next_serial++;
+  s.serial = s.shard->next_serial();
   s.error = stack::Errc::ok;
   s.deferred = false;
   attach(s, **connection);
@@ -86,23 +94,23 @@ int start(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stac
 }
 
 // The handshake is over, one way or the other.
-int finish(Process& process, Socket& s) {
+int finish(Socket& s) {
   if (s.connection->hot.state != stack::State::closed) {
     s.connecting = false;
     return 0;
   }
-  const int error = to_errno(process.instance->worker().take_error(*s.connection));
-  back_to_undecided(process, s);
+  const int error = to_errno(s.shard->instance->worker().take_error(*s.connection));
+  back_to_undecided(s);
   return error != 0 ? -error : -ECONNABORTED;
 }
 
 // `pending`: what a connect that does not wait, or not to the end, says.
-int wait_for_handshake(Process& process, std::unique_lock<Lock>& guard, Socket& s, int pending) {
+int wait_for_handshake(Process& process, Guard& guard, Socket& s, int pending) {
   if (pending == -EALREADY) settle(process, s);
   if (is_opening(*s.connection) && pending == -EALREADY && s.nonblocking) (void)retry_after_turn(process, s);
-  if (!is_opening(*s.connection)) return finish(process, s);
+  if (!is_opening(*s.connection)) return finish(s);
   if (s.nonblocking) {
-    process.instance->hand_over();
+    s.shard->instance->hand_over();
     return pending;
   }
   const Hold hold_it(process, s);
@@ -111,14 +119,14 @@ int wait_for_handshake(Process& process, std::unique_lock<Lock>& guard, Socket& 
     const int error = wait_for(process, guard, s, EPOLLOUT, deadline, deadline == stack::kNever);
     if (s.state != Socket::State::stream)
       return -ECONNABORTED;  // shutdown() or connect(AF_UNSPEC) in another thread
-    if (!is_opening(*s.connection)) return finish(process, s);
+    if (!is_opening(*s.connection)) return finish(s);
     if (error == -EAGAIN) return pending;
     if (error != 0) return error;
   }
 }
 
 // connect_locally(), and if the listener's queue is full as long as a blocking call waits.
-int connect_nearby(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote) {
+int connect_nearby(Process& process, Guard& guard, Socket& s, const stack::Endpoint& remote) {
   const Hold hold_it(process, s);
   const stack::Time deadline = deadline_after(s.send_timeout);
   for (;;) {
@@ -133,15 +141,15 @@ int connect_nearby(Process& process, std::unique_lock<Lock>& guard, Socket& s, c
 }
 
 // TCP_FASTOPEN_CONNECT with a cookie: the SYN waits for the first data (tcp_fastopen_defer_connect).
-bool defers(Process& process, std::unique_lock<Lock>& guard, Socket& s, const stack::Endpoint& remote) {
+bool defers(Process& process, Guard& guard, Socket& s, const stack::Endpoint& remote) {
   const Hold hold_it(process, s);
-  if (process.await_stack(guard) != 0 || s.state != Socket::State::undecided || s.descriptors == 0) return false;
-  return process.instance->worker().is_fast_open_ready(s.local, remote, s.options, now());
+  if (process.await_stack(guard, *s.shard) != 0 || s.state != Socket::State::undecided || s.descriptors == 0) return false;
+  return s.shard->instance->worker().is_fast_open_ready(s.local, remote, s.options, now());
 }
 
 }  // namespace
 
-int connect_undecided(Process& process, std::unique_lock<Lock>& guard, Socket& s, const sockaddr* a, socklen_t n,
+int connect_undecided(Process& process, Guard& guard, Socket& s, const sockaddr* a, socklen_t n,
                       stack::FastOpenStart* fast) {
   if (!memory_to_spare()) return -ENOMEM;
   stack::Endpoint remote;
@@ -157,10 +165,7 @@ int connect_undecided(Process& process, std::unique_lock<Lock>& guard, Socket& s
     process.decisions.connects(remote, verdict);
     return in_kernel();
   }
-  if (remote.address.is_any()) {  // this host
-    remote.address = remote.address.is_v4() || !s.v6 ? stack::IpAddress::v4(127, 0, 0, 1) : stack::IpAddress{};
-    if (!remote.address.is_v4()) remote.address.bytes[15] = 1;
-  }
+  if (remote.address.is_any()) remote.address = loopback_for(remote.address, s.v6);
   const Way way = way_to(process, remote);
   process.decisions.connects(remote, way == Way::kernel ? Router::Verdict{Router::Owner::kernel, "its listener is there"} : verdict);
   switch (way) {
@@ -186,17 +191,17 @@ int connect_undecided(Process& process, std::unique_lock<Lock>& guard, Socket& s
   return wait_for_handshake(process, guard, s, -EINPROGRESS);
 }
 
-int connect_deferred(Process& process, std::unique_lock<Lock>& guard, Socket& s, stack::FastOpenStart& fast) {
+int connect_deferred(Process& process, Guard& guard, Socket& s, stack::FastOpenStart& fast) {
   const stack::Endpoint remote = s.remote;
   if (const int error = start(process, guard, s, remote, &fast); error != 0) {
-    back_to_undecided(process, s);
+    back_to_undecided(s);
     return error == kConnectsInKernel ? -EADDRNOTAVAIL : error;
   }
   return wait_for_handshake(process, guard, s, -EINPROGRESS);
 }
 
-int abandon_connect(Process& process, Socket& s) {
-  break_off(process, s);
+int abandon_connect(Socket& s) {
+  break_off(s);
   notify(s, EPOLLIN | EPOLLOUT | EPOLLHUP | EPOLLERR);
   return 0;
 }
@@ -212,8 +217,32 @@ int stop_listening(Process& process, Socket& s) {
   return error;
 }
 
+void Process::choose_shard(Guard& guard, int fd, const sockaddr* a, socklen_t n) {
+  if (a == nullptr || n < sizeof(sa_family_t)) return;
+  if (a->sa_family == AF_UNSPEC) return guard.widen();
+  const auto listener = [&](const Socket* s) -> const Socket* {
+    stack::Endpoint remote;
+    if (s == nullptr || s->state != Socket::State::undecided || read_address(a, n, s->v6, remote) != 0) return nullptr;
+    if (remote.address.is_any()) remote.address = loopback_for(remote.address, s->v6);
+    return listener_for(remote, s->shard);
+  };
+  const auto simple = [](const Socket& s, const Socket* l) { return l != nullptr && !l->shared && !l->forked && s.watchers.empty(); };
+  Socket* s = guard.all() ? files.socket(fd) : static_cast<Socket*>(guard.covered(fd));
+  if (s == nullptr || s->state != Socket::State::undecided || s->deferred) return;
+  if (const Socket* l = listener(s); simple(*s, l) && l->shard == s->shard) return;
+  guard.widen();
+  s = files.socket(fd);
+  const Socket* l = listener(s);
+  if (s == nullptr || s->state != Socket::State::undecided) return;
+  Shard* own = shards.of_thread();
+  change_shard(*s, l != nullptr ? *l->shard : own != nullptr ? *own : *s->shard);
+  guard.be_about(*s->shard);
+  if (simple(*s, l)) guard.narrow(*s->shard);
+}
+
 int Process::connect(int fd, const sockaddr* a, socklen_t n) {
-  std::unique_lock guard(lock);
+  Guard guard(*this, fd);
+  if (shards.several()) [[unlikely]] choose_shard(guard, fd, a, n);
   Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   if (static_cast<int>(n) < 0 || n > sizeof(sockaddr_storage)) return -EINVAL;

@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 
+#include "intercept/support/lock.hh"
 #include "intercept/sockets/route.hh"
 
 namespace mtcp::intercept {
@@ -18,6 +19,7 @@ class Decisions {
   std::uint64_t connects_on_stack = 0, connects_in_kernel = 0;
 
  private:
+  Lock lock_;
   std::set<std::string> told_;  // lines about destinations
 };
 

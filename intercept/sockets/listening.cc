@@ -42,16 +42,16 @@ bool is_watched(Socket& s) {
 }  // namespace
 
 int Process::start_listener(Socket& s) {
-  if (instance == nullptr || s.listener != nullptr) return 0;
+  if (s.shard->instance == nullptr || s.listener != nullptr) return 0;
   s.listen_options.socket = s.options;
   s.listen_options.v6_only = s.v6_only;
   s.listen_options.reuse_port = s.reuse_port;
-  auto listener = instance->worker().listen(s.local, s.listen_options);
+  auto listener = s.shard->instance->worker().listen(s.local, s.listen_options);
   if (!listener) return listener.error() == stack::Errc::address_in_use ? -EADDRINUSE : -EADDRNOTAVAIL;
   s.listener = *listener;
   s.listener->user = &s;
   s.watched = false;
-  if (!is_watched(s)) instance->worker().set_watched(*s.listener, false);  // the stack takes it for watched
+  if (!is_watched(s)) s.shard->instance->worker().set_watched(*s.listener, false);  // the stack takes it for watched
   watch_changed(s);
   return 0;
 }
@@ -85,7 +85,7 @@ void Process::start_listeners() {
 void Process::want(Socket& s) {
   if (s.state != Socket::State::listening || s.listener != nullptr || s.wanted) return;
   s.wanted = true;
-  if (instance == nullptr) return;
+  if (s.shard->instance == nullptr) return;
   if (const int e = start_listener(s); e != 0)
     log(LogLevel::error, "descriptor %d can't listen on the stack: error %d", s.fd, -e);
 }
@@ -95,13 +95,19 @@ void Process::forget_listener(Socket& s) {
   close_local_listener(*this, s);
 }
 
-Socket* Process::listener_for(const stack::Endpoint& remote) const {
+Socket* Process::listener_for(const stack::Endpoint& remote, const Shard* near) const {
   Socket* found = nullptr;
+  bool exact = false;
   for (Socket* s : listeners) {
     if (s->local.port != remote.port) continue;
-    if (s->local.address == remote.address) return s;
+    if (s->local.address == remote.address) {
+      if (near == nullptr || s->shard == near) return s;
+      if (!exact) found = s;
+      exact = true;
+    }
+    if (exact) continue;
     const bool any = s->local.address.is_any() && (s->v6 ? !remote.address.is_v4() || !s->v6_only : remote.address.is_v4());
-    if (any) found = s;
+    if (any && (found == nullptr || near == nullptr || s->shard == near)) found = s;
   }
   return found;
 }
@@ -118,7 +124,7 @@ bool Process::want_members(EpollSet& set) {
     listens = true;
     want(s);
   }
-  set.interest_seen = interest_version;
+  set.interest_seen = interest_version.load(std::memory_order_relaxed);
   return listens;
 }
 
@@ -127,7 +133,7 @@ void Process::watch_changed(Socket& s) {
   const bool watched = is_watched(s);
   if (watched == s.watched) return;
   s.watched = watched;
-  instance->worker().set_watched(*s.listener, watched);
+  s.shard->instance->worker().set_watched(*s.listener, watched);
 }
 
 void Process::begin_wait_for(Socket& s) {
@@ -144,20 +150,20 @@ void Process::end_wait_for(Socket& s) {
 void Process::attend(Socket& s) {
   if (s.listener == nullptr || (!s.shared && !s.forked) || in_a_set(s)) return;
   s.attention_until = now() + kAttention;
-  if (!s.attention) attended.push_back(&s);
+  if (!s.attention) s.shard->attended.push_back(&s);
   s.attention = true;
   watch_changed(s);
 }
 
 void Process::stop_attending(Socket& s) {
-  if (s.attention) std::erase(attended, &s);
+  if (s.attention) std::erase(s.shard->attended, &s);
   s.attention = false;
 }
 
-void Process::review_attention() {
+void Process::review_attention(Shard& shard) {
   const stack::Time t = now();
-  for (std::size_t i = attended.size(); i-- > 0;) {
-    Socket& s = *attended[i];
+  for (std::size_t i = shard.attended.size(); i-- > 0;) {
+    Socket& s = *shard.attended[i];
     if (s.attention_until > t) continue;
     stop_attending(s);
     watch_changed(s);
@@ -170,15 +176,16 @@ bool Process::is_for_unclaimed(const Socket& s) const {
 }
 
 void Process::take_unclaimed(Socket& s) {
-  if (ensure_started() == 0 && start_listener(s) == 0) (void)instance->turn(now());
+  if (ensure_started(*s.shard) == 0 && start_listener(s) == 0) (void)s.shard->instance->turn(now());
 }
 
 void Process::end_listening(Socket& s, bool others_go_on) {
   stop_attending(s);
   s.watched = false;
   s.listener->user = nullptr;
-  others_go_on ? instance->worker().leave(*s.listener, now()) : instance->worker().close(*s.listener, now());
-  instance->hand_over();  // resets of what was not accepted
+  stack::Worker& worker = s.shard->instance->worker();
+  others_go_on ? worker.leave(*s.listener, now()) : worker.close(*s.listener, now());
+  s.shard->instance->hand_over();  // resets of what was not accepted
   s.listener = nullptr;
 }
 

@@ -157,7 +157,7 @@ int connect_locally(Process& process, Socket& s, const stack::Endpoint& remote) 
   if (fd < 0) return fd == -EADDRINUSE ? -EADDRNOTAVAIL : fd;
   int error = connect_to_listener(process, fd, remote);
   if (error == 0) {
-    s.serial = process.next_serial++;
+    s.serial = s.shard->next_serial();
     s.local = local;
     s.remote = remote;
     error = become_relayed(process, s, fd);

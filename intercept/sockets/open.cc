@@ -48,7 +48,7 @@ int bind_automatically(Process& process, Socket& s) {
   return record_local(process, s);
 }
 
-int listen_in_kernel(Process& process, std::unique_lock<Lock>& guard, Socket& s, int fd, int backlog) {
+int listen_in_kernel(Process& process, Guard& guard, Socket& s, int fd, int backlog) {
   if (const int error = process.hand_to_kernel(s); error != 0) return error;
   guard.unlock();
   return process.kernel.listen(fd, backlog);
@@ -61,12 +61,13 @@ int Process::socket(int domain, int type, int protocol) {
   const bool tcp = (domain == AF_INET || domain == AF_INET6) && base == SOCK_STREAM &&
                    (protocol == 0 || protocol == IPPROTO_TCP);
   if (!tcp) return -ENOTSUP;
-  std::unique_lock guard(lock);
+  Shard* own = shards.several() ? shards.of_thread() : nullptr;
+  const Guard guard(own != nullptr ? *own : first());
   if (!router.may_use_stack()) return -ENOTSUP;
   if (!memory_to_spare()) return -ENOMEM;
-  const int fd = pool.take(domain);
+  const int fd = guard.shard().pool.take(domain);
   if (fd < 0) return fd;
-  Socket& s = *sockets.make();
+  Socket& s = *guard.shard().make_socket();
   s.v6 = domain == AF_INET6;
   s.nonblocking = (type & SOCK_NONBLOCK) != 0;
   s.fd = fd;
@@ -76,7 +77,7 @@ int Process::socket(int domain, int type, int protocol) {
 }
 
 int Process::bind(int fd, const sockaddr* a, socklen_t n) {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, fd);
   Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   if (s->state != Socket::State::undecided) return -EINVAL;
@@ -88,8 +89,12 @@ int Process::bind(int fd, const sockaddr* a, socklen_t n) {
   return record_local(*this, *s);
 }
 
+unsigned Process::most_stacks() const {
+  return options.device.port.empty() ? options.stacks : 1;
+}
+
 int Process::listen(int fd, int backlog) {
-  std::unique_lock guard(lock);
+  Guard guard(*this, Guard::Everything{});
   Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   // As in Linux a negative backlog is a very large one, and somaxconn is the kernel's business.
@@ -119,9 +124,13 @@ int Process::listen(int fd, int backlog) {
   s->listen_options.socket = s->options;
   s->listen_options.v6_only = s->v6_only;
   s->listen_options.reuse_port = s->reuse_port;
+  if (const unsigned most = most_stacks(); most > 1) {
+    change_shard(*s, guard.claim_shard(most));
+    guard.be_about(*s->shard);
+  }
   s->state = Socket::State::listening;
   listeners.push_back(s);
-  if (const int error = started() ? start_listener(*s) : 0; error != 0) {
+  if (const int error = start_listener(*s); error != 0) {
     forget_listener(*s);
     s->state = Socket::State::undecided;
     const sockaddr none{.sa_family = AF_UNSPEC, .sa_data = {}};
@@ -135,19 +144,19 @@ int Process::listen(int fd, int backlog) {
     sync_kernel_listening(*s);
   }
   if (has_relatives()) open_local_listener(*this, *s);
-  if (!started()) start_soon();
+  if (s->shard->instance == nullptr) start_soon();
   return 0;
 }
 
 int Process::getsockname(int fd, sockaddr* a, socklen_t* n) {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, fd);
   const Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   return write_address(s->local, s->v6, a, n);
 }
 
 int Process::getpeername(int fd, sockaddr* a, socklen_t* n) {
-  std::unique_lock guard(lock);
+  const Guard guard(*this, fd);
   Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   settle(*this, *s);

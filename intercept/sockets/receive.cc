@@ -30,7 +30,7 @@ int inq_hint(const Socket& s) {
 // One receiving call.
 class Receive {
  public:
-  Receive(Process& process, std::unique_lock<Lock>& guard, Socket& s, std::span<const iovec> v,
+  Receive(Process& process, Guard& guard, Socket& s, std::span<const iovec> v,
           std::size_t total, int flags)
       : process_(process),
         guard_(guard),
@@ -53,7 +53,7 @@ class Receive {
  private:
   ssize_t end(ssize_t result, int* hint) {
     // The window that has opened, if the peer waits for it: whoever reads may go on to wait for something of the kernel's.
-    if (s_.state == Socket::State::stream && s_.connection->hot.ack_now) process_.instance->hand_over();
+    if (s_.state == Socket::State::stream && s_.connection->hot.ack_now) s_.shard->instance->hand_over();
     if (hint != nullptr && result >= 0) *hint = inq_hint(s_);
     return result;
   }
@@ -68,7 +68,7 @@ class Receive {
   ssize_t attempt() {
     if (s_.state == Socket::State::relayed) [[unlikely]] return attempt_relayed();
     stack::Connection& c = *s_.connection;
-    stack::Worker& worker = process_.instance->worker();
+    stack::Worker& worker = s_.shard->instance->worker();
     for (;;) {
       if (peek_) done_ = 0;  // data stays, so each attempt sees all of it again
       // What has been read is returned before an error is told, so that must not be taken yet.
@@ -133,13 +133,13 @@ class Receive {
   [[nodiscard]] std::uint32_t awaited() const {
     constexpr std::uint32_t kOrdinary = EPOLLIN | EPOLLRDHUP;
     if (done_ == 0 || s_.state != Socket::State::stream) return kOrdinary;
-    return process_.instance->worker().readiness(*s_.connection).urgent ? kOrdinary : kOrdinary | EPOLLPRI;
+    return s_.shard->instance->worker().readiness(*s_.connection).urgent ? kOrdinary : kOrdinary | EPOLLPRI;
   }
 
   void set_low_water(std::uint32_t bytes) {
     stack::SocketOptions options = s_.options;
     options.rcvlowat = bytes;
-    process_.instance->worker().set_options(*s_.connection, options, now());
+    s_.shard->instance->worker().set_options(*s_.connection, options, now());
   }
 
   // What a call that ends early returns: the bytes it has, if any.
@@ -147,7 +147,7 @@ class Receive {
   [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
 
   Process& process_;
-  std::unique_lock<Lock>& guard_;
+  Guard& guard_;
   Socket& s_;
   Iovecs left_;
   std::size_t total_;
@@ -183,7 +183,7 @@ ssize_t receive_apart(Process& process, Socket* s, std::span<const iovec> v, int
 }
 
 ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags, int* hint = nullptr) {
-  std::unique_lock guard(process.lock);
+  Guard guard(process, fd);
   Socket* s = process.files.socket(fd);
   if (s == nullptr) return -EBADF;
   if ((flags & (MSG_ERRQUEUE | MSG_OOB)) != 0) [[unlikely]]
@@ -198,7 +198,8 @@ ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t 
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   settle(process, *s);
   const ssize_t got = Receive(process, guard, *s, v, total, flags).run(hint);
-  if (got > 0 && process.started()) process.instance->moved(static_cast<std::size_t>(got));
+  // The socket may be gone by now.
+  if (Instance* instance = guard.shard().instance.get(); got > 0 && instance != nullptr) instance->moved(static_cast<std::size_t>(got));
   return got;
 }
 
@@ -218,7 +219,7 @@ ssize_t Process::recvmsg(int fd, msghdr* m, int flags) {
   const ssize_t total = total_bytes(v);
   if (total < 0) return total;
   if ((flags & (MSG_ERRQUEUE | MSG_OOB)) != 0) [[unlikely]] {
-    const std::unique_lock guard(lock);
+    const Guard guard(*this, fd);
     return receive_apart(*this, files.socket(fd), v, flags, m);
   }
   int hint = kNoHint;

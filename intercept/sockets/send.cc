@@ -20,7 +20,7 @@ namespace {
 template <bool urgent = false>
 class Send {
  public:
-  Send(Process& process, std::unique_lock<Lock>& guard, Socket& s, std::span<const iovec> v,
+  Send(Process& process, Guard& guard, Socket& s, std::span<const iovec> v,
        std::size_t total, int flags)
       : process_(process),
         guard_(guard),
@@ -57,14 +57,14 @@ class Send {
       return give_up(-to_errno(sent.error()));
     }
     done_ += *sent;
-    if (record_ && done_ >= total_) [[unlikely]] process_.instance->worker().end_record(*s_.connection);
+    if (record_ && done_ >= total_) [[unlikely]] s_.shard->instance->worker().end_record(*s_.connection);
     if (done_ >= total_ || (!blocking_ && *sent > 0)) return result();
     left_.consume(*sent);
     return -EAGAIN;
   }
 
   stack::Result<std::size_t> hand_over() {
-    stack::Worker& worker = process_.instance->worker();
+    stack::Worker& worker = s_.shard->instance->worker();
     if constexpr (urgent) return worker.send_urgent(*s_.connection, left_.next(), more_, now());
     return worker.send(*s_.connection, left_.next(), more_, now());
   }
@@ -81,22 +81,14 @@ class Send {
   }
 
   ssize_t wait() {
-    const Hold hold_it(process_, s_);
-    const stack::Time deadline = deadline_after(s_.send_timeout);
-    for (;;) {
-      const int error = wait_for(process_, guard_, s_, EPOLLOUT, deadline, deadline == stack::kNever);
-      if (!connected(s_)) return give_up(-EPIPE);
-      if (error != 0) return give_up(error);
-      const ssize_t result = attempt();
-      if (result != -EAGAIN) return result;
-    }
+    return wait_for_room(process_, guard_, s_, [this] { return attempt(); }, [this](int error) { return give_up(error); });
   }
 
   [[nodiscard]] ssize_t give_up(int error) const { return done_ > 0 ? result() : error; }
   [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
 
   Process& process_;
-  std::unique_lock<Lock>& guard_;
+  Guard& guard_;
   Socket& s_;
   Iovecs left_;
   std::size_t total_;
@@ -107,26 +99,27 @@ class Send {
 };
 
 // What goes out now, because the caller may go on to something that is not ours.
-ssize_t sent_now(Process& process, ssize_t sent) {
-  if (sent > 0 && process.started()) {
-    process.instance->moved(static_cast<std::size_t>(sent));
-    process.instance->hand_over();
+// The socket may be gone by now.
+ssize_t sent_now(Guard& guard, ssize_t sent) {
+  if (Instance* instance = guard.shard().instance.get(); sent > 0 && instance != nullptr) {
+    instance->moved(static_cast<std::size_t>(sent));
+    instance->hand_over();
   }
   return sent;
 }
 
-ssize_t send_zerocopy(Process& process, std::unique_lock<Lock>& guard, Socket& s, std::span<const iovec> v,
+ssize_t send_zerocopy(Process& process, Guard& guard, Socket& s, std::span<const iovec> v,
                       std::size_t total, int flags) {
   // Its completions would be this process's and the connection another's.
   if (s.state == Socket::State::relayed) return -ENOBUFS;
   const Hold hold_it(process, s);
   const ssize_t sent = Send<>(process, guard, s, v, total, flags).run();
   if (sent > 0) complete_zerocopy(s);
-  return sent_now(process, sent);
+  return sent_now(guard, sent);
 }
 
 // tcp_sendmsg_fastopen(): connects, and the SYN takes along what it may. `m`: flags and address of the call.
-ssize_t send_fast_open(Process& process, std::unique_lock<Lock>& guard, int fd, Socket& s, std::span<const iovec> v,
+ssize_t send_fast_open(Process& process, Guard& guard, int fd, Socket& s, std::span<const iovec> v,
                        std::size_t total, const msghdr& m) {
   const auto* a = static_cast<const sockaddr*>(m.msg_name);
   const bool none = a != nullptr && m.msg_namelen >= sizeof a->sa_family && a->sa_family == AF_UNSPEC;
@@ -157,26 +150,31 @@ ssize_t send_fast_open(Process& process, std::unique_lock<Lock>& guard, int fd, 
 
 ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags,
                  const msghdr* m = nullptr) {
-  std::unique_lock guard(process.lock);
+  Guard guard(process, fd);
   Socket* s = process.files.socket(fd);
   if (s == nullptr) return -EBADF;
   claim_if_foreign(process, *s);
   if ((flags & MSG_FASTOPEN) != 0 || s->deferred) [[unlikely]] {
     msghdr call{};
     if (m != nullptr && !s->deferred) call = *m;
+    if (process.shards.several()) {
+      process.choose_shard(guard, fd, static_cast<const sockaddr*>(call.msg_name), call.msg_namelen);
+      s = process.files.socket(fd);
+      if (s == nullptr) return -EBADF;
+    }
     call.msg_flags = flags;
     const ssize_t sent = send_fast_open(process, guard, fd, *s, v, total, call);
-    if (process.started()) process.instance->hand_over();
+    if (Instance* instance = guard.shard().instance.get(); instance != nullptr) instance->hand_over();
     return sent;
   }
   if (const int error = check_sending(*s, flags); error != 0) return error;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   settle(process, *s);
   if ((flags & (MSG_ZEROCOPY | MSG_OOB)) != 0) [[unlikely]] {
-    if ((flags & MSG_OOB) != 0) return sent_now(process, Send<true>(process, guard, *s, v, total, flags).run());
+    if ((flags & MSG_OOB) != 0) return sent_now(guard, Send<true>(process, guard, *s, v, total, flags).run());
     if (s->zerocopy) return send_zerocopy(process, guard, *s, v, total, flags);
   }
-  return sent_now(process, Send<>(process, guard, *s, v, total, flags).run());
+  return sent_now(guard, Send<>(process, guard, *s, v, total, flags).run());
 }
 
 }  // namespace
@@ -194,7 +192,7 @@ int check_sending(Socket& s, int flags) {
   return -EPIPE;  // never connected
 }
 
-int start_deferred(Process& process, std::unique_lock<Lock>& guard, Socket& s) {
+int start_deferred(Process& process, Guard& guard, Socket& s) {
   if (!s.deferred) return 0;
   stack::FastOpenStart nothing;
   const int error = connect_deferred(process, guard, s, nothing);

@@ -22,7 +22,7 @@ constexpr std::size_t kPieces = 88;
 
 class SendFile {
  public:
-  SendFile(Process& process, std::unique_lock<Lock>& guard, Socket& s, int in, off_t* offset, std::size_t n)
+  SendFile(Process& process, Guard& guard, Socket& s, int in, off_t* offset, std::size_t n)
       : process_(process), guard_(guard), s_(s), in_(in), offset_(offset), left_(n) {}
 
   ssize_t run() {
@@ -40,7 +40,7 @@ class SendFile {
   ssize_t attempt() {
     if (s_.state == Socket::State::relayed) [[unlikely]] return attempt_relayed();
     if (is_opening(*s_.connection)) return -EAGAIN;
-    stack::Worker& worker = process_.instance->worker();
+    stack::Worker& worker = s_.shard->instance->worker();
     while (left_ > 0) {
       std::array<iovec, kPieces> pieces;
       const auto lent = worker.reserve(*s_.connection, left_, pieces, now());
@@ -75,28 +75,20 @@ class SendFile {
   }
 
   ssize_t wait() {
-    const Hold hold_it(process_, s_);
-    const stack::Time deadline = deadline_after(s_.send_timeout);
-    for (;;) {
-      const int error = wait_for(process_, guard_, s_, EPOLLOUT, deadline, deadline == stack::kNever);
-      if (check_sending(s_, 0) != 0) return give_up(-EPIPE);
-      if (error != 0) return give_up(error);
-      const ssize_t result = attempt();
-      if (result != -EAGAIN) return result;
-    }
+    return wait_for_room(process_, guard_, s_, [this] { return attempt(); }, [this](int error) { return give_up(error); });
   }
 
   void account(std::size_t bytes) {
     if (offset_ != nullptr) *offset_ += static_cast<off_t>(bytes);
     done_ += bytes;
     left_ -= bytes;
-    process_.instance->moved(bytes);
+    s_.shard->instance->moved(bytes);
   }
   [[nodiscard]] ssize_t give_up(int error) const { return done_ > 0 ? result() : error; }
   [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
 
   Process& process_;
-  std::unique_lock<Lock>& guard_;
+  Guard& guard_;
   Socket& s_;
   int in_;
   off_t* offset_;
@@ -140,7 +132,7 @@ ssize_t Process::sendfile(int out, int in, off_t* offset, std::size_t n) {
     source = source_of(in, error);
     if (source == Source::none) return error;
   }
-  std::unique_lock guard(lock);
+  Guard guard(*this, out);
   Socket* s = files.socket(out);
   if (s == nullptr) return -EBADF;
   claim_if_foreign(*this, *s);
@@ -151,7 +143,7 @@ ssize_t Process::sendfile(int out, int in, off_t* offset, std::size_t n) {
   if (relayed) s->nonblocking = is_nonblocking(*this, *s);
   if (source == Source::file) {
     const ssize_t sent = SendFile(*this, guard, *s, in, offset, std::min(n, kMostAtOnce)).run();
-    if (started()) instance->hand_over();
+    if (Instance* instance = guard.shard().instance.get(); instance != nullptr) instance->hand_over();
     return sent;
   }
 
@@ -159,7 +151,7 @@ ssize_t Process::sendfile(int out, int in, off_t* offset, std::size_t n) {
     guard.unlock();
     return send_from_pipe(*this, out, in, n, n);
   }
-  const std::size_t room = is_opening(*s->connection) ? 0 : instance->worker().writable_bytes(*s->connection);
+  const std::size_t room = is_opening(*s->connection) ? 0 : s->shard->instance->worker().writable_bytes(*s->connection);
   if (room == 0 && s->nonblocking) return -EAGAIN;
   guard.unlock();
   return send_from_pipe(*this, out, in, n, room > 0 ? room : n);

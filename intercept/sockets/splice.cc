@@ -52,7 +52,7 @@ class Pages {
 
 class Splice {
  public:
-  Splice(Process& process, std::unique_lock<Lock>& guard, Socket& s, int pipe, std::size_t n, unsigned flags)
+  Splice(Process& process, Guard& guard, Socket& s, int pipe, std::size_t n, unsigned flags)
       : process_(process), guard_(guard), s_(s), pipe_(pipe), left_(n), flags_(flags) {
     const int status = process.kernel.fcntl(pipe, F_GETFL, 0);
     pipe_waits_ = (flags & SPLICE_F_NONBLOCK) == 0 && (status & O_NONBLOCK) == 0;
@@ -99,7 +99,7 @@ class Splice {
   void moved(std::size_t bytes) {
     done_ += bytes;
     left_ -= bytes;
-    process_.instance->moved(bytes);
+    s_.shard->instance->moved(bytes);
   }
   [[nodiscard]] ssize_t give_up(ssize_t error) const { return done_ > 0 ? static_cast<ssize_t>(done_) : error; }
   [[nodiscard]] short poll_pipe(short events) const {
@@ -109,7 +109,7 @@ class Splice {
   }
 
   Process& process_;
-  std::unique_lock<Lock>& guard_;
+  Guard& guard_;
   Socket& s_;
   int pipe_;
   std::size_t left_;
@@ -137,7 +137,7 @@ class FromPipe final : public Splice {
 
  private:
   Outcome attempt() override {
-    stack::Worker& worker = process_.instance->worker();
+    stack::Worker& worker = s_.shard->instance->worker();
     while (left_ > 0) {
       int there = 0;
       if (const int error = process_.kernel.ioctl(pipe_, FIONREAD, &there); error != 0) return {give_up(error)};
@@ -185,7 +185,7 @@ class ToPipe final : public Splice {
  private:
   Outcome attempt() override {
     if (is_opening(*s_.connection)) return {0, EPOLLIN | EPOLLRDHUP};
-    stack::Worker& worker = process_.instance->worker();
+    stack::Worker& worker = s_.shard->instance->worker();
     while (left_ > 0) {
       // Without readers, the pipe is the error, whatever the socket has.
       if (done_ == 0 && (poll_pipe(POLLOUT) & POLLERR) != 0) return {broken_pipe()};
@@ -251,7 +251,7 @@ ssize_t Process::splice(int in, off_t* in_offset, int out, off_t* out_offset, st
   if (mode == (reads ? O_RDONLY : O_WRONLY)) return -EBADF;
   if ((reads ? out_offset : in_offset) != nullptr) return -ESPIPE;
   if ((reads ? in_offset : out_offset) != nullptr) return -EINVAL;
-  std::unique_lock guard(lock);
+  Guard guard(*this, fd);
   Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   claim_if_foreign(*this, *s);
@@ -263,7 +263,7 @@ ssize_t Process::splice(int in, off_t* in_offset, int out, off_t* out_offset, st
   }
   const std::size_t most = std::min<std::size_t>(n, INT_MAX);
   const ssize_t result = reads ? ToPipe(*this, guard, *s, pipe, most, flags).run() : FromPipe(*this, guard, *s, pipe, most, flags).run();
-  if (started()) instance->hand_over();
+  if (Instance* instance = guard.shard().instance.get(); instance != nullptr) instance->hand_over();
   return result;
 }
 

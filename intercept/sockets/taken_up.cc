@@ -28,7 +28,7 @@ int take_up_as_undecided(Process& process, int fd, bool nonblocking) {
   if (fd < 0 || fd >= process.files.size() || process.files.kind(fd) != FdKind::kernel) return -EBADF;
   if ((domain != AF_INET && domain != AF_INET6) || option(process, fd, SO_PROTOCOL) != IPPROTO_TCP) return -ENOTSOCK;
   if (!process.router.may_use_stack() || is_bound_to_device(process, fd)) return -ENOTSUP;
-  Socket& s = *process.sockets.make();
+  Socket& s = *process.first().make_socket();
   s.v6 = domain == AF_INET6;
   s.fd = fd;
   s.kernel_dirty = true;
@@ -36,7 +36,7 @@ int take_up_as_undecided(Process& process, int fd, bool nonblocking) {
   s.nonblocking = nonblocking;
   learn_options(process, s);
   if (const int error = record_local(process, s); error != 0) {
-    process.sockets.free(s);
+    process.first().free_socket(s);
     return error;
   }
   s.bound = s.local.port != 0;
@@ -49,12 +49,12 @@ int take_up_as_undecided(Process& process, int fd, bool nonblocking) {
 }  // namespace
 
 int Process::take_up(int fd) {
-  std::unique_lock guard(lock);
+  Guard guard(*this, Guard::Everything{});
   return take_up_as_undecided(*this, fd, (kernel.fcntl(fd, F_GETFL, 0) & O_NONBLOCK) != 0);
 }
 
 int Process::take_up_listener(int fd, int backlog, bool nonblocking) {
-  std::unique_lock guard(lock);
+  Guard guard(*this, Guard::Everything{});
   if (fd >= 0 && fd < files.size() && files.kind(fd) == FdKind::kernel && option(*this, fd, SO_ACCEPTCONN) == 0) return -ENOTSOCK;
   if (const int error = take_up_as_undecided(*this, fd, nonblocking); error != 0) return error;
   successor = true;  // the program before may still have the device
@@ -66,7 +66,7 @@ int Process::take_up_listener(int fd, int backlog, bool nonblocking) {
 }
 
 int Process::bind_beside(int fd, const sockaddr* a, socklen_t n) {
-  std::unique_lock guard(lock);
+  Guard guard(*this, Guard::Everything{});
   const bool v6 = option(*this, fd, SO_DOMAIN) == AF_INET6;
   stack::Endpoint e;
   if (option(*this, fd, SO_TYPE) != SOCK_DGRAM || read_address(a, n, v6, e) != 0 || !router.owns(e.address)) return -EADDRNOTAVAIL;
@@ -78,8 +78,8 @@ int Process::bind_beside(int fd, const sockaddr* a, socklen_t n) {
 }
 
 void Process::limits_changed() {
-  std::unique_lock guard(lock);
-  pool.clear();
+  Guard guard(*this, Guard::Everything{});
+  shards.for_each([](Shard& s) { s.pool.clear(); });
 }
 
 }  // namespace mtcp::intercept

@@ -15,7 +15,7 @@ namespace {
 
 // The byte, 0 at the end of the stream, or -errno.
 ssize_t take_byte(Process& process, Socket& s, std::byte& byte, bool peek) {
-  stack::Worker& worker = process.instance->worker();
+  stack::Worker& worker = s.shard->instance->worker();
   auto got = worker.receive_urgent(*s.connection, &byte, peek);
   // Who asks again and again waits by asking.
   if (!got && retry_after_turn(process, s)) got = worker.receive_urgent(*s.connection, &byte, peek);

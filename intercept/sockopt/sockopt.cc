@@ -102,7 +102,7 @@ int get_error(Process& process, Socket& s, void* v, socklen_t* n) {
   stack::Errc error = std::exchange(s.error, stack::Errc::ok);
   if (error == stack::Errc::ok && s.state == Socket::State::stream) {
     if (is_opening(*s.connection)) (void)retry_after_turn(process, s);
-    error = process.instance->worker().take_error(*s.connection);
+    error = s.shard->instance->worker().take_error(*s.connection);
   }
   return give(to_errno(error), v, n);
 }
@@ -126,7 +126,7 @@ std::array<std::uint32_t, 9> memory_info(Process& process, const Socket& s) {
 // The kernel socket behind it serves one connection after the other, so its cookie would not be unique. The kernel counts
 // from 1 and does not come that far.
 std::uint64_t cookie_of(Process& process, Socket& s) {
-  if (s.cookie == 0) s.cookie = 1ULL << 63 | static_cast<std::uint64_t>(process.pid) << 40 | ++process.cookies;
+  if (s.cookie == 0) s.cookie = 1ULL << 63 | static_cast<std::uint64_t>(process.pid) << 40 | (process.cookies.fetch_add(1, std::memory_order_relaxed) + 1);
   return s.cookie;
 }
 
@@ -157,10 +157,10 @@ int get_congestion(Process& process, const Socket& s, void* v, socklen_t* n) {
 }
 
 // TCP_CC_INFO. As in Linux, CUBIC and Reno have nothing to say.
-int get_dctcp_info(Process& process, Socket& s, void* v, socklen_t* n) {
+int get_dctcp_info(const Socket& s, void* v, socklen_t* n) {
   tcp_dctcp_info out{};
   if (s.state == Socket::State::stream) {
-    const auto in = process.instance->worker().info(*s.connection);
+    const auto in = s.shard->instance->worker().info(*s.connection);
     if (in.dctcp_enabled)
       out = {1, in.dctcp_marked, in.dctcp_alpha, in.dctcp_acked_marked, in.dctcp_acked};
   }
@@ -168,11 +168,11 @@ int get_dctcp_info(Process& process, Socket& s, void* v, socklen_t* n) {
 }
 
 int get_congestion_info(Process& process, Socket& s, void* v, socklen_t* n) {
-  if (congestion_of(process, s) == "dctcp") return get_dctcp_info(process, s, v, n);
+  if (congestion_of(process, s) == "dctcp") return get_dctcp_info(s, v, n);
   if (congestion_of(process, s) != "bbr") return *n = 0, 0;
   tcp_bbr_info out{};
   if (s.state == Socket::State::stream) {
-    const auto in = process.instance->worker().info(*s.connection);
+    const auto in = s.shard->instance->worker().info(*s.connection);
     constexpr float kGainUnit = 256;
     out.bbr_bw_lo = static_cast<std::uint32_t>(in.model_rate);
     out.bbr_bw_hi = static_cast<std::uint32_t>(in.model_rate >> 32);
@@ -188,15 +188,15 @@ int get_congestion_info(Process& process, Socket& s, void* v, socklen_t* n) {
 // --- setting
 
 // What a change means for the connection or listener that is there already.
-void apply(Process& process, Socket& s) {
+void apply(Socket& s) {
   if (s.connection != nullptr) {
-    process.instance->worker().set_options(*s.connection, s.options, now());
-    process.instance->hand_over();  // what TCP_CORK or Nagle kept back
+    s.shard->instance->worker().set_options(*s.connection, s.options, now());
+    s.shard->instance->hand_over();  // what TCP_CORK or Nagle kept back
   }
   if (s.listener != nullptr) s.listener->options = s.options;
 }
 
-int set_congestion(Process& process, Socket& s, const void* v, socklen_t n) {
+int set_congestion(Socket& s, const void* v, socklen_t n) {
   if (n < 1) return -EINVAL;
   std::array<char, kCongestionNameMax> given{};
   std::memcpy(given.data(), v, std::min<std::size_t>(n, given.size() - 1));
@@ -204,7 +204,7 @@ int set_congestion(Process& process, Socket& s, const void* v, socklen_t n) {
   const auto at = std::find(all.begin(), all.end(), std::string_view(given.data()));
   if (at == all.end()) return -ENOENT;
   s.options.congestion = static_cast<std::uint8_t>(at - all.begin() + 1);
-  apply(process, s);
+  apply(s);
   return 0;
 }
 
@@ -241,25 +241,25 @@ int set_row(Process& process, Socket& s, const OptionRow& row, unsigned index, c
   }
   if (const int error = row.set(s, process.options, value); error != 0) return error;
   if (row.get != nullptr) s.unreplayed |= std::uint64_t{1} << index;
-  apply(process, s);
+  apply(s);
   return 0;
 }
 
 // The options that are structures, by level and name. -ENOTSUP: not one of them.
-int set_structure(Process& process, Socket& s, int level, int name, const void* v, socklen_t n) {
+int set_structure(Socket& s, int level, int name, const void* v, socklen_t n) {
   if (level == SOL_SOCKET && is_receive_timeout(name)) return set_timeout(s.receive_timeout, v, n);
   if (level == SOL_SOCKET && is_send_timeout(name)) return set_timeout(s.send_timeout, v, n);
   if (level == SOL_SOCKET && name == SO_LINGER) {
     const int error = set_linger(s, v, n);
-    if (error == 0) apply(process, s);
+    if (error == 0) apply(s);
     return error;
   }
   if (level == SOL_SOCKET && name == kMaxPacingRate) {
     const int error = set_pacing_rate(s, v, n);
-    if (error == 0) apply(process, s);
+    if (error == 0) apply(s);
     return error;
   }
-  if (level == IPPROTO_TCP && name == TCP_CONGESTION) return set_congestion(process, s, v, n);
+  if (level == IPPROTO_TCP && name == TCP_CONGESTION) return set_congestion(s, v, n);
   if (level == IPPROTO_TCP && name == TCP_FASTOPEN_KEY) return set_fast_open_key(s, v, n);
   return -ENOTSUP;
 }
@@ -301,7 +301,7 @@ int get_structure(Process& process, Socket& s, int level, int name, void* v, soc
   if (level == IPPROTO_TCP && name == TCP_FASTOPEN_KEY) return get_fast_open_key(s, v, n);
   if (level == IPPROTO_IP && name == IP_MTU) {
     if (s.state != Socket::State::stream) return -ENOTCONN;
-    return give(static_cast<int>(process.instance->worker().info(*s.connection).path_mtu), v, n);
+    return give(static_cast<int>(s.shard->instance->worker().info(*s.connection).path_mtu), v, n);
   }
   return -ENOTSUP;
 }
@@ -348,7 +348,7 @@ int set_option(Process& process, Socket& s, int level, int name, const void* v, 
   if (const OptionRow* row = find_option(level, name, index); row != nullptr) {
     return set_row(process, s, *row, index, v, n);
   }
-  const int error = set_structure(process, s, level, name, v, n);
+  const int error = set_structure(s, level, name, v, n);
   if (error != -ENOTSUP) return error;
   if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) return set_v6_only(process, s, v, n);
   if (is_read_only(level, name)) return -ENOPROTOOPT;
@@ -356,7 +356,7 @@ int set_option(Process& process, Socket& s, int level, int name, const void* v, 
 }
 
 int Process::setsockopt(int fd, int level, int name, const void* v, socklen_t n) {
-  std::unique_lock guard(lock);
+  Guard guard(*this, fd);
   Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   if (static_cast<int>(n) < 0) return -EINVAL;
@@ -374,7 +374,7 @@ int Process::setsockopt(int fd, int level, int name, const void* v, socklen_t n)
 }
 
 int Process::getsockopt(int fd, int level, int name, void* v, socklen_t* n) {
-  std::unique_lock guard(lock);
+  Guard guard(*this, fd);
   Socket* s = files.socket(fd);
   if (s == nullptr) return -EBADF;
   if (n == nullptr || (v == nullptr && *n > 0)) return -EFAULT;

@@ -115,7 +115,7 @@ int get_tcp_info(Process& process, Socket& s, void* v, socklen_t* n) {
   out.tcpi_state = state_number(stack::State::closed);
   const Socket* hidden = s.state == Socket::State::relayed ? process.relay.relayed_socket(s.serial) : nullptr;
   if (const Socket& has = hidden != nullptr ? *hidden : s; has.connection != nullptr) {
-    fill(out, process.instance->worker().info(*has.connection));
+    fill(out, has.shard->instance->worker().info(*has.connection));
   } else if (s.state == Socket::State::foreign || s.state == Socket::State::relayed) {
     out.tcpi_state = state_number(stack::State::established);  // all that this process knows of it
   } else if (s.state == Socket::State::listening) {

@@ -19,11 +19,15 @@ void futex(std::atomic<std::uint32_t>& word, int op, std::uint32_t value) {
 }  // namespace
 
 void Lock::lock_slow() {
-  for (int i = 0; i < kSpins; ++i) {
-    if (word_.load(std::memory_order_relaxed) == kFree && try_lock()) return;
-    __builtin_ia32_pause();
+  bool had = false;
+  for (int i = 0; i < kSpins && !had; ++i) {
+    had = word_.load(std::memory_order_relaxed) == kFree && try_lock();
+    if (!had) __builtin_ia32_pause();
   }
-  while (word_.exchange(kContended, std::memory_order_acquire) != kFree) futex(word_, FUTEX_WAIT, kContended);
+  if (!had) {
+    while (word_.exchange(kContended, std::memory_order_acquire) != kFree) futex(word_, FUTEX_WAIT, kContended);
+  }
+  ++contended_;
 }
 
 void Lock::wake() { futex(word_, FUTEX_WAKE, 1); }

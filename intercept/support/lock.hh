@@ -23,6 +23,8 @@ class Lock {
     if (word_.exchange(kFree, std::memory_order_release) == kContended) [[unlikely]]
       wake();
   }
+  // How often it had to be waited for. With the lock held.
+  [[nodiscard]] std::uint64_t contended() const { return contended_; }
   // In the child of a fork: whoever held it does not exist here.
   void reset_after_fork() { word_.store(kFree, std::memory_order_relaxed); }
 
@@ -31,6 +33,7 @@ class Lock {
   void lock_slow();
   void wake();
   std::atomic<std::uint32_t> word_{kFree};
+  std::uint64_t contended_ = 0;
 };
 
 }  // namespace mtcp::intercept

@@ -1,42 +1,43 @@
 #include "intercept/waiting/epoll.hh"
 
 #include <algorithm>
+#include <mutex>
 
 #include "intercept/descriptors/socket.hh"
 
 namespace mtcp::intercept {
 
-std::uint32_t events_of(Watchable& w, const stack::Worker* worker) {
-  if (w.watchable_type == Watchable::Type::socket) return poll_events(static_cast<Socket&>(w), worker);
-  return has_ready(static_cast<EpollSet&>(w), worker) ? EPOLLIN | EPOLLRDNORM : 0U;
+std::uint32_t events_of(Watchable& w) {
+  if (w.watchable_type == Watchable::Type::socket) return poll_events(static_cast<Socket&>(w));
+  return has_ready(static_cast<EpollSet&>(w)) ? EPOLLIN | EPOLLRDNORM : 0U;
 }
 
 namespace {
 
-std::uint32_t item_events(EpollItem& item, const stack::Worker* worker) {
+std::uint32_t item_events(EpollItem& item) {
   const std::uint32_t interest = item.events & ~kEpollFlags;
   if (interest == 0) return 0;  // a one-shot that has been reported, waiting for EPOLL_CTL_MOD
-  return events_of(*item.target, worker) & (interest | EPOLLERR | EPOLLHUP);
+  return events_of(*item.target) & (interest | EPOLLERR | EPOLLHUP);
 }
 
 }  // namespace
 
-bool has_ready(EpollSet& set, const stack::Worker* worker) {
+bool has_ready(EpollSet& set) {
   while (EpollItem* item = set.ready.front()) {
-    if (item_events(*item, worker) != 0) return true;
+    if (item_events(*item) != 0) return true;
     item->ready_hook.unlink();
   }
   return false;
 }
 
-int collect(EpollSet& set, epoll_event* out, int n, const stack::Worker* worker) {
+int collect(EpollSet& set, epoll_event* out, int n) {
   stack::IntrusiveList<EpollItem, &EpollItem::ready_hook>
       again;  // level-triggered: looked at again next time
   int count = 0;
   while (count < n) {
     EpollItem* item = set.ready.pop_front();
     if (item == nullptr) break;
-    const std::uint32_t events = item_events(*item, worker);
+    const std::uint32_t events = item_events(*item);
     if (events == 0) continue;
     out[count].events = events;
     out[count].data = item->data;
@@ -86,11 +87,22 @@ int settle_one_shots(EpollSet& set, epoll_event* events, int n) {
   return left;
 }
 
-void make_ready(EpollItem& item) {
+namespace {
+
+void put_in_ready(EpollItem& item, EpollSet& set) {
   if (item.ready_hook.linked()) return;
-  EpollSet& set = *item.set;
   set.ready.push_back(item);
   if (!set.watchers.empty()) notify(set, EPOLLIN | EPOLLRDNORM);
+}
+
+}  // namespace
+
+void make_ready(EpollItem& item) {
+  EpollSet& set = *item.set;
+  if (set.shard != nullptr) [[likely]] return put_in_ready(item, set);
+  // An event of one shard; at the same time there may be others of others. Whoever looks at the set holds all locks.
+  const std::lock_guard guard(set.ready_lock);
+  put_in_ready(item, set);
 }
 
 }  // namespace mtcp::intercept

@@ -7,12 +7,9 @@
 #include <memory>
 #include <vector>
 
+#include "intercept/support/lock.hh"
 #include "intercept/waiting/watch.hh"
 #include "stack/base/time.hh"
-
-namespace mtcp::stack {
-class Worker;
-}
 
 namespace mtcp::intercept {
 
@@ -49,6 +46,7 @@ struct EpollSet : Watchable {
   stack::IntrusiveList<EpollItem, &EpollItem::ready_hook> ready;
   stack::IntrusiveList<EpollItem, &EpollItem::set_hook> items;
   std::vector<std::unique_ptr<OneShot>> one_shots;
+  Lock ready_lock;  // of a set with members in several shards: covers `ready` and `watchers` against their events
   std::uint32_t descriptors = 0;  // dup'ed epoll descriptors
   std::uint32_t holds = 0;        // waits in progress
   std::uint32_t kernel_members = 0;  // registrations in the kernel's set, at least
@@ -65,12 +63,12 @@ struct EpollSet : Watchable {
 inline constexpr std::uint32_t kEpollFlags = EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP;
 
 // What `w` would report now (EPOLL* bits).
-[[nodiscard]] std::uint32_t events_of(Watchable& w, const stack::Worker* worker);
+[[nodiscard]] std::uint32_t events_of(Watchable& w);
 // True if the stack's part of the set has something to report; drops registrations that turn out not to be
 // ready.
-[[nodiscard]] bool has_ready(EpollSet& set, const stack::Worker* worker);
+[[nodiscard]] bool has_ready(EpollSet& set);
 // Fills `out` with up to n events in Linux's order of service; returns how many.
-int collect(EpollSet& set, epoll_event* out, int n, const stack::Worker* worker);
+int collect(EpollSet& set, epoll_event* out, int n);
 // What the kernel's set gets of a registration. A one-shot is reported once, by the stack or by one of its sides in the kernel:
 // so the kernel has, in place of the application's data, which registration it is.
 [[nodiscard]] epoll_event kernel_event(EpollItem& item);

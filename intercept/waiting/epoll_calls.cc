@@ -54,7 +54,7 @@ int without_bell(epoll_event* events, int n, const void* mark) {
 
 // The set behind an epoll descriptor, made when the first socket of ours is put into it. -errno if `ep` is no
 // epoll descriptor: the kernel says so by its answer to a removal of something that is not there.
-int Process::set_of(int ep, int fd, EpollSet*& set) {
+int Process::set_of(int ep, int fd, Shard* shard, EpollSet*& set) {
   set = files.set(ep);
   if (set != nullptr) return 0;
   if (files.kind(ep) != FdKind::kernel) return -EINVAL;
@@ -63,6 +63,7 @@ int Process::set_of(int ep, int fd, EpollSet*& set) {
     if (probe != -ENOENT) return probe == 0 ? -EINVAL : probe;
   }
   set = new EpollSet;
+  set->shard = shard;
   set->descriptors = 1;
   set->kernel_members = kernel_members_of(ep);
   files.put_set(ep, *set);
@@ -85,7 +86,7 @@ int Process::kernel_member(int ep, int op, int fd, epoll_event* e) {
 void Process::join_outer_sets(EpollSet& inner, int ep) {
   for (const KernelMembership& m : memberships_of(ep)) {
     EpollSet* outer = files.set(m.ep);
-    if (outer == nullptr && set_of(m.ep, -1, outer) != 0) continue;
+    if (outer == nullptr && set_of(m.ep, -1, inner.shard, outer) != 0) continue;
     if (find(*outer, inner, ep) != nullptr) continue;
     auto* item = new EpollItem;
     item->set = outer;
@@ -94,6 +95,7 @@ void Process::join_outer_sets(EpollSet& inner, int ep) {
     item->events = m.event.events;
     item->data = m.event.data;
     item->in_kernel = true;
+    settle_in(*outer, inner);
     inner.watchers.push_back(*item);
     outer->items.push_back(*item);
     if ((item->events & EPOLLONESHOT) == 0) continue;
@@ -103,23 +105,26 @@ void Process::join_outer_sets(EpollSet& inner, int ep) {
 }
 
 int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
-  std::unique_lock guard(lock);
+  Guard guard(*this, files.kind(fd) == FdKind::kernel ? ep : fd);
+  // One lock is enough where both are of one shard; a set becomes ours with all of them.
+  if (shards.several() && (guard.covered(ep) == nullptr || (files.kind(fd) != FdKind::kernel && guard.covered(fd) == nullptr))) [[unlikely]]
+    guard.widen();
   // What is reserved is closed, as far as the application knows.
   if (files.kind(fd) == FdKind::reserved || files.kind(ep) == FdKind::reserved) return -EBADF;
-  Socket* s = files.socket(fd);
+  Watchable* target = guard.covered(fd);
+  Socket* s = target != nullptr && target->watchable_type == Watchable::Type::socket ? static_cast<Socket*>(target) : nullptr;
   if (EpollSet* set = files.set(ep); set != nullptr && set->inherited) claim_members(*this, *set);
   if (s != nullptr) claim_if_foreign(*this, *s);
   if (s != nullptr && s->state == Socket::State::relayed) return kernel_member(ep, op, fd, e);
-  Watchable* target = files.watchable(fd);
   if (target == nullptr) return kernel_member(ep, op, fd, e);
   if (ep == fd) return -EINVAL;
   EpollSet* set = nullptr;
-  if (const int error = set_of(ep, fd, set); error != 0) return error;
+  if (const int error = set_of(ep, fd, target->shard, set); error != 0) return error;
   if (op != EPOLL_CTL_DEL && e == nullptr) return -EFAULT;
   EpollItem* item = find(*set, *target, fd);
   switch (op) {
     case EPOLL_CTL_ADD:
-      return item != nullptr ? -EEXIST : epoll_add(*set, ep, *target, fd, *e);
+      return item != nullptr ? -EEXIST : epoll_add(guard, *set, ep, *target, fd, *e);
     case EPOLL_CTL_MOD:
       return item == nullptr ? -ENOENT : epoll_modify(*item, ep, *e);
     case EPOLL_CTL_DEL:
@@ -135,7 +140,7 @@ int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
   }
 }
 
-int Process::epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const epoll_event& e) {
+int Process::epoll_add(Guard& guard, EpollSet& set, int ep, Watchable& target, int fd, const epoll_event& e) {
   const bool nested = target.watchable_type == Watchable::Type::epoll_set;
   if ((e.events & EPOLLEXCLUSIVE) != 0 && (nested || (e.events & ~kExclusiveAllowed) != 0)) return -EINVAL;
   if (nested && depth(static_cast<EpollSet&>(target), &set) >= kDeepestNesting) return -ELOOP;
@@ -155,13 +160,15 @@ int Process::epoll_add(EpollSet& set, int ep, Watchable& target, int fd, const e
     item->in_kernel = true;
     ++set.kernel_members;
   }
+  settle_in(set, target);
   target.watchers.push_back(*item);
   set.items.push_back(*item);
   add_local_side(*item, ep);
   interest_changed(target);
   // A thread that waits in this set has shown interest in all that comes into it.
-  if (set.holds > 0 && want_members(set)) (void)ensure_started();
+  const bool wanted = set.holds > 0 && want_members(set);
   rearm(*item);
+  if (wanted) (void)ensure_started(guard);
   return 0;
 }
 
@@ -179,12 +186,12 @@ void Process::add_local_side(EpollItem& item, int ep) {
 // A registration of `target` has come, changed or gone.
 void Process::interest_changed(Watchable& target) {
   if (target.watchable_type == Watchable::Type::epoll_set) {
-    ++interest_version;
+    interest_version.fetch_add(1, std::memory_order_relaxed);
     return;
   }
   auto& s = static_cast<Socket&>(target);
   if (s.state != Socket::State::listening) return;
-  if (s.listener == nullptr) ++interest_version;
+  if (s.listener == nullptr) interest_version.fetch_add(1, std::memory_order_relaxed);
   if (s.callers == 0) stop_attending(s);
   watch_changed(s);
 }
@@ -211,31 +218,31 @@ int Process::epoll_modify(EpollItem& item, int ep, const epoll_event& e) {
 
 // A registration that is new or changed reports what is ready already, edge-triggered or not.
 void Process::rearm(EpollItem& item) {
-  const stack::Worker* worker = instance ? &instance->worker() : nullptr;
   const std::uint32_t interest = item.events & ~kEpollFlags;
-  if (interest != 0 && (events_of(*item.target, worker) & (interest | EPOLLERR | EPOLLHUP)) != 0)
+  if (interest != 0 && (events_of(*item.target) & (interest | EPOLLERR | EPOLLHUP)) != 0)
     make_ready(item);
 }
 
 int Process::epoll_wait(int ep, epoll_event* out, int n, const timespec* timeout, const sigset_t* mask) {
   if (n <= 0) return -EINVAL;
-  std::unique_lock guard(lock);
+  Guard guard(*this, ep);
   EpollSet* set = files.set(ep);
   if (set == nullptr) {
     guard.unlock();
     return kernel.epoll_pwait2(ep, out, n, timeout, mask);
   }
   if (set->inherited) claim_members(*this, *set);
-  if (set->interest_seen != interest_version || instance == nullptr) [[unlikely]] {
-    if (want_members(*set)) (void)ensure_started();  // it has said why; the kernel's part goes on
-  }
   ++set->holds;
+  guard.follow(*set);
+  if (set->interest_seen != interest_version.load(std::memory_order_relaxed) || guard.shard().instance == nullptr) [[unlikely]] {
+    if (want_members(*set)) (void)ensure_started(guard);  // it has said why; the kernel's part goes on
+  }
   const int result = epoll_wait_loop(guard, *set, ep, {out, static_cast<std::size_t>(n)}, timeout, mask);
   release(*set);
   return result;
 }
 
-int Process::epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int ep, std::span<epoll_event> out,
+int Process::epoll_wait_loop(Guard& guard, EpollSet& set, int ep, std::span<epoll_event> out,
                              const timespec* timeout, const sigset_t* mask) {
   const bool forever = timeout == nullptr;
   const bool at_once = !forever && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
@@ -247,15 +254,14 @@ int Process::epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int e
                           : deadline_of(timeout, now()),
                 mask);
   const auto n = static_cast<int>(out.size());
-  if (instance == nullptr && want_members(set)) wait.require_stack();
+  if (guard.shard().instance == nullptr && want_members(set)) wait.require_stack();
   // The kernel's part is looked at once in a call that has something to return, and by time while it spins.
   for (bool first = true;; first = false) {
     wait.turn();
     // Closed by another thread, and perhaps something else's number by now: then the kernel's part is gone.
     const bool open = files.set(ep) == &set;
     const bool bell_rings = open && still_calls_back(set, ep);
-    const stack::Worker* worker = instance ? &instance->worker() : nullptr;
-    const bool stack_ready = has_ready(set, worker);
+    const bool stack_ready = has_ready(set);
     int count = 0;
     const bool looks = set.kernel_members > 0 && first && stack_ready;
     if (open && set.kernel_members + set.local_members > 0 && (looks || wait.kernel_due(set.kernel_checked))) {
@@ -269,7 +275,7 @@ int Process::epoll_wait_loop(std::unique_lock<Lock>& guard, EpollSet& set, int e
       if (bell_rings) count = without_bell(out.data(), count, files.table().callback_mark());
       count = settle_one_shots(set, out.data(), count);
     }
-    count += collect(set, out.data() + count, n - count, worker);
+    count += collect(set, out.data() + count, n - count);
     if (count > 0) return count;
     PollWaiter waiter;
     pollfd kernel_set{open ? ep : -1, POLLIN, 0};
@@ -348,7 +354,9 @@ int Process::descriptor_of(const EpollSet& set) const {
 
 // As with sockets: who waits in it goes on until his call is over.
 void Process::drop_set_descriptor(EpollSet& set) {
-  if (--set.descriptors == 0 && set.holds == 0) finish(set);
+  if (--set.descriptors > 0) return;
+  if (set.holds == 0) return finish(set);
+  if (shards.several()) forget_target(set);  // as Process::drop_descriptor
 }
 
 void Process::release(EpollSet& set) {

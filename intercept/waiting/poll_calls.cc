@@ -19,7 +19,7 @@ namespace {
 // One poll(2) while it runs: which entries are ours, and a copy of the rest for the kernel.
 class PollCall {
  public:
-  PollCall(Process& process, std::span<pollfd> fds) : process_(process), fds_(fds) {
+  PollCall(Process& process, const Guard& guard, std::span<pollfd> fds) : process_(process), fds_(fds) {
     for (std::size_t i = 0; i < fds.size(); ++i) {
       fds[i].revents = 0;
       if (fds[i].fd < 0) continue;
@@ -27,7 +27,7 @@ class PollCall {
         closed_.push_back(i);
         continue;
       }
-      Watchable* w = process.files.watchable(fds[i].fd);
+      Watchable* w = guard.covered(fds[i].fd);
       const bool socket = w != nullptr && w->watchable_type == Watchable::Type::socket;
       if (socket) claim_if_foreign(process, static_cast<Socket&>(*w));
       if (socket && static_cast<Socket&>(*w).state == Socket::State::relayed) w = nullptr;  // the kernel's
@@ -66,11 +66,10 @@ class PollCall {
 
   // Fills in revents; returns how many entries have some, or -errno of the kernel.
   int check(bool with_kernel) {
-    const stack::Worker* worker = process_.instance ? &process_.instance->worker() : nullptr;
     for (const Ours& o : ours_) {
       const auto wanted = static_cast<std::uint32_t>(static_cast<unsigned short>(fds_[o.index].events));
       fds_[o.index].revents =
-          static_cast<short>(events_of(*o.target, worker) & (wanted | EPOLLERR | EPOLLHUP) & 0xffff);
+          static_cast<short>(events_of(*o.target) & (wanted | EPOLLERR | EPOLLHUP) & 0xffff);
     }
     if (with_kernel && !kernel_.empty()) {
       skip_closed();
@@ -106,7 +105,7 @@ class PollCall {
  private:
   void show_interest(Watchable& w) {
     if (w.watchable_type == Watchable::Type::epoll_set) {
-      if (auto& set = static_cast<EpollSet&>(w); set.interest_seen != process_.interest_version) process_.want_members(set);
+      if (auto& set = static_cast<EpollSet&>(w); set.interest_seen != process_.interest_version.load(std::memory_order_relaxed)) process_.want_members(set);
     } else if (auto& s = static_cast<Socket&>(w); s.state == Socket::State::listening) {
       process_.begin_wait_for(s);
       listeners_.push_back(&s);
@@ -143,12 +142,15 @@ class PollCall {
   std::deque<PollWaiter> waiters_;  // a waiter is linked where it is: it must not move
 };
 
-bool needs_stack(Process& process, std::span<const pollfd> fds) {
+bool needs_stack(Process& process, const Guard& guard, std::span<const pollfd> fds) {
   for (const pollfd& p : fds) {
-    const Socket* s = p.fd < 0 ? nullptr : process.files.socket(p.fd);
-    if (s != nullptr && s->state == Socket::State::listening) return true;
-    EpollSet* set = p.fd < 0 ? nullptr : process.files.set(p.fd);
-    if (set != nullptr && process.want_members(*set)) return true;
+    Watchable* w = p.fd < 0 ? nullptr : guard.covered(p.fd);
+    if (w == nullptr) continue;
+    if (w->watchable_type == Watchable::Type::socket) {
+      if (static_cast<const Socket*>(w)->state == Socket::State::listening) return true;
+    } else if (process.want_members(static_cast<EpollSet&>(*w))) {
+      return true;
+    }
   }
   return false;
 }
@@ -177,22 +179,22 @@ void set_bit(fd_set* set, int fd) {
 }  // namespace
 
 int Process::poll(pollfd* p, nfds_t n, const timespec* timeout, const sigset_t* mask) {
-  std::unique_lock guard(lock);
   const std::span fds(p, n);
   if (!has_room_for(n) && !has_room_for(static_cast<std::size_t>(std::ranges::count_if(fds, [](const pollfd& f) { return f.fd >= 0; }))))
     return -ENOMEM;
-  if (instance == nullptr && needs_stack(*this, fds))
-    (void)ensure_started();  // it has said why; listeners stay silent
+  Guard guard(*this, fds);
+  if ((guard.shard().instance == nullptr || guard.all()) && needs_stack(*this, guard, fds))
+    (void)ensure_started(guard);  // it has said why; listeners stay silent
   WaitLoop wait(*this, guard, deadline_of(timeout, now()), mask);
-  if (instance == nullptr && needs_stack(*this, fds)) wait.require_stack();
-  std::optional<PollCall> call(std::in_place, *this, fds);
+  if (guard.shard().instance == nullptr && needs_stack(*this, guard, fds)) wait.require_stack();
+  std::optional<PollCall> call(std::in_place, *this, guard, fds);
   std::uint64_t seen = conversions;
   stack::Time checked{};
   bool first = true;
   for (;;) {
     wait.turn();
     if (seen != conversions) {  // what was ours may be the kernel's now
-      call.emplace(*this, fds);
+      call.emplace(*this, guard, fds);
       seen = conversions;
       first = true;
     }

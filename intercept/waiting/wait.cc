@@ -26,9 +26,9 @@ stack::Time deadline_of(const timespec* timeout, stack::Time now) {
   return now + std::chrono::seconds(timeout->tv_sec) + std::chrono::nanoseconds(timeout->tv_nsec);
 }
 
-WaitLoop::WaitLoop(Process& process, std::unique_lock<Lock>& lock, stack::Time deadline, const sigset_t* mask)
+WaitLoop::WaitLoop(Process& process, Guard& lock, stack::Time deadline, const sigset_t* mask)
     : process_(process), lock_(lock), deadline_(deadline), signals_(*process.services.signal_count()) {
-  process_.provisional = false;
+  process_.provisional.store(false, std::memory_order_relaxed);
   if (mask == nullptr) return;
   // A handler that the new mask lets through runs at once, before the wait, and ends it: so without the lock.
   masked_ = true;
@@ -46,12 +46,14 @@ WaitLoop::~WaitLoop() {
 void WaitLoop::turn() {
   now_ = intercept::now();
   if (spin_until_ == stack::Time{}) spin_until_ = now_ + process_.options.poll.spin;
-  if (needs_stack_ && process_.instance == nullptr) (void)process_.ensure_started();  // it logs why it fails
-  if (process_.instance != nullptr) process_.instance->turn(now_);
+  if (needs_stack_) (void)process_.ensure_started(lock_);  // it logs why it fails
+  lock_.for_each([this](Shard& s) {
+    if (s.instance != nullptr) s.instance->turn(now_);
+  });
 }
 
 bool WaitLoop::kernel_due(stack::Time checked) const {
-  return process_.instance == nullptr || expired() || now_ - checked >= process_.options.poll.kernel_interval;
+  return lock_.shard().instance == nullptr || expired() || now_ - checked >= process_.options.poll.kernel_interval;
 }
 
 int WaitLoop::interrupted() {
@@ -65,7 +67,7 @@ bool WaitLoop::must_sleep(int& result) {
   result = interrupted();
   if (result == 0 && expired()) result = -EAGAIN;
   if (result != 0) return false;
-  if (process_.instance != nullptr && (process_.options.poll.busy || now_ < spin_until_)) {
+  if (lock_.shard().instance != nullptr && (process_.options.poll.busy || now_ < spin_until_)) {
     lock_.unlock();  // others have their turn
     __builtin_ia32_pause();
     lock_.lock();
@@ -75,10 +77,11 @@ bool WaitLoop::must_sleep(int& result) {
 }
 
 Sleeper& WaitLoop::borrow() {
-  auto& free = process_.free_sleepers;
+  Shard& shard = lock_.shard();
+  auto& free = shard.free_sleepers;
   if (free.empty()) {
-    process_.sleepers.push_back(std::make_unique<Sleeper>());
-    Sleeper& s = *process_.sleepers.back();
+    shard.sleepers.push_back(std::make_unique<Sleeper>());
+    Sleeper& s = *shard.sleepers.back();
     s.kernel = &process_.kernel;
     s.wake_fd = process_.internal_eventfd();
     return s;
@@ -89,31 +92,52 @@ Sleeper& WaitLoop::borrow() {
 }
 
 void WaitLoop::give_back(Sleeper& s) {
-  if (s.woken) {
+  if (s.woken.load(std::memory_order_relaxed)) {
     std::uint64_t count = 0;
     (void)process_.kernel.read(s.wake_fd, &count,
                                sizeof count);  // non-blocking; nothing to do if it was read already
-    s.woken = false;
+    s.woken.store(false, std::memory_order_relaxed);
   }
-  process_.free_sleepers.push_back(&s);
+  lock_.shard().free_sleepers.push_back(&s);
+}
+
+// For each stack that this wait runs. False: one has something to do.
+bool WaitLoop::prepare_sleep(stack::Time& until) {
+  asleep_.clear();
+  bool ready = true;
+  lock_.for_each([&](Shard& s) {
+    Instance* instance = s.instance.get();
+    if (needs_stack_ && instance == nullptr) until = std::min(until, process_.next_attempt);
+    if (instance == nullptr || !ready) return;
+    stack::Time latest{};
+    ready = instance->prepare_sleep(intercept::now(), latest);
+    if (!ready) return;
+    until = std::min(until, latest);
+    asleep_.push_back(instance);
+  });
+  if (!ready) finish_sleep(false);
+  return ready;
+}
+
+void WaitLoop::finish_sleep(bool goes_on) {
+  for (Instance* instance : asleep_) {
+    // Another thread may have ended it: at exit, or before a fork.
+    const bool there = process_.any_stack([&](const Instance& i) { return &i == instance; });
+    if (there) instance->finish_sleep(goes_on);
+  }
+  asleep_.clear();
 }
 
 int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
   stack::Time until = deadline_;
-  Instance* instance = process_.instance.get();
-  if (instance != nullptr) {
-    stack::Time latest{};
-    if (!instance->prepare_sleep(intercept::now(), latest)) return 0;
-    until = std::min(until, latest);
-  }
-  if (needs_stack_ && instance == nullptr) until = std::min(until, process_.next_attempt);
+  if (!prepare_sleep(until)) return 0;
   sleep_fds_.assign(fds.begin(), fds.end());
   if (sleeper.wake_fd >= 0) sleep_fds_.push_back({sleeper.wake_fd, POLLIN, 0});
-  if (instance != nullptr) {
+  for (Instance* instance : asleep_) {
     for (const int fd : instance->pollable()) sleep_fds_.push_back({fd, POLLIN, 0});
   }
   // Else the service thread serves the relays.
-  const int relays = process_.service_thread == nullptr ? process_.relay.watch_fd() : -1;
+  const int relays = process_.first().service_thread == nullptr ? process_.relay.watch_fd() : -1;
   if (relays >= 0) sleep_fds_.push_back({relays, POLLIN, 0});
   // Without a wake-up descriptor (EMFILE) the sleep is short instead.
   if (sleeper.wake_fd < 0) until = std::min(until, intercept::now() + stack::milliseconds(1));
@@ -137,7 +161,7 @@ int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
 
   // Nothing came, and only because no sleep is longer than that: it will look once and sleep again.
   const bool goes_on = result == 0 && until != deadline_;
-  if (instance != nullptr && instance == process_.instance.get()) instance->finish_sleep(goes_on);
+  finish_sleep(goes_on);
   if (relays >= 0 && sleep_fds_.back().revents != 0) process_.relay.serve();
   std::copy_n(sleep_fds_.begin(), fds.size(), fds.begin());
   now_ = intercept::now();
@@ -147,19 +171,35 @@ int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
   return 0;  // the counter, the deadline and the descriptors are looked at again by the caller's next round
 }
 
-int wait_for(Process& process, std::unique_lock<Lock>& lock, Socket& s, std::uint32_t events,
+namespace {
+
+// While a call waits for a socket.
+class Follow {
+ public:
+  Follow(Guard& guard, const Socket& s) : guard_(guard) { guard.follow(s); }
+  ~Follow() { guard_.stop_following(); }
+  Follow(const Follow&) = delete;
+  Follow& operator=(const Follow&) = delete;
+
+ private:
+  Guard& guard_;
+};
+
+}  // namespace
+
+int wait_for(Process& process, Guard& lock, Socket& s, std::uint32_t events,
              stack::Time deadline, bool restart) {
   WaitLoop wait(process, lock, deadline, nullptr);
   wait.set_restart(restart);
   const ListenerWait attention(process, s);
+  const Follow follow(lock, s);
   if (s.state == Socket::State::listening) wait.require_stack();
   events |= EPOLLERR | EPOLLHUP;
   std::array<pollfd, 2> kernel_fds{};
   stack::Time checked{};
   for (;;) {
     wait.turn();
-    const stack::Worker* worker = process.instance ? &process.instance->worker() : nullptr;
-    if ((stream_events(s, worker) & events) != 0) return 0;
+    if ((stream_events(s) & events) != 0) return 0;
     // A listener that the kernel has, too, or a relayed connection, which it may have become while this waits.
     const bool relayed = s.state == Socket::State::relayed;
     if (relayed && s.fd < 0) return 0;  // closed by another thread

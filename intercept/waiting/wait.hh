@@ -10,8 +10,8 @@
 #include <span>
 #include <vector>
 
+#include "intercept/shards/guard.hh"
 #include "intercept/descriptors/socket.hh"
-#include "intercept/support/lock.hh"
 #include "intercept/waiting/watch.hh"
 #include "stack/base/time.hh"
 
@@ -30,7 +30,7 @@ class Process;
 class WaitLoop {
  public:
   // `mask` non-null: the thread's signal mask while the loop lives, as ppoll(2) has it.
-  WaitLoop(Process& process, std::unique_lock<Lock>& lock, stack::Time deadline, const sigset_t* mask);
+  WaitLoop(Process& process, Guard& lock, stack::Time deadline, const sigset_t* mask);
   ~WaitLoop();
   WaitLoop(const WaitLoop&) = delete;
   WaitLoop& operator=(const WaitLoop&) = delete;
@@ -66,10 +66,12 @@ class WaitLoop {
   Sleeper& borrow();
   void give_back(Sleeper& s);
   int sleep(Sleeper& sleeper, std::span<pollfd> fds);
+  bool prepare_sleep(stack::Time& until);
+  void finish_sleep(bool goes_on);
   int interrupted();
 
   Process& process_;
-  std::unique_lock<Lock>& lock_;
+  Guard& lock_;
   stack::Time deadline_;
   stack::Time now_{};
   stack::Time spin_until_{};
@@ -79,13 +81,14 @@ class WaitLoop {
   bool masked_ = false;
   sigset_t old_mask_{};
   std::vector<pollfd> sleep_fds_;
+  std::vector<Instance*> asleep_;  // the stacks on whose behalf this thread sleeps
 };
 
 // Waits until poll_events(s) has one of `events` (EPOLLERR and EPOLLHUP always count). The caller holds the
 // socket (Socket::holds) and looks at it afresh afterwards. 0; -EAGAIN when `deadline` has passed; -EINTR
 // when a handler ran (unless it restarts and `restart` is true). For a listener that also listens in the
 // kernel, a connection there counts.
-int wait_for(Process& process, std::unique_lock<Lock>& lock, Socket& s, std::uint32_t events,
+int wait_for(Process& process, Guard& lock, Socket& s, std::uint32_t events,
              stack::Time deadline, bool restart);
 
 }  // namespace mtcp::intercept

@@ -5,13 +5,13 @@
 #include "intercept/descriptors/socket.hh"
 #include "intercept/kernel.hh"
 #include "intercept/relay/relay.hh"
+#include "intercept/shards/shard.hh"
 #include "intercept/waiting/epoll.hh"
 
 namespace mtcp::intercept {
 
 void Sleeper::wake() {
-  if (woken) return;
-  woken = true;
+  if (woken.load(std::memory_order_relaxed) || woken.exchange(true, std::memory_order_relaxed)) return;
   const std::uint64_t one = 1;
   // Can't fail: the counter of an eventfd that is read after every wake-up never overflows.
   (void)kernel->write(wake_fd, &one, sizeof one);
@@ -37,11 +37,11 @@ void notify(Watchable& w, std::uint32_t events) {
   }
 }
 
-std::uint32_t poll_events(const Socket& s, const stack::Worker* worker) {
-  return stream_events(s, worker) | (s.completions.empty() ? 0U : EPOLLERR);
+std::uint32_t poll_events(const Socket& s) {
+  return stream_events(s) | (s.completions.empty() ? 0U : EPOLLERR);
 }
 
-std::uint32_t stream_events(const Socket& s, const stack::Worker* worker) {
+std::uint32_t stream_events(const Socket& s) {
   stack::Readiness r;
   switch (s.state) {
     case Socket::State::undecided:
@@ -54,11 +54,11 @@ std::uint32_t stream_events(const Socket& s, const stack::Worker* worker) {
     case Socket::State::relayed:
       return 0;  // the kernel is asked
     case Socket::State::listening:
-      if (s.listener == nullptr || worker == nullptr) return 0;
-      r = worker->readiness(*s.listener);
+      if (s.listener == nullptr) return 0;
+      r = s.shard->instance->worker().readiness(*s.listener);
       break;
     case Socket::State::stream:
-      r = worker->readiness(*s.connection);
+      r = s.shard->instance->worker().readiness(*s.connection);
       break;
   }
   std::uint32_t rare = 0;

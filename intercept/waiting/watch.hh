@@ -1,6 +1,7 @@
-// Who wants to know when the readiness of something changes. All under the process's lock.
+// Who wants to know when the readiness of something changes. All under the lock of the shard that it belongs to.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #include "stack/base/intrusive_list.hh"
@@ -8,12 +9,13 @@
 namespace mtcp::intercept {
 
 class Kernel;
+struct Shard;
 
 // What wakes a thread that sleeps in the kernel (or is about to): an eventfd in its ppoll. Kept by the
 // process and lent to a thread for a wait.
 struct Sleeper {
   int wake_fd = -1;
-  bool woken = false;  // a wake-up has been written and not been read
+  std::atomic<bool> woken{false};  // a wake-up has been written and not been read; those who write it may have different locks
   Kernel* kernel = nullptr;
   void wake();
 };
@@ -38,6 +40,7 @@ struct Watchable {
   enum class Type : std::uint8_t { socket, epoll_set };
   explicit Watchable(Type t) : watchable_type(t) {}
   stack::IntrusiveList<Watcher, &Watcher::watch_hook> watchers;
+  Shard* shard = nullptr;  // whose lock covers it; null: an epoll set with members in several. Changed with all locks held
   Type watchable_type;
 };
 

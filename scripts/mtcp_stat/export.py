@@ -16,7 +16,8 @@ GAUGES = {
     "memory": {"used": "bytes of packets that connections hold", "out_of_order": "bytes that wait for a hole to be filled",
                "orphans": "connections that no descriptor refers to"},
 }
-RUNNING = {"stack": {"turns": "rounds of the stack's loop", "useful": "rounds that found something to do"}}
+RUNNING = {"stack": {"turns": "rounds of the stack's loop", "useful": "rounds that found something to do",
+                     "contended": "times that a call had to wait for the stack's lock"}}
 
 
 def flow_dict(flow):

@@ -63,14 +63,19 @@ class Report:
 
     @property
     def connection_count(self):
-        """How many the stack says that it has."""
-        return int(self.value(r"connections=([0-9]+)", "0"))
+        """How many the stacks say that they have."""
+        return self.groups().get("stack", {}).get("connections", 0)
 
     def groups(self):
-        """What is no counter and no connection, by kind: {"stack": {"connections": 3, ...}, ...}."""
+        """What is no counter and no connection, by kind: {"stack": {"connections": 3, ...}, ...}. The numbers of several stacks
+        are added up."""
         out = {}
         for line in self.head:
             kind, _, rest = line.partition(": ")
-            if kind != "process":  # whose names may have blanks
-                out[kind] = {key: number(value) for key, value in values(rest.split()).items()}
+            if kind == "process":  # whose names may have blanks
+                continue
+            group = out.setdefault(kind, {})
+            for key, text in values(rest.split()).items():
+                value = number(text)
+                group[key] = group[key] + value if isinstance(value, int) and isinstance(group.get(key), int) else value
         return out

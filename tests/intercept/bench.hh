@@ -39,7 +39,7 @@ class Bench {
       if (process->files.kind(fd) == FdKind::socket || process->files.kind(fd) == FdKind::epoll)
         process->close(fd);
     }
-    process->pool.clear();
+    process->shards.for_each([](Shard& s) { s.pool.clear(); });
   }
 
   static Options default_options() {
@@ -56,12 +56,13 @@ class Bench {
 
   // Runs the stack until nothing is left to do.
   void settle() {
-    std::unique_lock guard(process->lock);
-    if (process->instance == nullptr) return;
+    const Guard guard(*process, Guard::Everything{});
+    if (process->first().instance == nullptr) return;
+    Instance& stack = *process->first().instance;
     for (int i = 0; i < 100; ++i) {
-      const bool did = process->instance->turn(now()) != 0;
-      process->instance->worker().flush(now());
-      if (!did && !process->instance->worker().pending()) break;
+      const bool did = stack.turn(now()) != 0;
+      stack.worker().flush(now());
+      if (!did && !stack.worker().pending()) break;
     }
   }
   static stack::Time now() { return intercept::now(); }

@@ -319,7 +319,7 @@ TEST_CASE("shutdown of a listener stops it and wakes who waits in accept") {
   const int l = b.listener();
   int result = 0;
   std::thread waiting([&] { result = b->accept4(l, nullptr, nullptr, 0); });
-  while (b->sleepers.empty()) std::this_thread::yield();
+  while (b->first().sleepers.empty()) std::this_thread::yield();
   REQUIRE(b->shutdown(l, SHUT_RDWR) == 0);
   waiting.join();
   CHECK(result == -EINVAL);

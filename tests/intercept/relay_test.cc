@@ -19,7 +19,7 @@ namespace {
 void serve(Bench& b) {
   for (int i = 0; i < 4; ++i) {
     {
-      std::unique_lock guard(b->lock);
+      const Guard guard(*b, Guard::Everything{});
       b->relay.serve();
     }
     b.settle();
@@ -51,7 +51,7 @@ std::string read_kernel(int fd) {
 }
 
 std::uint64_t relayed(Bench& b) {
-  return b->instance->stats().get(mtcp::stack::Counter::relayed_connections);
+  return b->first().instance->stats().get(mtcp::stack::Counter::relayed_connections);
 }
 
 // Forks; the child runs `body` and this process serves until it is done. The child's exit status.
@@ -395,7 +395,7 @@ TEST_CASE("a child whose owner is gone is told that there is no connection") {
   // This process closes its channel as if it ended.
   ::usleep(20'000);
   {
-    std::unique_lock guard(b->lock);
+    const Guard guard(*b, Guard::Everything{});
     (void)b->relay.after_fork_in_child();
   }
   int status = 0;

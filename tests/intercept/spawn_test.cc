@@ -16,7 +16,7 @@ using Kind = SpawnAction::Kind;
 void serve(Bench& b) {
   for (int i = 0; i < 4; ++i) {
     {
-      std::unique_lock guard(b->lock);
+      const Guard guard(*b, Guard::Everything{});
       b->relay.serve();
     }
     b.settle();
@@ -35,7 +35,7 @@ Start* begin(Bench& b, const std::vector<SpawnAction>& actions) {
 }
 
 std::uint64_t relayed(Bench& b) {
-  return b->instance->stats().get(mtcp::stack::Counter::relayed_connections);
+  return b->first().instance->stats().get(mtcp::stack::Counter::relayed_connections);
 }
 
 // Whether both ends of a connection hear each other.

@@ -225,7 +225,7 @@ TEST_CASE("a handler that does not restart ends a blocking read with EINTR") {
   std::thread other([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
     Bench::signals = Bench::signals + 1;
-    std::unique_lock guard(b->lock);
+    const Guard guard(*b, Guard::Everything{});
     notify(*b->files.socket(p.server), EPOLLIN);
   });
   CHECK(b.recv(p.server) == error(EINTR));

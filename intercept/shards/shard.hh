@@ -1,0 +1,56 @@
+// One stack of this process with all that only its own calls touch: one lock covers it. A program with one thread has one shard;
+// a second thread that listens gets a second (shards.hh).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "intercept/device/instance.hh"
+#include "intercept/support/lock.hh"
+#include "intercept/descriptors/pool.hh"
+#include "intercept/descriptors/socket.hh"
+#include "intercept/descriptors/socket_slab.hh"
+#include "intercept/waiting/watch.hh"
+
+namespace mtcp::intercept {
+
+class Process;
+class ServiceThread;
+
+struct alignas(64) Shard {
+  Shard(Process& process, unsigned number);
+  ~Shard();
+  Shard(const Shard&) = delete;
+  Shard& operator=(const Shard&) = delete;
+
+  [[nodiscard]] Socket* make_socket() {
+    Socket* s = slab.make();
+    s->shard = this;
+    return s;
+  }
+  void free_socket(Socket& s) { slab.free(s); }
+
+  Process& process;
+  const unsigned index;
+  Lock lock;
+  std::unique_ptr<Instance> instance;  // null: not started
+  std::unique_ptr<ServiceThread> service_thread;  // runs it while nobody else does
+  DescriptorPool pool;
+  SocketSlab slab;
+  std::vector<std::unique_ptr<Sleeper>> sleepers;
+  std::vector<Sleeper*> free_sleepers;
+  std::vector<Socket*> attended;       // Socket::attention
+  std::vector<Socket*> closed_in_use;  // without a descriptor, but held by a call that waits
+  // How many threads have this as their own; theirs, too, so that one that ends later than the process's engine finds it.
+  std::shared_ptr<std::atomic<unsigned>> threads = std::make_shared<std::atomic<unsigned>>(0);
+
+  // Socket::serial of the next connection: no other shard gives the same, and what is given after a fork is greater than
+  // everything that was given before (align_serials).
+  [[nodiscard]] std::uint64_t next_serial() { return serials++ * kMost + index; }
+  static constexpr unsigned kMost = 64;  // shards of a process
+  std::uint64_t serials = 0;
+};
+
+}  // namespace mtcp::intercept

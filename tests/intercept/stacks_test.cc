@@ -1,0 +1,256 @@
+// Several stacks in one process: each thread that listens has its own. Part of thread_stress_test, so ThreadSanitizer looks at it.
+#include <errno.h>
+#include <poll.h>
+#include <sys/epoll.h>
+
+#include <array>
+#include <barrier>
+#include <catch2/catch.hpp>
+#include <map>
+
+#include "tests/intercept/threads.hh"
+
+using namespace mtcp;
+using namespace mtcp::intercept;
+using namespace mtcp::intercept::testing;
+
+namespace {
+
+constexpr int kThreads = 4;
+
+Options with_stacks(std::uint32_t n) {
+  Options o = with_service_thread();
+  o.stacks = n;
+  return o;
+}
+
+int watch(Threads& t, int ep, int fd, std::uint32_t events) {
+  epoll_event e{};
+  e.events = events;
+  e.data.fd = fd;
+  return t.bench->epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e);
+}
+
+// A thread with a listener and an epoll set, as an event loop has them: serves what comes to its listener, and talks to others'.
+class Loop {
+ public:
+  explicit Loop(Threads& t) : t_(t), ep_(::epoll_create1(EPOLL_CLOEXEC)) {}
+  ~Loop() {
+    for (const auto& [fd, client] : open_) t_.bench->close(fd);
+    if (listener_ >= 0) t_.bench->close(listener_);
+    if (t_.bench->close(ep_) != 0) ::close(ep_);
+  }
+  Loop(const Loop&) = delete;
+  Loop& operator=(const Loop&) = delete;
+
+  std::uint16_t listen() {
+    listener_ = t_.bench.tcp(SOCK_NONBLOCK);
+    const sockaddr_in a = Bench::address(kOwn, 0);
+    t_.expect(t_.bench->bind(listener_, reinterpret_cast<const sockaddr*>(&a), sizeof a) == 0);
+    t_.expect(t_.bench->listen(listener_, 64) == 0);
+    t_.expect(watch(t_, ep_, listener_, EPOLLIN) == 0);
+    return t_.bench.port_of(listener_);
+  }
+  void connect(std::uint16_t port) {
+    const int fd = t_.bench.tcp(SOCK_NONBLOCK);
+    const int error = t_.bench.connect(fd, kOwn, port);
+    t_.expect(error == 0 || error == -EINPROGRESS);
+    open_[fd] = true;
+    t_.expect(watch(t_, ep_, fd, EPOLLIN | EPOLLOUT | EPOLLET) == 0);
+  }
+  // One wait with what comes of it.
+  void turn() {
+    std::array<epoll_event, 16> out;
+    const timespec moment{.tv_sec = 0, .tv_nsec = 1'000'000};
+    const int n = t_.bench->epoll_wait(ep_, out.data(), static_cast<int>(out.size()), &moment, nullptr);
+    for (int i = 0; i < n; ++i) {
+      const int fd = out[static_cast<std::size_t>(i)].data.fd;
+      fd == listener_ ? accept() : open_[fd] ? hear(fd, out[static_cast<std::size_t>(i)].events) : serve(fd);
+    }
+  }
+  int answers = 0;  // to what this one has said
+
+ private:
+  void accept() {
+    for (int fd = 0; (fd = t_.bench->accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK)) >= 0;) {
+      open_[fd] = false;
+      t_.expect(watch(t_, ep_, fd, EPOLLIN) == 0);
+    }
+  }
+  void serve(int fd) {
+    std::array<char, 64> buffer;
+    const ssize_t n = t_.bench->recv(fd, buffer.data(), buffer.size(), 0);
+    if (n == -EAGAIN) return;
+    if (n > 0) {  // who asked may be gone
+      (void)t_.bench->send(fd, buffer.data(), static_cast<std::size_t>(n), MSG_NOSIGNAL);
+      return;
+    }
+    t_.expect(t_.bench->close(fd) == 0);
+    open_.erase(fd);
+  }
+  // Says four things, each when the last is answered, and closes.
+  void hear(int fd, std::uint32_t events) {
+    int& said = said_[fd];
+    char byte = 0;
+    if (said > 0) {
+      const ssize_t n = t_.bench->recv(fd, &byte, 1, 0);
+      if (n == -EAGAIN) return;
+      t_.expect(n == 1 && byte == static_cast<char>('0' + said));
+      ++answers;
+    } else if ((events & EPOLLOUT) == 0) {
+      return;
+    }
+    if (++said <= 4) {
+      byte = static_cast<char>('0' + said);
+      return t_.expect(t_.bench->send(fd, &byte, 1, MSG_NOSIGNAL) == 1);
+    }
+    said_.erase(fd);
+    open_.erase(fd);
+    t_.expect(t_.bench->close(fd) == 0);
+  }
+
+  Threads& t_;
+  int ep_;
+  int listener_ = -1;
+  std::map<int, bool> open_;  // whether it is one that this thread has connected
+  std::map<int, int> said_;
+};
+
+}  // namespace
+
+TEST_CASE("each thread that listens has a stack of its own, as long as there may be more") {
+  Threads t(with_stacks(3));
+  std::barrier all(kThreads);
+  for (int i = 0; i < kThreads; ++i) {
+    t.start([&] {
+      Loop loop(t);
+      const std::uint16_t port = loop.listen();
+      all.arrive_and_wait();  // else one that has ended leaves its stack to the next
+      for (int round = 0; round < 50; ++round) {
+        loop.connect(port);
+        for (const int before = loop.answers; loop.answers < before + 4;) loop.turn();
+      }
+      all.arrive_and_wait();
+    });
+  }
+  t.join();
+  CHECK(t.mistakes == 0);
+  CHECK(t.bench->shards.count() == 3);
+}
+
+TEST_CASE("a thread that ends leaves its stack to the next one") {
+  Threads t(with_stacks(4));
+  for (int i = 0; i < 6; ++i) {
+    t.start([&] {
+      Loop loop(t);
+      loop.connect(loop.listen());
+      while (loop.answers < 4) loop.turn();
+    });
+    t.join();
+  }
+  CHECK(t.mistakes == 0);
+  CHECK(t.bench->shards.count() == 1);
+}
+
+TEST_CASE("threads with stacks of their own connect to one another, and watch all of it in their sets") {
+  Threads t(with_stacks(kThreads));
+  std::barrier all(kThreads);
+  std::array<std::uint16_t, kThreads> ports{};
+  std::atomic<int> done{0};
+  for (int i = 0; i < kThreads; ++i) {
+    t.start([&, i] {
+      Loop loop(t);
+      ports[static_cast<std::size_t>(i)] = loop.listen();
+      all.arrive_and_wait();
+      for (int round = 0; round < 60; ++round) {
+        loop.connect(ports[static_cast<std::size_t>(i + round) % kThreads]);
+        for (const int before = loop.answers; loop.answers < before + 4;) loop.turn();
+      }
+      for (++done; done < kThreads;) loop.turn();  // serves the others
+      all.arrive_and_wait();
+    });
+  }
+  t.join();
+  CHECK(t.mistakes == 0);
+  CHECK(t.bench->shards.count() == kThreads);
+}
+
+TEST_CASE("listeners come and go on several stacks while others connect to them") {
+  Threads t(with_stacks(kThreads));
+  std::array<std::atomic<int>, 2> ports{};
+  std::atomic<bool> over{false};
+  for (std::atomic<int>& port : ports) {
+    t.start([&] {
+      for (int round = 0; round < 100; ++round) {
+        Loop loop(t);
+        port = loop.listen();
+        for (int i = 0; i < 5; ++i) loop.turn();
+        port = 0;
+      }
+    });
+  }
+  for (int i = 0; i < 2; ++i) {
+    t.serve([&, i] {
+      while (!over) {
+        const int port = ports[static_cast<std::size_t>(i)];
+        if (port == 0) continue;
+        const int fd = t.bench.tcp();
+        if (t.bench.connect(fd, kOwn, static_cast<std::uint16_t>(port)) == 0) {
+          char byte = 'x';
+          (void)t.bench->send(fd, &byte, 1, MSG_NOSIGNAL);
+          pollfd p{fd, POLLIN, 0};
+          const timespec moment{.tv_sec = 0, .tv_nsec = 2'000'000};
+          (void)t.bench->poll(&p, 1, &moment, nullptr);
+        }
+        t.expect(t.bench->close(fd) == 0);
+      }
+    });
+  }
+  for (std::thread& r : t.running) r.join();
+  t.running.clear();
+  over = true;
+  t.join();
+  CHECK(t.mistakes == 0);
+}
+
+TEST_CASE("a poll over sockets of several stacks hears of each") {
+  Threads t(with_stacks(kThreads));
+  std::barrier all(3);
+  std::array<int, 2> listeners{-1, -1};
+  std::array<std::uint16_t, 2> ports{};
+  for (std::size_t i = 0; i < 2; ++i) {
+    t.start([&, i] {
+      listeners[i] = t.bench.tcp();
+      const sockaddr_in a = Bench::address(kOwn, 0);
+      t.expect(t.bench->bind(listeners[i], reinterpret_cast<const sockaddr*>(&a), sizeof a) == 0);
+      t.expect(t.bench->listen(listeners[i], 64) == 0);
+      ports[i] = t.bench.port_of(listeners[i]);
+      all.arrive_and_wait();
+      for (int round = 0; round < 100; ++round) {
+        const int fd = t.connected(ports[i]);
+        t.expect(t.send_all(fd, "x"));
+        t.expect(t.receive(fd, 1) == "x");
+        t.bench->close(fd);
+      }
+      all.arrive_and_wait();
+    });
+  }
+  t.start([&] {
+    all.arrive_and_wait();
+    for (int served = 0; served < 200;) {
+      std::array<pollfd, 2> both{pollfd{listeners[0], POLLIN, 0}, pollfd{listeners[1], POLLIN, 0}};
+      t.expect(t.bench->poll(both.data(), 2, nullptr, nullptr) > 0);
+      for (const pollfd& p : both) {
+        if (p.revents == 0) continue;
+        const int fd = t.bench->accept4(p.fd, nullptr, nullptr, 0);
+        t.expect(t.receive(fd, 1) == "x" && t.send_all(fd, "x"));
+        t.bench->close(fd);
+        ++served;
+      }
+    }
+    all.arrive_and_wait();
+  });
+  t.join();
+  CHECK(t.mistakes == 0);
+  for (const int fd : listeners) t.bench->close(fd);
+}
