@@ -273,6 +273,9 @@ class Process final : public Engine {
   Door door{*this};            // of the device that is open, for processes that were forked before
   EarlyStart early_start{*this};
   std::atomic<bool> provisional{false};  // the stack is there for listeners that nobody here has waited for so far
+  void need_stack() {  // somebody has; every wait says so, and a line that is only read stays in all caches
+    if (provisional.load(std::memory_order_relaxed)) provisional.store(false, std::memory_order_relaxed);
+  }
   stack::Time next_attempt{};  // a start that failed because the queue is taken is not tried before this
   stack::Time asked_since{};   // another process has been asked for the device, and has not answered
 
@@ -318,7 +321,7 @@ inline Guard::Guard(Process& process, int fd) : shard_(&process.first()), holdin
     if (!process.shards.several()) [[likely]] return;
     shard_->lock.unlock();  // a second one has come just now
   }
-  lock_descriptor(fd);
+  lock_descriptor(process, fd);
 }
 
 inline void Guard::lock() {

@@ -114,9 +114,14 @@ std::string report(Process& process) {
   {
     const Guard guard(process, Guard::Everything{});
     const Decisions& d = process.decisions;
+    Connects connects;
+    process.shards.for_each([&connects](const Shard& s) {
+      connects.on_stack += s.connects.on_stack;
+      connects.in_kernel += s.connects.in_kernel;
+    });
     append(out, "decisions listens_on_stack=%llu listens_in_kernel=%llu connects_on_stack=%llu connects_in_kernel=%llu\n",
            static_cast<unsigned long long>(d.listens_on_stack), static_cast<unsigned long long>(d.listens_in_kernel),
-           static_cast<unsigned long long>(d.connects_on_stack), static_cast<unsigned long long>(d.connects_in_kernel));
+           static_cast<unsigned long long>(connects.on_stack), static_cast<unsigned long long>(connects.in_kernel));
     if (!process.started()) return out + "end\n";
     process.shards.for_each([&](const Shard& s) {
       if (s.instance != nullptr) append_stack(out, s, connections);

@@ -6,16 +6,17 @@ namespace mtcp::intercept {
 
 // An entry of the descriptor table belongs to the shard that has made it, as long as it is ours. So when the entry is seen to be
 // of a shard, with that one's lock held, it stays so.
-void Guard::lock_descriptor(int fd) {
-  Files& files = process().files;
+void Guard::lock_descriptor(Process& process, int fd) {
+  Files& files = process.files;
+  Shards& all = process.shards;  // without a look at any shard but the one that it is
   for (;;) {
     const unsigned owner = files.owner(fd);
-    if (owner >= shards().count()) break;
-    shard_ = &shards()[owner];
+    if (owner >= all.count()) break;
+    shard_ = &all[owner];
     shard_->lock.lock();
     const bool ours = files.watchable(fd) != nullptr;
     const bool same = files.owner(fd) == owner;
-    if (ours && same && !shards().one_at_a_time) {
+    if (ours && same && !all.one_at_a_time) {
       holding_ = Holding::one;
       return;
     }
@@ -24,17 +25,16 @@ void Guard::lock_descriptor(int fd) {
   }
   lock_all();
   const Watchable* w = files.watchable(fd);
-  shard_ = w != nullptr && w->shard != nullptr ? w->shard : &shards().first();
+  shard_ = w != nullptr && w->shard != nullptr ? w->shard : &all.first();
 }
 
 // Sets and undecided sockets may change their shard while the call waits.
 Guard::Guard(Process& process, std::span<const pollfd> fds) : shard_(&process.first()), holding_(Holding::nothing) {
-  const bool several = shards().several();
-  if (several) {
+  if (process.shards.several()) {
     for (const pollfd& p : fds) {
       const unsigned owner = process.files.owner(p.fd);
       if (process.files.watchable(p.fd) == nullptr) continue;
-      if (owner < shards().count()) shard_ = &shards()[owner];
+      if (owner < process.shards.count()) shard_ = &process.shards[owner];
       break;
     }
   }

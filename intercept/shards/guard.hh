@@ -81,7 +81,7 @@ class Guard {
   [[nodiscard]] Shards& shards() const;
   template <typename Visit>
   void visit_all(Visit visit) const;
-  void lock_descriptor(int fd);
+  void lock_descriptor(Process& process, int fd);
   void lock_again();
   void lock_all();
   void widen_now();

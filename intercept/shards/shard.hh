@@ -12,6 +12,7 @@
 #include "intercept/descriptors/pool.hh"
 #include "intercept/descriptors/socket.hh"
 #include "intercept/descriptors/socket_slab.hh"
+#include "intercept/sockets/decisions.hh"
 #include "intercept/waiting/watch.hh"
 
 namespace mtcp::intercept {
@@ -32,15 +33,16 @@ struct alignas(64) Shard {
   }
   void free_socket(Socket& s) { slab.free(s); }
 
-  Process& process;
+  Process& process;  // these two are read by all threads: not beside the lock
   const unsigned index;
-  Lock lock;
+  alignas(64) Lock lock;
   std::unique_ptr<Instance> instance;  // null: not started
   std::unique_ptr<ServiceThread> service_thread;  // runs it while nobody else does
   DescriptorPool pool;
   SocketSlab slab;
   std::vector<std::unique_ptr<Sleeper>> sleepers;
   std::vector<Sleeper*> free_sleepers;
+  Connects connects;
   std::vector<Socket*> attended;       // Socket::attention
   std::vector<Socket*> closed_in_use;  // without a descriptor, but held by a call that waits
   // How many threads have this as their own; theirs, too, so that one that ends later than the process's engine finds it.

@@ -50,6 +50,7 @@ Shard& Shards::add() {
   all_[i].store(shard, std::memory_order_release);
   count_.store(i + 1, std::memory_order_release);
   several_.store(true, std::memory_order_relaxed);
+  for_each([i](Shard& s) { s.pool.keep_apart(i + 1); });
   return *shard;
 }
 
@@ -87,6 +88,7 @@ void Shards::align_serials() {
 void Shards::forget_others() {
   generation_.fetch_add(1, std::memory_order_relaxed);
   first_.threads = std::make_shared<std::atomic<unsigned>>(0);
+  first_.pool.keep_apart(1);
   for (unsigned i = 1; i < count(); ++i) all_[i].store(nullptr, std::memory_order_relaxed);
   count_.store(1, std::memory_order_relaxed);
   several_.store(false, std::memory_order_relaxed);

@@ -112,7 +112,7 @@ int Process::accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
     if (s->state != Socket::State::listening) return -EINVAL;
     if (error != 0 && error != -EBUSY && !s->kernel_listens && s->local_fd < 0) return error;
   }
-  provisional.store(false, std::memory_order_relaxed);
+  need_stack();
   attend(*s);
   int result = accept_once(*this, *s, a, n, flags);
   if (result != -EAGAIN) return result;

@@ -74,7 +74,7 @@ int start(Process& process, Guard& guard, Socket& s, const stack::Endpoint& remo
     if (const int error = process.await_stack(guard, *s.shard); error != 0) return error == -EBUSY ? -EADDRNOTAVAIL : error;
     if (s.state != Socket::State::undecided || s.descriptors == 0) return -ECONNABORTED;  // by another thread
   }
-  process.provisional.store(false, std::memory_order_relaxed);
+  process.need_stack();
   s.shard->instance->moved(0);  // thousands of connects in a row: their SYNs leave as they come
   stack::Worker& worker = s.shard->instance->worker();
   const auto connection = fast != nullptr ? worker.connect(s.local, remote, s.options, now(), *fast)
@@ -162,12 +162,12 @@ int connect_undecided(Process& process, Guard& guard, Socket& s, const sockaddr*
   process.follow_kernel();
   const Router::Verdict verdict = s.kernel_only ? kKernelOnly : process.on_kernel ? kWithoutDevice : process.router.judge_connect(s.local, remote);
   if (verdict.owner == Router::Owner::kernel) {
-    process.decisions.connects(remote, verdict);
+    process.decisions.connects(s.shard->connects, remote, verdict);
     return in_kernel();
   }
   if (remote.address.is_any()) remote.address = loopback_for(remote.address, s.v6);
   const Way way = way_to(process, remote);
-  process.decisions.connects(remote, way == Way::kernel ? Router::Verdict{Router::Owner::kernel, "its listener is there"} : verdict);
+  process.decisions.connects(s.shard->connects, remote, way == Way::kernel ? Router::Verdict{Router::Owner::kernel, "its listener is there"} : verdict);
   switch (way) {
     case Way::kernel:
       return in_kernel();
@@ -227,7 +227,7 @@ void Process::choose_shard(Guard& guard, int fd, const sockaddr* a, socklen_t n)
     return listener_for(remote, s->shard);
   };
   const auto simple = [](const Socket& s, const Socket* l) { return l != nullptr && !l->shared && !l->forked && s.watchers.empty(); };
-  Socket* s = guard.all() ? files.socket(fd) : static_cast<Socket*>(guard.covered(fd));
+  Socket* s = guard.covered(fd) != nullptr ? files.socket(fd) : nullptr;
   if (s == nullptr || s->state != Socket::State::undecided || s->deferred) return;
   if (const Socket* l = listener(s); simple(*s, l) && l->shard == s->shard) return;
   guard.widen();

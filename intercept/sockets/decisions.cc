@@ -31,16 +31,16 @@ const char* name_of(Router::Owner owner) {
 }  // namespace
 
 void Decisions::listens(const stack::Endpoint& local, const Router::Verdict& verdict) {
-  const std::lock_guard guard(lock_);
   ++(verdict.owner == Router::Owner::kernel ? listens_in_kernel : listens_on_stack);
   if (!log_enabled(LogLevel::info)) return;
   log(LogLevel::info, "listen %s: %s, %s", text_of(local).c_str(), name_of(verdict.owner), verdict.why);
 }
 
-void Decisions::connects(const stack::Endpoint& remote, const Router::Verdict& verdict) {
+void Decisions::connects(Connects& count, const stack::Endpoint& remote, const Router::Verdict& verdict) {
+  ++(verdict.owner == Router::Owner::kernel ? count.in_kernel : count.on_stack);
+  if (!log_enabled(LogLevel::info)) return;
   const std::lock_guard guard(lock_);
-  ++(verdict.owner == Router::Owner::kernel ? connects_in_kernel : connects_on_stack);
-  if (!log_enabled(LogLevel::info) || told_.size() > kMostDestinations) return;
+  if (told_.size() > kMostDestinations) return;
   const std::string line = "connect " + text_of(remote) + ": " + name_of(verdict.owner) + ", " + verdict.why;
   if (!told_.insert(line).second) return;
   if (told_.size() > kMostDestinations)

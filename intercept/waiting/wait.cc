@@ -28,7 +28,7 @@ stack::Time deadline_of(const timespec* timeout, stack::Time now) {
 
 WaitLoop::WaitLoop(Process& process, Guard& lock, stack::Time deadline, const sigset_t* mask)
     : process_(process), lock_(lock), deadline_(deadline), signals_(*process.services.signal_count()) {
-  process_.provisional.store(false, std::memory_order_relaxed);
+  process_.need_stack();
   if (mask == nullptr) return;
   // A handler that the new mask lets through runs at once, before the wait, and ends it: so without the lock.
   masked_ = true;

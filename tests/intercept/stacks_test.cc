@@ -6,8 +6,13 @@
 #include <array>
 #include <barrier>
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <map>
+#include <memory>
+#include <set>
+#include <vector>
 
+#include "stack/capture/capture.hh"
 #include "tests/intercept/threads.hh"
 
 using namespace mtcp;
@@ -114,6 +119,44 @@ class Loop {
   int listener_ = -1;
   std::map<int, bool> open_;  // whether it is one that this thread has connected
   std::map<int, int> said_;
+};
+
+// A copy of all that the stacks receive, in a ring that it fits into.
+class Captured {
+ public:
+  static constexpr std::size_t kRing = std::size_t{1} << 24;
+  explicit Captured(Process& process) : process_(process) {
+    const Guard guard(process, Guard::Everything{});
+    (void)set_.add(capture_);
+    process.set_captures(&set_);
+  }
+  ~Captured() { stop(); }
+  Captured(const Captured&) = delete;
+  Captured& operator=(const Captured&) = delete;
+
+  void stop() {
+    const Guard guard(process_, Guard::Everything{});
+    process_.set_captures(nullptr);
+  }
+  // How many packets there are, one behind the other; -1: something else is between them.
+  [[nodiscard]] int packets() const {
+    const auto& header = *reinterpret_cast<const stack::CaptureHeader*>(memory_.get());
+    int n = 0;
+    for (std::uint64_t at = 0; at != header.head; ++n) {
+      stack::CaptureRecord r;
+      std::memcpy(&r, memory_->data() + sizeof header + at, sizeof r);
+      if (r.direction != stack::CaptureDirection::in || r.captured != r.length || r.size < sizeof r + r.captured || at + r.size > header.head) return -1;
+      at += r.size;
+    }
+    return header.dropped == 0 && header.accepted == static_cast<std::uint64_t>(n) ? n : -1;
+  }
+
+ private:
+  struct alignas(64) Memory : std::array<std::byte, sizeof(stack::CaptureHeader) + kRing> {};
+  Process& process_;
+  std::unique_ptr<Memory> memory_ = std::make_unique<Memory>();
+  stack::Capture capture_{*memory_, *stack::PacketFilter::check({}), 65535};
+  stack::CaptureSet set_{now};
 };
 
 }  // namespace
@@ -253,4 +296,54 @@ TEST_CASE("a poll over sockets of several stacks hears of each") {
   t.join();
   CHECK(t.mistakes == 0);
   for (const int fd : listeners) t.bench->close(fd);
+}
+
+TEST_CASE("the packets of all stacks are captured, of those as well that begin later") {
+  Threads t(with_stacks(3));
+  Captured captured(*t.bench);
+  std::barrier all(3);
+  for (int i = 0; i < 3; ++i) {
+    t.start([&] {
+      Loop loop(t);
+      const std::uint16_t port = loop.listen();
+      all.arrive_and_wait();
+      for (int round = 0; round < 50; ++round) {
+        loop.connect(port);
+        for (const int before = loop.answers; loop.answers < before + 4;) loop.turn();
+      }
+      all.arrive_and_wait();
+    });
+  }
+  t.join();
+  captured.stop();
+  CHECK(t.mistakes == 0);
+  CHECK(t.bench->shards.count() == 3);
+  CHECK(captured.packets() > 3 * 50 * 8);  // a byte each way, four times, is two packets with data each
+}
+
+TEST_CASE("the descriptors of threads with stacks of their own are not neighbours") {
+  constexpr int kEach = 40, kLine = 64;  // entries of FdTable in a cache line
+  Threads t(with_stacks(2));
+  std::barrier all(2);
+  std::array<std::vector<int>, 2> opened;
+  for (std::size_t i = 0; i < 2; ++i) {
+    t.start([&, i] {
+      Loop loop(t);
+      const std::uint16_t port = loop.listen();
+      all.arrive_and_wait();
+      for (int n = 0; n < kEach; ++n) opened[i].push_back(t.connected(port));
+      all.arrive_and_wait();
+    });
+  }
+  t.join();
+  CHECK(t.mistakes == 0);
+  std::array<std::set<int>, 2> lines;
+  for (std::size_t i = 0; i < 2; ++i) {
+    for (const int fd : opened[i]) {
+      CHECK(fd >= 0);
+      lines[i].insert(fd / kLine);
+      t.bench->close(fd);
+    }
+  }
+  for (const int line : lines[0]) CHECK(lines[1].count(line) == 0);
 }
