@@ -176,6 +176,33 @@ TEST_CASE("rfc9293 3.8.6.2.1: a peer with a tiny window gets segments of half of
   CHECK(all[0].data.size() == 300);
 }
 
+TEST_CASE("rfc9293 3.8.6.2.1: what is cut for a small window leaves no short segments between full ones") {
+  Setup setup;
+  setup.peer_wscale = -1;
+  setup.peer_window = 1600;
+  Script s(setup);  // an MSS of 1000
+  const std::string all = pattern(5100);
+  s.write(all.substr(0, 1500));
+  std::string got;
+  std::vector<std::size_t> sizes;
+  const auto collect = [&] {
+    for (const Out& out : s.all_sent()) {
+      got += out.data;
+      sizes.push_back(out.data.size());
+    }
+  };
+  collect();
+  CHECK(sizes == std::vector<std::size_t>{800, 700});
+  s.write(all.substr(1500, 3000));
+  s.write(all.substr(4500));
+  for (int i = 0; i < 8 && got.size() < all.size(); ++i) {
+    s.peer_ack(static_cast<std::uint32_t>(got.size()), 1600);
+    collect();
+  }
+  CHECK(got == all);
+  CHECK(sizes == std::vector<std::size_t>{800, 700, 800, 800, 800, 800, 400});
+}
+
 TEST_CASE("rfc9293 3.8.6.1: a closed window is probed, ever more slowly, for as long as it is confirmed") {
   Script s;
   s.write("x");

@@ -176,6 +176,11 @@ inline bool Sender::may_send(const Connection& c, const Packet& p, std::uint32_t
   std::size_t sent = 0;
   while (Packet* p = t.unsent) {
     if (p->payload_len > full && !split(c, p, full)) break;
+    // The rest of one that was cut does not go alone.
+    if (p->payload_len < full && p->next != nullptr) [[unlikely]] {
+      const Seq edge = h.snd_una + h.snd_wnd;
+      fill(c, p, before(p->seq, edge) ? std::min(full, edge - p->seq) : 0);
+    }
     if (!may_send(c, *p, full, override, limited) || must_stop(c)) break;
     if (is_paced(c) && must_pace(c, now)) [[unlikely]] break;
     // As Linux: PSH ends each frame of several segments, so that it is not held back on its way.

@@ -274,6 +274,30 @@ bool Sender::cut(Connection& c, Packet* p, std::uint32_t at) {
   return true;
 }
 
+void Sender::fill(Connection& c, Packet* p, std::uint32_t full) {
+  full = std::min(full, std::uint32_t{p->capacity} - p->payload_offset);
+  while (p->payload_len < full && p->next != nullptr) {
+    Packet* next = p->next;
+    if (((p->marks | next->marks) & (kRecordEnd | kUrgent)) != 0 || ((p->flags | next->flags) & kQueued) != 0) return;
+    const auto n = static_cast<std::uint16_t>(std::min<std::uint32_t>(full - p->payload_len, next->payload_len));
+    const bool all = n == next->payload_len;
+    if (all && c.tx.lent_in_last != 0) return;  // the application writes behind it
+    std::memcpy(tail_of(p), next->buf + next->payload_offset, n);
+    extend(p, n);
+    p->flags = static_cast<std::uint16_t>(p->flags & ~kPayloadSum);
+    if (all) {
+      p->marks = static_cast<std::uint8_t>(p->marks | (next->marks & kPush));
+      c.tx.memory -= next->capacity;
+      release(c.tx.queue.remove_after(p));
+      continue;
+    }
+    next->payload_offset = static_cast<std::uint16_t>(next->payload_offset + n);
+    next->payload_len = static_cast<std::uint16_t>(next->payload_len - n);
+    next->seq += n;
+    next->flags = static_cast<std::uint16_t>(next->flags & ~kPayloadSum);
+  }
+}
+
 void Sender::on_path_mtu(Connection& c, std::uint32_t mtu, Time now) {
   auto& h = c.hot;
   if (!is_synchronized(h.state)) return;

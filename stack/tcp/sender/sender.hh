@@ -54,6 +54,8 @@ class Sender {
   void on_path_mtu(Connection& c, std::uint32_t mtu, Time now);
   // Cuts `p` after `at` bytes. False: not possible now.
   bool split(Connection& c, Packet* p, std::uint32_t at);
+  // `p`, which is shorter, gets what it lacks to `full` bytes of what follows it; nothing of that has been sent.
+  void fill(Connection& c, Packet* p, std::uint32_t full);
 
   // --- output.cc: what may be sent now (Nagle, cork, SWS)
   // Sends what windows and Nagle allow, FIN included. `override`: neither Nagle nor cork holds anything back.
