@@ -306,8 +306,10 @@ bool Tcp::check_syn_entry(SynEntry& e, Segment& s, Time now) {
     }
     return false;
   }
+  // What overlaps the window counts, as in every other state: also what begins at the SYN, which is cut off later.
   const Seq start = e.irs + 1;
-  if (!in_window(s.seq, start, std::max(e.window, 1U)) && !(s.seq == start)) {
+  const bool overlaps = after(s.seq + s.seq_len(), start) && before(s.seq, start + std::max(e.window, 1U));
+  if (!overlaps && !(s.seq == start) && !in_window(s.seq, start, std::max(e.window, 1U))) {
     stats.add(Counter::out_of_window);
     send_syn_entry_ack(e, now);
     return false;

@@ -122,6 +122,21 @@ TEST_CASE("data and FIN that come with the last ACK of the handshake count", "[p
   CHECK(w.host.accepted[0]->eof);
 }
 
+TEST_CASE("rfc9293 3.10.7.4: SYN-RECEIVED: text that overlaps the SYN counts from where it is new, what lies before it does not", "[passive]") {
+  World w;
+  const Seg a = w.knock(5000, 100);
+  w.peer.say({.flags = kAck, .seq = 90, .ack = a.seq + 1, .data = "0123456789", .from_port = 5000});  // up to the SYN
+  CHECK(w.peer.hear().ack == 101);
+  CHECK(w.host.accepted.empty());
+  w.peer.say({.seq = 100, .data = "Sdata", .from_port = 5000});  // without an ACK it is dropped in silence
+  CHECK(w.peer.silent());
+  CHECK(w.host.accepted.empty());
+  w.peer.say({.flags = kAck | kFin, .seq = 100, .ack = a.seq + 1, .data = "Sdata", .from_port = 5000});
+  REQUIRE(w.host.accepted.size() == 1);
+  CHECK(w.host.accepted[0]->received == 4);
+  CHECK(w.host.accepted[0]->eof);
+}
+
 // --- limits
 
 TEST_CASE("the accept queue takes one more than the backlog, as in Linux; then the last ACK is ignored",
