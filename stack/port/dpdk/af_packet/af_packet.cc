@@ -25,6 +25,14 @@ namespace {
 // Frame slots: a power of two that holds TPACKET's headers, at most 76 bytes, and the frame.
 std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048u, mtu + 18 + 76)); }
 
+// Slots of a queue's ring. They are the kernel's memory and hold no packets of the stack, so there are more than `rx_ring`
+// asks for: what comes while this process waits for its turn would be lost, which on a path of gigabits happens within the few
+// milliseconds that another program has the processor. The more queues, the fewer connections has each; of large frames 16 MB are enough.
+std::uint32_t ring_frames(std::uint32_t rx_ring, std::uint32_t queues, std::uint32_t frame) {
+  constexpr std::uint32_t kFrames = 4096, kFramesOfAll = 8192, kBytes = 16u << 20;
+  return std::max(rx_ring, std::min({kFrames, kFramesOfAll / std::max(queues, 1u), kBytes / frame}));
+}
+
 }  // namespace
 
 std::uint32_t af_packet_slot(const DeviceConfig& config) {
@@ -44,7 +52,7 @@ std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues
   add("qpairs", queues);
   add("framesz", frame);
   add("blocksz", block);
-  add("framecnt", (config.rx_ring + per_block - 1) / per_block * per_block);
+  add("framecnt", (ring_frames(config.rx_ring, queues, frame) + per_block - 1) / per_block * per_block);
   return port;
 }
 
