@@ -4,8 +4,9 @@
 
 #include <utility>
 
-#include "intercept/device/kernel_follower.hh"
 #include "intercept/background/service_thread.hh"
+#include "intercept/device/kernel_follower.hh"
+#include "intercept/lifetime/program_key.hh"
 
 namespace mtcp::intercept {
 namespace {
@@ -28,6 +29,7 @@ Process::Process(const Services& given, Options settings, OpenDevice open, OpenA
       filter_file(*this, read_filter),
       open_device(open),
       open_as_guest(as_guest) {
+  program = program_number();
   if (options.stacks == 0) options.stacks = cpus();
 }
 

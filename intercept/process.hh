@@ -267,6 +267,7 @@ class Process final : public Engine {
   bool on_kernel = false;      // the device could not be opened, and so all sockets are the kernel's (on_failure)
   bool in_use = false;         // why the device could not be opened: another program has it
   bool successor = false;      // listeners came from a program that may still have the device
+  std::uint64_t program = 0;   // program_number(), or that of the program that the listeners came from
   bool told_of_exec = false;   // that a connection ends with it
   bool exiting = false;        // there will be no stack any more
   bool last_of_device = false; // and no other process that shares the device: a listener that is passed on is another program's

@@ -15,7 +15,7 @@
 namespace mtcp::preload {
 namespace {
 
-constexpr char kVariable[] = "MTCP_LISTENERS=";  // "5:511,6:128b,": descriptor, backlog, and whether it blocks
+constexpr char kVariable[] = "MTCP_LISTENERS=";  // "5:511,6:128b,p0123456789abcdef": descriptor, backlog, whether it blocks; the program's number
 constexpr size_t kName = sizeof kVariable - 1;
 
 // The backlog with which descriptor `fd` was left to this program; -1: it was not. Each is found once.

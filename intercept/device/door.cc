@@ -170,7 +170,7 @@ Door::Answer Door::knock(std::unique_ptr<stack::Device>& device) {
   }
   const int door = invitation.descriptors.back();
   invitation.descriptors.pop_back();
-  device = process_.open_as_guest(invitation, program_number());
+  device = process_.open_as_guest(invitation, process_.program);
   if (device == nullptr || door >= process_.files.size()) {
     (void)process_.kernel.close(door);
   } else {
@@ -196,7 +196,7 @@ bool Door::ask_opener(std::unique_ptr<stack::Device>& device) {
   if (error == 0 && kernel.ppoll(&answer, 1, &kAtMost, nullptr) != 1) error = -ETIMEDOUT;
   if (error == 0) error = receive_invitation(kernel, fd, invitation);
   (void)kernel.close(fd);
-  if (error == 0) device = process_.open_as_guest(invitation, program_number());
+  if (error == 0) device = process_.open_as_guest(invitation, process_.program);
   if (error != 0 && error != -ECONNREFUSED)
     log(LogLevel::info, "%s does not let this program have the device: %s", path.c_str(), strerror(-error));
   for (const int passed : error != 0 ? invitation.descriptors : std::vector<int>{}) (void)kernel.close(passed);

@@ -171,6 +171,11 @@ std::size_t Process::describe_listeners(char* text, std::size_t room) {
     }
     length += static_cast<std::size_t>(n);
   }
+  if (length == 0) return 0;
+  // number_of_predecessor() reads it. Without it the next program's connections that nobody accepts are not for this one's workers.
+  const int n = std::snprintf(text + length, room - length, "p%016llx", static_cast<unsigned long long>(program));
+  if (n > 0 && static_cast<std::size_t>(n) < room - length) return length + static_cast<std::size_t>(n);
+  text[length] = 0;
   return length;
 }
 

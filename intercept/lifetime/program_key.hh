@@ -5,6 +5,8 @@
 #include <sys/auxv.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 #include "stack/base/siphash.hh"
@@ -21,9 +23,17 @@ namespace mtcp::intercept {
   return key;
 }
 
-// What tells one program from another (stack::DeviceConfig::program); not secret.
+// What tells one program from another (stack::DeviceConfig::program); not secret. One that has got its listeners by exec has that of
+// the program which left them to it (number_of_predecessor()): who shares a listener accepts what has come for it.
 [[nodiscard]] inline std::uint64_t program_number() {
   return stack::siphash_words<2, 4>(program_key(), std::uint64_t{0x70726f6772616d}) | 1;
+}
+
+// In the environment, behind the listeners that are left to the next program: "5:511,6:128b,p0123456789abcdef". 0: it is not there.
+[[nodiscard]] inline std::uint64_t number_of_predecessor() {
+  const char* listeners = std::getenv("MTCP_LISTENERS");
+  const char* number = listeners != nullptr ? std::strrchr(listeners, 'p') : nullptr;
+  return number != nullptr ? std::strtoull(number + 1, nullptr, 16) : 0;
 }
 
 }  // namespace mtcp::intercept

@@ -170,6 +170,7 @@ int Process::open_device_now() {
   config.misconfigured = &misconfigured;
   config.in_use = &in_use;
   config.peer_key = peer_key();
+  config.program = program;
   in_use = misconfigured = false;
   std::string message;
   const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 
 #include "intercept/call.hh"
+#include "intercept/lifetime/program_key.hh"
 #include "intercept/sockets/address.hh"
 #include "intercept/support/log.hh"
 
@@ -58,6 +59,7 @@ int Process::take_up_listener(int fd, int backlog, bool nonblocking) {
   if (fd >= 0 && fd < files.size() && files.kind(fd) == FdKind::kernel && option(*this, fd, SO_ACCEPTCONN) == 0) return -ENOTSOCK;
   if (const int error = take_up_as_undecided(*this, fd, nonblocking); error != 0) return error;
   successor = true;  // the program before may still have the device
+  if (const std::uint64_t predecessor = number_of_predecessor(); predecessor != 0) program = predecessor;
   guard.unlock();
   const int error = listen(fd, backlog);
   guard.lock();
