@@ -147,6 +147,12 @@ bool ServiceThread::stand_by(stack::Time& until) {
   if (!shard_.attended.empty()) process_.review_attention(shard_);
   Instance& instance = *shard_.instance;
   if (!shard_.attended.empty() || wake_fd_ < 0 || instance.sleeping.load(std::memory_order_relaxed) == 0) return false;
+  // To be woken costs the application a system call, and a CPU for a moment: where it works and sleeps in turn, thousands of times
+  // a second, once a tick is enough.
+  if (now() - woken_ < kTick) {
+    until = std::min(until, instance.worker().pacing_deadline());
+    return false;
+  }
   instance.standby = &standby_;
   const stack::Duration tick = instance.sleepers_know_timers() ? kStandbyTick : kSleeperTick;
   // Those who sleep may not know of the next burst of what is paced.
@@ -162,6 +168,7 @@ void ServiceThread::end_standby() {
   std::uint64_t count = 0;
   (void)process_.kernel.read(wake_fd_, &count, sizeof count);
   standby_.woken.store(false, std::memory_order_relaxed);
+  woken_ = now();
 }
 
 void ServiceThread::loop() {

@@ -63,6 +63,7 @@ class ServiceThread {
   bool running_ = false;
   int wake_fd_ = -1;
   Sleeper standby_;
+  stack::Time woken_{};  // from standby, last
   int stat_fd_ = -1;
   DumpServer dump_;
   stack::Time next_notices_{};

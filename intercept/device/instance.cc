@@ -54,7 +54,9 @@ std::size_t Instance::turn(stack::Time now) {
   moved_ = 0;
   turns.store(turns.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   worker_->flush(now);
+  const std::uint64_t refused = stats_.get(stack::Counter::resets_sent);
   const std::size_t handled = worker_->poll(now);
+  moved_on_ = handled > stats_.get(stack::Counter::resets_sent) - refused;
   useful_turns += handled != 0 ? 1 : 0;
   dispatch();
   return handled;

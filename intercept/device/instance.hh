@@ -71,6 +71,11 @@ class Instance {
   // `goes_on`: the thread is about to sleep again, so that whoever is `standby` need not wake up for it.
   void finish_sleep(bool goes_on = false);
   [[nodiscard]] std::span<const int> pollable();
+  // Whoever has nothing to do may poll for a while: not if that takes a CPU from another stack of the device.
+  [[nodiscard]] bool may_spin() const { return port_ == nullptr || !port_->crowded(); }
+  // The last turn() found something that concerned one of our connections or listeners, as far as that can be told cheaply:
+  // not only segments that were refused.
+  [[nodiscard]] bool moved_on() const { return moved_on_; }
 
   Kernel* kernel = nullptr;  // sends SIGURG; may be null
   Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null
@@ -101,6 +106,7 @@ class Instance {
   std::unique_ptr<stack::Worker> worker_;
   stack::Time last_now_{};
   std::size_t moved_ = 0;  // since the last turn
+  bool moved_on_ = false;
   stack::Time asleep_until_{};  // when the first of those who sleep wakes up by himself; kNever: not known
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "intercept/call.hh"
 
@@ -47,8 +48,12 @@ void WaitLoop::turn() {
   now_ = intercept::now();
   if (spin_until_ == stack::Time{}) spin_until_ = now_ + process_.options.poll.spin;
   if (needs_stack_) (void)process_.ensure_started(lock_);  // it logs why it fails
-  lock_.for_each([this](Shard& s) {
-    if (s.instance != nullptr) s.instance->turn(now_);
+  const bool slept = std::exchange(slept_, false);
+  lock_.for_each([this, slept](Shard& s) {
+    if (s.instance == nullptr) return;
+    s.instance->turn(now_);
+    // What woke us was for a connection: more may follow at once. For a stranger's segment, or another stack's, nobody need poll.
+    if (slept && s.instance->moved_on()) spin_until_ = now_ + process_.options.poll.spin;
   });
 }
 
@@ -67,7 +72,8 @@ bool WaitLoop::must_sleep(int& result) {
   result = interrupted();
   if (result == 0 && expired()) result = -EAGAIN;
   if (result != 0) return false;
-  if (lock_.shard().instance != nullptr && (process_.options.poll.busy || now_ < spin_until_)) {
+  const Instance* instance = lock_.shard().instance.get();
+  if (instance != nullptr && (process_.options.poll.busy || (now_ < spin_until_ && instance->may_spin()))) {
     lock_.unlock();  // others have their turn
     __builtin_ia32_pause();
     lock_.lock();
@@ -165,7 +171,8 @@ int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
   if (relays >= 0 && sleep_fds_.back().revents != 0) process_.relay.serve();
   std::copy_n(sleep_fds_.begin(), fds.size(), fds.begin());
   now_ = intercept::now();
-  spin_until_ = goes_on ? now_ : now_ + process_.options.poll.spin;
+  spin_until_ = now_;
+  slept_ = !goes_on;
   // A handler that the shim does not know of (installed by other means) shows as EINTR alone.
   if (result == -EINTR && *process_.services.signal_count() == signals_) return -EINTR;
   return 0;  // the counter, the deadline and the descriptors are looked at again by the caller's next round

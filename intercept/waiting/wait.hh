@@ -75,6 +75,7 @@ class WaitLoop {
   stack::Time deadline_;
   stack::Time now_{};
   stack::Time spin_until_{};
+  bool slept_ = false;  // and has not yet looked what woke it
   std::uint32_t signals_;
   bool restart_ = false;
   bool needs_stack_ = false;

@@ -17,6 +17,7 @@ class ForwardingPort : public Port {
   [[nodiscard]] bool busy(const Packet& p) const override { return inner_->busy(p); }
   [[nodiscard]] bool congested() const override { return inner_->congested(); }
   [[nodiscard]] bool delivered() const override { return inner_->delivered(); }
+  [[nodiscard]] bool crowded() const override { return inner_->crowded(); }
   void service(Time now) override { inner_->service(now); }
   bool arm() override { return inner_->arm(); }
   void disarm() override { inner_->disarm(); }

@@ -38,6 +38,8 @@ class Port {
   [[nodiscard]] virtual bool congested() const { return false; }
   // False while frames that tx() took wait for a peer to fetch them from memory that ends with this process.
   [[nodiscard]] virtual bool delivered() const { return true; }
+  // More stacks share this device than there are CPUs for them: who has nothing to do had better sleep at once.
+  [[nodiscard]] virtual bool crowded() const { return false; }
 
   // Control work that DPDK would leave to a thread (link changes, memif reconnects). Call about once a millisecond.
   virtual void service(Time now) = 0;

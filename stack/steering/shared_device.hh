@@ -23,6 +23,9 @@ class SharedDevice {
   // Which program the calling process belongs to: the same in all that it forks. Connections that nobody has accepted stay in theirs.
   [[nodiscard]] virtual std::uint64_t program() const { return 0; }
 
+  // How many stacks can run at a time.
+  [[nodiscard]] virtual std::uint32_t cpus() const { return kMaxStacks; }
+
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
   // Queue `queue` for stack number `stack` of the calling process, which receives into pool(stack). Null while
   // a living process has it. Destroying the port gives the queue back, with what it holds.

@@ -30,6 +30,8 @@ class SteeringPort final : public Port {
   [[nodiscard]] bool busy(const Packet& p) const override;
   [[nodiscard]] bool congested() const override { return !queues_.empty() && queues_.front()->congested(); }
   [[nodiscard]] bool delivered() const override;
+  // Those that sleep count as well: they may have been woken, and wait for a CPU.
+  [[nodiscard]] bool crowded() const override { return others_.size() >= device_.cpus(); }
   void service(Time now) override;
   bool arm() override;
   void disarm() override;

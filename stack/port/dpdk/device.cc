@@ -7,7 +7,6 @@
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
-#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -53,15 +52,10 @@ Kind kind_of(std::string_view port) {
   return Kind::other;
 }
 
-std::uint32_t allowed_cpus() {
-  cpu_set_t cpus;
-  return sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? static_cast<std::uint32_t>(CPU_COUNT(&cpus)) : 1;
-}
-
 }  // namespace
 
 DpdkDevice::DpdkDevice(Kind kind, DeviceConfig config)
-    : kind_(kind), config_(std::move(config)), opener_(getpid()) {}
+    : kind_(kind), config_(std::move(config)), opener_(getpid()), cpus_(SharedState::cpus()) {}
 
 // After a fork the memory is shared, but DPDK's knowledge of what is free is not: only the process that
 // opened the device may give anything back, and only when nobody uses it.
@@ -95,7 +89,7 @@ bool DpdkDevice::check(std::string& message) {
     // A card's have a pool each: who wants more than some 3 GB of packets says so.
     constexpr std::uint32_t kMostOfCard = 16;
     const std::uint32_t most = kind_ == Kind::af_packet ? kMaxStacks : kind_ == Kind::pci ? kMostOfCard : 1;
-    config_.queues = std::min(allowed_cpus(), most);
+    config_.queues = std::min(cpus_, most);
   }
   if (config_.queues > kMaxStacks || config_.packets < 512 || config_.mtu < 68 || config_.mtu > 9600) {
     message = "port " + config_.port + ": 1 to " + std::to_string(kMaxStacks) +

@@ -62,6 +62,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::uint64_t self() const override { return own_identity(); }
   [[nodiscard]] std::uint64_t program() const override { return config_.program; }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
+  [[nodiscard]] std::uint32_t cpus() const override { return cpus_; }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override {
@@ -114,6 +115,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   const Kind kind_;
   DeviceConfig config_;
   const pid_t opener_;
+  const std::uint32_t cpus_;
   CardLock card_;
   InterfaceLock interface_;
   bool probed_ = false;

@@ -66,6 +66,7 @@ class GuestDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::uint64_t self() const override { return own_identity(); }
   [[nodiscard]] std::uint64_t program() const override { return terms_.program; }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
+  [[nodiscard]] std::uint32_t cpus() const override { return cpus_; }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override { return shared_->wake_descriptor(stack); }
@@ -82,6 +83,7 @@ class GuestDevice final : public Device, public SharedDevice {
   void open_xdp_queues(std::span<const int> descriptors);
 
   GuestTerms terms_;
+  const std::uint32_t cpus_ = SharedState::cpus();
   std::vector<int> descriptors_;  // in the order of GuestTerms
   DeviceState state_;
   std::unique_ptr<SharedState> shared_;
