@@ -12,6 +12,7 @@ from system import BenchmarkError, Namespace, Process, choose_control, command, 
 
 BIG = "big"           # the file that is downloaded: larger than anything that gets through
 SMALL = 8192          # and the one whose content is checked first
+CLIENT_ON_STACK = "10.77.4.4"
 
 
 class WireSide(Side):
@@ -29,6 +30,7 @@ class BadWire:
     def __init__(self, tag, cpus, cleanup, shim, directory, build):
         self.cleanup, self.directory, self.runs = cleanup, directory, 0
         self.told = set()
+        self.client_config = None  # of a client on the stack
         self.program = build / "tests/bad_wire/bad_wire"
         if not self.program.exists():
             raise BenchmarkError(f"{self.program} is missing: build first")
@@ -56,10 +58,18 @@ class BadWire:
         with open(directory / "files" / BIG, "wb") as file:
             file.truncate(16 << 30)
 
+    def add_client_side(self, name, shim, config):
+        """The kernel's server with a client on the stack, on the same interface as the kernel's client."""
+        kernel = self.sides["kernel"]
+        side = WireSide("kernel", (kernel.server_cpu, kernel.client_cpu), kernel.server_namespace, self.client, kernel.address, None)
+        side.client_environment = on_stack(shim, config)
+        self.client_config = config
+        self.sides[name] = side
+
     def start_wire(self, row):
         self.runs += 1
         log = self.directory / f"wire-{self.runs}.log"
-        words = [*self.middle.prefix(), self.program, "to-server", "to-client", *row.faults, f"seed={self.runs}"]
+        words = [*self.middle.prefix(), *(["chrt", "-f", "2"] if Side.realtime else []), self.program, "to-server", "to-client", *row.faults, f"seed={self.runs}"]
         wire = Process(words, self.cleanup, log)
         give_up = time.monotonic() + 5
         while "ready" not in wire.output():
@@ -74,8 +84,9 @@ class BadWire:
         if has != control and control not in self.told:
             print(f"this kernel has no {control}: it uses {has}", flush=True)
             self.told.add(control)
-        write_config(self.directory / "bad-wire.toml", "net_af_packet0,iface=wire", stack.address,
-                     more=f'[tcp]\ncongestion_control = "{control}"\n')
+        for config, address in ((self.directory / "bad-wire.toml", stack.address), (self.client_config, CLIENT_ON_STACK)):
+            if config:
+                write_config(config, "net_af_packet0,iface=wire", address, more=f'[tcp]\ncongestion_control = "{control}"\n')
 
     def measure(self, bench, row, name, seconds, sample):
         """One download, or two through the same bottleneck: `sample.rate` is Mbit/s, or this side's part of both in percent."""
@@ -95,23 +106,25 @@ class BadWire:
                     return
             clients = [start_download(source, seconds) for source in sources]
             got = [finish(client, seconds, sample) for client in clients]
-            sample.bytes_per_second = got[0] / seconds
-            sample.rate = got[0] * 8 / seconds / 1e6 if row.kind == "wire" else 100 * got[0] / max(sum(got), 1)
+            sample.bytes_per_second = got[0]
+            sample.rate = got[0] * 8 / 1e6 if row.kind == "wire" else 100 * got[0] / max(sum(got), 1)
             sample.errors += ["a server ended by itself" for server in servers if not server.running()]
         finally:
             for process in (*servers, wire):
                 process.stop(signal.SIGTERM)
 
 
-def start_download(side, seconds):
-    words = [*side.client_words(), "curl", "-sS", "-o", "/dev/null", "--max-time", seconds, "-w", "%{size_download}",
-             f"http://{side.address}:8080/{BIG}"]
+def start_download(side, seconds, flows=1):
+    """For finish(): so many downloads at once."""
+    each = [word for _ in range(flows) for word in ("-o", "/dev/null", f"http://{side.address}:8080/{BIG}")]
+    words = [*side.client_words(), "curl", "-sS", *(["-Z", "--parallel-immediate"] if flows > 1 else []), "--max-time", seconds,
+             "-w", "%{size_download} %{time_connect} %{time_total}\\n", *each]
     return subprocess.Popen([str(w) for w in words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True, start_new_session=True)
 
 
 def finish(client, seconds, sample):
-    """How many bytes came. That time is up is how a download ends."""
+    """Bytes a second, of all downloads. That time is up is how a download ends; it is counted from when there was a connection."""
     try:
         out, complaint = client.communicate(timeout=seconds + 10)
     except subprocess.TimeoutExpired:
@@ -119,4 +132,8 @@ def finish(client, seconds, sample):
         out, complaint = client.communicate()
     if client.returncode != 28:
         sample.errors.append(f"curl: status {client.returncode}: {complaint.strip()[-200:]}")
-    return int(out or 0)
+    rate = 0.0
+    for line in out.splitlines():
+        size, connected, total = map(float, line.split())
+        rate += size / max(total - connected, 1e-3)
+    return rate

@@ -118,9 +118,12 @@ class Bench:
         (directory / "report.lua").write_text(WRK_SCRIPT)
         self.digests = {}
         for size in {row.size for row in all_rows() if row.kind == "http"}:
-            content = os.urandom(size)
-            (directory / "files" / str(size)).write_bytes(content)
-            self.digests[size] = hashlib.sha256(content).hexdigest()
+            self.add_file(size)
+
+    def add_file(self, size):
+        content = os.urandom(size)
+        (self.directory / "files" / str(size)).write_bytes(content)
+        self.digests[size] = hashlib.sha256(content).hexdigest()
 
     def start_server(self, row, side, wrap=()):
         """`wrap`: words between the side's and the program (a profiler)."""

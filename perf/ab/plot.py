@@ -42,16 +42,16 @@ def amount(row, result):
     return f"{result['rate'] / 1000:,.1f} k/s"
 
 
-def legend(sides):
+def legend(sides, colours, titles):
     parts, x = [], LABELS
     for side in sides:
-        parts.append(f'<rect x="{x}" y="32" width="12" height="12" fill="{COLOURS[side]}"/>')
-        parts.append(text(x + 18, 42, TITLES[side]))
-        x += 40 + 7 * len(TITLES[side])
+        parts.append(f'<rect x="{x}" y="32" width="12" height="12" fill="{colours[side]}"/>')
+        parts.append(text(x + 18, 42, titles[side]))
+        x += 40 + 7 * len(titles[side])
     return parts
 
 
-def bars(row, sides, scale, y):
+def bars(row, sides, scale, y, colours):
     """One bar per side, its figures to the right of it."""
     parts = []
     for side in (side for side in sides if side in row["sides"]):
@@ -61,7 +61,7 @@ def bars(row, sides, scale, y):
         elif "ratio" in result:
             end, base = scale.x(result["ratio"]), scale.x(1)
             left, width = min(end, base), max(abs(end - base), 1)
-            parts.append(f'<rect x="{left:.1f}" y="{y}" width="{width:.1f}" height="{BAR - 2}" fill="{COLOURS[side]}"/>')
+            parts.append(f'<rect x="{left:.1f}" y="{y}" width="{width:.1f}" height="{BAR - 2}" fill="{colours[side]}"/>')
             parts.append(text(max(end, base) + 6, y + BAR - 4, f"{result['ratio']:.2f}x  {amount(row, result)}", size=11))
         else:
             parts.append(text(scale.x(1) + 6, y + BAR - 4, "void", size=11, fill="#a00"))
@@ -69,9 +69,11 @@ def bars(row, sides, scale, y):
     return parts
 
 
-def draw(table, path):
-    """Writes nothing if there is nothing to compare."""
-    sides = [side for side in COLOURS if any(side in row["sides"] for row in table)]
+def draw(table, path, colours=None, titles=None,
+         headline="Throughput against the kernel (1 = the best of its sides on the same two cores; higher is better)"):
+    """Writes nothing if there is nothing to compare. `colours`: of the sides that have bars, in their order."""
+    colours, titles = colours or COLOURS, titles or TITLES
+    sides = [side for side in colours if any(side in row["sides"] for row in table)]
     if sum(side in KERNEL_SIDES for side in sides) == 1:
         sides = [side for side in sides if side not in KERNEL_SIDES]  # its bar would be 1 in each row
     rows = [row for row in table if row["baseline"]]
@@ -82,8 +84,8 @@ def draw(table, path):
     height = TOP + step * len(rows) + 26
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',
              f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
-             text(12, 20, "Throughput against the kernel (1 = the best of its sides on the same two cores; higher is better)", size=14, weight="bold")]
-    parts += legend(sides)
+             text(12, 20, headline, size=14, weight="bold")]
+    parts += legend(sides, colours, titles)
     for tick in scale.ticks():
         x = scale.x(tick)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 8}" y2="{height - 22}" '
@@ -92,7 +94,7 @@ def draw(table, path):
     for index, row in enumerate(rows):
         y = TOP + index * step
         parts.append(text(LABELS - 10, y + step / 2 - 7, row["title"], "end"))
-        parts.append(text(LABELS - 10, y + step / 2 + 6, f"{TITLES[row['baseline']]}: {amount(row, row['sides'][row['baseline']])}", "end", 10, fill="#777"))
-        parts += bars(row, sides, scale, y)
+        parts.append(text(LABELS - 10, y + step / 2 + 6, f"{titles[row['baseline']]}: {amount(row, row['sides'][row['baseline']])}", "end", 10, fill="#777"))
+        parts += bars(row, sides, scale, y, colours)
     path.write_text("\n".join([*parts, "</svg>"]) + "\n")
     return True
