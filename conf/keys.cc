@@ -140,6 +140,10 @@ const Key kKeys[] = {
      "After an idle time of one RTO the congestion window starts anew (RFC 5681 section 4.1)."},
     {"tcp", "initial_window", Count{AT(stack.tcp.initial_window), 1, 1000}, "",
      "Congestion window at the start, in segments (RFC 6928; the initcwnd of a kernel route)."},
+    {"tcp", "no_metrics_save", Flag{AT(stack.tcp.no_metrics_save)}, "",
+     "What a connection has learned of a host (its round trip, how much the path reorders) is not kept for the next. Fast Open's\n"
+     "cookies are."},
+    {"tcp", "no_ssthresh_metrics_save", Flag{AT(stack.tcp.no_ssthresh_metrics_save)}, "", "Of that, ssthresh is not kept."},
     {"tcp", "timestamps", Flag{AT(stack.tcp.timestamps)}, "", "Timestamps and PAWS (RFC 7323)."},
     {"tcp", "window_scaling", Flag{AT(stack.tcp.window_scaling)}, "", "Window scaling (RFC 7323)."},
     {"tcp", "sack", Flag{AT(stack.tcp.sack)}, "", "Selective acknowledgments (RFC 2018)."},

@@ -57,6 +57,8 @@ struct TcpTuning {  // names and meaning of net.ipv4.tcp_*
   std::uint16_t ip_local_port_first = 32768;     // net.ipv4.ip_local_port_range
   std::uint16_t ip_local_port_last = 60999;
   std::uint32_t initial_window = 10;             // segments (RFC 6928)
+  bool no_metrics_save = false;                  // what a connection has learned of a host is not kept for the next
+  bool no_ssthresh_metrics_save = true;          // of that: ssthresh
   std::uint32_t challenge_ack_limit = INT32_MAX;  // per second (RFC 5961 section 7); this or more: none
   Duration invalid_ratelimit = milliseconds(500);  // between ACKs of one connection in answer to what is not acceptable
 };

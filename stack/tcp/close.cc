@@ -136,6 +136,7 @@ void Tcp::on_fin_acked(Connection& c, Time now) {
     case State::closing:
       return enter_time_wait(c, now);
     case State::last_ack:
+      save_metrics(c, now);
       return finish(c, Errc::ok);
     default:
       return;

@@ -182,6 +182,7 @@ void Tcp::on_syn_ack(Connection& c, Segment& s, Time now) {
   // RFC 6298 section 3 (Karn): no sample from a SYN that was sent again; timestamps tell (RFC 7323 section
   // 4).
   if (!h.retransmitting_syn) sender.take_rtt_sample(c, now - c.created, now);
+  recall_metrics(c, now);
   c.tx.backoff = 0;
   h.retransmitting_syn = false;
   // On the loopback wire the other end is to be there when connect() is over.

@@ -5,7 +5,6 @@
 #include <new>
 
 namespace mtcp::stack {
-
 HostRecord* Destinations::bucket(const IpAddress& local, const IpAddress& remote) const {
   std::uint64_t w[4];
   static_assert(sizeof local.bytes == 16);
@@ -16,11 +15,11 @@ HostRecord* Destinations::bucket(const IpAddress& local, const IpAddress& remote
 
 const HostRecord* Destinations::find(const IpAddress& local, const IpAddress& remote) const {
   if (entries_ == nullptr) return nullptr;
-  const HostRecord* first = bucket(local, remote);
-  const auto* found = std::find_if(first, first + kWays, [&](const HostRecord& d) {
+  HostRecord* first = bucket(local, remote);
+  auto* found = std::find_if(first, first + kWays, [&](const HostRecord& d) {
     return d.used != Time{} && d.remote == remote && d.local == local;
   });
-  return found != first + kWays ? found : nullptr;
+  return found != first + kWays ? latest_ = found : nullptr;
 }
 
 HostRecord* Destinations::note(const IpAddress& local, const IpAddress& remote, Time now) {
@@ -35,6 +34,7 @@ HostRecord* Destinations::note(const IpAddress& local, const IpAddress& remote, 
     d->remote = remote;
   }
   d->used = std::max(now, Time(Duration(1)));
+  latest_ = d;
   return d;
 }
 

@@ -370,6 +370,7 @@ bool Tcp::establish(SynEntry& e, FlowRef replaced, Segment& s, Time now) {
     if (e.retries == 0) sender.take_rtt_sample(c, now - e.created, now);
     forget_syn_entry(e);
   }
+  recall_metrics(c, now);
   if (!c.published && (s.packet->flags & kNotHome) != 0) [[unlikely]] c.published = port->settle(c.key, true);
   stats.add(Counter::passive_opens);
   queue_for_accept(l, c);

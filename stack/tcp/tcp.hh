@@ -169,6 +169,10 @@ class Tcp {
   void send_fast_open_syn(Connection& c, FastOpenStart& start, Time now);
   void finish_fast_open(Connection& c, Segment& s, Time now);
 
+  // --- metrics.cc
+  void save_metrics(const Connection& c, Time now);
+  void recall_metrics(Connection& c, Time now) const;
+
   // --- ecn.cc (RFC 3168)
   [[nodiscard]] bool offers_ecn(const Connection& c) const;
   [[nodiscard]] bool accepts_ecn(const Listener& l, const Segment& syn) const;

@@ -38,6 +38,7 @@ void Tcp::drop_time_wait(std::uint32_t index) {
 
 void Tcp::enter_time_wait(Connection& c, Time now) {
   auto& h = c.hot;
+  save_metrics(c, now);
   // Whatever is still owed to the peer, first of all the ACK of its FIN: afterwards there is no connection to
   // ask.
   if (h.ack_now || !(h.last_ack_sent == h.rcv_nxt)) send_ack(c, now);

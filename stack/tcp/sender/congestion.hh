@@ -3,6 +3,7 @@
 // nothing: what one keeps of a connection is in Connection::congestion, and in Pacing::model where it has a model of the path.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -65,6 +66,8 @@ class CongestionControl {
   virtual void on_sent(Connection& c, std::uint32_t bytes) const;
   // The reduction was a mistake.
   virtual void undo(Connection& c, Time now) const = 0;
+  // It begins where an earlier connection has learned how much the path takes: bytes.
+  static void recall_ssthresh(Connection& c, std::uint32_t bytes) { c.tx.ssthresh = std::max(bytes, 2U * c.hot.mss); }
   // The segments have become smaller.
   void on_smaller_segments(Connection& c) const { set_cwnd(c, c.hot.cwnd); }
 

@@ -206,7 +206,8 @@ void Sender::push_waiting(Connection& c, Time now, bool override) {
   if (t.scoreboard != nullptr && !r.send_new_first && !resend_lost(c, now)) return;
   if (t.unsent == nullptr && (!h.fin_queued || h.fin_sent)) return;
   if (h.state < State::established || h.state > State::last_ack) return;
-  if (h.snd_una == h.snd_nxt && (is_paced(c) || now - t.last_sent > t.rto)) begin_after_idle(c, now);
+  // A FIN alone uses no window, so it takes none away (as Linux).
+  if (h.snd_una == h.snd_nxt && t.unsent != nullptr && (is_paced(c) || now - t.last_sent > t.rto)) begin_after_idle(c, now);
   const bool replying = !h.pingpong && (h.rcv_nxt != h.last_ack_sent || heard_lately(c, now));
   bool sent = t.unsent != nullptr && push_new(c, now, override);
   if (sent && replying) h.pingpong = true;
