@@ -217,6 +217,7 @@ struct Connection : SocketBase {
   bool urgent : 1 = false;       // there has been urgent data, in either direction: urgent.hh
   bool fast_open : 1 = false;    // our SYN had a Fast Open option, or data, or answered such a one (RFC 7413)
   bool syn_data_acked : 1 = false;  // and its data was taken
+  bool experimental_fast_open : 1 = false;  // that option was RFC 6994's
   std::uint8_t memory_class = 0;  // in which list memory_hook is
   Listener* listener = nullptr;  // while it waits there to be accepted
   Pacing* pacing = nullptr;      // sender/pacing.hh; null: it is neither paced nor measured

@@ -18,6 +18,8 @@ struct HostRecord {
   Time used{};  // the last time that something was noted; zero: free
   // RFC 7413 section 4.1.3: what the next SYN may carry.
   FastOpenCookie cookie;        // of length 0: none is known
+  enum class Option : std::uint8_t { ordinary, experimental, none };
+  Option other_option = Option::ordinary;  // without a cookie: by which the next is asked for; none: by the ordinary, as two were in vain
   std::uint16_t mss = 0;        // as the peer announced it beside the cookie
   std::uint8_t syn_losses = 0;  // SYNs in a row with a Fast Open option that had to be sent again without
   Time last_syn_loss{};

@@ -64,9 +64,10 @@ bool Tcp::open_fast(Listener& l, SynEntry& e, Segment& s, Time now) {
   const bool needs_none = (bits & kFastOpenServerNoCookie) != 0 || l.options.fast_open_no_cookie;
   if (!has && !(needs_none && s.len != 0)) return false;
   if (priv->fast_opens.size() >= limit && count_fast_opens(l, now) >= limit) return stats.add(Counter::fast_opens_refused), false;
-  if (!needs_none && !(given == fast_open_cookie(l, e.key))) {
+  e.experimental = given.experimental;
+  if (!needs_none && !given.is(fast_open_cookie(l, e.key))) {
     e.fast_open = true;  // the answer has a good one
-    const bool former = l.fast_open_keys.count == 2 && given == make_cookie(l.fast_open_keys.keys[1], e.key);
+    const bool former = l.fast_open_keys.count == 2 && given.is(make_cookie(l.fast_open_keys.keys[1], e.key));
     if (!former) {
       if (given.length != 0) stats.add(Counter::fast_opens_refused);
       return false;
@@ -83,6 +84,7 @@ bool Tcp::begin_fast(Listener& l, SynEntry& e, Segment& s, Time now) {
   enter_table(c);
   take_entry(c, e);
   c.fast_open = true;
+  c.experimental_fast_open = e.experimental;
   auto& h = c.hot;
   h.snd_una = e.iss;
   h.snd_nxt = e.iss + 1;
@@ -116,6 +118,7 @@ void Tcp::answer_fast_open(Connection& c, const Listener* l, Time now) {
   FastOpenCookie cookie;
   if (l != nullptr) {
     cookie = fast_open_cookie(*l, c.key);
+    cookie.experimental = c.experimental_fast_open;
     hd.fast_open = &cookie;
   }
   ++c.segments_sent;
@@ -152,7 +155,11 @@ void Tcp::send_fast_open_syn(Connection& c, FastOpenStart& start, Time now) {
   const bool without = (bits & kFastOpenClientNoCookie) != 0 || c.options.fast_open_no_cookie;
   Header hd = syn_header(c, false, now);
   FastOpenCookie cookie;
-  if (known != nullptr) cookie = known->cookie;
+  if (known != nullptr) {
+    cookie = known->cookie;
+    if (cookie.length == 0) cookie.experimental = known->other_option == HostRecord::Option::experimental;
+  }
+  c.experimental_fast_open = cookie.experimental;
   if (!without) hd.fast_open = &cookie;
   std::span<const std::byte> payload;
   if (ready) {
@@ -171,12 +178,17 @@ void Tcp::finish_fast_open(Connection& c, Segment& s, Time now) {
   auto& h = c.hot;
   FastOpenCookie cookie;
   const bool given = read_fast_open(s, cookie) && cookie.length != 0;
-  if (given || h.retransmitting_syn) {
+  // Who answers a request without a cookie may know the other option only; after that, none (as Linux).
+  const bool in_vain = !given && !h.retransmitting_syn && c.tx.queue.empty() && !c.options.fast_open_no_cookie;
+  if (given || h.retransmitting_syn || in_vain) {
     if (HostRecord* d = priv->destinations.note(c.key.local, c.key.remote, now); d != nullptr) {
       if (given) {
         d->cookie = cookie;
         d->mss = c.peer_mss;
         d->syn_losses = 0;
+      } else if (in_vain) {
+        if (d->cookie.length == 0 && d->other_option != HostRecord::Option::none)
+          d->other_option = c.experimental_fast_open ? HostRecord::Option::none : HostRecord::Option::experimental;
       } else {
         if (d->syn_losses != UINT8_MAX) ++d->syn_losses;
         d->last_syn_loss = now;

@@ -225,6 +225,7 @@ void Tcp::send_syn_ack(const SynEntry& e, Seq iss, std::uint32_t ts_val, Time no
   if (e.terms.ecn && needs_ecn(e.listener->options)) h.tos |= 2;  // RFC 8257 section 3.5: ECT(0)
   if (e.fast_open) [[unlikely]] {
     cookie = fast_open_cookie(*e.listener, e.key);
+    cookie.experimental = e.experimental;
     h.fast_open = &cookie;
   }
   send_bare(h, *e.path, TxPriority::control, now);

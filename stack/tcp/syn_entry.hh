@@ -36,7 +36,8 @@ struct SynEntry {
   std::uint8_t retries = 0;     // SYN-ACKs sent again
   bool published = false;  // Port::publish
   bool acked = false;  // the ACK came, and the listener was not ready for it (TCP_DEFER_ACCEPT, full queue)
-  bool fast_open = false;    // our answer has a Fast Open cookie
+  bool fast_open = false;    // our answer has a Fast Open cookie ...
+  bool experimental = false;  // ... in the option that the SYN had it in (FastOpenCookie)
   std::uint32_t window = 0;  // bytes we announced
   Listener* listener = nullptr;
   const Path* path = nullptr;

@@ -26,10 +26,16 @@ std::byte* put_nop(std::byte* at) {
 
 // Behind all others, and filled up to whole words behind it.
 std::byte* put_fast_open(std::byte* at, const FastOpenCookie& cookie) {
-  at = put_option(at, kOptionFastOpen, static_cast<std::uint8_t>(2 + cookie.length));
+  if (cookie.experimental) {
+    at = put_option(at, kOptionExperiment, static_cast<std::uint8_t>(4 + cookie.length));
+    store_be(at, kFastOpenMagic);
+    at += 2;
+  } else {
+    at = put_option(at, kOptionFastOpen, static_cast<std::uint8_t>(2 + cookie.length));
+  }
   std::memcpy(at, cookie.bytes.data(), cookie.length);
   at += cookie.length;
-  return cookie.length % 4 == 0 ? put_nop(put_nop(at)) : at;
+  return cookie.length % 4 == (cookie.experimental ? 2 : 0) ? put_nop(put_nop(at)) : at;
 }
 
 std::byte* put_sack(std::byte* at, std::span<const SackBlock> blocks) {
@@ -111,7 +117,7 @@ std::size_t tcp_header_length(const TcpHeader& h) {
     options += kTimestampsLength;
   else if (h.sack_permitted)
     options += 4;
-  if (h.fast_open != nullptr) options += (2U + h.fast_open->length + 3) / 4 * 4;
+  if (h.fast_open != nullptr) options += ((h.fast_open->experimental ? 4U : 2U) + h.fast_open->length + 3) / 4 * 4;
   if (h.sack_count != 0) options += sack_option_length(h.sack_count);
   assert(options <= kMaxTcpOptions);
   return kTcpHeader + options;

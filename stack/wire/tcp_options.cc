@@ -65,7 +65,8 @@ bool parse_tcp_options(std::span<const std::byte> bytes, bool syn, TcpOptions& o
     const auto length = std::to_integer<std::size_t>(bytes[1]);
     if (length < 2 || length > bytes.size()) return false;
     read_option(kind, bytes.subspan(2, length - 2), syn, out);
-    if (kind == kOptionFastOpen && syn) out.fast_open = static_cast<std::uint8_t>(bytes.size());
+    const bool experiment = kind == kOptionExperiment && length >= 4 && load_be<std::uint16_t>(bytes.data() + 2) == kFastOpenMagic;
+    if ((kind == kOptionFastOpen || experiment) && syn) out.fast_open = static_cast<std::uint8_t>(bytes.size());
     bytes = bytes.subspan(length);
   }
   return true;
@@ -74,11 +75,14 @@ bool parse_tcp_options(std::span<const std::byte> bytes, bool syn, TcpOptions& o
 bool read_fast_open(const Segment& s, FastOpenCookie& out) {
   if (s.options.fast_open == 0) return false;
   const std::byte* at = s.packet->data - s.options.fast_open;
-  const auto length = std::to_integer<std::size_t>(at[1]) - 2;
+  const bool experimental = std::to_integer<std::uint8_t>(at[0]) == kOptionExperiment;
+  const std::size_t before = experimental ? 4 : 2;
+  const auto length = std::to_integer<std::size_t>(at[1]) - before;
   if (length > out.bytes.size() || length % 2 != 0 || (length != 0 && length < 4)) return false;
   out = {};
   out.length = static_cast<std::uint8_t>(length);
-  std::memcpy(out.bytes.data(), at + 2, length);
+  out.experimental = experimental;
+  std::memcpy(out.bytes.data(), at + before, length);
   return true;
 }
 

@@ -20,13 +20,17 @@ enum TcpOptionKind : std::uint8_t {
   kOptionSack = 5,
   kOptionTimestamps = 8,
   kOptionFastOpen = 34,
+  kOptionExperiment = 254,  // RFC 6994: a magic number says of what
 };
+
+inline constexpr std::uint16_t kFastOpenMagic = 0xf989;
 
 // What a Fast Open option carries (RFC 7413 section 4.1.1): a cookie, or nothing, which asks for one.
 struct FastOpenCookie {
   std::uint8_t length = 0;  // even; 0: a request, else 4 to 16
   std::array<std::byte, 16> bytes{};
-  friend bool operator==(const FastOpenCookie&, const FastOpenCookie&) = default;
+  bool experimental = false;  // the option is RFC 6994's, as Fast Open had it before it had a number
+  [[nodiscard]] bool is(const FastOpenCookie& other) const { return length == other.length && bytes == other.bytes; }
 };
 // The option of a received SYN, whose packet has been cut to its payload. False: there is none, or it is malformed.
 [[nodiscard]] bool read_fast_open(const Segment& s, FastOpenCookie& out);

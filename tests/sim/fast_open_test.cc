@@ -231,6 +231,56 @@ TEST_CASE("rfc7413 4.1.3.1: a path that drops such SYNs is left alone for a whil
   CHECK(syn.data == "request");
 }
 
+TEST_CASE("rfc6994: a server answers the experimental option with the experimental option, and takes its cookie", "[fast_open]") {
+  Server w;
+  w.peer.say({.flags = kSyn, .seq = 1, .mss = 1460, .from_port = 3999, .cookie = "", .experimental = true});
+  const Seg answer = w.peer.hear();
+  CHECK(answer.experimental);
+  REQUIRE(answer.cookie.has_value());
+  const std::string cookie = *answer.cookie;
+  CHECK(cookie.size() == 8);
+  CHECK(cookie == w.cookie());  // the same in the option that has a number
+  w.peer.forget();
+  w.peer.say({.flags = kSyn, .seq = 1000, .data = "request", .mss = 1460, .from_port = 4000, .cookie = cookie, .experimental = true});
+  CHECK(w.peer.hear().ack == 1008);
+  w.peer.forget();
+  w.peer.say({.flags = kSyn, .seq = 1000, .data = "request", .mss = 1460, .from_port = 4001, .cookie = "7 wrong.", .experimental = true});
+  const Seg refused = w.peer.hear();
+  CHECK(refused.ack == 1001);
+  CHECK(refused.experimental);
+  CHECK(refused.cookie == cookie);
+}
+
+TEST_CASE("rfc6994: a client whose request was in vain asks by the experimental option, and then by the other again", "[fast_open]") {
+  Client w;
+  const Seg first = w.connect();
+  CHECK_FALSE(first.experimental);
+  w.answer(first, 0, std::nullopt);
+  w.end();
+  const Seg second = w.connect();
+  CHECK(second.cookie == "");
+  CHECK(second.experimental);
+  SECTION("the answer has a cookie") {
+    w.peer.say({.flags = kSyn | kAck, .seq = 500, .ack = second.seq + 1, .mss = 1400, .cookie = "8 bytes.", .experimental = true});
+    w.end();
+    const Seg third = w.connect();
+    CHECK(third.cookie == "8 bytes.");
+    CHECK(third.experimental);
+    CHECK(third.data == "request");
+  }
+  SECTION("the answer has none") {
+    w.answer(second, 0, std::nullopt);
+    w.end();
+    for (int i = 0; i < 2; ++i) {
+      const Seg next = w.connect();
+      CHECK(next.cookie == "");
+      CHECK_FALSE(next.experimental);
+      w.answer(next, 0, std::nullopt);
+      w.end();
+    }
+  }
+}
+
 TEST_CASE("rfc7413: TCP_FASTOPEN_NO_COOKIE: data goes with the SYN, and no option", "[fast_open]") {
   Client w;
   const Seg syn = w.connect(true);

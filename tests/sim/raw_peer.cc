@@ -58,6 +58,7 @@ void RawPeer::send(const Seg& s) {
   FastOpenCookie cookie;
   if (s.cookie) {
     cookie.length = static_cast<std::uint8_t>(s.cookie->size());
+    cookie.experimental = s.experimental;
     std::memcpy(cookie.bytes.data(), s.cookie->data(), s.cookie->size());
     h.fast_open = &cookie;
   }
@@ -144,8 +145,10 @@ void RawPeer::act() {
       for (std::size_t i = 0; i < in.options.sack_count; ++i)
         s.sack.emplace_back(in.options.sack[i].begin.value(), in.options.sack[i].end.value());
       s.tos = ip.tos;
-      if (FastOpenCookie cookie; read_fast_open(in, cookie))
+      if (FastOpenCookie cookie; read_fast_open(in, cookie)) {
         s.cookie.emplace(reinterpret_cast<const char*>(cookie.bytes.data()), cookie.length);
+        s.experimental = cookie.experimental;
+      }
       s.from_port = in.key.remote_port;
       s.to_port = in.key.local_port;
       heard_.push_back(std::move(s));

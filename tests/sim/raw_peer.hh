@@ -27,6 +27,7 @@ struct Seg {
   std::uint16_t from_port = 0, to_port = 0;  // 0: those of the RawPeer
   std::uint8_t tos = 0;                      // of the IP header
   std::optional<std::string> cookie = {};    // a Fast Open option, and what is in it
+  bool experimental = false;                 // it is RFC 6994's
 
   [[nodiscard]] bool is(unsigned f) const { return (flags & ~unsigned{kPsh}) == f; }
 };
