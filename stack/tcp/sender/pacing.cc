@@ -24,8 +24,11 @@ bool Pacing::may_send(std::uint32_t mss, Time now) {
   if (burst_left != 0 || rate == kUnlimitedRate) return true;
   if (next > now) return false;
   burst_left = burst(mss);
-  // Who was called late catches up, by half a burst at most.
-  next = std::max(next, now - time_for(burst_left, rate) / 2);
+  // Who comes late catches up, by half a burst at most, as Linux; and by all that this process had to wait for its turn, within
+  // limits: the kernel's timers need none.
+  constexpr Duration kMostLate = milliseconds(5);
+  const Duration half = time_for(burst_left, rate) / 2;
+  next = std::max(next, now - (std::exchange(waits, false) ? std::max(half, kMostLate) : half));
   return true;
 }
 
@@ -119,6 +122,7 @@ void Sender::drop_pacing(Connection& c) {
 bool Sender::must_pace(Connection& c, Time now) {
   Pacing& p = *c.pacing;
   if (p.may_send(c.hot.mss, now)) return false;
+  p.waits = true;
   if (p.place == UINT32_MAX) pacing_timers_.arm(c, p.next);
   return true;
 }

@@ -23,6 +23,7 @@ struct Pacing {
   std::uint64_t limit = kUnlimitedRate;
   Time next{};                   // when the next burst may leave
   std::uint32_t burst_left = 0;  // bytes of the present one
+  bool waits = false;            // something is to leave at `next`
   std::uint32_t place = UINT32_MAX;  // in PacingTimers
 
   // What leaves at once: about a millisecond's worth, so that a frame of several segments stays one.
