@@ -110,6 +110,7 @@ Errc Worker::take_error(Connection& c) {
 void Worker::set_options(Connection& c, const SocketOptions& options, Time now) {
   tcp_->set_options(c, options, now);
 }
+void Worker::measure_delivery(Connection& c) { tcp_->sender.measure_delivery(c); }
 ConnectionInfo Worker::info(const Connection& c) const { return tcp_->info(c); }
 std::size_t Worker::readable_bytes(const Connection& c) const { return tcp_->readable_bytes(c); }
 std::size_t Worker::writable_bytes(const Connection& c) const { return tcp_->writable_bytes(c); }

@@ -69,6 +69,7 @@ struct ConnectionInfo {
   std::uint64_t pacing_rate = UINT64_MAX, delivery_rate = 0;  // bytes a second; UINT64_MAX: not limited, 0: not measured
   std::uint64_t max_pacing_rate = UINT64_MAX;      // as the application wants it
   bool delivery_app_limited = false;               // delivery_rate says less of the path than of the application
+  bool app_limited = false;                        // nothing waits to be sent, and the congestion window has room
   // DCTCP's: whether ECN is in use, the peer's last data was marked; of 1024; bytes of this round trip.
   bool dctcp_enabled = false, dctcp_marked = false;
   std::uint32_t dctcp_alpha = 0, dctcp_acked_marked = 0, dctcp_acked = 0;
@@ -80,6 +81,14 @@ struct ConnectionInfo {
   std::uint32_t segments_received = 0, data_segments_received = 0, segments_sent = 0, data_segments_sent = 0;
   std::uint32_t marked_received = 0, marked_delivered = 0;  // segments with CE, and of ours such that were told of by ECE
   std::uint32_t duplicates_reported = 0, reorderings = 0;   // D-SACK blocks; times that something came late
+  std::uint32_t timeouts = 0, timeout_episodes = 0;
+  // What sending has waited for, and times between a first timeout and progress (Connection::Waits, ConnectionExtras).
+  struct Wait {
+    Duration sum{};
+    bool lasts = false;  // the time when it began is taken off
+    [[nodiscard]] Duration until(Time now) const { return std::max(lasts ? sum + now.time_since_epoch() : sum, Duration::zero()); }
+  };
+  Wait busy, for_window, for_buffer, in_timeouts;
   Time last_sent{}, last_received{}, last_data_received{}, created{};
 };
 
@@ -213,6 +222,8 @@ class Worker {
   // Takes over changed options: pushes what cork or nodelay set free, arms keep-alive, resizes buffers.
   void set_options(Connection& c, const SocketOptions& options, Time now);
   [[nodiscard]] ConnectionInfo info(const Connection& c) const;
+  // From now on info() has a rate of delivery for each ACK. Costs some memory, and a little time for each packet.
+  void measure_delivery(Connection& c);
   // Bytes that receive() would return now, and free bytes of the send buffer.
   [[nodiscard]] std::size_t readable_bytes(const Connection& c) const;
   [[nodiscard]] std::size_t writable_bytes(const Connection& c) const;

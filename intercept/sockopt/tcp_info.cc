@@ -3,6 +3,7 @@
 #include <linux/tcp.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 #include "intercept/call.hh"
@@ -49,7 +50,27 @@ std::uint32_t delivered(const stack::ConnectionInfo& in) {
   return 1 + away - std::min(away, flight) + segments(in.sacked, in.mss);
 }
 
-void fill(tcp_info& out, const stack::ConnectionInfo& in) {
+// What the kernel has beyond the header that this is built with.
+struct LongInfo {
+  tcp_info known{};
+  std::uint32_t rcv_wnd = 0;
+  std::uint32_t rehash = 0;
+  std::uint16_t total_rto = 0, total_rto_recoveries = 0;
+  std::uint32_t total_rto_time = 0;  // ms
+};
+static_assert(offsetof(tcp_info, tcpi_snd_wnd) + sizeof(std::uint32_t) == offsetof(LongInfo, rcv_wnd));
+
+std::uint64_t micros64(stack::Duration d) { return static_cast<std::uint64_t>(duration_cast<stack::microseconds>(d).count()); }
+
+// Of the last sample; before there is one, what was delivered on average while there was something to deliver.
+void fill_rate(tcp_info& out, const stack::ConnectionInfo& in, std::uint64_t busy) {
+  const bool sampled = in.delivery_rate != 0;
+  out.tcpi_delivery_rate = sampled ? in.delivery_rate : in.bytes_acked * 1'000'000 / std::max<std::uint64_t>(busy, 1);
+  out.tcpi_delivery_rate_app_limited = (sampled ? in.delivery_app_limited : in.app_limited) ? 1 : 0;
+}
+
+void fill(LongInfo& all, const stack::ConnectionInfo& in) {
+  tcp_info& out = all.known;
   const stack::Time t = now();
   out.tcpi_state = state_number(in.state);
   out.tcpi_ca_state = static_cast<std::uint8_t>(in.phase);  // the numbers are Linux's
@@ -85,8 +106,10 @@ void fill(tcp_info& out, const stack::ConnectionInfo& in) {
   out.tcpi_rcv_ssthresh = in.rcv_wnd;
   out.tcpi_pacing_rate = in.pacing_rate;
   out.tcpi_max_pacing_rate = in.max_pacing_rate;
-  out.tcpi_delivery_rate = in.delivery_rate;
-  out.tcpi_delivery_rate_app_limited = in.delivery_app_limited ? 1 : 0;
+  out.tcpi_busy_time = micros64(in.busy.until(t));
+  out.tcpi_rwnd_limited = micros64(in.for_window.until(t));
+  out.tcpi_sndbuf_limited = micros64(in.for_buffer.until(t));
+  fill_rate(out, in, out.tcpi_busy_time);
   out.tcpi_bytes_acked = in.bytes_acked;
   out.tcpi_bytes_received = in.bytes_received;
   out.tcpi_bytes_sent = in.bytes_sent;
@@ -103,6 +126,10 @@ void fill(tcp_info& out, const stack::ConnectionInfo& in) {
   out.tcpi_last_data_recv = millis_since(in.last_data_received != stack::Time{} ? in.last_data_received : in.created, t);
   out.tcpi_last_ack_recv = millis_since(in.last_received, t);
   out.tcpi_snd_wnd = in.snd_wnd;
+  all.rcv_wnd = in.rcv_wnd;
+  all.total_rto = static_cast<std::uint16_t>(in.timeouts);
+  all.total_rto_recoveries = static_cast<std::uint16_t>(in.timeout_episodes);
+  all.total_rto_time = static_cast<std::uint32_t>(micros64(in.in_timeouts.until(t)) / 1000);
 }
 
 }  // namespace
@@ -111,11 +138,13 @@ int get_tcp_info(Process& process, Socket& s, void* v, socklen_t* n) {
   // Who asks again and again waits by asking.
   settle(process, s);
   (void)retry_after_turn(process, s);
-  tcp_info out{};
+  LongInfo all;
+  tcp_info& out = all.known;
   out.tcpi_state = state_number(stack::State::closed);
   const Socket* hidden = s.state == Socket::State::relayed ? process.relay.relayed_socket(s.serial) : nullptr;
   if (const Socket& has = hidden != nullptr ? *hidden : s; has.connection != nullptr) {
-    fill(out, has.shard->instance->worker().info(*has.connection));
+    fill(all, has.shard->instance->worker().info(*has.connection));
+    has.shard->instance->worker().measure_delivery(*has.connection);
   } else if (s.state == Socket::State::foreign || s.state == Socket::State::relayed) {
     out.tcpi_state = state_number(stack::State::established);  // all that this process knows of it
   } else if (s.state == Socket::State::listening) {
@@ -123,8 +152,8 @@ int get_tcp_info(Process& process, Socket& s, void* v, socklen_t* n) {
     out.tcpi_unacked = s.listener != nullptr ? s.listener->accept_count : 0;
     out.tcpi_sacked = s.listen_options.backlog;
   }
-  const auto size = static_cast<socklen_t>(std::min<std::size_t>(*n, sizeof out));
-  std::memcpy(v, &out, size);
+  const auto size = static_cast<socklen_t>(std::min<std::size_t>(*n, sizeof all));
+  std::memcpy(v, &all, size);
   *n = size;
   return 0;
 }

@@ -98,6 +98,15 @@ class CongestionWindow {
 struct Connection : SocketBase {
   Connection() : SocketBase(Kind::connection) {}
 
+  // What sending has waited for, as Linux's tcp_info has it: in all, with the time of its beginning taken off while it lasts.
+  struct Waits {
+    enum class For : std::uint8_t { none, window, buffer };
+    Duration busy{};       // there was data that was not acknowledged: lasts while tx.queue has something
+    Duration for_window{};  // of that: the peer's window had no room
+    Duration for_buffer{};  // of that: all was sent, and the application waited for room in the send buffer
+    For now_for = For::none;
+  } waits;
+
   // Everything that a segment of an established connection touches.
   struct alignas(64) Hot {
     State state = State::closed;

@@ -53,6 +53,7 @@ void Tcp::finish(Connection& c, Errc error) {
   }
   c.hot.state = State::closed;
   if (c.detached) return destroy(c);
+  Sender::end_waits(c, Time(milliseconds(priv->last_tick)));
   sender.free_queue(c);
   receiver.free_out_of_order(c);
   if (error != Errc::ok) c.error = error;

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "stack/base/seq.hh"
+#include "stack/base/time.hh"
 
 namespace mtcp::stack {
 
@@ -28,6 +29,10 @@ struct ConnectionExtras {
   std::uint32_t marked_delivered = 0;  // segments of ours that the peer has acknowledged with ECE
   std::uint32_t duplicates_reported = 0;  // D-SACK blocks of the peer
   std::uint32_t reorderings = 0;          // times that something came later than what was sent after it
+  std::uint16_t timeouts = 0;             // as Linux's tcpi_total_rto ...
+  std::uint16_t timeout_episodes = 0;     // ... total_rto_recoveries: rows of them
+  Duration in_timeouts{};                 // ... total_rto_time: from the first of a row until something was acknowledged
+  Time timeouts_since{};                  // of the row that has not ended; zero: none
   Urgent urgent;  // Connection::urgent: there has been some
 };
 

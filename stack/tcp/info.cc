@@ -82,7 +82,7 @@ void Tcp::set_options(Connection& c, const SocketOptions& o, Time now) {
   // What a smaller low-water mark or a larger buffer makes ready.
   if (c.rx.queued >= o.rcvlowat && c.rx.queued != 0 && o.rcvlowat < old.rcvlowat)
     raise(c, SocketBase::kReadEdge);
-  sender.wake_writer(c);
+  sender.wake_writer(c, now);
 }
 
 namespace {
@@ -99,7 +99,7 @@ void tell_rates(const Connection& c, ConnectionInfo& i) {
     i.dctcp_acked = d.acked;
   }
   if (c.pacing == nullptr) return;
-  i.pacing_rate = c.pacing->rate;
+  if (c.pacing->paced) i.pacing_rate = c.pacing->rate;
   i.delivery_rate = c.pacing->delivery.bytes_per_second();
   i.delivery_app_limited = c.pacing->delivery.latest_was_app_limited();
   if (c.tx.cc != &bbr()) return;
@@ -170,7 +170,15 @@ ConnectionInfo Tcp::info(const Connection& c) const {
     i.marked_delivered = x->marked_delivered;
     i.duplicates_reported = x->duplicates_reported;
     i.reorderings = x->reorderings;
+    i.timeouts = x->timeouts;
+    i.timeout_episodes = x->timeout_episodes;
+    i.in_timeouts = {x->in_timeouts - x->timeouts_since.time_since_epoch(), x->timeouts_since != Time{}};
   }
+  i.app_limited = c.tx.unsent == nullptr && h.flight() < h.cwnd;
+  using For = Connection::Waits::For;
+  i.busy = {c.waits.busy, !c.tx.queue.empty()};
+  i.for_window = {c.waits.for_window, c.waits.now_for == For::window};
+  i.for_buffer = {c.waits.for_buffer, c.waits.now_for == For::buffer};
   i.last_sent = c.tx.last_sent;
   const auto time_of = [&](std::uint32_t clock) { return c.created + milliseconds(clock - ts_clock(c.created)); };
   i.last_received = time_of(h.last_received);

@@ -70,7 +70,8 @@ bool Tcp::complete_simultaneous_open(Connection& c, Segment& s, Time now) {
   h.snd_wl1 = s.seq;
   h.snd_wl2 = s.ack;
   c.tx.max_window = std::max(c.tx.max_window, h.snd_wnd);
-  c.tx.backoff = c.tx.retries = 0;
+  c.tx.backoff = 0;
+  Sender::end_timeouts(c, now);
   c.tx.first_unanswered = Time{};
   wheel.cancel(c.retransmit_timer);
   raise(c, SocketBase::kWriteEdge);
@@ -96,7 +97,7 @@ void Tcp::on_segment(Connection& c, Segment& s, Time now) {
   if (!sender.on_ack(c, s, now)) return;
   if ((s.len != 0 || s.has(kFin | kUrg)) && !receiver.on_payload(c, s, now)) return;  // sixth step to eighth
   sender.push(c, now);
-  sender.wake_writer(c);
+  sender.wake_writer(c, now);
 }
 
 }  // namespace mtcp::stack

@@ -39,6 +39,14 @@ void note_min_rtt(Connection::Recovery& r, Duration rtt, Time now) {
 
 }  // namespace
 
+// Something was acknowledged after one.
+void Sender::end_timeouts(Connection& c, Time now) {
+  c.tx.retries = 0;
+  ConnectionExtras* x = c.extras.get();
+  if (x == nullptr || x->timeouts_since == Time{}) return;
+  x->in_timeouts += now - std::exchange(x->timeouts_since, Time{});
+}
+
 void Sender::take_rtt_sample(Connection& c, Duration rtt, Time now) {
   update_rto(c, rtt, options.tcp);
   note_min_rtt(c.recovery, rtt, now);
@@ -77,6 +85,7 @@ void Sender::remove_acked(Connection& c, Seq ack, AckSample& a, Time now) {
     t.memory -= p->capacity;
     release(p);
   }
+  if (t.queue.empty()) c.waits.busy += now.time_since_epoch();
   h.snd_queued -= a.acked;
   if (first_sent != Time{}) {
     a.rtt = since(first_sent, now);  // of the first one: a delayed ACK is part of the RTT
@@ -141,7 +150,7 @@ bool Sender::on_ack(Connection& c, Segment& s, Time now) {
     return true;
   }
   const bool fin_acked = h.fin_sent && s.ack == h.snd_nxt;
-  t.retries = 0;
+  if (t.retries != 0) [[unlikely]] end_timeouts(c, now);
   t.first_unanswered = Time{};
   c.soft_error = Errc::ok;  // it was no obstacle
   const bool unusual = h.phase != Phase::open || t.scoreboard != nullptr || c.recovery.reno_sacked != 0 ||
@@ -171,7 +180,7 @@ bool Sender::on_ack(Connection& c, Segment& s, Time now) {
 void Sender::finish_ack(Connection& c, const AckSample& a, Time now) {
   if (c.pacing != nullptr) [[unlikely]] {
     finish_rate_sample(c, a, now);
-    if (!c.tx.cc->has_model()) c.pacing->set_rate(window_rate(c));
+    if (c.pacing->paced && !c.tx.cc->has_model()) c.pacing->set_rate(window_rate(c));
   }
   c.tx.cc->on_ack(c, a, now);
   // The send buffer follows: what is in flight, and as much to go out next.

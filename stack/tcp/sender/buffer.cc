@@ -41,7 +41,8 @@ void Sender::start(Connection& c, Time now) {
   t.small_end = t.pushed = h.snd_una;
   t.max_window = std::max(t.max_window, h.snd_wnd);
   t.last_sent = now;
-  t.backoff = t.retries = 0;
+  t.backoff = 0;
+  if (t.retries != 0) [[unlikely]] end_timeouts(c, now);
   t.first_unanswered = Time{};
 }
 
@@ -94,9 +95,27 @@ std::uint32_t Sender::send_room(const Connection& c) const {
 
 bool Sender::is_writable(const Connection& c) const { return send_room(c) != 0 && has_send_space(c); }
 
-void Sender::wake_if_writable(Connection& c) {
+// As Linux's tcp_chrono_start and _stop.
+void Sender::note_wait(Connection& c, Connection::Waits::For what, Time now) {
+  using For = Connection::Waits::For;
+  auto& w = c.waits;
+  if (w.now_for == what) return;
+  const Duration t = now.time_since_epoch();
+  if (w.now_for != For::none) (w.now_for == For::window ? w.for_window : w.for_buffer) += t;
+  if (what != For::none) (what == For::window ? w.for_window : w.for_buffer) -= t;
+  w.now_for = what;
+}
+
+void Sender::end_waits(Connection& c, Time now) {
+  note_wait(c, Connection::Waits::For::none, now);
+  if (!c.tx.queue.empty()) c.waits.busy += now.time_since_epoch();
+  end_timeouts(c, now);
+}
+
+void Sender::wake_if_writable(Connection& c, Time now) {
   if (!is_writable(c)) return;
   c.hot.wake_writer = false;
+  if (c.waits.now_for == Connection::Waits::For::buffer) note_wait(c, Connection::Waits::For::none, now);
   tcp_.raise(c, SocketBase::kWriteEdge);
 }
 

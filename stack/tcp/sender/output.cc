@@ -160,10 +160,10 @@ bool Sender::must_stop(Connection& c) {
 }
 
 // `full`: bytes of a segment that need not wait for more.
-inline bool Sender::may_send(const Connection& c, const Packet& p, std::uint32_t full, bool override, bool& limited) {
+inline bool Sender::may_send(const Connection& c, const Packet& p, std::uint32_t full, bool override, bool& by_cwnd, bool& by_window) {
   const auto& h = c.hot;
-  if (p.seq + p.payload_len - h.snd_una > h.snd_wnd) return false;
-  if (h.flight() + p.payload_len > h.cwnd && h.flight() != 0) return limited = true, false;
+  if (p.seq + p.payload_len - h.snd_una > h.snd_wnd) return by_window = true, false;
+  if (h.flight() + p.payload_len > h.cwnd && h.flight() != 0) return by_cwnd = true, false;
   return p.next != nullptr || override || p.payload_len >= full || !must_wait(c);
 }
 
@@ -172,7 +172,7 @@ inline bool Sender::may_send(const Connection& c, const Packet& p, std::uint32_t
   auto& h = c.hot;
   auto& t = c.tx;
   const std::uint32_t full = largest_segment(c);
-  bool limited = false;
+  bool limited = false, by_window = false;
   std::size_t sent = 0;
   while (Packet* p = t.unsent) {
     if (p->payload_len > full && !split(c, p, full)) break;
@@ -181,7 +181,7 @@ inline bool Sender::may_send(const Connection& c, const Packet& p, std::uint32_t
       const Seq edge = h.snd_una + h.snd_wnd;
       fill(c, p, before(p->seq, edge) ? std::min(full, edge - p->seq) : 0);
     }
-    if (!may_send(c, *p, full, override, limited) || must_stop(c)) break;
+    if (!may_send(c, *p, full, override, limited, by_window) || must_stop(c)) break;
     if (is_paced(c) && must_pace(c, now)) [[unlikely]] break;
     // As Linux: PSH ends each frame of several segments, so that it is not held back on its way.
     if (sent != 0 && ((sent + 1) % kTxBurst == 0 || ends_burst(c, *p, full, override)))
@@ -191,6 +191,11 @@ inline bool Sender::may_send(const Connection& c, const Packet& p, std::uint32_t
     t.unsent = p->next;
     ++sent;
   }
+  using For = Connection::Waits::For;
+  if (by_window)
+    note_wait(c, For::window, now);
+  else if (c.waits.now_for == For::window) [[unlikely]]
+    note_wait(c, For::none, now);
   if (sent != 0 || limited) {
     note_use_of_window(c, limited);
     const std::uint32_t least = options.tcp.initial_window * h.mss;
@@ -247,7 +252,7 @@ void Sender::push_blocked(Time now) {
   while (Connection* c = blocked.pop_front()) {
     c->hot.tx_blocked = false;
     push(*c, now);
-    wake_writer(*c);
+    wake_writer(*c, now);
     if (c->hot.tx_blocked) break;
   }
 }

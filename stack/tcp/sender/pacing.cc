@@ -96,12 +96,17 @@ Connection* PacingTimers::expire(Time now) {
 bool Sender::prepare_pacing(Connection& c) {
   const bool wanted = c.tx.cc->has_model() || c.options.max_pacing_rate != kUnlimitedRate;
   if (!wanted) {
-    if (c.pacing != nullptr) drop_pacing(c);
+    if (c.pacing == nullptr) return true;
+    if (!c.pacing->measured) return drop_pacing(c), true;
+    pacing_timers_.cancel(c);
+    c.pacing->paced = false;
+    c.pacing->rate = c.pacing->limit = kUnlimitedRate;
     return true;
   }
   if (c.pacing == nullptr) c.pacing = new (std::nothrow) Pacing;
   if (c.pacing == nullptr) return false;
   Pacing& p = *c.pacing;
+  p.paced = true;
   const std::uint64_t limit = c.options.max_pacing_rate != 0 ? c.options.max_pacing_rate : kUnlimitedRate;  // as Linux
   if (limit > p.limit) {  // what waits was to wait for long
     pacing_timers_.cancel(c);
@@ -111,6 +116,16 @@ bool Sender::prepare_pacing(Connection& c) {
   p.limit = limit;
   p.set_rate(p.rate);
   return true;
+}
+
+void Sender::measure_delivery(Connection& c) {
+  if (c.tx.cc == nullptr || !can_send(c.hot.state)) return;
+  if (c.pacing == nullptr) {
+    c.pacing = new (std::nothrow) Pacing;
+    if (c.pacing == nullptr) return;
+    c.pacing->paced = false;
+  }
+  c.pacing->measured = true;
 }
 
 void Sender::drop_pacing(Connection& c) {

@@ -24,6 +24,8 @@ struct Pacing {
   Time next{};                   // when the next burst may leave
   std::uint32_t burst_left = 0;  // bytes of the present one
   bool waits = false;            // something is to leave at `next`
+  bool paced = true;             // false: it is only measured ...
+  bool measured = false;         // ... for tcp_info (Sender::measure_delivery)
   std::uint32_t place = UINT32_MAX;  // in PacingTimers
 
   // What leaves at once: about a millisecond's worth, so that a frame of several segments stays one.

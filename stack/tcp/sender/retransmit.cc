@@ -69,6 +69,16 @@ void Sender::on_retransmit_timer(Connection& c, Time now) {
   }
 }
 
+void Sender::note_timeout(Connection& c, Time now) {
+  ConnectionExtras* x = Tcp::need_extras(c);
+  if (x == nullptr) return;
+  if (x->timeouts_since == Time{}) {
+    ++x->timeout_episodes;
+    x->timeouts_since = now;
+  }
+  ++x->timeouts;
+}
+
 void Sender::on_syn_timer(Connection& c, Time now) {
   if (c.tx.retries == 0) c.tx.first_unanswered = c.created;
   // As Linux's tcp_syn_linear_timeouts: the first SYNs are a second apart, and come on top of the others.
@@ -80,6 +90,7 @@ void Sender::on_syn_timer(Connection& c, Time now) {
     return tcp_.finish(c, c.soft_error != Errc::ok ? c.soft_error : Errc::timed_out);
   }
   if (++c.tx.retries > linear) ++c.tx.backoff;
+  note_timeout(c, now);
   c.hot.retransmitting_syn = true;
   network.suspect(*c.path, c.key.remote, now);
   ++c.retransmits;
@@ -133,6 +144,7 @@ void Sender::on_timeout(Connection& c, Time now) {
     return;
   }
   stats.add(Counter::rto_fired);
+  note_timeout(c, now);
   if (t.retries != 0) network.suspect(*c.path, c.key.remote, now);  // RFC 1122 section 2.3.2.1, advice from above
   enter_loss(c, now);
   if (t.backoff != UINT8_MAX) ++t.backoff;

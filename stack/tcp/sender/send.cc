@@ -33,11 +33,19 @@ void extend(Packet* p, std::uint32_t n) {
   p->marks = static_cast<std::uint8_t>(p->marks & ~kPush);
 }
 
-void append_packet(Connection& c, Packet* p) {
+void append_packet(Connection& c, Packet* p, Time now) {
   p->seq = queue_end(c);
+  if (c.tx.queue.empty()) c.waits.busy -= now.time_since_epoch();
   c.tx.queue.push_back(p);
   c.tx.memory += p->capacity;
   if (c.tx.unsent == nullptr) c.tx.unsent = p;
+}
+
+// A write found too little room for more. Where all that is there has been sent and the congestion window would take more, the send
+// buffer is the limit.
+void await_room(Connection& c, Time now) {
+  c.hot.wake_writer = true;
+  if (c.tx.unsent == nullptr && c.hot.flight() + c.hot.mss <= c.hot.cwnd) Sender::note_wait(c, Connection::Waits::For::buffer, now);
 }
 
 // As Linux: PSH where a write ends, and within a long one once for each half of the peer's window.
@@ -121,7 +129,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
     p->payload_sum = source.copy(tail_of(p), part);
     p->payload_len = static_cast<std::uint16_t>(part);
     if (sums_payload) p->flags |= kPayloadSum;
-    append_packet(c, p);
+    append_packet(c, p, now);
     mark_push(c, false);
     left -= part;
     c.hot.snd_queued += part;
@@ -142,7 +150,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
   if (!c.hot.more) mark_push(c, true);
   push(c, now);
   tcp_.transmit_bursts(now);
-  if (!is_writable(c)) c.hot.wake_writer = true;
+  if (!is_writable(c)) await_room(c, now);
   return std::size_t{taken};
 }
 
@@ -155,7 +163,7 @@ std::span<const std::byte> Sender::queue_syn_data(Connection& c, std::span<const
   p->payload_sum = source.copy(tail_of(p), length);
   p->payload_len = length;
   if (sums_payload) p->flags |= kPayloadSum;
-  append_packet(c, p);
+  append_packet(c, p, now);
   mark_push(c, true);
   p->transmissions = 1;
   p->sent_at = latest_stamp_ = std::max(now, latest_stamp_ + Duration(1));
@@ -233,7 +241,7 @@ void Sender::commit(Connection& c, std::size_t bytes, bool more, Time now) {
       p->payload_sum = partial_sum(p->buf + p->payload_offset, part);
       p->flags |= kPayloadSum;
     }
-    append_packet(c, p);
+    append_packet(c, p, now);
     left -= part;
   }
   if (bytes == 0) return;
@@ -242,7 +250,7 @@ void Sender::commit(Connection& c, std::size_t bytes, bool more, Time now) {
   if (!more) mark_push(c, true);
   push(c, now);
   tcp_.transmit_bursts(now);
-  if (!is_writable(c)) c.hot.wake_writer = true;
+  if (!is_writable(c)) await_room(c, now);
 }
 
 // Cuts `p` after `at` bytes; the rest goes into a packet of its own behind it. False: not possible now.

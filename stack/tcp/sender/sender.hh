@@ -35,11 +35,13 @@ class Sender {
   void resize_buffer(Connection& c);
   void on_options(Connection& c, const SocketOptions& old, Time now);  // they have changed
   void free_queue(Connection& c);
+  static void end_waits(Connection& c, Time now);  // before that
   // What the memory budget leaves of the limits in buffers.hh.
   [[nodiscard]] std::uint32_t send_room(const Connection& c) const;  // bytes
   [[nodiscard]] bool is_writable(const Connection& c) const;
-  void wake_writer(Connection& c) {  // if a write found too little room and there is enough now
-    if (c.hot.wake_writer) wake_if_writable(c);
+  static void note_wait(Connection& c, Connection::Waits::For what, Time now);
+  void wake_writer(Connection& c, Time now) {  // if a write found too little room and there is enough now
+    if (c.hot.wake_writer) wake_if_writable(c, now);
   }
 
   // --- send.cc: the application's writes (worker.hh)
@@ -77,6 +79,7 @@ class Sender {
   // --- ack.cc: RFC 9293 3.10.7.4, fifth step. False: the segment is dropped, or the connection is gone.
   bool on_ack(Connection& c, Segment& s, Time now);
   void reduce_for_ecn(Connection& c, Time now);  // recovery.cc: the network is about to lose something
+  static void end_timeouts(Connection& c, Time now);  // something was acknowledged, or they were needless
   void take_rtt_sample(Connection& c, Duration rtt, Time now);  // of the handshake
 
   // --- retransmit.cc, probe.cc, rto.hh: RFC 6298, zero-window probes, giving up
@@ -84,12 +87,14 @@ class Sender {
   // The one that a socket with these options has.
   [[nodiscard]] const CongestionControl& control_for(const SocketOptions& o) const;
   void arm_retransmit(Connection& c, Time now);
+  static void note_timeout(Connection& c, Time now);  // as Linux's tcp_update_rto_stats
   void arm_probe(Connection& c, Time now);  // nothing in flight and something to send: persist timer
 
   // --- pacing.cc: those whose packets leave at a rate
   [[nodiscard]] bool pacing_due(Time now) const { return pacing_timers_.due(now); }
   [[nodiscard]] Time pacing_deadline() const { return pacing_timers_.next(); }
   std::size_t run_pacing(Time now);
+  void measure_delivery(Connection& c);  // its rate, for tcp_info, from now on
   [[nodiscard]] static std::uint64_t window_rate(const Connection& c);  // bytes a second, without a model
 
   IntrusiveList<Connection, &Connection::push_hook> blocked;
@@ -99,7 +104,7 @@ class Sender {
 
  private:
   // --- buffer.cc
-  void wake_if_writable(Connection& c);
+  void wake_if_writable(Connection& c, Time now);
 
   // --- ack.cc
   bool on_odd_ack(Connection& c, Segment& s, Time now);
@@ -184,7 +189,7 @@ class Sender {
   static void on_fin_sent(Connection& c);
   // At least a nanosecond.
   [[nodiscard]] static Duration since(Time sent, Time now) { return std::max(now - sent, Duration(1)); }
-  [[nodiscard]] static bool may_send(const Connection& c, const Packet& p, std::uint32_t full, bool override, bool& limited);
+  [[nodiscard]] static bool may_send(const Connection& c, const Packet& p, std::uint32_t full, bool override, bool& by_cwnd, bool& by_window);
   void begin_after_idle(Connection& c, Time now);
   bool cut(Connection& c, Packet* p, std::uint32_t at);
 

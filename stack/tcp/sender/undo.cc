@@ -84,7 +84,7 @@ bool Sender::undo_timeout(Connection& c, const Segment& s, bool by_frto, Time no
   if (!by_frto && !was_needless(c, s)) return false;
   stats.add(Counter::spurious_timeouts);
   undo_reduction(c, true, now);
-  c.tx.retries = 0;
+  end_timeouts(c, now);
   if (by_frto || c.hot.sack_ok) {
     r.frto = r.send_new_first = false;
     c.hot.phase = Phase::open;
