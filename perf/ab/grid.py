@@ -17,7 +17,8 @@ from bad_wire import BIG, BadWire, finish, start_download  # noqa: E402
 from grid_report import WAYS, draw_grid, judge, print_grid  # noqa: E402
 from loads import Bench, Row, Sample  # noqa: E402
 from report import write_json  # noqa: E402
-from sides import Side, choose_cpus  # noqa: E402
+from side import Side  # noqa: E402
+from sides import choose_cpus  # noqa: E402
 from system import BenchmarkError, run_orderly, temporary_directory, warn_if_busy  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -96,6 +96,49 @@ TEST_CASE("rfc8985 6.2: the window for reordering opens with what comes late, an
   CHECK(s.count(Counter::retransmitted_segments) == 1);
 }
 
+TEST_CASE("rfc8985 6.2 step 4: a D-SACK widens the window for reordering, to no more than the smoothed RTT") {
+  // How long a segment that is left out is waited for, after so many needless retransmissions.
+  const auto wait_after = [](int needless) {
+    Script s(with_sack());
+    s.c->recovery.min_rtt = s.c->recovery.former_min_rtt = Duration::max();  // the handshake took no time
+    fill(s);
+    ack(s, 0, {{1000, 2000}});
+    s.wait(milliseconds(1));
+    ack(s, 2000);  // late: the path reorders
+    std::uint32_t una = 0, end = 0;
+    const auto note_sent = [&] {
+      for (const auto& [seq, length] : data_of(s)) end = std::max(end, static_cast<std::uint32_t>(seq + length));
+    };
+    // All that is on its way, so that what is then has been sent at one time.
+    const auto answer_all = [&](Blocks twice = {}) {
+      note_sent();
+      s.wait(milliseconds(10));
+      una = end;
+      ack(s, end, std::move(twice));
+      s.write(pattern(20'000));
+      note_sent();
+      REQUIRE(end >= una + 3000);
+      s.wait(milliseconds(10));
+    };
+    answer_all();
+    for (int i = 0; i < needless; ++i) {
+      ack(s, una, {{una + 1000, end}});
+      s.wait(milliseconds(30));  // given up for lost, and sent again
+      answer_all({{una, una + 1000}});  // for nothing
+    }
+    REQUIRE(s.count(Counter::dsacks_received) == static_cast<std::uint64_t>(needless));
+    const auto before = s.count(Counter::retransmitted_segments);
+    ack(s, una, {{una + 1000, end}});
+    Duration waited{};
+    while (s.count(Counter::retransmitted_segments) == before && waited < seconds(1)) s.wait(milliseconds(1)), waited += milliseconds(1);
+    return waited;
+  };
+  const Duration first = wait_after(0), second = wait_after(1);
+  CHECK(first <= milliseconds(4));  // a quarter of 10 ms
+  CHECK(second >= first + milliseconds(2));
+  CHECK(wait_after(2) >= second);
+}
+
 TEST_CASE("rfc8985 6.2: a retransmission that is lost is found by what was sent after it") {
   Script s(with_sack());
   fill(s);
