@@ -300,13 +300,13 @@ def huge_page_limit(context, megabytes):
         command("umount", where)
 
 
-LISTENER = """
+BRIEF_LISTENER = """
 import select,socket,sys
 l=socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind((sys.argv[1],7003)); l.listen()
 print('listening',flush=True); select.select([l],[],[],0.1)
 """
 
-HOLDER = """
+PAGE_HOLDER = """
 import mmap,sys,time
 pages=mmap.mmap(-1, int(sys.argv[1])<<21, flags=mmap.MAP_SHARED|mmap.MAP_ANONYMOUS|0x40000)
 for i in range(0, len(pages), 2<<20): pages[i]=1
@@ -321,7 +321,7 @@ def huge_pages_taken(context):
     memif, _ = context.memif()
     with huge_pages(2):
         free = int(re.search(r"HugePages_Free: *(\d+)", Path("/proc/meminfo").read_text())[1])
-        holder = client.kernel_side().start(PYTHON, "-u", "-c", HOLDER, str(free))
+        holder = client.kernel_side().start(PYTHON, "-u", "-c", PAGE_HOLDER, str(free))
         holder.says("ready")
         nginx = Nginx(server).start()
         expect_files(client, nginx.url, ["k8"])
@@ -329,7 +329,7 @@ def huge_pages_taken(context):
         holder.kill()
     with huge_pages(120), huge_page_limit(context, 4) as limited:
         for side in (server, memif) if limited else ():
-            program = side.start(PYTHON, "-u", "-c", LISTENER, side.address)
+            program = side.start(PYTHON, "-u", "-c", BRIEF_LISTENER, side.address)
             program.says("listening")
             expect_equal("the listener's status", program.wait(), 0)
             expect("no memory" not in program.output(), program.output())
