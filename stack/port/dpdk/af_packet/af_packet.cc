@@ -4,6 +4,7 @@
 #include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -25,11 +26,18 @@ namespace {
 // Frame slots: a power of two that holds TPACKET's headers, at most 76 bytes, and the frame.
 std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048u, mtu + 18 + 76)); }
 
+// A program that may have little address space (RLIMIT_AS) has other uses for it.
+bool has_room() {
+  rlimit space{};
+  return getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur >= rlim_t{1} << 30;
+}
+
 // Slots of a queue's ring. They are the kernel's memory and hold no packets of the stack, so there are more than `rx_ring`
 // asks for: what comes while this process waits for its turn would be lost, which on a path of gigabits happens within the few
 // milliseconds that another program has the processor. The more queues, the fewer connections has each; of large frames 16 MB are enough.
 std::uint32_t ring_frames(std::uint32_t rx_ring, std::uint32_t queues, std::uint32_t frame) {
   constexpr std::uint32_t kFrames = 4096, kFramesOfAll = 8192, kBytes = 16u << 20;
+  if (!has_room()) return rx_ring;
   return std::max(rx_ring, std::min({kFrames, kFramesOfAll / std::max(queues, 1u), kBytes / frame}));
 }
 
