@@ -56,7 +56,7 @@ void Capture::write(std::span<const std::byte> packet, CaptureDirection directio
   record.length = static_cast<std::uint32_t>(packet.size());
   record.direction = direction;
   record.time = now.time_since_epoch().count();
-  std::memcpy(&record + 1, packet.data(), captured);
+  if (captured != 0) std::memcpy(&record + 1, packet.data(), captured);  // nothing has no address
 }
 
 void Capture::offer(Packet* const* packets, std::size_t n, Time now) {
