@@ -10,7 +10,6 @@
 
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,11 +17,10 @@
 
 #include "perf/message.hh"
 #include "perf/number.hh"
+#include "perf/stop.hh"
 
 namespace mtcp::perf {
 namespace {
-
-volatile std::sig_atomic_t g_stop = 0;
 
 struct Partial {  // what has come of a connection's message so far
   std::array<unsigned char, kMessageSize> data{};
@@ -165,11 +163,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   mtcp::perf::raise_descriptor_limit();
-  struct sigaction stop {};
-  stop.sa_handler = [](int) { mtcp::perf::g_stop = 1; };
-  sigaction(SIGTERM, &stop, nullptr);
-  sigaction(SIGINT, &stop, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
+  mtcp::perf::stop_at_signals();
   mtcp::perf::Server server;
   if (!server.listen_on(argv[1], *port, *backlog)) return 1;
   server.run();

@@ -153,20 +153,20 @@ DumpAnswer DumpServer::describe() const {
 
 void DumpServer::admit(int fd) {
   auto reader = std::make_unique<Reader>();
-  const std::optional<uid_t> user = user_of_peer(process_.kernel, fd);
+  DumpError error = DumpError::none;
+  if (!may_capture(user_of_peer(process_.kernel, fd)))
+    error = DumpError::refused;
+  else if (readers_.size() >= kMostReaders)
+    error = DumpError::too_many;
   {
     const Guard guard(process_, Guard::Everything{});
     reader->fd = process_.keep_high(fd);
+    if (error == DumpError::none) return readers_.push_back(std::move(reader));
   }
   DumpAnswer answer = describe();
-  if (!may_capture(user)) answer.error = DumpError::refused;
-  else if (readers_.size() >= kMostReaders) answer.error = DumpError::too_many;
-  if (answer.error != DumpError::none) {
-    (void)send_answer(process_.kernel, reader->fd, answer, -1);
-    return end(std::move(reader));
-  }
-  const Guard guard(process_, Guard::Everything{});
-  readers_.push_back(std::move(reader));
+  answer.error = error;
+  (void)send_answer(process_.kernel, reader->fd, answer, -1);
+  end(std::move(reader));
 }
 
 // False: it gets nothing.

@@ -10,16 +10,14 @@
 
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 
 #include "perf/message.hh"
 #include "perf/number.hh"
+#include "perf/stop.hh"
 
 namespace mtcp::perf {
 namespace {
-
-volatile std::sig_atomic_t g_stop = 0;
 
 int listen_on(const char* address, std::uint16_t port) {
   sockaddr_in local{};
@@ -84,11 +82,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   mtcp::perf::raise_descriptor_limit();
-  struct sigaction stop {};
-  stop.sa_handler = [](int) { mtcp::perf::g_stop = 1; };
-  sigaction(SIGTERM, &stop, nullptr);
-  sigaction(SIGINT, &stop, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
+  mtcp::perf::stop_at_signals();
   const int listener = mtcp::perf::listen_on(argv[1], *port);
   if (listener < 0) {
     std::perror("echo_server: listen");
