@@ -158,8 +158,8 @@ void Tcp::reclaim_from_living(Time now) {
   for (std::size_t i = 0; i < n && memory.above_target(); ++i) {
     Connection& c = *largest[i].connection;
     stats.add(Counter::connections_sacrificed);
+    discard_unread(c, cache);  // before the reset, which may need one of its packets
     send_reset(c, now);
-    discard_unread(c, cache);
     finish(c, Errc::no_buffers);
   }
   (void)memory.update();

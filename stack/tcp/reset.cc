@@ -35,7 +35,11 @@ void Tcp::send_reset(Connection& c, Time now) {
   h.ts_val = ts_clock(now) + c.ts_offset;
   h.ts_ecr = hot.ts_recent;
   stats.add(Counter::resets_sent);
-  send_bare(h, *c.path, TxPriority::control, now);
+  // It must not overtake our own data in the transmit queue: beyond what has arrived it would not be believed (RFC 5961).
+  const auto priority = hot.snd_una == hot.snd_nxt ? TxPriority::control : TxPriority::data;
+  // What nobody will send or read any more may be what has taken the last packets.
+  c.detached ? free_packets(c) : sender.free_queue(c);
+  send_bare(h, *c.path, priority, now);
 }
 
 namespace {
