@@ -16,6 +16,7 @@ constexpr std::uint8_t kTries = 3;
 struct Undelivered {
   std::uint64_t amount = 0;
   const Port* port = nullptr;
+  bool reachable = true;      // the link is up
   Time reader_heard{};        // the last word of a peer whose window is closed: it lives, and its program reads slowly
   bool may_answer = false;  // a peer that has not had its chance: timeouts begin at up to a second (RFC 6298), and double
 };
@@ -26,6 +27,7 @@ void add(Undelivered& out, const ConnectionInfo& info) {
   const bool leaves = (info.state == State::established || info.state == State::close_wait) && out.port != nullptr &&
                       out.port->others_listen({info.key.local, info.key.local_port});
   out.amount += info.tx_queued + (closing || leaves ? 1U : 0U);
+  if (!out.reachable) return;
   const bool is_full = info.tx_unsent > 0 && info.snd_wnd < info.flight + info.mss;
   if (is_full) out.reader_heard = std::max(out.reader_heard, info.last_received);
   if (!is_full && (closing || info.tx_queued != 0) && info.retries < kTries) out.may_answer = true;
@@ -37,7 +39,7 @@ Delivery::Delivery(const Worker& worker, const Port* port, Duration at_most, Tim
     : worker_(worker), port_(port), patience_(std::min<Duration>(at_most, kPatience)), end_(now + at_most), until_(now + patience_) {}
 
 bool Delivery::is_over(Time now) {
-  Undelivered left{.port = port_};
+  Undelivered left{.port = port_, .reachable = port_ == nullptr || port_->link_up()};
   worker_.for_each([](void* out, const ConnectionInfo& info) { add(*static_cast<Undelivered*>(out), info); }, &left);
   if (left.amount == 0 || now >= end_) return true;
   if (left.amount < least_ || left.may_answer) until_ = now + patience_;

@@ -14,7 +14,7 @@ class Delivery {
   // `port` may be null, as the worker's.
   Delivery(const Worker& worker, const Port* port, Duration at_most, Time now);
   // All have everything, or nobody is left for whom a longer wait is likely to do anything: who has not answered what was sent
-  // again several times, nor said within some seconds that he reads slowly.
+  // again several times, nor said within some seconds that he reads slowly, or, while the link is down, anybody.
   [[nodiscard]] bool is_over(Time now);
   // When that may change though nothing comes.
   [[nodiscard]] Time until() const { return until_; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <span>
 
 #include "stack/capture/capture.hh"
 #include "stack/port/port.hh"
@@ -71,8 +72,8 @@ bool TxQueue::flush(Port& port) {
   return true;
 }
 
-void TxQueue::clear(PacketCache& cache) {
-  for (Fifo& f : fifos_)
+void TxQueue::clear(PacketCache& cache, TxPriority from) {
+  for (Fifo& f : std::span(fifos_).subspan(static_cast<std::size_t>(from)))
     for (; f.head != f.tail; ++f.head, --size_) {
       Packet* p = f.ring[f.head & mask_];
       clear_flag(*p, kQueued);

@@ -30,8 +30,8 @@ class TxQueue {
   // Offers everything to the port in order of priority. What the port does not take stays queued.
   // False if the port is full.
   bool flush(Port& port);
-  // Forgets everything that waits; packets without kKeep are freed.
-  void clear(PacketCache& cache);
+  // Forgets everything that waits, from priority `from` on; packets without kKeep are freed.
+  void clear(PacketCache& cache, TxPriority from = TxPriority::control);
   [[nodiscard]] bool empty() const { return size_ == 0; }
   [[nodiscard]] std::size_t size() const { return size_; }
   // Who gets copies of what the port takes; null: nobody. Outlives the queue, or is taken away again.

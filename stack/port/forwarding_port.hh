@@ -24,6 +24,7 @@ class ForwardingPort : public Port {
   [[nodiscard]] std::span<const int> pollable() const override { return inner_->pollable(); }
   [[nodiscard]] Duration max_sleep() const override { return inner_->max_sleep(); }
   [[nodiscard]] bool link_up() const override { return inner_->link_up(); }
+  bool take_peer_end() override { return inner_->take_peer_end(); }
   [[nodiscard]] MacAddress mac() const override { return inner_->mac(); }
   [[nodiscard]] std::uint32_t mtu() const override { return inner_->mtu(); }
   [[nodiscard]] bool tx_checksum_offload() const override { return inner_->tx_checksum_offload(); }

@@ -53,6 +53,9 @@ class Port {
   [[nodiscard]] virtual Duration max_sleep() const = 0;
 
   [[nodiscard]] virtual bool link_up() const = 0;
+  // True once after the only peer that there is on this wire, a stack as we are, has ended with all its connections. Nothing
+  // of the next one is received before that has been asked.
+  virtual bool take_peer_end() { return false; }
   [[nodiscard]] virtual MacAddress mac() const = 0;
   [[nodiscard]] virtual std::uint32_t mtu() const = 0;       // IP packet size, bytes
   [[nodiscard]] virtual bool tx_checksum_offload() const = 0;  // honours kTxL4Offload

@@ -88,6 +88,7 @@ struct Tcp::Private {
   bool closing = false;         // end_listeners(): what is new is for others
   Time handover_due = kNever;   // and what nobody took, or is to end, is looked at again
   bool link_was_up = false;
+  bool peer_gone = false;        // the wire's only peer has ended, and no other one has come
   bool parting = false;          // what nobody here knows is left to whoever comes next
   bool serving = false;          // what the port was told
   std::uint32_t half_open_published = 0;  // SynEntry::published

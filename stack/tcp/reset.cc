@@ -1,4 +1,7 @@
-// RST: sending (RFC 9293 3.5.2) and believing (RFC 5961).
+// RST: sending (RFC 9293 3.5.2) and believing (RFC 5961); and the end of the only peer, who sends none.
+#include <vector>
+
+#include "stack/port/port.hh"
 #include "stack/tcp/private.hh"
 
 namespace mtcp::stack {
@@ -134,6 +137,43 @@ bool Tcp::may_answer(Time& last_answer, Time now) {
 
 void Tcp::send_challenge_ack(Connection& c, Time now) {
   if (may_answer(c.rx.last_oow_ack, now) && take_challenge_budget(now)) send_ack(c, now);
+}
+
+// --- the end of the only peer
+
+namespace {
+
+// The peer has closed it and owes us nothing: a kernel in its place would not speak before it is spoken to.
+bool is_at_rest(const Connection& c) {
+  const auto& h = c.hot;
+  return h.fin_received && !h.fin_queued && h.snd_una == h.snd_nxt && c.tx.queue.empty();
+}
+
+}  // namespace
+
+void Tcp::end_connections_of_peer() {
+  tx.clear(cache, TxPriority::ack);  // SYNs stay: the next peer may answer them
+  std::vector<Connection*> ended;    // finish() gives the slots back
+  connections.for_each([&](Connection& c, std::uint32_t) {
+    const State s = c.hot.state;
+    if (!c.path->local && s != State::closed && s != State::syn_sent && !is_at_rest(c)) ended.push_back(&c);
+  });
+  for (Connection* c : ended) {
+    stats.add(Counter::peer_ended);
+    const bool complete = c->hot.fin_received && c->tx.queue.empty();  // but for the ACK of our FIN
+    finish(*c, complete ? Errc::ok : errc_of_reset(c->hot.state));
+  }
+  priv->syn_entries.for_each([&](SynEntry& e, std::uint32_t) {
+    if (!e.path->local) drop_syn_entry(e);
+  });
+}
+
+void Tcp::follow_peer(bool just_ended) {
+  const bool gone = !port->link_up();
+  // One that was at rest may have something to say meanwhile, which nobody will hear. The next peer answers for itself.
+  const bool speaks = !tx.empty() || !sender.blocked.empty();
+  if (just_ended || (gone && speaks)) end_connections_of_peer();
+  priv->peer_gone = gone;
 }
 
 }  // namespace mtcp::stack

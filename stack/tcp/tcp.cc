@@ -249,6 +249,7 @@ std::size_t Tcp::run_timers(Time now) {
     if (port->must_publish()) [[unlikely]] publish_flows();
     tell_orphans(now);
     if (port->must_give_way()) [[unlikely]] give_way(now);
+    if (const bool ended = port->take_peer_end(); ended || priv->peer_gone) [[unlikely]] follow_peer(ended);
     const bool up = port->link_up();
     if (up && !priv->link_was_up) network.announce(now);
     priv->link_was_up = up;

@@ -240,6 +240,9 @@ class Tcp {
   // RFC 5961 sections 3 and 4: RST or SYN on a synchronized connection. True: the segment has been dealt with
   // (`c` may be gone). The segment's sequence number has not been checked yet.
   bool on_reset_or_syn(Connection& c, Segment& s, Time now);
+  // The wire's only peer has ended (Port::take_peer_end), just now or before: as if it had reset its connections.
+  void follow_peer(bool just_ended);
+  void end_connections_of_peer();
   void send_challenge_ack(Connection& c, Time now);
   [[nodiscard]] bool take_challenge_budget(Time now);
   [[nodiscard]] bool may_answer(Time& last_answer, Time now);

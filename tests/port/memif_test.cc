@@ -70,6 +70,8 @@ TEST_CASE("a memif port survives its peer's death and serves the next one") {
         (void)receive(*port, "pong");
         return !port->link_up();
       }));
+      EXPECT(port->take_peer_end());  // nothing of the next one comes before that has been asked
+      EXPECT(!port->take_peer_end());
       EXPECT(within(seconds(5), [&] { return port->pool().available() == port->pool().capacity(); }));
     }
   });
@@ -79,6 +81,47 @@ TEST_CASE("a memif port survives its peer's death and serves the next one") {
     REQUIRE(p.wait());
     peer.kill_hard();
   }
+  CHECK(p.join() == 0);
+}
+
+TEST_CASE("the last frames of a memif peer that has ended are received, and then its end is known") {
+  constexpr int kFrames = 200;
+  const std::string survivor = GENERATE("server", "client");
+  const bool killed = GENERATE(false, true);
+  Process p([&](Process& parent) {
+    const auto device = open_or_die(config(wire(survivor.c_str())));
+    const auto port = device->claim(0, 2);
+    EXPECT(exchange(*port));
+    parent.tell();
+    (void)parent.wait();  // frames and the end of the control connection are there when this one looks again
+    int received = 0;
+    EXPECT(within(seconds(5), [&] {
+      port->service(now());
+      Packet* in[32];
+      const std::size_t n = port->rx(in, 32);
+      for (std::size_t i = 0; i < n; ++i) received += has_text(*in[i], "last") ? 1 : 0;
+      port->pool().free(in, n);
+      return !port->link_up();
+    }));
+    EXPECT(port->take_peer_end());
+    EXPECT(received == kFrames);
+  });
+  Process peer([&](Process& parent) {
+    const auto device = open_or_die(config(wire(other(survivor))));
+    const auto port = device->claim(0, 1);
+    while (!parent.told())
+      if (receive(*port, "ping")) (void)send(*port, "pong");
+    (void)parent.wait();
+    for (int i = 0; i < kFrames; ++i) EXPECT(send(*port, "last"));
+    EXPECT(!port->delivered());
+    parent.tell();
+    if (killed) pause();
+  });
+  REQUIRE(p.wait());
+  peer.tell();
+  REQUIRE(peer.wait());
+  killed ? peer.kill_hard() : static_cast<void>(peer.join());
+  p.tell();
   CHECK(p.join() == 0);
 }
 

@@ -18,7 +18,7 @@ constexpr std::size_t kFullFrame = 1538;  // bytes, with what Ethernet puts arou
 
 std::size_t SimPort::rx(Packet** out, std::size_t max) {
   std::size_t n = 0;
-  while (n < max) {
+  while (n < max && has_link) {
     Packet* p = nullptr;
     if (pool_.alloc(&p, 1) == 0) break;
     auto frame = wire_.receive(number_);
@@ -35,6 +35,7 @@ std::size_t SimPort::rx(Packet** out, std::size_t max) {
 }
 
 std::size_t SimPort::tx(Packet* const* packets, std::size_t n) {
+  if (!has_link) return 0;
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     wire_.send(number_, Wire::Frame(p->data, p->data + p->len));

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "stack/packet/heap_pool.hh"
@@ -72,7 +73,8 @@ class SimPort final : public Port {
   void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {}; }
   [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return true; }
+  [[nodiscard]] bool link_up() const override { return has_link; }
+  bool take_peer_end() override { return std::exchange(peer_ended, false); }
   [[nodiscard]] MacAddress mac() const override {
     return MacAddress{
         {2, 0, 0, 0, static_cast<std::uint8_t>(number_ >> 8), static_cast<std::uint8_t>(number_)}};
@@ -80,6 +82,9 @@ class SimPort final : public Port {
   [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
   [[nodiscard]] bool tx_checksum_offload() const override { return false; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
+
+  bool has_link = true;     // false: nothing is taken, nothing comes
+  bool peer_ended = false;  // to be told
 
   // What a test says in place of other stacks on this device, and what they would be told.
   struct Others {

@@ -121,12 +121,13 @@ void Interrupts::serve(int fd) {
   }
 }
 
-void Interrupts::poll() {
+void Interrupts::poll(const Wait& wait) {
   if (sources_.empty()) return;
   std::array<epoll_event, 16> events;
   const long n =
       system_call(SYS_epoll_pwait, epoll_, reinterpret_cast<long>(events.data()), events.size(), 0, 0, 0);
-  for (long i = 0; i < n; ++i) serve(events[static_cast<std::size_t>(i)].data.fd);
+  for (long i = 0; i < n; ++i)
+    if (const int fd = events[static_cast<std::size_t>(i)].data.fd; !wait || !wait(fd)) serve(fd);
 }
 
 void Interrupts::clear() {

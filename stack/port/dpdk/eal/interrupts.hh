@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <vector>
 
 struct rte_intr_handle;
@@ -21,8 +22,9 @@ class Interrupts {
   // The same after the running callback has returned; then calls `release`.
   int remove_later(const rte_intr_handle* handle, Handler handler, void* arg, Release release);
 
-  // Runs what is pending. Does not block.
-  void poll();
+  // Runs what is pending, but for the descriptors that `wait` tells to leave for later. Does not block.
+  using Wait = std::function<bool(int fd)>;
+  void poll(const Wait& wait = {});
   // Callbacks registered now.
   [[nodiscard]] std::size_t count() const { return sources_.size(); }
   // A descriptor that is readable while something is pending, or something is on a descriptor given to

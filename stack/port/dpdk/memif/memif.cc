@@ -104,7 +104,7 @@ std::string memif_hint(const DeviceConfig& config) {
 std::size_t MemifPort::rx(Packet** out, std::size_t max) {
   if (!receiver_.attached()) return 0;
   const std::size_t want = std::min<std::size_t>(max, receiver_.waiting());
-  if (want == 0) return 0;
+  if (want == 0 || peer_ended_) return 0;  // the next peer's frames wait until that has been taken note of
   const std::size_t have = pool_.alloc(out, want);
   // Without packets what comes is dropped, as a card does it: nobody may wait for a ring that stands still.
   if (have == 0) [[unlikely]] {
@@ -191,10 +191,16 @@ void MemifPort::disconnected() {
 
 // What the control connection and the wake-ups have brought.
 void MemifPort::look() {
-  interrupts().poll();
+  // When the driver hears that the peer has gone it unmaps the rings: the last frames, FINs and resets, are read before.
+  interrupts().poll([this](int fd) {
+    return receiver_.attached() && memif_guard().is_connected(fd) && receiver_.waiting() != 0;
+  });
   const bool was_up = link_up_;
   update_link();
-  if (was_up && !link_up_) disconnected();
+  if (was_up && !link_up_) {
+    peer_ended_ = memif_guard().peer_is_stack();
+    disconnected();
+  }
   if (was_up || !link_up_ || connected()) return;
   notice_ = "the peer's rings are not such as this end understands: disconnected";
   disconnected();

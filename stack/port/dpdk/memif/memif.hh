@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <utility>
 
 #include "stack/port/device.hh"
 #include "stack/port/dpdk/ethdev_port.hh"
@@ -33,6 +34,7 @@ class MemifPort final : public EthdevPort {
   }
   [[nodiscard]] Duration max_sleep() const override;
   Notice notice() override;
+  bool take_peer_end() override { return std::exchange(peer_ended_, false); }
 
  private:
   std::size_t send(Packet* const* packets, std::size_t n);
@@ -51,6 +53,7 @@ class MemifPort final : public EthdevPort {
   MemifRing* tx_ring_ = nullptr;
   int rx_event_ = -1;
   int tx_event_ = -1;
+  bool peer_ended_ = false;  // and nobody has asked yet
   MemifSender sender_;
   MemifReceiver receiver_;
 

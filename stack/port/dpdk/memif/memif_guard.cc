@@ -115,16 +115,34 @@ bool MemifGuard::refuse_user(uid_t user, bool server) {
   return false;
 }
 
-bool MemifGuard::check_proof(const Channel& c, std::span<const std::byte> name) {
-  if (c.proven || proves(*key_, c.peer.pid, reinterpret_cast<const char*>(name.data()))) return true;
-  return refuse_user(c.peer.uid, c.server);
+// The first message of each end: has it the right to this wire, and is it a stack?
+bool MemifGuard::hear_name(Channel& c, std::span<const std::byte> name) {
+  const std::string_view text(reinterpret_cast<const char*>(name.data()));
+  if (!c.proven && !proves(*key_, c.peer.pid, text)) return refuse_user(c.peer.uid, c.server);
+  c.proven = true;
+  c.stack = text.starts_with(kStack);
+  c.stage = Stage::named;
+  return true;
+}
+
+void MemifGuard::note_connected(Channel& c) {
+  c.stage = Stage::connected;
+  peer_is_stack_ = c.stack;
+}
+
+bool MemifGuard::is_connected(int fd) const {
+  const auto c = std::ranges::find(channels_, fd, &Channel::fd);
+  return c != channels_.end() && c->stage == Stage::connected;
 }
 
 void MemifGuard::sign(std::span<std::byte> message) const {
-  if (!key_ || message.size() != kMessage) return;
+  if (message.size() != kMessage) return;
   const auto type = field<std::uint16_t>(message, 0);
-  if (type == kHello) write_proof(*key_, message.subspan(kText, kName));
-  if (type == kInit) write_proof(*key_, message.subspan(kInitName, kName));
+  if (type != kHello && type != kInit) return;
+  const std::span<std::byte> name = message.subspan(type == kHello ? kText : kInitName, kName);
+  std::ranges::fill(name, std::byte{0});
+  memcpy(name.data(), kStack.data(), kStack.size());
+  if (key_) write_proof(*key_, name);
 }
 
 void MemifGuard::forget(int fd) {
@@ -157,13 +175,11 @@ bool MemifGuard::check_client(Channel& c, std::span<std::byte> message) {
   const auto type = field<std::uint16_t>(message, 0);
   end_text(message, kText, kName);
   if (type == kHello && c.stage == Stage::start) {
-    if (!check_proof(c, message.subspan(kText, kName))) return false;
-    c.stage = Stage::named;
-    c.proven = true;
+    if (!hear_name(c, message.subspan(kText, kName))) return false;
     return field<std::uint8_t>(message, kHelloLog2Ring) >= 1 || refuse("a memif peer wants rings of one slot");
   }
   if (type != kConnected || c.stage != Stage::named) return refuse("a memif server does not keep to the protocol");
-  c.stage = Stage::connected;
+  note_connected(c);
   return true;
 }
 
@@ -172,10 +188,7 @@ bool MemifGuard::check_server(Channel& c, std::span<std::byte> message, int desc
     case kInit:
       if (c.stage != Stage::start) break;
       end_text(message, kInitName, kName);
-      if (!check_proof(c, message.subspan(kInitName, kName))) return false;
-      c.stage = Stage::named;
-      c.proven = true;
-      return true;
+      return hear_name(c, message.subspan(kInitName, kName));
     case kAddRegion:
       if (c.stage != Stage::named) break;
       if (!check_region(c, message, descriptor)) return false;
@@ -188,7 +201,7 @@ bool MemifGuard::check_server(Channel& c, std::span<std::byte> message, int desc
     case kConnect:
       if (c.stage != Stage::mapped || c.rings[0] == 0 || c.rings[1] == 0) break;
       end_text(message, kText, kName);
-      c.stage = Stage::connected;
+      note_connected(c);
       return true;
     default:
       break;

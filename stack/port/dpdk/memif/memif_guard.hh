@@ -32,10 +32,15 @@ class MemifGuard {
   // A message on `fd`, with the descriptor that came along (or -1): false if the driver must not see it. Texts in it
   // end with a 0 afterwards.
   bool check(int fd, std::span<std::byte> message, int descriptor);
-  // A message that is about to be sent: says who we are.
+  // A message that is about to be sent: says who we are, and that a stack is at this end.
   void sign(std::span<std::byte> message) const;
   // The connection has been closed.
   void forget(int fd);
+
+  // The connection has got so far that there are rings; whatever is said on it after that is its end.
+  [[nodiscard]] bool is_connected(int fd) const;
+  // The peer that was connected last has said that it is a stack, so its connections are in memory that ends with it.
+  [[nodiscard]] bool peer_is_stack() const { return peer_is_stack_; }
 
   // Why the last peer was turned away; empty if none was.
   [[nodiscard]] const std::string& refusal() const { return refusal_; }
@@ -48,6 +53,7 @@ class MemifGuard {
     bool server;  // we are
     ucred peer{};
     bool proven = true;  // false: a user who may not have this wire, unless the first message is a proof
+    bool stack = false;  // as it says
     Stage stage = Stage::start;
     int memory = -1;                    // the region, once it may be mapped
     std::uint64_t region = 0;           // bytes of it
@@ -59,12 +65,14 @@ class MemifGuard {
   bool check_ring(Channel& c, std::span<const std::byte> message, int descriptor);
   bool refuse(const char* why);
   bool refuse_user(uid_t user, bool server);
-  bool check_proof(const Channel& c, std::span<const std::byte> name);
+  bool hear_name(Channel& c, std::span<const std::byte> name);
+  void note_connected(Channel& c);
 
   std::vector<std::uint32_t> allowed_;
   std::optional<SipKey> key_;
   std::vector<Channel> channels_;
   std::string refusal_;
+  bool peer_is_stack_ = false;
 };
 
 // The process has one, as it has one memif.

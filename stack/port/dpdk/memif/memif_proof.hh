@@ -11,6 +11,9 @@
 
 namespace mtcp::stack::dpdk {
 
+// How the name of an end begins that is a stack of ours, with a proof or without.
+inline constexpr std::string_view kStack = "mtcp";
+
 // Puts the calling process's proof, with a 0 at its end, where the protocol has a name. Nothing without /proc.
 void write_proof(SipKey key, std::span<std::byte> name);
 // Whether `name` is the proof of process `pid` as it lives now: one that was overheard is of no use to another process.
