@@ -13,6 +13,7 @@ namespace mtcp::stack {
 
 class FlowHash {
  public:
+  static constexpr std::size_t kHalves = 72;    // half bytes of the longest input
   static constexpr std::size_t kKeyBytes = 52;  // as the longest that cards take; 40 is what most take
   using Key = std::array<std::uint8_t, kKeyBytes>;
 
@@ -27,9 +28,13 @@ class FlowHash {
   // Of bytes in network order, at most 36.
   [[nodiscard]] std::uint32_t of(std::span<const std::byte> input) const;
 
+  // What each half byte of the input adds, by position and value.
+  using Halves = std::array<std::array<std::uint32_t, 16>, kHalves>;
+  [[nodiscard]] const Halves& halves() const { return table_; }
+
  private:
-  static constexpr std::size_t kInput = 36;
-  std::array<std::array<std::uint32_t, 16>, kInput * 2> table_;  // by position and value of each half byte
+  static constexpr std::size_t kInput = kHalves / 2;
+  Halves table_;
 };
 
 // What steering wants to know of a received frame.

@@ -27,6 +27,8 @@ class SharedDevice {
   [[nodiscard]] virtual std::uint32_t cpus() const { return kMaxStacks; }
 
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
+  // Makes one more, for a stack that would have none. False if that can't be.
+  virtual bool add_queue() { return false; }
   // Queue `queue` for stack number `stack` of the calling process, which receives into pool(stack). Null while
   // a living process has it. Destroying the port gives the queue back, with what it holds.
   virtual std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) = 0;

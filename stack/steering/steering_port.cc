@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <utility>
 
 #include "stack/base/bytes.hh"
 #include "stack/wire/frame.hh"
@@ -120,6 +121,8 @@ bool SteeringPort::claim_one() {
 // Every queue is polled by somebody, and nobody polls more than his share. True if we have ours.
 bool SteeringPort::balance_queues() {
   const std::uint32_t stacks = others_.size() + 1;
+  while (device_.queues() < stacks && device_.add_queue()) {
+  }
   const std::size_t share = (device_.queues() + stacks - 1) / stacks;
   const std::size_t before = queues_.size();
   while (queues_.size() > share) {
@@ -198,6 +201,8 @@ std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
     if (hash_agrees_ + hash_differs_ < kHashesCompared) compare_hashes(out + n, got);
     n += others_.empty() && !unclaimed_ && unread_senders_.empty() ? got : sort(out + n, got);
   }
+  // It was not for packets?
+  if (std::exchange(woken_, false) && n == 0) late_wake_ = true;
   return n;
 }
 
@@ -411,14 +416,19 @@ bool SteeringPort::arm() {
   ControlBlock::Slot& slot = control_.slot(me_);
   bool quiet = true;
   for (auto& q : queues_) quiet = q->arm() && quiet;
-  // Set back to 0 by whoever woke us: then another thread that slept here may still have to read it.
-  if (slot.sleeping.exchange(1, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
+  // Set back to 0 by whoever woke us: then another thread that slept here may still have to read it. And who set it back may
+  // have been late in waking us.
+  const bool was_awake = slot.sleeping.exchange(1, std::memory_order_seq_cst) == 0;
+  if (was_awake && (armed_ || std::exchange(late_wake_, false))) device_.clear_wake(me_);
+  armed_ = true;
   return quiet && inherited_.empty() && unread_senders_.empty() && slot.senders.load(std::memory_order_seq_cst) == 0 &&
          control_.version() == version_;
 }
 
 void SteeringPort::disarm() {
   for (auto& q : queues_) q->disarm();
+  woken_ = true;
+  armed_ = false;
   if (control_.slot(me_).sleeping.exchange(0, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
 }
 

@@ -184,6 +184,9 @@ class SteeringPort final : public Port {
   Time waits_since_{};          // a process for a slot, with nobody who serves
   bool must_give_way_ = false;
   Time next_card_{};
+  bool armed_ = false;
+  bool woken_ = false;      // since the last look for packets
+  bool late_wake_ = false;  // something woke us, but it was no packet: what wakes us is to be read
   std::uint32_t looked_at_ = 0;       // whether it lives; last
   std::uint32_t next_orphan_ = 0;     // in our part of the control block
   std::uint32_t being_told_ = 0;      // of the orphans before that one

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "stack/base/bytes.hh"
-#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
+#include "stack/port/dpdk/interface/bpf_calls.hh"
 #include "stack/port/dpdk/af_xdp/xdp_program.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
 #include "tests/port/wire.hh"

@@ -70,6 +70,10 @@ DpdkDevice::~DpdkDevice() {
     forget_packet_rings();
   }
   for (const int fd : sending_sockets_) mtcp_dpdk_close(fd);
+  for (std::size_t i = config_.queues; i < rings_.size(); ++i) {
+    unmap_ring(rings_[i]);
+    mtcp_dpdk_close(rings_[i].fd);
+  }
   for (const auto& pool : pools_)
     if (pool != nullptr) rte_mempool_free(pool->mempool());
 }
@@ -202,7 +206,10 @@ bool DpdkDevice::create_pools(std::string& message) {
 bool DpdkDevice::probe(std::string& message) {
   std::string port = config_.port;
   std::string hint;
-  if (kind_ == Kind::af_packet) port = af_packet_arguments(config_, config_.queues);
+  if (kind_ == Kind::af_packet) {
+    port = af_packet_arguments(config_, config_.queues);
+    prepare_spreading();
+  }
   if (kind_ == Kind::af_xdp) {
     port = af_xdp_arguments(config_);
     if (sharing_.generic) xsk_use_pieces();
@@ -228,14 +235,7 @@ bool DpdkDevice::probe(std::string& message) {
     return false;
   }
   probed_ = true;
-  const auto rings = packet_rings();
-  rings_.assign(rings.begin(), rings.end());
-  for (const PacketRing& ring : rings_) af_packet_prepare(ring, config_.tx_ring);
-  if (kind_ == Kind::af_packet && rings_.size() != config_.queues) {
-    message = "leave qpairs= out of " + config_.port + ", and set queues = " + std::to_string(rings_.size());
-    return false;
-  }
-  return true;
+  return kind_ != Kind::af_packet || set_up_packet_sockets(message);
 }
 
 bool DpdkDevice::set_up_queues(const rte_eth_dev_info& info, std::uint64_t tx_offloads,
@@ -299,6 +299,8 @@ bool DpdkDevice::create_control_block(const rte_eth_dev_info& info, std::string&
   if (!is_shared()) return true;
   entries_ = steering_entries(info);
   shared_ = SharedState::create({.frame = frame(), .slots = SharedState::slots(), .entries = entries_});
+  if (shared_ != nullptr && fanout_ != nullptr)
+    fanout_->begin(FlowHash(FlowHash::make_key(shared_->control().secrets())), entries_, config_.queues);
   if (shared_ != nullptr) return true;
   message = std::string("no memory or descriptors for what the stacks of a device share: ") + strerror(errno);
   return false;
@@ -360,7 +362,7 @@ bool DpdkDevice::open(std::string& message) {
   if (!check(message) || !start_environment(message)) return false;
   set_thread_number(0);
   if (!probe(message) || !configure(message) || !start(message)) return false;
-  state_.claims = Claims::create(config_.queues);
+  state_.claims = Claims::create(most_queues());
   if (state_.claims == nullptr) message = "no memory for the table of queues";
   return state_.claims != nullptr;
 }

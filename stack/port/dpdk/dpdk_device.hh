@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <memory>
@@ -14,6 +15,7 @@
 
 #include "stack/packet/heap_pool.hh"
 #include "stack/port/device.hh"
+#include "stack/port/dpdk/af_packet/packet_fanout.hh"
 #include "stack/port/dpdk/af_xdp/xdp_queues.hh"
 #include "stack/port/dpdk/af_xdp/xdp_program.hh"
 #include "stack/port/dpdk/device_state.hh"
@@ -43,7 +45,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   bool check(std::string& message);
 
   // --- Device
-  [[nodiscard]] std::uint32_t queues() const override { return config_.queues; }
+  [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues() : config_.queues; }
   std::unique_ptr<Port> join() override;
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override;
   [[nodiscard]] bool unclaimed(const Endpoint& local) const override;
@@ -51,7 +53,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   std::unique_ptr<Port> claim(std::uint32_t queue, std::uint32_t stack) override;
   [[nodiscard]] std::span<const int> descriptors() const override { return open_descriptors(); }
   void tell_descriptors(std::function<void(int fd, bool opened)> tell) override { tell_ = std::move(tell); }
-  [[nodiscard]] std::string summary() const override { return sharing_.summary; }
+  [[nodiscard]] std::string summary() const override { return sharing_.summary.empty() ? spreading_ : sharing_.summary; }
   bool end_of_family() override { return shared_ == nullptr || shared_->end_of_family(); }
   [[nodiscard]] DeviceInvitation invite() const override;
   void tidy() override;
@@ -63,6 +65,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::uint64_t program() const override { return config_.program; }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
   [[nodiscard]] std::uint32_t cpus() const override { return cpus_; }
+  bool add_queue() override { return fanout_ != nullptr && fanout_->add(rings_); }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override {
@@ -82,6 +85,10 @@ class DpdkDevice final : public Device, public SharedDevice {
   bool start_environment(std::string& message);
   bool create_pools(std::string& message);
   bool probe(std::string& message);
+  void prepare_spreading();
+  bool set_up_packet_sockets(std::string& message);
+  // With those that add_queue() makes.
+  [[nodiscard]] std::uint32_t most_queues() const { return std::max(config_.queues, static_cast<std::uint32_t>(rings_.size())); }
   bool configure(std::string& message);
   bool settle_queues(const rte_eth_dev_info& info, std::string& message);
   bool create_control_block(const rte_eth_dev_info& info, std::string& message);
@@ -128,7 +135,9 @@ class DpdkDevice final : public Device, public SharedDevice {
   bool reachable_after_fork_ = false;
   // One per queue; one for all of af_packet's: the driver wants to be given one, and takes nothing from it.
   std::vector<std::unique_ptr<MbufPool>> pools_;
-  std::vector<PacketRing> rings_;                     // af_packet: one per queue
+  std::vector<PacketRing> rings_;                     // af_packet: one per queue, and those that become one
+  std::unique_ptr<PacketFanout> fanout_;              // af_packet: null if the kernel spreads packets by itself
+  std::string spreading_;                             // and why
   std::unique_ptr<XdpQueues> xdp_queues_;             // af_xdp
   XdpProgram program_;
   bool virtual_ = false;  // af_xdp: the interface is

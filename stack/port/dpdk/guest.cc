@@ -17,7 +17,7 @@
 namespace mtcp::stack::dpdk {
 namespace {
 
-constexpr std::uint32_t kVersion = 3;
+constexpr std::uint32_t kVersion = 4;
 
 std::size_t maps_of(const GuestTerms& t) { return t.addresses != 0 ? SharedPorts::kMaps : 0; }
 
@@ -26,7 +26,7 @@ bool plausible(const GuestTerms& t, std::size_t descriptors) {
          t.entries > 0 && t.entries <= kMaxSteeringEntries && t.rings <= t.queues && t.packets > 0 &&
          t.interface.back() == 0 &&
          (t.xdp == 0 || t.xdp == t.queues + 2) && (t.senders == 0 || (t.xdp != 0 && t.senders == t.queues)) &&
-         descriptors == 1 + SharedState::descriptors(t.slots) + t.locks + maps_of(t) + t.xdp + t.senders + t.rings;
+         descriptors == 1 + SharedState::descriptors(t.slots) + t.locks + maps_of(t) + t.xdp + t.senders + t.rings + t.fanout && t.fanout <= 1;
 }
 
 // A path in the file system leads to other network namespaces, too, where an interface of the same name is another one. True where
@@ -101,21 +101,26 @@ void GuestDevice::open_xdp_queues(std::span<const int> descriptors) {
 }
 
 bool GuestDevice::open_rings() {
-  const std::size_t bytes = std::size_t{terms_.frames} * terms_.frame_size;
-  for (const int fd : std::span<const int>(descriptors_).last(terms_.rings)) {
-    void* map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) return false;
-    rings_.push_back({.fd = fd,
-                      .frames = {.tp_block_size = 0, .tp_block_nr = 0, .tp_frame_size = terms_.frame_size, .tp_frame_nr = terms_.frames},
-                      .offload = terms_.offload != 0,
-                      .map = static_cast<std::byte*>(map)});
+  const std::span<const int> fds = descriptors_;
+  if (terms_.fanout != 0 && (fanout_ = PacketFanout::adopt(fds.back())) == nullptr) return false;
+  const std::uint32_t per_block = terms_.frame_size == 0 ? 0 : terms_.block_size / terms_.frame_size;
+  for (const int fd : fds.subspan(fds.size() - terms_.fanout - terms_.rings, terms_.rings)) {
+    if (per_block == 0) return false;
+    const tpacket_req frames{terms_.block_size, terms_.frames / per_block, terms_.frame_size, terms_.frames};
+    rings_.push_back({.fd = fd, .frames = frames, .offload = terms_.offload != 0, .map = nullptr});
   }
   return true;
 }
 
 GuestDevice::~GuestDevice() {
   leave_parents_pools();
-  for (const PacketRing& r : rings_) munmap(r.map, std::size_t{terms_.frames} * terms_.frame_size);
+  for (PacketRing& r : rings_) unmap_ring(r);
+}
+
+bool GuestDevice::redirect(std::span<const std::uint8_t> queues) {
+  if (fanout_ == nullptr) return false;
+  fanout_->direct(queues);
+  return true;
 }
 
 std::unique_ptr<Port> GuestDevice::join() {
@@ -137,7 +142,8 @@ PacketPool* GuestDevice::pool(std::uint32_t stack) {
 
 std::unique_ptr<Port> GuestDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {
   const bool by_xdp = xdp_queues_ != nullptr;
-  if (queue >= (by_xdp ? xdp_queues_->size() : rings_.size())) return nullptr;
+  if (queue >= queues() || queue >= (by_xdp ? xdp_queues_->size() : rings_.size())) return nullptr;
+  if (!by_xdp && map_ring(rings_[queue]) == nullptr) return nullptr;
   const auto outcome = state_.claims->claim(queue);
   if (outcome == Claims::Outcome::taken) return nullptr;
   if (by_xdp)

@@ -11,6 +11,7 @@
 
 #include "stack/packet/heap_pool.hh"
 #include "stack/port/device.hh"
+#include "stack/port/dpdk/af_packet/packet_fanout.hh"
 #include "stack/port/dpdk/af_xdp/xdp_queues.hh"
 #include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/eal/libc_calls.hh"
@@ -27,6 +28,7 @@ struct GuestTerms {
   std::uint32_t version, queues, mtu, packets, slots, entries;
   std::uint32_t rings, frames;  // packet sockets, and how many slots each has ...
   std::uint32_t frame_size;     // of so many bytes
+  std::uint32_t block_size;     // of so many such slots in one piece
   std::uint32_t locks;          // descriptors that only need to stay open
   std::uint32_t xdp, senders;   // descriptors of XdpQueues, and one for each of its queues, or none
   std::uint64_t frame;          // ControlBlock::Shape::frame
@@ -37,6 +39,7 @@ struct GuestTerms {
   std::uint8_t follows;               // SharingPort
   std::uint8_t on_virtual, pieces;    // AfXdpPort
   std::array<char, 16> interface;     // with a zero at its end
+  std::uint8_t fanout;                // 1: the last descriptor is PacketFanout's
 };
 
 // The terms as Device::invite() gives them out.
@@ -50,7 +53,7 @@ class GuestDevice final : public Device, public SharedDevice {
   ~GuestDevice() override;
 
   // --- Device
-  [[nodiscard]] std::uint32_t queues() const override { return terms_.queues; }
+  [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues() : terms_.queues; }
   std::unique_ptr<Port> join() override;
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override { return shared_->control().secrets(); }
   [[nodiscard]] bool unclaimed(const Endpoint& local) const override { return shared_->control().unclaimed(local); }
@@ -67,6 +70,8 @@ class GuestDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::uint64_t program() const override { return terms_.program; }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
   [[nodiscard]] std::uint32_t cpus() const override { return cpus_; }
+  bool add_queue() override { return fanout_ != nullptr && fanout_->add(rings_); }
+  bool redirect(std::span<const std::uint8_t> queues) override;
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override { return shared_->wake_descriptor(stack); }
@@ -90,6 +95,7 @@ class GuestDevice final : public Device, public SharedDevice {
   std::function<void(int fd, bool opened)> tell_;
   std::unique_ptr<SharedPorts> ports_;  // null: not shared with the kernel
   std::vector<PacketRing> rings_;
+  std::unique_ptr<PacketFanout> fanout_;
   std::unique_ptr<XdpQueues> xdp_queues_;
   std::vector<int> senders_;
   void leave_parents_pools();

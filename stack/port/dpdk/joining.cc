@@ -35,7 +35,7 @@ bool DpdkDevice::any_unclaimed() const { return shared_ != nullptr && shared_->c
 
 DeviceInvitation DpdkDevice::invite() const {
   if (shared_ == nullptr) return {};
-  GuestTerms terms{.queues = config_.queues,
+  GuestTerms terms{.queues = most_queues(),
                    .mtu = state_.mtu,
                    .packets = config_.packets,
                    .slots = shared_->control().slots(),
@@ -75,7 +75,12 @@ DeviceInvitation DpdkDevice::invite() const {
     ++terms.rings;
     terms.frames = r.frames.tp_frame_nr;
     terms.frame_size = r.frames.tp_frame_size;
+    terms.block_size = r.frames.tp_block_size;
     terms.offload = r.offload ? 1 : 0;
+  }
+  if (fanout_ != nullptr) {
+    fds.push_back(fanout_->descriptor());
+    terms.fanout = 1;
   }
   return invitation(terms, std::move(fds));
 }
@@ -172,7 +177,7 @@ std::unique_ptr<Port> DpdkDevice::port_of(std::uint32_t queue) {
 }
 
 std::unique_ptr<Port> DpdkDevice::claim_ring(std::uint32_t queue, PacketPool& pool) {
-  if (queue >= config_.queues) return nullptr;
+  if (queue >= queues() || (kind_ == Kind::af_packet && map_ring(rings_[queue]) == nullptr)) return nullptr;
   const auto outcome = state_.claims->claim(queue);
   if (outcome == Claims::Outcome::taken) return nullptr;
   if (kind_ == Kind::af_xdp)

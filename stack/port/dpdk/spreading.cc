@@ -1,15 +1,20 @@
-// How a card spreads what it receives over its queues (RSS): by the hash and the table of stack/steering.
+// How a device spreads what it receives over its queues: by the hash and the table of stack/steering. A card does (RSS), and
+// the kernel does it for packet sockets.
 #include <errno.h>
 #include <fcntl.h>
 #include <rte_ethdev.h>
+#include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <iterator>
 #include <string_view>
 
+#include "stack/port/dpdk/af_packet/af_packet.hh"
 #include "stack/port/dpdk/dpdk_device.hh"
 #include "stack/port/dpdk/eal/eal.hh"
 #include "stack/port/dpdk/interface/card_lock.hh"
@@ -31,7 +36,44 @@ bool registers_are_mapped(std::string_view port) {
                              [driver](std::string_view name) { return driver.ends_with(name); });
 }
 
+std::size_t descriptor_limit() {
+  rlimit limit{};
+  return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
+}
+
 }  // namespace
+
+// --- packet sockets
+
+// Before the packet sockets are opened.
+void DpdkDevice::prepare_spreading() {
+  spread_packets_by(-1);
+  if (config_.queues == 1 && !automatic_queues_) return;
+  fanout_ = PacketFanout::create();
+  if (fanout_ != nullptr) return spread_packets_by(fanout_->program());
+  spreading_ = std::string("packets are spread over the stacks by the kernel's hash, which does not know whose they are, and passed on: no BPF program (") +
+               strerror(errno) + "; it takes the capability bpf)";
+}
+
+bool DpdkDevice::set_up_packet_sockets(std::string& message) {
+  const auto rings = packet_rings();
+  rings_.assign(rings.begin(), rings.end());
+  if (rings_.size() != config_.queues) {
+    message = "leave qpairs= out of " + config_.port + ", and set queues = " + std::to_string(rings_.size());
+    return false;
+  }
+  if (!packets_are_spread_by_program()) fanout_.reset();
+  if (fanout_ != nullptr) fanout_->close_program();
+  // With few descriptors in all, none to spare.
+  constexpr std::size_t kDescriptors = 1024;
+  const bool spare = fanout_ != nullptr && automatic_queues_ && descriptor_limit() >= kDescriptors;
+  if (const std::uint32_t slots = SharedState::slots(); spare && slots > config_.queues)
+    std::ranges::copy(open_spare_rings(rings_.front(), slots - config_.queues), std::back_inserter(rings_));
+  for (const PacketRing& ring : rings_) af_packet_prepare(ring, config_.tx_ring);
+  return true;
+}
+
+// --- cards
 
 // The card's, so that it can do as the control block says: unless there are so few that the stacks' shares would be unequal.
 std::uint32_t DpdkDevice::steering_entries(const rte_eth_dev_info& info) {
@@ -82,6 +124,7 @@ bool DpdkDevice::spread(std::string& message) {
 }
 
 bool DpdkDevice::redirect(std::span<const std::uint8_t> queues) {
+  if (fanout_ != nullptr) return fanout_->direct(queues), true;
   if (!follows_ || !state_.started || (getpid() != opener_ && !reachable_after_fork_)) return false;
   return set_table(queues) == 0;
 }

@@ -12,7 +12,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
+#include "stack/port/dpdk/interface/bpf_calls.hh"
 
 namespace mtcp::stack::dpdk {
 

@@ -16,7 +16,7 @@
 #include <utility>
 
 #include "share_program.hh"
-#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
+#include "stack/port/dpdk/interface/bpf_calls.hh"
 #include "stack/port/dpdk/af_xdp/xdp_leftover.hh"
 #include "stack/port/dpdk/af_xdp/xsk.hh"
 #include "stack/port/dpdk/eal/libc_calls.hh"

@@ -64,7 +64,9 @@ long high_floor() {
 struct Watch {
   std::vector<int> descriptors;  // open ones that move_high() has seen
   std::vector<PacketRing> packet;
-  int fanout = -1;  // the group of the packet sockets
+  int fanout = -1;          // the group of the packet sockets
+  int fanout_program = -1;  // what spreads packets in there
+  bool has_program = false; // it does
   std::span<std::byte> memif;
 };
 // Process-wide, as DPDK itself is.
@@ -141,7 +143,10 @@ std::span<const PacketRing> packet_rings() { return watch().packet; }
 void forget_packet_rings() {
   watch().packet.clear();
   watch().fanout = -1;
+  watch().has_program = false;
 }
+void spread_packets_by(int program) { watch().fanout_program = program; }
+bool packets_are_spread_by_program() { return watch().has_program; }
 std::span<std::byte> memif_region() { return watch().memif; }
 
 void log_clear() {
@@ -316,19 +321,22 @@ int mtcp_dpdk_poll(pollfd* fds, nfds_t n, int) {
 // that a full queue's packets go to another's, which would have them overtake each other. What leaves the interface, ours
 // above all, need not be looked at; older kernels do not know this flag and ignore it.
 static int join_fanout(int fd, int argument) {
-  int& group = watch().fanout;
+  auto& [descriptors, packet, group, program, has_program, memif] = watch();
   constexpr int kExtras = (PACKET_FANOUT_FLAG_DEFRAG | PACKET_FANOUT_FLAG_ROLLOVER | 0xff) << 16;
   constexpr int kIgnoreOutgoing = 0x4000;  // PACKET_FANOUT_FLAG_IGNORE_OUTGOING
-  argument = (PACKET_FANOUT_HASH | kIgnoreOutgoing) << 16 | (argument & ~kExtras & ~0xffff);
+  argument &= ~kExtras & ~0xffff;
   argument |= group < 0 ? PACKET_FANOUT_FLAG_UNIQUEID << 16 : group;
-  const long result =
-      system_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_FANOUT, arg(&argument), sizeof argument);
-  if (result == 0 && group < 0) {
-    socklen_t length = sizeof argument;
-    if (system_call(SYS_getsockopt, fd, SOL_PACKET, PACKET_FANOUT, arg(&argument), arg(&length)) == 0)
-      group = argument & 0xffff;
-  }
-  return static_cast<int>(result);
+  const auto join = [fd, argument](int kind) {
+    const int all = argument | (kind | kIgnoreOutgoing) << 16;
+    return static_cast<int>(system_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_FANOUT, arg(&all), sizeof all));
+  };
+  if (group >= 0) return join(has_program ? PACKET_FANOUT_EBPF : PACKET_FANOUT_HASH);
+  has_program = program >= 0 && join(PACKET_FANOUT_EBPF) == 0;
+  if (const int result = has_program ? 0 : join(PACKET_FANOUT_HASH); result != 0) return result;
+  if (has_program) (void)system_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_FANOUT_DATA, arg(&program), sizeof program);
+  socklen_t length = sizeof argument;
+  if (system_call(SYS_getsockopt, fd, SOL_PACKET, PACKET_FANOUT, arg(&argument), arg(&length)) == 0) group = argument & 0xffff;
+  return 0;
 }
 
 int mtcp_dpdk_setsockopt(int fd, int level, int name, const void* value, socklen_t length) {

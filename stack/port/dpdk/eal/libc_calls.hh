@@ -40,6 +40,10 @@ struct PacketRing {
 };
 [[nodiscard]] std::span<const PacketRing> packet_rings();  // in order of creation: queue 0 first
 void forget_packet_rings();
+// The program that says which socket of a group a frame comes on, for the sockets that are opened from now on; -1: the kernel's
+// hash does. Whether the last group has taken it.
+void spread_packets_by(int program);
+[[nodiscard]] bool packets_are_spread_by_program();
 
 // The shared memory that the memif driver mapped last. A region that it unmapped stays here until the next
 // one.

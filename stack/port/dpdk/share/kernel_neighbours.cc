@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "stack/kernel_net/messages.hh"
-#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
+#include "stack/port/dpdk/interface/bpf_calls.hh"
 
 namespace mtcp::stack::dpdk {
 

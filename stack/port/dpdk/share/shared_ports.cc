@@ -8,7 +8,7 @@
 #include <iterator>
 #include <utility>
 
-#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
+#include "stack/port/dpdk/interface/bpf_calls.hh"
 #include "stack/port/dpdk/claims.hh"
 #include "stack/port/dpdk/eal/libc_calls.hh"
 

@@ -42,6 +42,7 @@ struct MapShape {
 long create_map(const MapShape& shape);
 bool put(const Descriptor& map, std::uint32_t key, const void* value);
 long load_xdp(std::span<const std::uint64_t> code, std::string_view name, std::uint32_t flags);
+long load_socket_filter(std::span<const std::uint64_t> code, std::string_view name);
 // `mode`: XDP_FLAGS_*_MODE, or 0 for the driver's if it has one.
 long link_xdp(const Descriptor& program, std::uint32_t ifindex, std::uint32_t mode);
 

@@ -1,4 +1,4 @@
-#include "stack/port/dpdk/af_xdp/bpf_calls.hh"
+#include "stack/port/dpdk/interface/bpf_calls.hh"
 
 #include <string.h>
 
@@ -38,17 +38,31 @@ bool put(const Descriptor& map, std::uint32_t key, const void* value) {
   return bpf(BPF_MAP_UPDATE_ELEM, a) == 0;
 }
 
-long load_xdp(std::span<const std::uint64_t> code, std::string_view name, std::uint32_t flags) {
+namespace {
+
+long load(bpf_attr& a, std::span<const std::uint64_t> code, std::string_view name) {
   static constexpr char kLicense[] = "BSD";
-  bpf_attr a{};
-  a.prog_type = BPF_PROG_TYPE_XDP;
-  a.expected_attach_type = BPF_XDP;
   a.insns = reinterpret_cast<std::uintptr_t>(code.data());
   a.insn_cnt = static_cast<std::uint32_t>(code.size());
   a.license = reinterpret_cast<std::uintptr_t>(kLicense);
-  a.prog_flags = flags;
   copy_name(a.prog_name, name);
   return bpf(BPF_PROG_LOAD, a);
+}
+
+}  // namespace
+
+long load_xdp(std::span<const std::uint64_t> code, std::string_view name, std::uint32_t flags) {
+  bpf_attr a{};
+  a.prog_type = BPF_PROG_TYPE_XDP;
+  a.expected_attach_type = BPF_XDP;
+  a.prog_flags = flags;
+  return load(a, code, name);
+}
+
+long load_socket_filter(std::span<const std::uint64_t> code, std::string_view name) {
+  bpf_attr a{};
+  a.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+  return load(a, code, name);
 }
 
 long link_xdp(const Descriptor& program, std::uint32_t ifindex, std::uint32_t mode) {

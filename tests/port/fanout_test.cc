@@ -1,0 +1,131 @@
+// Packet sockets that know the steering table.
+#include <linux/capability.h>
+#include <sys/syscall.h>
+
+#include <catch2/catch.hpp>
+
+#include "tests/port/device.hh"
+#include "tests/port/wire.hh"
+
+using namespace mtcp::stack;
+using namespace mtcp::test;
+
+namespace {
+
+// A segment to 10.77.0.2:80.
+std::string segment(std::uint16_t port, bool v6 = false) {
+  std::string f("\x02\0\0\0\0\x02\x02\0\0\0\0\x01", 12);
+  if (v6) {
+    f += std::string("\x86\xdd\x60\0\0\0\0\x14\x06\x40", 10);
+    f += std::string("\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01", 16) + std::string("\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02", 16);
+  } else {
+    f += std::string("\x08\0\x45\0\0\x28\0\0\0\0\x40\x06\0\0\x0a\x4d\0\x01\x0a\x4d\0\x02", 22);
+  }
+  f += {static_cast<char>(port >> 8), static_cast<char>(port), 0, 80};
+  f.resize(f.size() + 16);
+  return f;
+}
+
+Port::Share share_of(const Port& port) {
+  Port::Share s;
+  EXPECT(port.share(s));
+  return s;
+}
+
+using Ports = std::vector<std::unique_ptr<Port>>;
+
+void have_turns(Ports& ports) {
+  for (int i = 0; i < 5; ++i) {
+    usleep(25'000);
+    for (auto& p : ports) p->service(now());
+  }
+}
+
+// Sends `n` segments of as many flows; how many each of the ports got as its own.
+std::vector<std::size_t> spread(Ports& ports, int n, bool v6) {
+  const int out = packet_socket("peer");
+  for (int i = 0; i < n; ++i) {
+    const std::string frame = segment(static_cast<std::uint16_t>(1000 + i), v6);
+    EXPECT(write(out, frame.data(), frame.size()) == static_cast<ssize_t>(frame.size()));
+  }
+  close(out);
+  std::vector<std::size_t> got(ports.size());
+  for (int turn = 0; turn < 20; ++turn)
+    for (std::size_t i = 0; i < ports.size(); ++i) {
+      Packet* in[64];
+      const std::size_t k = ports[i]->rx(in, 64);
+      for (std::size_t p = 0; p < k; ++p) got[i] += (in[p]->flags & kSteered) != 0 ? 1 : 0;
+      ports[i]->pool().free(in, k);
+    }
+  return got;
+}
+
+// Less than what it takes to have a BPF program, and enough for a packet socket.
+void keep_net_raw() {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2]{};
+  data[0].effective = data[0].permitted = 1U << CAP_NET_RAW;
+  EXPECT(syscall(SYS_capset, &header, data) == 0);
+}
+
+}  // namespace
+
+TEST_CASE("every stack has a packet socket, and each segment comes on that of its own stack") {
+  Process child([](Process&) {
+    make_wire();
+    auto c = config(kPort);
+    c.queues = 0;
+    const auto device = open_or_die(c);
+    EXPECT(device->summary().empty());
+    Ports ports;
+    for (int n : {1, 3, 8}) {
+      while (ports.size() < static_cast<std::size_t>(n)) ports.push_back(device->join());
+      have_turns(ports);
+      for (const auto& p : ports) EXPECT(share_of(*p).queues > 0);
+      for (const bool v6 : {false, true}) {
+        std::size_t sum = 0;
+        for (const std::size_t k : spread(ports, 240, v6)) {
+          EXPECT(k > 0 || n == 1);
+          sum += k;
+        }
+        EXPECT(sum == 240 || n == 1);  // one alone looks at nothing
+      }
+      for (const auto& p : ports) EXPECT(share_of(*p).sent == 0);
+    }
+    // Who has gone leaves its queues and its flows to others.
+    ports.resize(3);
+    have_turns(ports);
+    std::size_t sum = 0;
+    for (const std::size_t k : spread(ports, 240, false)) sum += k;
+    EXPECT(sum == 240);
+    for (const auto& p : ports) EXPECT(share_of(*p).sent == 0);
+    // A link that goes down and up again puts the sockets into the same order.
+    run("ip link set ours down && ip link set ours up");
+    have_turns(ports);
+    for (int i = 0; i < 40; ++i) have_turns(ports), i += ports.front()->link_up() ? 40 : 0;
+    (void)spread(ports, 240, false);
+    for (const auto& p : ports) EXPECT(share_of(*p).sent == 0);
+  });
+  CHECK(child.join() == 0);
+}
+
+TEST_CASE("a program that may not have a BPF program has packets all the same, and says so") {
+  Process child([](Process&) {
+    make_wire();
+    keep_net_raw();
+    auto c = config(kPort);
+    c.queues = 2;
+    const auto device = open_or_die(c);
+    Ports ports;
+    for (int i = 0; i < 2; ++i) ports.push_back(device->join());
+    have_turns(ports);
+    std::size_t sum = 0;
+    for (const std::size_t k : spread(ports, 100, false)) sum += k;
+    EXPECT(sum == 100);
+    if (device->summary().empty())  // where everybody may
+      for (const auto& p : ports) EXPECT(share_of(*p).sent == 0);
+    else
+      EXPECT(device->summary().find("capability bpf") != std::string::npos);
+  });
+  CHECK(child.join() == 0);
+}
