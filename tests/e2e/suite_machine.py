@@ -232,10 +232,10 @@ def linked_log(context):
 
 
 def shared_maps(pid):
-    """(begin, end) of what the process shares with its kin, writable. What is small is nginx's own."""
+    """(begin, end) of what the process shares with its kin, writable. What is small is nginx's own, but for the fanout's map."""
     text = Path(f"/proc/{pid}/maps").read_text()
-    maps = [(int(m[1], 16), int(m[2], 16)) for m in re.finditer(r"^([0-9a-f]+)-([0-9a-f]+) rw-s.*$", text, re.M)]
-    return [(begin, end) for begin, end in maps if end - begin > 1 << 16]
+    maps = [(int(m[1], 16), int(m[2], 16), m[3]) for m in re.finditer(r"^([0-9a-f]+)-([0-9a-f]+) rw-s(.*)$", text, re.M)]
+    return [(begin, end) for begin, end, what in maps if end - begin > 1 << 16 or "bpf-map" in what]
 
 
 def scribble(pid, fill):

@@ -45,7 +45,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   bool check(std::string& message);
 
   // --- Device
-  [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues() : config_.queues; }
+  [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues(rings_.size()) : config_.queues; }
   std::unique_ptr<Port> join() override;
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override;
   [[nodiscard]] bool unclaimed(const Endpoint& local) const override;

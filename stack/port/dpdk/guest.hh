@@ -53,7 +53,7 @@ class GuestDevice final : public Device, public SharedDevice {
   ~GuestDevice() override;
 
   // --- Device
-  [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues() : terms_.queues; }
+  [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues(rings_.size()) : terms_.queues; }
   std::unique_ptr<Port> join() override;
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override { return shared_->control().secrets(); }
   [[nodiscard]] bool unclaimed(const Endpoint& local) const override { return shared_->control().unclaimed(local); }

@@ -88,12 +88,14 @@ void PacketFanout::begin(const FlowHash& hash, std::uint32_t entries, std::uint3
   std::atomic_ref(state_->queues).store(queues, std::memory_order_release);
 }
 
-std::uint32_t PacketFanout::queues() const { return std::atomic_ref(state_->queues).load(std::memory_order_acquire); }
+std::uint32_t PacketFanout::queues(std::size_t sockets) const {
+  return std::min(std::atomic_ref(state_->queues).load(std::memory_order_acquire), static_cast<std::uint32_t>(sockets));
+}
 
 // Two processes may do this at the same time, or one die at any step: each step can be done again, and who finds it done
 // goes on.
 bool PacketFanout::add(std::span<const PacketRing> rings) {
-  std::uint32_t n = queues();
+  std::uint32_t n = queues(rings.size());
   if (n == 0 || n >= rings.size()) return false;
   const int first = rings.front().fd, fd = rings[n].fd;
   sockaddr_ll interface{};

@@ -32,8 +32,8 @@ class PacketFanout {
   void begin(const FlowHash& hash, std::uint32_t entries, std::uint32_t queues);
 
   // --- any process of the device, at any time
-  // Of the sockets those that are in the group, the first ones.
-  [[nodiscard]] std::uint32_t queues() const;
+  // Of the `sockets` those that are in the group, the first ones. Whoever has the map may have written anything there.
+  [[nodiscard]] std::uint32_t queues(std::size_t sockets) const;
   // The next of `rings` gets its ring and joins the group. False if there is none, or the kernel refuses.
   bool add(std::span<const PacketRing> rings);
   // From now on the frames of entry i come on queue queues[i].
