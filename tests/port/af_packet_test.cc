@@ -1,8 +1,10 @@
 // net_af_packet on a veth pair in a network namespace of the test's own, against the kernel.
+#include <linux/if_packet.h>
 #include <sys/socket.h>
 
 #include <catch2/catch.hpp>
 
+#include "stack/port/dpdk/af_packet/af_packet.hh"
 #include "tests/port/exchange.hh"
 
 using namespace mtcp::stack;
@@ -89,4 +91,21 @@ TEST_CASE("an interface that cannot be used says what to do") {
     EXPECT(device->claim(0, 0)->mtu() == 1400);  // the smaller of the two
   });
   CHECK(p.join() == 0);
+}
+
+TEST_CASE("a packet socket's ring has room for every MTU that can be configured") {
+  for (std::uint32_t mtu = 68; mtu <= 9600; ++mtu) {
+    DeviceConfig c = config("net_af_packet0,iface=ours");
+    c.mtu = mtu;
+    const std::string arguments = dpdk::af_packet_arguments(c, 1);
+    const auto value = [&](const std::string& key) { return std::stoul(arguments.substr(arguments.find("," + key + "=") + key.size() + 2)); };
+    CAPTURE(mtu, arguments);
+    // Where Linux puts Ethernet's header (tpacket_rcv, with 10 bytes of PACKET_VNET_HDR), which may have a VLAN's in it.
+    REQUIRE(value("framesz") >= TPACKET_ALIGN(TPACKET2_HDRLEN + 16) + 10 - 14 + 18 + mtu);
+    REQUIRE(value("framesz") % TPACKET_ALIGNMENT == 0);
+    REQUIRE(value("blocksz") % 4096 == 0);
+    REQUIRE(value("blocksz") >= value("framesz"));
+    REQUIRE(value("framecnt") % (value("blocksz") / value("framesz")) == 0);
+    REQUIRE(value("framecnt") >= c.rx_ring);
+  }
 }
