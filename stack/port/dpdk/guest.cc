@@ -23,7 +23,7 @@ std::size_t maps_of(const GuestTerms& t) { return t.addresses != 0 ? SharedPorts
 
 bool plausible(const GuestTerms& t, std::size_t descriptors) {
   return t.version == kVersion && t.queues > 0 && t.queues <= kMaxStacks && t.slots > 0 && t.slots <= kMaxStacks &&
-         t.entries > 0 && t.entries <= kMaxSteeringEntries && t.rings <= t.queues && t.packets > 0 &&
+         t.entries > 0 && t.entries <= kMaxSteeringEntries && t.rings <= t.queues && t.spare <= t.rings && t.packets > 0 &&
          t.interface.back() == 0 &&
          (t.xdp == 0 || t.xdp == t.queues + 2) && (t.senders == 0 || (t.xdp != 0 && t.senders == t.queues)) &&
          descriptors == 1 + SharedState::descriptors(t.slots) + t.locks + maps_of(t) + t.xdp + t.senders + t.rings + t.fanout && t.fanout <= 1;
@@ -106,7 +106,8 @@ bool GuestDevice::open_rings() {
   const std::uint32_t per_block = terms_.frame_size == 0 ? 0 : terms_.block_size / terms_.frame_size;
   for (const int fd : fds.subspan(fds.size() - terms_.fanout - terms_.rings, terms_.rings)) {
     if (per_block == 0) return false;
-    const tpacket_req frames{terms_.block_size, terms_.frames / per_block, terms_.frame_size, terms_.frames};
+    const std::uint32_t slots = rings_.size() < terms_.rings - terms_.spare ? terms_.frames : terms_.spare_frames;
+    const tpacket_req frames{terms_.block_size, slots / per_block, terms_.frame_size, slots};
     rings_.push_back({.fd = fd, .frames = frames, .offload = terms_.offload != 0, .map = nullptr});
   }
   return true;

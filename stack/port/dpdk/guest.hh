@@ -26,7 +26,8 @@ namespace mtcp::stack::dpdk {
 // each ring.
 struct GuestTerms {
   std::uint32_t version, queues, mtu, packets, slots, entries;
-  std::uint32_t rings, frames;  // packet sockets, and how many slots each has ...
+  std::uint32_t rings, spare;   // packet sockets, and how many of them, the last ones, have fewer slots
+  std::uint32_t frames, spare_frames;  // how many slots the first have, and the last ones ...
   std::uint32_t frame_size;     // of so many bytes
   std::uint32_t block_size;     // of so many such slots in one piece
   std::uint32_t locks;          // descriptors that only need to stay open

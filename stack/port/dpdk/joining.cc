@@ -70,10 +70,12 @@ DeviceInvitation DpdkDevice::invite() const {
     terms.on_virtual = virtual_ ? 1 : 0;
     terms.pieces = sharing_.generic ? 1 : 0;
   }
+  if (!rings_.empty()) terms.frames = rings_.front().frames.tp_frame_nr;
+  if (rings_.size() > config_.queues) terms.spare = static_cast<std::uint32_t>(rings_.size()) - config_.queues;
   for (const PacketRing& r : rings_) {
     fds.push_back(r.fd);
     ++terms.rings;
-    terms.frames = r.frames.tp_frame_nr;
+    terms.spare_frames = r.frames.tp_frame_nr;
     terms.frame_size = r.frames.tp_frame_size;
     terms.block_size = r.frames.tp_block_size;
     terms.offload = r.offload ? 1 : 0;

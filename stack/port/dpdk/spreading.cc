@@ -68,7 +68,7 @@ bool DpdkDevice::set_up_packet_sockets(std::string& message) {
   constexpr std::size_t kDescriptors = 1024;
   const bool spare = fanout_ != nullptr && automatic_queues_ && descriptor_limit() >= kDescriptors;
   if (const std::uint32_t slots = SharedState::slots(); spare && slots > config_.queues)
-    std::ranges::copy(open_spare_rings(rings_.front(), slots - config_.queues), std::back_inserter(rings_));
+    std::ranges::copy(open_spare_rings(rings_.front(), config_.rx_ring, slots - config_.queues), std::back_inserter(rings_));
   for (const PacketRing& ring : rings_) af_packet_prepare(ring, config_.tx_ring);
   return true;
 }

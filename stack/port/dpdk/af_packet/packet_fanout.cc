@@ -117,7 +117,11 @@ void PacketFanout::direct(std::span<const std::uint8_t> queues) {
     std::atomic_ref(state_->queue[i]).store(queues[i], std::memory_order_relaxed);
 }
 
-std::vector<PacketRing> open_spare_rings(const PacketRing& like, std::size_t n) {
+std::vector<PacketRing> open_spare_rings(const PacketRing& like, std::uint32_t slots, std::size_t n) {
+  tpacket_req frames = like.frames;
+  const std::uint32_t per_block = frames.tp_frame_nr / frames.tp_block_nr;
+  frames.tp_block_nr = std::min((slots + per_block - 1) / per_block, frames.tp_block_nr);
+  frames.tp_frame_nr = frames.tp_block_nr * per_block;
   std::vector<PacketRing> out;
   while (out.size() < n) {
     const int fd = move_high(static_cast<int>(system_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)));
@@ -127,7 +131,7 @@ std::vector<PacketRing> open_spare_rings(const PacketRing& like, std::size_t n) 
       mtcp_dpdk_close(fd);
       break;
     }
-    out.push_back({fd, like.frames, like.offload, nullptr});
+    out.push_back({fd, frames, like.offload, nullptr});
   }
   return out;
 }

@@ -47,8 +47,9 @@ class PacketFanout {
   mtcp_fanout* state_ = nullptr;
 };
 
-// Packet sockets on no interface so far, for PacketFanout::add(); as many as can be had of `n`. `like`: of the same group.
-[[nodiscard]] std::vector<PacketRing> open_spare_rings(const PacketRing& like, std::size_t n);
+// Packet sockets on no interface so far, for PacketFanout::add(); as many as can be had of `n`. `like`: of the same group, whose
+// rings have more slots, or as many as `slots` and what fills the last block.
+[[nodiscard]] std::vector<PacketRing> open_spare_rings(const PacketRing& like, std::uint32_t slots, std::size_t n);
 
 // The memory of a socket's ring in this process, mapped at the first call. Null if it can't be.
 std::byte* map_ring(PacketRing& ring);
