@@ -155,6 +155,7 @@ void SteeringPort::set_serving(bool on) {
   if (control_.serving(me_) == on) return;
   control_.set_serving(me_, on, device_);
   reload();
+  wake_all();
 }
 
 void SteeringPort::note_flow(std::uint32_t index, const FlowKey& key) {

@@ -7,6 +7,7 @@
 
 #include "stack/port/port.hh"
 #include "stack/steering/control_block.hh"
+#include "stack/steering/death_watch.hh"
 
 namespace mtcp::stack {
 
@@ -19,6 +20,8 @@ class SharedDevice {
   // Which process this is; never 0, and never the same again after its death.
   [[nodiscard]] virtual std::uint64_t self() const = 0;
   [[nodiscard]] virtual bool alive(std::uint64_t process) const = 0;
+  // For a stack of the calling process. Null if it has to ask alive().
+  [[nodiscard]] virtual std::unique_ptr<DeathWatch> watch_deaths() { return nullptr; }
 
   // Which program the calling process belongs to: the same in all that it forks. Connections that nobody has accepted stay in theirs.
   [[nodiscard]] virtual std::uint64_t program() const { return 0; }

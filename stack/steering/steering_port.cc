@@ -11,7 +11,6 @@
 namespace mtcp::stack {
 namespace {
 
-constexpr Duration kTick = milliseconds(1);
 constexpr std::size_t kLeftOver = ControlBlock::kRingMessages;  // packets
 // So many of a device's hashes are compared with ours: enough to tell, and then it costs nothing any more.
 constexpr std::uint32_t kHashesCompared = 1000;
@@ -44,6 +43,7 @@ SteeringPort::SteeringPort(SharedDevice& device, std::uint8_t me, PacketPool& po
       me_(me),
       program_(device.program()),
       hash_(FlowHash::make_key(device.control().secrets())),
+      watch_(device.watch_deaths()),
       entry_mask_(device.control().entries() - 1) {
   refusals_ = control_.refusals();
   ways_given_ = control_.ways_given();
@@ -83,6 +83,7 @@ void SteeringPort::reload() {
     must_publish_ = must_publish_ || control_.yielding(i).has(me_);
   }
   unclaimed_ = control_.any_unclaimed();
+  watch_is_stale_ = true;
   next_round_ = {};
 }
 
@@ -92,93 +93,6 @@ bool SteeringPort::share(Share& out) const {
   out = {me_, static_cast<std::uint32_t>(queues_.size()), packets_free, traffic_.sent, traffic_.received,
          traffic_.lost, hash_agrees_, hash_differs_};
   return true;
-}
-
-// --- queues
-
-void SteeringPort::rebuild_pollable() {
-  pollable_.assign(1, device_.wake_descriptor(me_));
-  for (const auto& q : queues_) pollable_.insert(pollable_.end(), q->pollable().begin(), q->pollable().end());
-  StackSet polled;
-  for (const std::uint32_t n : queue_numbers_) polled.add(n);
-  control_.slot(me_).queues.store(polled.bits(), std::memory_order_release);
-}
-
-bool SteeringPort::claim_one() {
-  const std::uint32_t all = device_.queues();
-  for (std::uint32_t i = 0; i < all; ++i) {
-    const std::uint32_t n = (me_ + i) % all;  // so that stacks that come at the same time want different ones
-    if (std::ranges::find(queue_numbers_, n) != queue_numbers_.end()) continue;
-    auto queue = device_.claim_queue(n, me_);
-    if (queue == nullptr) continue;
-    queues_.push_back(std::move(queue));
-    queue_numbers_.push_back(n);
-    return true;
-  }
-  return false;
-}
-
-// Every queue is polled by somebody, and nobody polls more than his share. True if we have ours.
-bool SteeringPort::balance_queues() {
-  const std::uint32_t stacks = others_.size() + 1;
-  while (device_.queues() < stacks && device_.add_queue()) {
-  }
-  const std::size_t share = (device_.queues() + stacks - 1) / stacks;
-  const std::size_t before = queues_.size();
-  while (queues_.size() > share) {
-    dropped_before_ += queues_.back()->rx_dropped();
-    tx_dropped_before_ += queues_.back()->tx_dropped();
-    tx_merged_before_ += queues_.back()->tx_merged();
-    queues_.pop_back();
-    queue_numbers_.pop_back();
-  }
-  while (queues_.size() < share && claim_one()) {
-  }
-  if (queues_.size() != before || pollable_.empty()) rebuild_pollable();
-  if (queues_.size() < before) wake_all();
-  return queues_.size() == share || stacks > device_.queues();
-}
-
-void SteeringPort::look_who_waits(Time now) {
-  if (const std::uint32_t refusals = control_.refusals(); refusals != refusals_) {
-    if (waits_since_ == Time{}) waits_since_ = now;
-    refusals_ = refusals;
-    refused_at_ = now;
-  } else if (now - refused_at_ > kWaitsNoMore) {
-    waits_since_ = {};
-  }
-  if (const std::uint32_t given = control_.ways_given(); given != ways_given_) {
-    ways_given_ = given;  // that process has its time to leave
-    if (waits_since_ != Time{}) waits_since_ = now;
-  }
-  must_give_way_ = false;
-  if (waits_since_ == Time{}) return;
-  const auto before_us = control_.stopped_before(me_);
-  if (!before_us) {
-    waits_since_ = now;  // somebody serves: no harm is done
-    return;
-  }
-  // Those before us may have been stopped by a signal.
-  must_give_way_ = now - waits_since_ >= kWaits * (*before_us + 1);
-}
-
-void SteeringPort::has_given_way() {
-  control_.has_given_way(me_);
-  must_give_way_ = false;
-}
-
-void SteeringPort::service(Time now) {
-  for (auto& q : queues_) q->service(now);
-  refresh();
-  retry_held_ = !held_.empty();
-  transmit_left_over();
-  if (now < next_round_) return;
-  look_for_the_dead();
-  take_unclaimed(me_);
-  look_who_waits(now);
-  // Somebody is about to give one back to us.
-  next_round_ = now + (balance_queues() ? kRound : kTick);
-  point_card(now);
 }
 
 // --- receiving
@@ -202,7 +116,7 @@ std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
     n += others_.empty() && !unclaimed_ && unread_senders_.empty() ? got : sort(out + n, got);
   }
   // It was not for packets?
-  if (std::exchange(woken_, false) && n == 0) late_wake_ = true;
+  if (std::exchange(woken_, false) && n == 0) late_wake_ = ask_watch_ = true;
   return n;
 }
 
@@ -410,34 +324,7 @@ bool SteeringPort::delivered() const {
   return std::ranges::all_of(queues_, [](const auto& q) { return q->delivered(); });
 }
 
-// --- sleeping
-
-bool SteeringPort::arm() {
-  ControlBlock::Slot& slot = control_.slot(me_);
-  bool quiet = true;
-  for (auto& q : queues_) quiet = q->arm() && quiet;
-  // Set back to 0 by whoever woke us: then another thread that slept here may still have to read it. And who set it back may
-  // have been late in waking us.
-  const bool was_awake = slot.sleeping.exchange(1, std::memory_order_seq_cst) == 0;
-  if (was_awake && (armed_ || std::exchange(late_wake_, false))) device_.clear_wake(me_);
-  armed_ = true;
-  return quiet && inherited_.empty() && unread_senders_.empty() && slot.senders.load(std::memory_order_seq_cst) == 0 &&
-         control_.version() == version_;
-}
-
-void SteeringPort::disarm() {
-  for (auto& q : queues_) q->disarm();
-  woken_ = true;
-  armed_ = false;
-  if (control_.slot(me_).sleeping.exchange(0, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
-}
-
-Duration SteeringPort::max_sleep() const {
-  Duration longest = !others_.empty() || queues_.size() < device_.queues() ? kRound : Duration::max();
-  if (!held_.empty() || !left_over_.empty()) longest = kTick;
-  for (const auto& q : queues_) longest = std::min(longest, q->max_sleep());
-  return longest;
-}
+// --- what the queues say
 
 bool SteeringPort::link_up() const {
   return queues_.empty() || std::ranges::any_of(queues_, [](const auto& q) { return q->link_up(); });

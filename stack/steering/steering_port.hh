@@ -10,6 +10,7 @@
 
 #include "stack/port/port.hh"
 #include "stack/steering/control_block.hh"
+#include "stack/steering/death_watch.hh"
 #include "stack/steering/flow_hash.hh"
 #include "stack/steering/message_ring.hh"
 #include "stack/steering/shared_device.hh"
@@ -84,8 +85,8 @@ class SteeringPort final : public Port {
   [[nodiscard]] const Traffic& traffic() const { return traffic_; }
 
  private:
-  // How often a stack looks whether the others live and every queue is polled. So long may packets for a dead
-  // process's queue wait.
+  // How often a stack looks whether the others live and every queue is polled; one that sleeps is woken for it, if it is told of
+  // deaths. So long may packets for a dead process's queue wait.
   static constexpr Duration kRound = milliseconds(20);
   // So long a process waits for a slot before the first stack gives way, and again before the next one does; and it has
   // gone if it has not tried for this long.
@@ -127,6 +128,8 @@ class SteeringPort final : public Port {
   void point_card(Time now);
   bool claim_one();
   void look_for_the_dead();
+  void watch_others();
+  void stop_watching();
   bool reap_if_dead(std::uint32_t stack);
   void reap(std::uint8_t stack);
   bool pass_on(const Message& message, std::uint8_t gone, std::uint64_t program, const SharedDevice* device);
@@ -147,6 +150,10 @@ class SteeringPort final : public Port {
   const std::uint8_t me_;
   const std::uint64_t program_;
   FlowHash hash_;
+  std::unique_ptr<DeathWatch> watch_;  // null: deaths are to be looked for
+  bool watch_is_stale_ = true;
+  static constexpr std::uint32_t kToldInVain = 3;
+  std::uint32_t told_in_vain_ = 0;     // rounds in which nobody was found dead
   std::vector<std::unique_ptr<Port>> queues_;
   std::vector<std::uint32_t> queue_numbers_;
   std::vector<int> pollable_;
@@ -179,6 +186,7 @@ class SteeringPort final : public Port {
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
   std::vector<Listening> unlisted_;   // listeners beyond ControlBlock::kListeners
   Time next_round_{};
+  bool balanced_ = false;             // our queues, as of the last round
   std::uint32_t refusals_ = 0, ways_given_ = 0;  // as last seen
   Time refused_at_{};           // when that was
   Time waits_since_{};          // a process for a slot, with nobody who serves
@@ -187,6 +195,7 @@ class SteeringPort final : public Port {
   bool armed_ = false;
   bool woken_ = false;      // since the last look for packets
   bool late_wake_ = false;  // something woke us, but it was no packet: what wakes us is to be read
+  bool ask_watch_ = false;  // and it may have been a death
   std::uint32_t looked_at_ = 0;       // whether it lives; last
   std::uint32_t next_orphan_ = 0;     // in our part of the control block
   std::uint32_t being_told_ = 0;      // of the orphans before that one

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -72,6 +73,16 @@ FakeDevice::FakeDevice(std::uint32_t queue_count, std::uint32_t slots, std::uint
       memory_(map_control_block(ControlBlock::memory(shape_))),
       control_(memory_, shape_, {1, 2, 3, 4}) {
   for (std::uint32_t i = 0; i < slots; ++i) pools.emplace_back(1024);
+}
+
+bool FakeWatch::watch(std::span<const std::uint64_t> processes) {
+  const bool can = processes.size() <= device.watchable;
+  watched.assign(processes.begin(), can ? processes.end() : processes.begin());
+  return can;
+}
+
+bool FakeWatch::told() const {
+  return std::ranges::any_of(watched, [this](std::uint64_t p) { return device.dead.contains(p); });
 }
 
 FakeDevice::~FakeDevice() {

@@ -15,13 +15,31 @@ namespace mtcp::test {
 using namespace mtcp::stack;
 using Frame = std::vector<std::byte>;
 
+struct FakeDevice;
+
+struct FakeWatch : DeathWatch {
+  explicit FakeWatch(FakeDevice& d) : device(d) {}
+  bool watch(std::span<const std::uint64_t> processes) override;
+  [[nodiscard]] std::span<const int> descriptors() const override { return {&descriptor, watched.empty() ? 0U : 1U}; }
+  [[nodiscard]] bool told() const override;
+  FakeDevice& device;
+  std::vector<std::uint64_t> watched;
+  int descriptor = 300;
+};
+
 struct FakeDevice : SharedDevice {
   explicit FakeDevice(std::uint32_t queue_count = 1, std::uint32_t slots = 16, std::uint32_t entries = 128);
   ~FakeDevice() override;
 
   ControlBlock& control() override { return control_; }
   [[nodiscard]] std::uint64_t self() const override { return process; }
-  [[nodiscard]] bool alive(std::uint64_t p) const override { return !dead.contains(p); }
+  [[nodiscard]] bool alive(std::uint64_t p) const override {
+    ++questions;
+    return !dead.contains(p) || hidden.contains(p);
+  }
+  std::unique_ptr<DeathWatch> watch_deaths() override {
+    return tells_of_deaths ? std::make_unique<FakeWatch>(*this) : nullptr;
+  }
   [[nodiscard]] std::uint32_t queues() const override { return static_cast<std::uint32_t>(waiting.size()); }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override { return &pools[stack]; }
@@ -44,6 +62,10 @@ struct FakeDevice : SharedDevice {
 
   std::uint64_t process = 1;
   std::set<std::uint64_t> dead;
+  std::set<std::uint64_t> hidden;             // of the dead: nobody sees it
+  mutable std::uint64_t questions = 0;        // whether a process lives
+  bool tells_of_deaths = false;
+  std::size_t watchable = 100;                // processes, in all
   std::set<std::uint32_t> awake;
   std::vector<std::deque<Frame>> waiting;     // received, by queue
   std::vector<std::uint64_t> queue_owner;     // by queue; 0: nobody

@@ -22,6 +22,7 @@
 #include "stack/port/dpdk/eal/libc_calls.hh"
 #include "stack/port/dpdk/interface/card_lock.hh"
 #include "stack/port/dpdk/interface/interface_lock.hh"
+#include "stack/port/dpdk/pid_watch.hh"
 #include "stack/port/dpdk/pool.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
 #include "stack/port/dpdk/share/sharing.hh"
@@ -64,6 +65,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::uint64_t self() const override { return own_identity(); }
   [[nodiscard]] std::uint64_t program() const override { return config_.program; }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
+  [[nodiscard]] std::unique_ptr<DeathWatch> watch_deaths() override { return std::make_unique<PidWatch>(tell_); }
   [[nodiscard]] std::uint32_t cpus() const override { return cpus_; }
   bool add_queue() override { return fanout_ != nullptr && fanout_->add(rings_); }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;

@@ -15,6 +15,7 @@
 #include "stack/port/dpdk/af_xdp/xdp_queues.hh"
 #include "stack/port/dpdk/device_state.hh"
 #include "stack/port/dpdk/eal/libc_calls.hh"
+#include "stack/port/dpdk/pid_watch.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
 #include "stack/port/dpdk/shared.hh"
 #include "stack/steering/shared_device.hh"
@@ -70,6 +71,7 @@ class GuestDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::uint64_t self() const override { return own_identity(); }
   [[nodiscard]] std::uint64_t program() const override { return terms_.program; }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
+  [[nodiscard]] std::unique_ptr<DeathWatch> watch_deaths() override { return std::make_unique<PidWatch>(tell_); }
   [[nodiscard]] std::uint32_t cpus() const override { return cpus_; }
   bool add_queue() override { return fanout_ != nullptr && fanout_->add(rings_); }
   bool redirect(std::span<const std::uint8_t> queues) override;
