@@ -2,6 +2,9 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
+#include "stack/wire/ethernet.hh"
+#include "stack/wire/ipv4.hh"
+#include "stack/wire/tcp_header.hh"
 #include "tests/sim/shared_world.hh"
 
 using namespace mtcp::sim;
@@ -65,6 +68,26 @@ class World {
     REQUIRE(std::ranges::none_of(living, [](Host* h) { return h->worker->connections() > 0; }));
   }
 
+  // An ACK of a flow that there is not, from the client's address.
+  void send_stray(std::uint16_t from_port) {
+    Wire::Frame frame(kEthernetHeader + kIpv4Header + kTcpHeader);
+    write_ethernet(frame.data(), {device.mac(), client.port.mac(), kEtherIpv4});
+    write_ipv4(frame.data() + kEthernetHeader, {.source = client.address.as_v4(),
+                                               .destination = Sim::kShared.as_v4(),
+                                               .total_length = kIpv4Header + kTcpHeader,
+                                               .protocol = kProtocolTcp});
+    std::byte* tcp = frame.data() + kEthernetHeader + kIpv4Header;
+    write_tcp_plain(tcp, from_port, 80, Seq(from_port), Seq(7U * from_port), kAck, 1000, false, 0, 0);
+    store_checksum(tcp + kTcpChecksumOffset,
+                   sum_of_pseudo_header(client.address, Sim::kShared, true, kProtocolTcp, kTcpHeader) + partial_sum(tcp, kTcpHeader));
+    sim.wire.send(0, std::move(frame));  // the client is on the first port
+  }
+  [[nodiscard]] std::uint64_t count(Counter counter) const {
+    std::uint64_t sum = 0;
+    for (Host* h : living) sum += h->count(counter);
+    return sum;
+  }
+
   static constexpr int kConnections = 200;
   Sim sim;
   Host& client = sim.add_host();
@@ -111,6 +134,29 @@ TEST_CASE("a card that does not follow costs what it did, and is asked once", "[
   w.join(1);
   CHECK(w.cost() > 0.5);
   CHECK(w.device.times_redirected() == told);
+}
+
+TEST_CASE("rfc9293 3.10.7.2: of a flood of ACKs that are nobody's each draws one reset from its home, and no other stack is asked", "[card]") {
+  constexpr std::uint16_t kFirst = 20'000, kStrays = 4000;
+  World w(4, 16);
+  INFO(w.sim.label());
+  w.join(4);
+  w.settle();
+  const bool follows = GENERATE(true, false);
+  w.device.become_card(follows);
+  const std::uint64_t resets = w.count(Counter::resets_sent), passed_on = w.passed_on();
+  for (std::uint16_t port = kFirst; port < kFirst + kStrays; ++port) {
+    w.send_stray(port);
+    w.sim.run_for(microseconds(25));
+  }
+  w.sim.run_for(milliseconds(100));
+  CHECK(w.count(Counter::resets_sent) - resets == kStrays);
+  CHECK(w.count(Counter::forwarded_unknown) == 0);
+  CHECK(w.client.count(Counter::segments_received) >= kStrays);
+  if (follows)  // but for an ARP reply, which is for everybody
+    CHECK(w.passed_on() - passed_on <= w.living.size() - 1);
+  else  // once, by who got it
+    CHECK(w.passed_on() - passed_on <= kStrays);
 }
 
 TEST_CASE("more stacks than queues: only what is for stacks without a queue is passed on, and all are served", "[card]") {
