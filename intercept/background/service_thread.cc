@@ -15,10 +15,12 @@ namespace {
 
 // While the application runs the stack: how soon its going off to compute is noticed.
 constexpr stack::Duration kTick = stack::milliseconds(1);
+// The same where there are more stacks than CPUs, and each of them waits longer than that for its turn anyway.
+constexpr stack::Duration kCrowdedTick = stack::milliseconds(4);
 // While a thread of the application sleeps in a call of ours, packets and timers wake that thread, and that wakes us; so
 // does a call that arms an earlier timer (Instance::hand_over). Only what is left is looked after: where one of several
 // sleepers has gone, the others may not know of all timers.
-constexpr stack::Duration kStandbyTick = stack::milliseconds(100);
+constexpr stack::Duration kStandbyTick = stack::milliseconds(250);
 constexpr stack::Duration kSleeperTick = stack::milliseconds(10);
 constexpr stack::Duration kBetweenNotices = stack::milliseconds(250);
 // Nothing is open: nobody can need the stack sooner than it takes to open something.
@@ -146,10 +148,11 @@ bool ServiceThread::stand_by(stack::Time& until) {
   if (!guard.owns_lock() || shard_.instance == nullptr) return false;
   if (!shard_.attended.empty()) process_.review_attention(shard_);
   Instance& instance = *shard_.instance;
+  tick_ = instance.may_spin() || !shard_.attended.empty() ? kTick : kCrowdedTick;
   if (!shard_.attended.empty() || wake_fd_ < 0 || instance.sleeping.load(std::memory_order_relaxed) == 0) return false;
   // To be woken costs the application a system call, and a CPU for a moment: where it works and sleeps in turn, thousands of times
   // a second, once a tick is enough.
-  if (now() - woken_ < kTick) {
+  if (now() - woken_ < tick_) {
     until = std::min(until, instance.worker().pacing_deadline());
     return false;
   }
@@ -182,7 +185,7 @@ void ServiceThread::loop() {
     const std::uint64_t turns = instance.turns.load(std::memory_order_relaxed);
     const bool application_active = turns != seen;
     const bool application_sleeps = instance.sleeping.load(std::memory_order_relaxed) > 0;
-    stack::Time until = now() + kTick;
+    stack::Time until = now() + tick_;
     own_turn = false;
     bool standby = false;
     // What a relay has moved may have set timers that those who sleep do not know of.

@@ -64,6 +64,7 @@ class ServiceThread {
   int wake_fd_ = -1;
   Sleeper standby_;
   stack::Time woken_{};  // from standby, last
+  stack::Duration tick_ = stack::milliseconds(1);  // how soon it is noticed that the application has gone off to compute
   int stat_fd_ = -1;
   DumpServer dump_;
   stack::Time next_notices_{};

@@ -288,6 +288,8 @@ int Process::epoll_wait_loop(Guard& guard, EpollSet& set, int ep, std::span<epol
       set.kernel_checked = {};
       // Another process that has this set may have added to it.
       set.kernel_members = std::max(set.kernel_members, 1U);
+    } else if (wait.asked()) {
+      set.kernel_checked = wait.now();  // what woke us is the stack's
     }
     if (result == -EAGAIN) return 0;
     if (result != 0) return result;

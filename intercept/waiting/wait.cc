@@ -160,6 +160,7 @@ int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
     if (until != stack::kNever) t = to_timespec(std::max(until - intercept::now(), stack::Duration::zero()));
     result = process_.kernel.ppoll(sleep_fds_.data(), sleep_fds_.size(),
                                    until == stack::kNever ? nullptr : &t, &old);
+    asked_ = result >= 0;
   }
   process_.kernel.set_signal_mask(SIG_SETMASK, &old, nullptr);
   process_.services.end_sleep();

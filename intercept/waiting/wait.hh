@@ -51,6 +51,7 @@ class WaitLoop {
   template <typename Attach>
   int idle(std::span<pollfd> fds, Attach&& attach) {
     int result = 0;
+    asked_ = false;
     if (!must_sleep(result)) return result;
     Sleeper& sleeper = borrow();
     attach(sleeper);
@@ -58,6 +59,8 @@ class WaitLoop {
     give_back(sleeper);
     return result;
   }
+  // The last idle() has asked the kernel about its `fds`: what has no revents was not ready just before now().
+  [[nodiscard]] bool asked() const { return asked_; }
   // For calls that restart after a handler with SA_RESTART (signal(7)).
   void set_restart(bool restart) { restart_ = restart; }
 
@@ -76,6 +79,7 @@ class WaitLoop {
   stack::Time now_{};
   stack::Time spin_until_{};
   bool slept_ = false;  // and has not yet looked what woke it
+  bool asked_ = false;
   std::uint32_t signals_;
   bool restart_ = false;
   bool needs_stack_ = false;

@@ -9,7 +9,7 @@ namespace mtcp::stack {
 
 class DeathWatch {
  public:
-  static constexpr std::size_t kMost = 4;  // processes that one stack watches
+  static constexpr std::size_t kMost = 2;  // processes that one stack watches
   virtual ~DeathWatch() = default;
   // These from now on (SharedDevice::self), at most kMost. False if it can't: then it watches nobody, and is not asked again.
   virtual bool watch(std::span<const std::uint64_t> processes) = 0;
