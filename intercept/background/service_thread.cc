@@ -22,6 +22,8 @@ constexpr stack::Duration kCrowdedTick = stack::milliseconds(4);
 // sleepers has gone, the others may not know of all timers.
 constexpr stack::Duration kStandbyTick = stack::milliseconds(250);
 constexpr stack::Duration kSleeperTick = stack::milliseconds(10);
+// An application that works and sleeps in turn, hundreds of times a second, does not wake us: it is looked at so often.
+constexpr stack::Duration kAlternatingTick = stack::milliseconds(10);
 constexpr stack::Duration kBetweenNotices = stack::milliseconds(250);
 // Nothing is open: nobody can need the stack sooner than it takes to open something.
 constexpr stack::Duration kIdleTick = stack::milliseconds(10);
@@ -143,7 +145,7 @@ void ServiceThread::run_relay() {
   process_.for_each_stack([t](Instance& i) { i.turn(t); });
 }
 
-bool ServiceThread::stand_by(stack::Time& until) {
+bool ServiceThread::stand_by(bool application_active, stack::Time& until) {
   const Guard guard(shard_, std::try_to_lock);
   if (!guard.owns_lock() || shard_.instance == nullptr) return false;
   if (!shard_.attended.empty()) process_.review_attention(shard_);
@@ -157,7 +159,9 @@ bool ServiceThread::stand_by(stack::Time& until) {
     return false;
   }
   instance.standby = &standby_;
-  const stack::Duration tick = instance.sleepers_know_timers() ? kStandbyTick : kSleeperTick;
+  const bool alternates = application_active && instance.worker().pacing_deadline() == stack::kNever;
+  instance.standby_follows = !alternates;
+  const stack::Duration tick = alternates ? kAlternatingTick : instance.sleepers_know_timers() ? kStandbyTick : kSleeperTick;
   // Those who sleep may not know of the next burst of what is paced.
   until = std::min(now() + tick, instance.worker().pacing_deadline());
   instance.standby_until = until;
@@ -195,7 +199,7 @@ void ServiceThread::loop() {
       relayed = false;
     } else if (!application_active || application_sleeps) {
       run_what_is_due();
-      standby = stand_by(until);
+      standby = stand_by(application_active, until);
     }
     seen = instance.turns.load(std::memory_order_relaxed);
 

@@ -50,9 +50,10 @@ class ServiceThread {
   // to sleep, not for those that other threads' calls have made since.
   void run_what_is_due();
   void run_relay();
-  // The same: asks to be woken when it does no longer. True if it will be.
+  // The same: asks to be woken when it does no longer; unless it works and sleeps in turn (`application_active`), for then that is
+  // looked at now and then. True if there may be a wake-up to be taken note of.
   // `until`: not longer than then.
-  bool stand_by(stack::Time& until);
+  bool stand_by(bool application_active, stack::Time& until);
   void end_standby();
 
   Process& process_;

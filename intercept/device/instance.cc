@@ -122,7 +122,7 @@ void Instance::finish_sleep(bool goes_on) {
   if (left > 0) return;
   if (port_) port_->disarm();
   if (follower_ != nullptr) follower_->look_soon();
-  if (standby != nullptr && !goes_on) std::exchange(standby, nullptr)->wake();
+  if (standby != nullptr && standby_follows && !goes_on) std::exchange(standby, nullptr)->wake();
 }
 
 std::span<const int> Instance::pollable() {

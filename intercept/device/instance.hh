@@ -79,8 +79,10 @@ class Instance {
 
   Kernel* kernel = nullptr;  // sends SIGURG; may be null
   Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null
-  // Who wants to be woken when the last of the sleepers is back. Lock held.
+  // Who wants to be woken by a call that arms an earlier timer and, if it `standby_follows`, when the last of the sleepers is
+  // back. Lock held.
   Sleeper* standby = nullptr;
+  bool standby_follows = true;
   stack::Time standby_until{};  // when that one wakes up by itself
   // Whether each timer that there is wakes one of the sleepers in time: not known once one of several has gone.
   [[nodiscard]] bool sleepers_know_timers() const { return asleep_until_ != stack::kNever; }

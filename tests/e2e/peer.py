@@ -42,6 +42,18 @@ def stall(host, port, path, how_many):
     time.sleep(60)
 
 
+def ask(host, port, how_many, pause):
+    """Requests on one connection, with a pause after each."""
+    s = connect(host, port)
+    for i in range(int(how_many) + 20):
+        if i == 20:
+            print("begins")
+        s.sendall(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert s.recv(10000).endswith(b"hello\n")
+        time.sleep(float(pause))
+    print("asked")
+
+
 def acks(host, port):
     """Sends while the server computes: all of it must be acknowledged well before the server looks at its socket again."""
     s = connect(host, port)

@@ -65,6 +65,15 @@ def idle_memif_pair(context):
     nginx.command("stop")
 
 
+def switches_of_other_threads(pid):
+    """How often threads but the first have gone to sleep."""
+    count = 0
+    for path in Path(f"/proc/{pid}/task").iterdir():
+        if path.name != str(pid):
+            count += int(next(line for line in (path / "status").read_text().splitlines() if line.startswith("voluntary")).split()[1])
+    return count
+
+
 def start_busy(context, server):
     busy = server.start(context.build / "tests/e2e/busy_server", server.address, "7000")
     busy.says("ready")
@@ -96,6 +105,23 @@ def service_thread_others(context):
     out = client.run(PYTHON, PEER, "connects", server.address, "7000", timeout=20).stdout
     expect("connected" in out, f"the peer saw: {out}")
     expect_equal("the server's status", busy.wait(15), 0)
+
+
+@test("service_thread-sleeps-while-the-program-works-and-sleeps-in-turn", shim_only=True)
+def service_thread_sleeps(context):
+    """Hundreds of requests a second are no reason to wake it for each."""
+    server, client = context.veth()
+    nginx = Nginx(server).start()
+    worker = nginx.workers()[0]
+    asks = client.start(PYTHON, "-u", PEER, "ask", server.address, "8080", "400", "0.0025")
+    asks.says("begins")
+    before, started = switches_of_other_threads(worker), time.monotonic()
+    asks.says("asked")
+    took = time.monotonic() - started
+    switches = switches_of_other_threads(worker) - before
+    # Each of them would be two: to be woken, and to look once more after a tick.
+    expect(switches < max(400, 300 * took), f"{switches} times in {took:.2f} s and 400 requests")
+    nginx.stop()
 
 
 @test("killed-by-a-signal-its-peer-is-told")
