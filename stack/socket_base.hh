@@ -24,6 +24,7 @@ struct SocketBase {
   enum Edge : std::uint8_t {
     kReadEdge = 1, kWriteEdge = 2, kCloseEdge = 4, kErrorEdge = 8,
     kUrgentEdge = 16,  // the peer has said where an urgent byte is (SIGURG)
+    kStampEdge = 32,   // there is a StampReport
   };
 
   explicit SocketBase(Kind k) : kind(k) {}

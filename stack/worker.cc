@@ -112,6 +112,10 @@ void Worker::set_options(Connection& c, const SocketOptions& options, Time now) 
 }
 void Worker::measure_delivery(Connection& c) { tcp_->sender.measure_delivery(c); }
 ConnectionInfo Worker::info(const Connection& c) const { return tcp_->info(c); }
+bool Worker::want_stamps(Connection& c, std::uint8_t kinds, bool with_frames) { return tcp_->sender.want_stamps(c, kinds, with_frames); }
+bool Worker::has_stamps(const Connection& c) const { return Sender::has_stamps(c); }
+bool Worker::take_stamp(Connection& c, StampReport& report) { return Sender::take_stamp(c, report); }
+Time Worker::arrival_of(const Connection& c, std::size_t bytes) const { return tcp_->receiver.arrival_of(c, bytes); }
 std::size_t Worker::readable_bytes(const Connection& c) const { return tcp_->readable_bytes(c); }
 std::size_t Worker::writable_bytes(const Connection& c) const { return tcp_->writable_bytes(c); }
 

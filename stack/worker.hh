@@ -224,6 +224,13 @@ class Worker {
   [[nodiscard]] ConnectionInfo info(const Connection& c) const;
   // From now on info() has a rate of delivery for each ACK. Costs some memory, and a little time for each packet.
   void measure_delivery(Connection& c);
+  // Times of what is written from now on (stack/tcp/sender/stamps.hh): StampKind bits, 0 for none. An event tells that there is a report.
+  // `with_frames`: reports have what was sent. False: no memory.
+  bool want_stamps(Connection& c, std::uint8_t kinds, bool with_frames);
+  [[nodiscard]] bool has_stamps(const Connection& c) const;
+  bool take_stamp(Connection& c, StampReport& report);  // the oldest; false: there is none
+  // When the last of the next `bytes` came that receive() would return; zero: there are none.
+  [[nodiscard]] Time arrival_of(const Connection& c, std::size_t bytes) const;
   // Bytes that receive() would return now, and free bytes of the send buffer.
   [[nodiscard]] std::size_t readable_bytes(const Connection& c) const;
   [[nodiscard]] std::size_t writable_bytes(const Connection& c) const;

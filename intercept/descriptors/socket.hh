@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "intercept/sockets/timestamping.hh"
 #include "intercept/sockets/zerocopy.hh"
 #include "intercept/sockopt/sockopt_kinds.hh"
 #include "intercept/waiting/watch.hh"
@@ -68,6 +69,7 @@ struct Socket : Watchable {
   bool zerocopy = false;                        // SO_ZEROCOPY
   std::uint32_t zerocopy_sends = 0;             // with MSG_ZEROCOPY
   std::vector<ZerocopyCompletion> completions;  // that recvmsg(MSG_ERRQUEUE) has not taken
+  std::unique_ptr<Timestamping> timestamping;   // null: never asked for
   std::shared_ptr<const KeptOptions> kept;  // options that the stack does not look at; null: none has been set
   std::uint64_t cookie = 0;                 // SO_COOKIE, once somebody has asked
 

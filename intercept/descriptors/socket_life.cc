@@ -15,6 +15,7 @@ void attach(Socket& s, stack::Connection& c) {
   s.state = Socket::State::stream;
   s.local = {c.key.local, c.key.local_port};
   s.remote = {c.key.remote, c.key.remote_port};
+  if (s.timestamping != nullptr) [[unlikely]] ask_for_stamps(s);
 }
 
 int Process::hand_to_kernel(Socket& s) {

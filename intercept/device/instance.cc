@@ -31,6 +31,7 @@ std::uint32_t events_of_edges(std::uint8_t edges) {
 
 std::uint32_t events_of_rare_edges(std::uint8_t edges, const Socket& s, Kernel* kernel) {
   if ((edges & Base::kUrgentEdge) != 0 && kernel != nullptr) signal_owner(*kernel, s);
+  if ((edges & Base::kStampEdge) != 0) return EPOLLERR | ((edges & Base::kErrorEdge) != 0 ? EPOLLIN | EPOLLOUT | EPOLLHUP | EPOLLRDHUP : 0U);
   return (edges & Base::kErrorEdge) != 0 ? EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP : 0U;
 }
 

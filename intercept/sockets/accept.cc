@@ -3,6 +3,8 @@
 #include <netinet/in.h>
 #include <sys/epoll.h>
 
+#include <memory>
+
 #include "intercept/call.hh"
 #include "intercept/sockets/address.hh"
 #include "intercept/sockets/local_listener.hh"
@@ -28,6 +30,8 @@ Socket& make_accepted(Process& process, const Socket& listener, int fd, int flag
   s.options = listener.options;
   if (listener.kept != nullptr) [[unlikely]]
     s.kept = inherited(listener.kept);
+  if (listener.timestamping != nullptr) [[unlikely]]
+    s.timestamping = std::make_unique<Timestamping>(*listener.timestamping);
   s.receive_timeout = listener.receive_timeout;
   s.send_timeout = listener.send_timeout;
   s.fd = fd;

@@ -7,11 +7,12 @@
 
 #include <algorithm>
 #include <climits>
-#include <cstring>
 
 #include "intercept/call.hh"
 #include "intercept/relay/relayed.hh"
+#include "intercept/sockets/control_messages.hh"
 #include "intercept/sockets/iovecs.hh"
+#include "intercept/sockets/timestamping.hh"
 #include "intercept/sockets/urgent.hh"
 #include "intercept/support/errors.hh"
 #include "intercept/waiting/wait.hh"
@@ -27,6 +28,13 @@ int inq_hint(const Socket& s) {
   return static_cast<int>(std::min<std::uint32_t>(c.rx.queued, INT_MAX - 1)) + (c.hot.fin_received ? 1 : 0);
 }
 
+// What recvmsg tells beside the data.
+struct Beside {
+  int hint = kNoHint;
+  stack::Time arrival{};  // of the last that was read; zero: none, or nobody asks
+  Timestamping times;     // as the socket has them, with an arrival
+};
+
 // One receiving call.
 class Receive {
  public:
@@ -41,21 +49,32 @@ class Receive {
         peek_((flags & MSG_PEEK) != 0),
         blocking_(!s.nonblocking && (flags & MSG_DONTWAIT) == 0) {}
 
-  // `hint`, if there is one, gets what inq_hint() says at the end.
-  ssize_t run(int* hint) {
+  // `beside`, if there is one, gets what is told with the data.
+  ssize_t run(Beside* beside) {
+    beside_ = beside;
     ssize_t result = attempt();
     if (result == -EAGAIN && retry_after_turn(process_, s_)) result = attempt();
-    if (result != -EAGAIN || !blocking_) return end(result == -EAGAIN ? give_up(result) : result, hint);
+    if (result != -EAGAIN || !blocking_) return end(result == -EAGAIN ? give_up(result) : result);
     const Hold hold_it(process_, s_);  // until the last look at the socket
-    return end(wait(), hint);
+    return end(wait());
   }
 
  private:
-  ssize_t end(ssize_t result, int* hint) {
+  ssize_t end(ssize_t result) {
     // The window that has opened, if the peer waits for it: whoever reads may go on to wait for something of the kernel's.
     if (s_.state == Socket::State::stream && s_.connection->hot.ack_now) s_.shard->instance->hand_over();
-    if (hint != nullptr && result >= 0) *hint = inq_hint(s_);
+    if (beside_ != nullptr && result >= 0) beside_->hint = inq_hint(s_);
     return result;
+  }
+
+  // Of what the next read gets, before it is gone.
+  void note_arrival(const stack::Worker& worker) {
+    std::size_t bytes = 0;
+    for (const iovec& piece : left_.next()) bytes += piece.iov_len;
+    const stack::Time arrival = worker.arrival_of(*s_.connection, bytes);
+    if (arrival == stack::Time{}) return;
+    beside_->arrival = arrival;
+    beside_->times = *s_.timestamping;
   }
 
   // How much makes the call return: MSG_WAITALL everything, else SO_RCVLOWAT.
@@ -74,6 +93,7 @@ class Receive {
       // What has been read is returned before an error is told, so that must not be taken yet.
       // Nor does a read go beyond the mark of urgent data.
       if (done_ > 0 && ((worker.readable_bytes(c) == 0 && worker.readiness(c).error) || worker.at_mark(c))) return result();
+      if (beside_ != nullptr && s_.timestamping != nullptr) [[unlikely]] note_arrival(worker);
       const auto got =
           worker.receive(c, left_.next(), {.peek = peek_, .discard = (flags_ & MSG_TRUNC) != 0}, now());
       if (!got) {
@@ -152,37 +172,27 @@ class Receive {
   Iovecs left_;
   std::size_t total_;
   std::size_t done_ = 0;
+  Beside* beside_ = nullptr;
   int flags_;
   bool peek_;
   bool blocking_;
 };
 
-// Puts what TCP_INQ asks for, and nothing else, into the space for it.
-void put_hint(msghdr& m, int hint) {
+void put_beside(msghdr& m, const Beside& beside) {
+  ControlMessages out(m);
+  if (beside.arrival != stack::Time{}) [[unlikely]] put_receive_times(out, beside.times, beside.arrival);
   constexpr int kInq = TCP_INQ;  // also the message's type, TCP_CM_INQ
-  const std::size_t room = m.msg_control != nullptr ? m.msg_controllen : 0;
-  m.msg_controllen = 0;
-  if (hint == kNoHint) return;
-  if (room < sizeof(cmsghdr)) {
-    m.msg_flags |= MSG_CTRUNC;
-    return;
-  }
-  const std::size_t length = std::min(room, CMSG_LEN(sizeof hint));
-  if (length < CMSG_LEN(sizeof hint)) m.msg_flags |= MSG_CTRUNC;
-  const cmsghdr head{.cmsg_len = length, .cmsg_level = IPPROTO_TCP, .cmsg_type = kInq};
-  auto* at = static_cast<std::byte*>(m.msg_control);
-  std::memcpy(at, &head, sizeof head);
-  std::memcpy(at + CMSG_LEN(0), &hint, length - CMSG_LEN(0));
-  m.msg_controllen = std::min(room, CMSG_SPACE(sizeof hint));
+  if (beside.hint != kNoHint) out.put(IPPROTO_TCP, kInq, beside.hint);
 }
 
 // What is not the stream: the error queue, urgent data.
 ssize_t receive_apart(Process& process, Socket* s, std::span<const iovec> v, int flags, msghdr* m) {
   if (s == nullptr) return -EBADF;
-  return (flags & MSG_ERRQUEUE) != 0 ? receive_completion(*s, m) : receive_urgent(process, *s, v, flags, m);
+  if ((flags & MSG_ERRQUEUE) == 0) return receive_urgent(process, *s, v, flags, m);
+  return has_stamps(*s) ? receive_stamp(*s, v, m) : receive_completion(*s, m);
 }
 
-ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags, int* hint = nullptr) {
+ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags, Beside* beside = nullptr) {
   Guard guard(process, fd);
   Socket* s = process.files.socket(fd);
   if (s == nullptr) return -EBADF;
@@ -197,7 +207,7 @@ ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t 
   if (total == 0) return 0;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   settle(process, *s);
-  const ssize_t got = Receive(process, guard, *s, v, total, flags).run(hint);
+  const ssize_t got = Receive(process, guard, *s, v, total, flags).run(beside);
   // The socket may be gone by now.
   if (Instance* instance = guard.shard().instance.get(); got > 0 && instance != nullptr) instance->moved(static_cast<std::size_t>(got));
   return got;
@@ -222,12 +232,12 @@ ssize_t Process::recvmsg(int fd, msghdr* m, int flags) {
     const Guard guard(*this, fd);
     return receive_apart(*this, files.socket(fd), v, flags, m);
   }
-  int hint = kNoHint;
-  const ssize_t result = receive(*this, fd, v, static_cast<std::size_t>(total), flags, &hint);
+  Beside beside;
+  const ssize_t result = receive(*this, fd, v, static_cast<std::size_t>(total), flags, &beside);
   if (result < 0) return result;
   if (m->msg_name != nullptr) m->msg_namelen = 0;  // a stream has no addresses
   m->msg_flags = flags & MSG_CMSG_CLOEXEC;
-  put_hint(*m, hint);
+  put_beside(*m, beside);
   return result;
 }
 

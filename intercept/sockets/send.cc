@@ -10,6 +10,7 @@
 #include "intercept/call.hh"
 #include "intercept/relay/relayed.hh"
 #include "intercept/sockets/iovecs.hh"
+#include "intercept/sockets/timestamping.hh"
 #include "intercept/support/errors.hh"
 #include "intercept/waiting/wait.hh"
 
@@ -118,6 +119,19 @@ ssize_t send_zerocopy(Process& process, Guard& guard, Socket& s, std::span<const
   return sent_now(guard, sent);
 }
 
+// A call whose control messages say which times are wanted of what it sends (SO_TIMESTAMPING).
+ssize_t send_with_control(Process& process, Guard& guard, Socket& s, std::span<const iovec> v, std::size_t total, int flags,
+                          const msghdr& m) {
+  SendControl control;
+  if (const int error = read_send_control(m, control); error != 0) return error;
+  const Hold hold_it(process, s);
+  if (control.asks) ask_for_stamps(s, control);
+  const ssize_t sent = Send<>(process, guard, s, v, total, flags).run();
+  if (control.asks) ask_for_stamps(s);
+  if (sent > 0 && s.zerocopy && (flags & MSG_ZEROCOPY) != 0) complete_zerocopy(s);
+  return sent_now(guard, sent);
+}
+
 // tcp_sendmsg_fastopen(): connects, and the SYN takes along what it may. `m`: flags and address of the call.
 ssize_t send_fast_open(Process& process, Guard& guard, int fd, Socket& s, std::span<const iovec> v,
                        std::size_t total, const msghdr& m) {
@@ -170,6 +184,8 @@ ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t
   if (const int error = check_sending(*s, flags); error != 0) return error;
   if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
   settle(process, *s);
+  if (m != nullptr && m->msg_controllen != 0 && (flags & MSG_OOB) == 0) [[unlikely]]
+    return send_with_control(process, guard, *s, v, total, flags, *m);
   if ((flags & (MSG_ZEROCOPY | MSG_OOB)) != 0) [[unlikely]] {
     if ((flags & MSG_OOB) != 0) return sent_now(guard, Send<true>(process, guard, *s, v, total, flags).run());
     if (s->zerocopy) return send_zerocopy(process, guard, *s, v, total, flags);
@@ -212,7 +228,7 @@ ssize_t Process::sendmsg(int fd, const msghdr* m, int flags) {
   const std::span<const iovec> v{m->msg_iov, m->msg_iovlen};
   const ssize_t total = total_bytes(v);
   if (total < 0) return total;
-  // An address is ignored on a stream, as Linux does, but for MSG_FASTOPEN; so are control messages, none of which is TCP's.
+  // An address is ignored on a stream, as Linux does, but for MSG_FASTOPEN.
   return send_all(*this, fd, v, static_cast<std::size_t>(total), flags, m);
 }
 

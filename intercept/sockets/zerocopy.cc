@@ -5,10 +5,8 @@
 #include <netinet/in.h>
 #include <sys/epoll.h>
 
-#include <algorithm>
-#include <cstring>
-
 #include "intercept/descriptors/socket.hh"
+#include "intercept/sockets/control_messages.hh"
 
 namespace mtcp::intercept {
 namespace {
@@ -18,23 +16,6 @@ struct ErrorMessage {
   sock_extended_err error;
   Address offender;
 };
-
-// put_cmsg(): what does not fit is cut off, and said to be.
-template <typename T>
-void put_control(msghdr& m, int level, int type, const T& data) {
-  const std::size_t room = m.msg_control != nullptr ? m.msg_controllen : 0;
-  if (room < sizeof(cmsghdr)) {
-    m.msg_flags |= MSG_CTRUNC;
-    m.msg_controllen = 0;
-    return;
-  }
-  const std::size_t length = std::min(CMSG_LEN(sizeof data), room);
-  if (length < CMSG_LEN(sizeof data)) m.msg_flags |= MSG_CTRUNC;
-  const cmsghdr header{.cmsg_len = length, .cmsg_level = level, .cmsg_type = type};
-  std::memcpy(m.msg_control, &header, sizeof header);
-  std::memcpy(static_cast<std::byte*>(m.msg_control) + CMSG_LEN(0), &data, length - CMSG_LEN(0));
-  m.msg_controllen = std::min(CMSG_SPACE(sizeof data), room);
-}
 
 }  // namespace
 
@@ -61,9 +42,9 @@ int receive_completion(Socket& s, msghdr* m) {
   m->msg_flags = MSG_ERRQUEUE;
   m->msg_namelen = 0;
   if (s.v6) {
-    put_control(*m, IPPROTO_IPV6, IPV6_RECVERR, ErrorMessage<sockaddr_in6>{error, {}});
+    ControlMessages(*m).put(IPPROTO_IPV6, IPV6_RECVERR, ErrorMessage<sockaddr_in6>{error, {}});
   } else {
-    put_control(*m, IPPROTO_IP, IP_RECVERR, ErrorMessage<sockaddr_in>{error, {}});
+    ControlMessages(*m).put(IPPROTO_IP, IP_RECVERR, ErrorMessage<sockaddr_in>{error, {}});
   }
   return 0;
 }

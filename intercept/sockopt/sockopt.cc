@@ -289,7 +289,7 @@ int get_socket_level(Process& process, Socket& s, int name, void* v, socklen_t* 
   if (name == kMemInfo) return give(memory_info(process, s), v, n);
   if (name == kCookie) return *n < sizeof(std::uint64_t) ? -EINVAL : give(cookie_of(process, s), v, n);
   if (name == SO_PEERNAME) return get_peer_name(s, v, n);
-  return -ENOTSUP;
+  return is_timestamping(name) ? get_timestamping(s, name, v, n) : -ENOTSUP;
 }
 
 // The options that are structures. -ENOTSUP: not one of them.
@@ -315,6 +315,8 @@ int replay_structures(Process& process, const Socket& s) {
   if (s.receive_timeout != stack::Duration::zero()) tell(SO_RCVTIMEO, to_timeval(s.receive_timeout));
   if (s.send_timeout != stack::Duration::zero()) tell(SO_SNDTIMEO, to_timeval(s.send_timeout));
   if (s.options.max_pacing_rate != UINT64_MAX) tell(kMaxPacingRate, s.options.max_pacing_rate);
+  std::array<TimestampingOption, 2> times{};
+  for (const TimestampingOption& o : timestamping_options(s, times)) tell(o.name, o.value);
   if (s.options.linger) {
     const auto seconds = std::chrono::duration_cast<stack::seconds>(s.options.linger_time).count();
     tell(SO_LINGER, linger{.l_onoff = 1, .l_linger = static_cast<int>(seconds)});
@@ -348,6 +350,7 @@ int set_option(Process& process, Socket& s, int level, int name, const void* v, 
   if (const OptionRow* row = find_option(level, name, index); row != nullptr) {
     return set_row(process, s, *row, index, v, n);
   }
+  if (level == SOL_SOCKET && is_timestamping(name)) return set_timestamping(s, name, v, n);
   const int error = set_structure(s, level, name, v, n);
   if (error != -ENOTSUP) return error;
   if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) return set_v6_only(process, s, v, n);

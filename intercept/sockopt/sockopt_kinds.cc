@@ -32,12 +32,9 @@ constexpr Listed kSocketLevel[] = {
     {25, kKernels},     // SO_BINDTODEVICE: a name
     {26, kKernels},     // SO_ATTACH_FILTER: a program
     {27, kPassed},      // SO_DETACH_FILTER: on the stack there is none
-    {29, kKernels},     // SO_TIMESTAMP
     {31, kPassed},      // SO_PEERSEC
     {34, kKept},        // SO_PASSSEC
-    {35, kKernels},     // SO_TIMESTAMPNS
     {36, kKept},        // SO_MARK
-    {37, kKernels},     // SO_TIMESTAMPING
     {40, kKept},        // SO_RXQ_OVFL
     {41, kKept},        // SO_WIFI_STATUS
     {42, kKernels, -1}, // SO_PEEK_OFF
@@ -55,9 +52,6 @@ constexpr Listed kSocketLevel[] = {
     {59, kPassed},      // SO_PEERGROUPS
     {61, kKept},        // SO_TXTIME
     {62, kKernels},     // SO_BINDTOIFINDEX
-    {63, kKernels},     // SO_TIMESTAMP_NEW
-    {64, kKernels},     // SO_TIMESTAMPNS_NEW
-    {65, kKernels},     // SO_TIMESTAMPING_NEW
     {68, kPassed},      // SO_DETACH_REUSEPORT_BPF
     {69, kKept},        // SO_PREFER_BUSY_POLL
     {70, kKept},        // SO_BUSY_POLL_BUDGET

@@ -14,6 +14,7 @@ namespace mtcp::intercept {
 namespace {
 
 constexpr int kMaxPacingRate = 47;  // SO_MAX_PACING_RATE
+constexpr int kTimes[] = {SO_TIMESTAMP, SO_TIMESTAMPNS};
 
 bool is_doubled(const OptionRow& row) { return row.level == SOL_SOCKET && (row.name == SO_RCVBUF || row.name == SO_SNDBUF); }
 
@@ -60,6 +61,8 @@ void learn_options(Process& process, Socket& s) {
   learn<std::array<char, 16>>(process, s, fresh, IPPROTO_TCP, TCP_CONGESTION);
   learn<std::uint64_t>(process, s, fresh, SOL_SOCKET, kMaxPacingRate);
   learn_fast_open_key(process, s, fresh);
+  for (const int name : kTimes) learn<int>(process, s, fresh, SOL_SOCKET, name);
+  learn<std::uint64_t>(process, s, fresh, SOL_SOCKET, SO_TIMESTAMPING);
   (void)process.kernel.close(fresh);
   int only = 0;
   socklen_t size = sizeof only;

@@ -38,7 +38,7 @@ void notify(Watchable& w, std::uint32_t events) {
 }
 
 std::uint32_t poll_events(const Socket& s) {
-  return stream_events(s) | (s.completions.empty() ? 0U : EPOLLERR);
+  return stream_events(s) | (s.completions.empty() && (s.timestamping == nullptr || !has_stamps(s)) ? 0U : EPOLLERR);
 }
 
 std::uint32_t stream_events(const Socket& s) {

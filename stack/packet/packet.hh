@@ -40,7 +40,7 @@ struct alignas(64) Packet {
   std::uint8_t tos;              // sent: the IP header's DSCP and ECN
   std::uint8_t ttl;              // sent: 0 for the usual one
   union {
-    Time sent_at{};           // sent: last transmission
+    Time sent_at{};           // sent: last transmission; received data: when it came
     std::uint32_t flow_hash;  // received, with kSteered: as stacks are chosen by (stack/steering)
   };
 

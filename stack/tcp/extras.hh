@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "stack/base/seq.hh"
 #include "stack/base/time.hh"
+#include "stack/tcp/sender/stamps.hh"
 
 namespace mtcp::stack {
 
@@ -34,6 +36,7 @@ struct ConnectionExtras {
   Duration in_timeouts{};                 // ... total_rto_time: from the first of a row until something was acknowledged
   Time timeouts_since{};                  // of the row that has not ended; zero: none
   Urgent urgent;  // Connection::urgent: there has been some
+  std::unique_ptr<Stamps> stamps;  // null: nobody has asked
 };
 
 }  // namespace mtcp::stack

@@ -96,6 +96,7 @@ Packet* Tcp::shrink(Packet* p) {
   std::memcpy(little->data, p->data, p->len);
   little->len = p->len;
   little->seq = p->seq;
+  little->sent_at = p->sent_at;
   cache.free(p);
   return little;
 }

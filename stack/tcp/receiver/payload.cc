@@ -77,6 +77,7 @@ void Receiver::enqueue_in_order(Connection& c, Packet*& p) {
   if (last != nullptr && copies(c, *last, n)) {
     std::memcpy(last->end(), p->data, n);
     last->len += n;
+    last->sent_at = p->sent_at;
     return;
   }
   if (tcp_.memory.level() != MemoryBudget::Level::low) [[unlikely]] p = tcp_.shrink(p);
@@ -112,6 +113,7 @@ bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
     tcp_.send_ack(c, now);
     return true;
   }
+  s.packet->sent_at = now;  // received: when
   if (s.has(kFin | kUrg)) {
     if (s.has(kUrg)) [[unlikely]] {
       on_urgent(c, s, now);

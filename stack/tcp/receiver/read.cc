@@ -1,4 +1,5 @@
 // The application's reads, and what they let the peer know.
+#include <algorithm>
 #include <cstring>
 
 #include "stack/tcp/buffers.hh"
@@ -48,6 +49,15 @@ Result<std::size_t> Receiver::take(Connection& c, std::span<const iovec> data, R
   rx.queued -= static_cast<std::uint32_t>(done);
   after_read(c, static_cast<std::uint32_t>(done), now);
   return done;
+}
+
+// As Linux's tcp_recvmsg: of the last segment that a read touches.
+Time Receiver::arrival_of(const Connection& c, std::size_t bytes) const {
+  bytes = std::min<std::size_t>(bytes, readable_before_mark(c));
+  const Packet* p = c.rx.queue.front();
+  if (p == nullptr || bytes == 0) return Time{};
+  for (; p->next != nullptr && bytes > p->len; p = p->next) bytes -= p->len;
+  return p->sent_at;
 }
 
 void Receiver::after_read(Connection& c, std::uint32_t copied, Time now) {

@@ -117,6 +117,7 @@ bool Receiver::append(Connection& c, Island& i, Packet*& p) {
   } else if (last != nullptr && copies(c, *last, n)) {
     std::memcpy(last->end(), p->data, n);
     last->len += n;
+    last->sent_at = p->sent_at;
   } else {
     if (last == nullptr && i.size() != 0) {  // what was too little for a packet goes in front
       if (i.size() > p->headroom()) return false;
@@ -158,6 +159,7 @@ void Receiver::join(Connection& c, std::uint32_t index, std::uint32_t next) {
     if (copies(c, *last, first->len)) {
       std::memcpy(last->end(), first->data, first->len);
       last->len += first->len;
+      last->sent_at = first->sent_at;
       tcp_.account_out_of_order(c, -std::int64_t{first->capacity});
       cache_.free(b.packets.pop_front());
     }
@@ -215,6 +217,7 @@ bool Receiver::enqueue_bytes(Connection& c, std::span<const std::byte> bytes) {
   if (p == nullptr) return stats_.add(Counter::no_packets), false;
   std::memcpy(p->data, bytes.data(), bytes.size());
   p->len = static_cast<std::uint32_t>(bytes.size());
+  if (const Packet* gap = c.rx.queue.back(); gap != nullptr) p->sent_at = gap->sent_at;  // when they were told apart from it is not kept
   enqueue_in_order(c, p);
   if (p != nullptr) cache_.free(p);
   return true;

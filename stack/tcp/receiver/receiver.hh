@@ -69,6 +69,8 @@ class Receiver {
   [[nodiscard]] bool at_mark(const Connection& c) const;
   // Bytes in order that a read can get in one piece; of those at the mark, the urgent one is none.
   [[nodiscard]] std::uint32_t readable_before_mark(const Connection& c) const;
+  // When the last of the next `bytes` came that a read would get; zero: there are none.
+  [[nodiscard]] Time arrival_of(const Connection& c, std::size_t bytes) const;
   [[nodiscard]] bool skips_next(const Connection& c) const;
 
  private:

@@ -153,6 +153,7 @@ bool Sender::on_ack(Connection& c, Segment& s, Time now) {
   if (t.retries != 0) [[unlikely]] end_timeouts(c, now);
   t.first_unanswered = Time{};
   c.soft_error = Errc::ok;  // it was no obstacle
+  if (c.stamped) [[unlikely]] stamp_acked(c, s.ack, now);
   const bool unusual = h.phase != Phase::open || t.scoreboard != nullptr || c.recovery.reno_sacked != 0 ||
                        c.recovery.probe_pending || (h.sack_ok && s.options.sack_count != 0);
   update_window(c, s, window);

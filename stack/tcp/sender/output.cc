@@ -142,6 +142,7 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
   if (h.phase > Phase::disorder) c.tx.cc->on_sent(c, p->payload_len);
   c.tx.last_sent = now;
   network.output_tcp(out, c.key.local, c.key.remote, *c.path, TxPriority::data, now);
+  if (c.stamped) [[unlikely]] stamp_sent(c, *p, *out, now);
   return true;
 }
 

@@ -148,6 +148,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
   }
   c.hot.more = more && taken == wanted;
   if (!c.hot.more) mark_push(c, true);
+  if (c.stamped) [[unlikely]] request_stamp(c);
   push(c, now);
   tcp_.transmit_bursts(now);
   if (!is_writable(c)) await_room(c, now);
@@ -248,6 +249,7 @@ void Sender::commit(Connection& c, std::size_t bytes, bool more, Time now) {
   c.hot.snd_queued += static_cast<std::uint32_t>(bytes);
   c.hot.more = more;
   if (!more) mark_push(c, true);
+  if (c.stamped) [[unlikely]] request_stamp(c);
   push(c, now);
   tcp_.transmit_bursts(now);
   if (!is_writable(c)) await_room(c, now);

@@ -73,6 +73,11 @@ class Sender {
   void send_fin(Connection& c, Time now);  // a FIN without data
   void release(Packet* p);                 // frees, also what the device still reads
 
+  // --- stamps.cc: when it was sent and acknowledged (worker.hh)
+  bool want_stamps(Connection& c, std::uint8_t kinds, bool with_frames);  // false: no memory
+  [[nodiscard]] static bool has_stamps(const Connection& c);
+  static bool take_stamp(Connection& c, StampReport& report);
+
   // --- urgent.cc: urgent data (worker.hh), and what the headers say of it
   Result<std::size_t> send_urgent(Connection& c, std::span<const iovec> data, bool more, Time now);
 
@@ -182,6 +187,12 @@ class Sender {
   // --- urgent.cc
   void point_at_urgent(const Connection& c, Packet& p, Seq seq) const;
   void send_urgent_probe(Connection& c, Time now);
+
+  // --- stamps.cc; all but the last with Connection::stamped
+  static void request_stamp(Connection& c);
+  void stamp_sent(Connection& c, const Packet& p, const Packet& out, Time now);
+  void stamp_acked(Connection& c, Seq ack, Time now);
+  void report_stamp(Connection& c, StampReport report);
 
   // --- output.cc, send.cc
   void push_waiting(Connection& c, Time now, bool override);
