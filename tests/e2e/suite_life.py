@@ -1,5 +1,6 @@
 """A server that sleeps, and one that computes: idle CPU, and the service thread."""
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from harness import cpu_seconds, expect, expect_equal
 from nginx import Nginx
 from registry import test
+from suite_wire import stat
+from suite_workers import expect_no_failure, flows, serve
 from web import get, expect_files
 
 PEER = Path(__file__).resolve().parent / "peer.py"
@@ -137,3 +140,38 @@ def killed(context):
         program.signal(number)
         expect_equal("how it ended", program.wait(5), -number)
         peer.says("ended", 2)
+
+
+def sleeps(pids):
+    """How often the threads of these processes have gone to sleep."""
+    return sum(int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", path.read_text(), re.M)[1])
+               for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/status"))
+
+
+def shares(pids):
+    """What mtcp-stat says of the workers' shares of the device, by worker."""
+    lines = [next(line for line in stat(pid).splitlines() if line.startswith("share")) for pid in pids]
+    return [dict(word.split("=") for word in line.split()[1:]) for line in lines]
+
+
+@test("workers-idle")
+def idle(context):
+    """Many more workers than cores: each has a socket, on which its own packets come, and those that have nothing to do sleep."""
+    workers = 16
+    nginx, client = serve(context, workers, '"auto"')
+    expect_no_failure(flows(client, "spread", nginx, "/pid", 400, 50), 400)
+    pids = nginx.workers()
+    some = pids[:4]  # to ask takes its time
+    if nginx.side.on_stack:
+        before = shares(some)
+        expect(all(int(s["queues"]) >= 1 for s in before), f"queues: {[s['queues'] for s in before]}")
+        expect_no_failure(flows(client, "spread", nginx, "/pid", 1000, 50), 1000)
+        passed_on = sum(int(s["forwarded"]) for s in shares(some)) - sum(int(s["forwarded"]) for s in before)
+        expect(passed_on < 25, f"four of the workers have passed on {passed_on} frames")
+    time.sleep(1)
+    times, cpu = sleeps(pids), cpu_seconds(pids)
+    time.sleep(2)
+    times, cpu = (sleeps(pids) - times) / 2, (cpu_seconds(pids) - cpu) / 2 / workers
+    expect(times < 25 * workers, f"{workers} idle workers wake up {times:.0f} times a second")
+    expect(cpu < 0.01, f"{workers} idle workers use {cpu:.1%} of a core each")
+    nginx.stop()

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from harness import children, cpu_seconds, expect, expect_equal, kill, wait_until
+from harness import children, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_wire import stat
@@ -322,20 +322,6 @@ def wake_ups(context):
         expect(result[part] < 2 * usual[part] + most, f"{part}: {result[part] * 1e3:.2f} ms, the kernel's {usual[part] * 1e3:.2f} ms")
     nginx.stop()
     control.stop()
-
-
-@test("workers-idle")
-def idle(context):
-    for workers in (1, 2, 4) if context.long else (4,):
-        nginx, client = serve(context, workers, 2)
-        flows(client, "spread", nginx, "/pid", 100, 10)
-        time.sleep(1)
-        pids = nginx.workers()
-        before = cpu_seconds(pids)
-        time.sleep(5)
-        used = (cpu_seconds(pids) - before) / 5 / workers
-        expect(used < 0.01, f"{workers} idle workers use {used:.1%} of a core each")
-        nginx.stop()
 
 
 @test("workers-second-program-joins", shim_only=True)
