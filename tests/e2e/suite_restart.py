@@ -58,7 +58,10 @@ class Proxy:
         """`asking`: the side of the client; `url`: what it asks for; `changes_hands`: the device is one worker's at a time."""
         self.context, self.side, self.asking, self.url, self.options = context, proxy, asking, url, options
         self.changes_hands = changes_hands
-        self.upstream = Nginx(upstream, port=9000).start()
+        # An answer whose length is not told ends with the connection, so the upstream closes it, always. Else it is the proxy
+        # where the upstream does not run just then; and two workers that have few ports have none left, for a second, when a
+        # proxy's own TIME-WAITs are in all of them (RFC 6191).
+        self.upstream = Nginx(upstream, port=9000, server="sub_filter_types *; sub_filter no-such-word x;").start()
         self.rates = []
 
     def ask(self, port):
