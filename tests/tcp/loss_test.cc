@@ -304,6 +304,28 @@ TEST_CASE("rfc4015: an ACK whose timestamp is older than the retransmission undo
   CHECK(s.info().phase != Phase::recovery);
 }
 
+TEST_CASE("rfc4015 3.3: after a needless timeout the RTO is longer than the delay that caused it") {
+  Setup setup = with_sack();
+  setup.timestamps = GENERATE(false, true);
+  Script s(setup);
+  fill(s);
+  const std::uint32_t mss = s.info().mss, original = s.last_ts;
+  ack(s, 0);
+  const Duration before = s.info().rto;
+  REQUIRE(before < milliseconds(300));
+  s.wait(milliseconds(400));
+  REQUIRE(s.count(Counter::rto_fired) == 1);
+  s.last_ts = original;  // all was only late
+  ack(s, 2 * mss);
+  ack(s, 4 * mss);
+  CHECK(s.count(Counter::spurious_timeouts) == 1);
+  CHECK(s.info().backoff == 0);
+  CHECK(s.info().rto > milliseconds(410));
+  s.forget();
+  s.wait(milliseconds(410));  // as late again: only a tail probe, which waits for twice the smoothed round trip, may go
+  CHECK(s.count(Counter::rto_fired) == 1);
+}
+
 TEST_CASE("rfc2883, rfc3708: when all that was sent again came twice, the reduction is undone") {
   Script s(with_sack());
   fill(s);
