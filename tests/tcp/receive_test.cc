@@ -226,6 +226,25 @@ TEST_CASE("rfc1122 4.2.2.13: data for an application that has closed draws a res
   CHECK(s.count(Counter::data_after_close) == 1);
 }
 
+TEST_CASE("rfc1122 4.2.2.13: so does a FIN behind a gap, but not one that follows on what was read") {
+  Script s;
+  s.close();
+  s.forget();
+  s.peer({.seq = 100, .ack = 0, .flags = kAck});
+  CHECK(s.count(Counter::data_after_close) == 0);
+  SECTION("in order") {
+    s.peer({.seq = 0, .ack = 1, .flags = kAck | kFin});
+    CHECK(s.count(Counter::data_after_close) == 0);
+    CHECK(s.worker->time_waits() == 1);
+  }
+  SECTION("behind a gap") {
+    s.peer({.seq = 100, .ack = 1, .flags = kAck | kFin});
+    CHECK(s.last_sent().rst());
+    CHECK(s.count(Counter::data_after_close) == 1);
+    CHECK(s.worker->connections() == 0);
+  }
+}
+
 TEST_CASE("rfc9293 3.10.7.4: a segment without ACK is dropped") {
   Script s;
   s.peer({.seq = 0, .ack = 0, .data = "x", .flags = 0});

@@ -100,8 +100,8 @@ bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
     }
   }
   const bool nobody_reads = after_fin || c.detached || (c.read_shut && h.state != State::established);
-  if (nobody_reads && s.len != 0 && after(s.seq + s.len, h.rcv_nxt)) {
-    // RFC 9293 3.6.1, RFC 1122 4.2.2.13: data that nobody will ever read.
+  if (nobody_reads && s.seq_len() != 0 && after(s.seq + s.len, h.rcv_nxt)) {
+    // RFC 9293 3.6.1, RFC 1122 4.2.2.13: data that nobody will ever read; a FIN behind a gap says that there is some.
     stats_.add(Counter::data_after_close);
     tcp_.send_reset_for(s, now);
     tcp_.finish(c, h.state == State::close_wait ? Errc::broken_pipe : Errc::connection_reset);
