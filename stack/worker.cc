@@ -17,7 +17,7 @@ Time Worker::next_deadline() const { return tcp_->next_deadline(); }
 Time Worker::pacing_deadline() const { return tcp_->sender.pacing_deadline(); }
 SocketBase* Worker::next_event() { return tcp_->events.pop_front(); }
 std::size_t Worker::connections() const { return tcp_->connections.size(); }
-std::size_t Worker::time_waits() const { return tcp_->priv->time_waits.size(); }
+std::size_t Worker::time_waits() const { return tcp_->time_waits.entries.size(); }
 
 MemoryInfo Worker::memory() const {
   const MemoryBudget& m = tcp_->memory;
@@ -34,29 +34,29 @@ MemoryInfo Worker::memory() const {
 }
 
 Result<Listener*> Worker::listen(const Endpoint& local, const ListenOptions& options) {
-  return tcp_->listen(local, options);
+  return tcp_->passive.listen(local, options);
 }
-Connection* Worker::accept(Listener& l) { return tcp_->accept(l); }
-void Worker::set_still_held(std::function<bool(const Endpoint&)> held) { tcp_->priv->still_held = std::move(held); }
-void Worker::set_watched(Listener& l, bool watched) { tcp_->set_watched(l, watched); }
-void Worker::part() { tcp_->priv->parting = true; }
-void Worker::close(Listener& l, Time now) { tcp_->close_listener(l, now); }
-void Worker::leave(Listener& l, Time now) { tcp_->leave_listener(l, now); }
-void Worker::set_filter(std::span<const FilterRule> rules) { tcp_->priv->filter.set(rules); }
+Connection* Worker::accept(Listener& l) { return tcp_->passive.accept(l); }
+void Worker::set_still_held(std::function<bool(const Endpoint&)> held) { tcp_->migration.set_still_held(std::move(held)); }
+void Worker::set_watched(Listener& l, bool watched) { tcp_->migration.set_watched(l, watched); }
+void Worker::part() { tcp_->others.part(); }
+void Worker::close(Listener& l, Time now) { tcp_->passive.close(l, now); }
+void Worker::leave(Listener& l, Time now) { tcp_->migration.leave(l, now); }
+void Worker::set_filter(std::span<const FilterRule> rules) { tcp_->passive.set_filter(rules); }
 Readiness Worker::readiness(const Listener& l) const { return tcp_->readiness(l); }
 
 void Worker::follow_kernel(Time now) { tcp_->follow_kernel(now); }
 
 Result<Connection*> Worker::connect(const Endpoint& local, const Endpoint& remote,
                                     const SocketOptions& options, Time now) {
-  auto c = tcp_->connect(local, remote, options, now);
+  auto c = tcp_->active.connect(local, remote, options, now);
   tcp_->transmit_bursts(now);
   return c;
 }
 
 Result<Connection*> Worker::connect(const Endpoint& local, const Endpoint& remote, const SocketOptions& options, Time now,
                                     FastOpenStart& start) {
-  auto c = tcp_->connect(local, remote, options, now, &start);
+  auto c = tcp_->active.connect(local, remote, options, now, &start);
   tcp_->transmit_bursts(now);
   return c;
 }
@@ -64,7 +64,7 @@ Result<Connection*> Worker::connect(const Endpoint& local, const Endpoint& remot
 bool Worker::is_fast_open_ready(const Endpoint& local, const Endpoint& remote, const SocketOptions& options, Time now) {
   const Result<const Path*> path = tcp_->network.path(remote.address, local.address);
   if (!path) return false;
-  return tcp_->is_fast_open_ready(local.address.is_any() ? (*path)->source : local.address, remote.address, options, now);
+  return tcp_->active.is_fast_open_ready(local.address.is_any() ? (*path)->source : local.address, remote.address, options, now);
 }
 
 Result<std::size_t> Worker::send(Connection& c, std::span<const iovec> data, bool more, Time now) {
@@ -99,7 +99,7 @@ void Worker::close(Connection& c, Time now) {
   tcp_->transmit_bursts(now);
 }
 void Worker::abort(Connection& c, Time now) { tcp_->abort(c, now); }
-std::size_t Worker::migrate_all(Time now) { return tcp_->end_listeners(false, now); }
+std::size_t Worker::migrate_all(Time now) { return tcp_->migration.end_listeners(false, now); }
 void Worker::abort_orphans(Time now) { tcp_->abort_orphans(now); }
 Readiness Worker::readiness(const Connection& c) const { return tcp_->readiness(c); }
 bool Worker::drained(const Connection& c) const { return tcp_->drained(c); }

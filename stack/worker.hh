@@ -17,7 +17,7 @@
 #include "stack/socket_base.hh"
 #include "stack/stats.hh"
 #include "stack/tcp/connection.hh"
-#include "stack/tcp/listener.hh"
+#include "stack/tcp/passive/listener.hh"
 
 namespace mtcp::stack {
 

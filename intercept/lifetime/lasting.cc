@@ -14,7 +14,7 @@
 #include <span>
 
 #include "stack/base/siphash.hh"
-#include "stack/tcp/ports.hh"
+#include "stack/tcp/active/ports.hh"
 
 namespace mtcp::intercept {
 namespace {

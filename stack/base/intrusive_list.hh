@@ -40,6 +40,7 @@ class IntrusiveList {
   void push_back(T& element) { insert_before(head_, element.*Hook); }
   void push_front(T& element) { insert_before(*head_.next_, element.*Hook); }
   [[nodiscard]] T* front() { return empty() ? nullptr : owner(head_.next_); }
+  [[nodiscard]] const T* front() const { return const_cast<IntrusiveList*>(this)->front(); }
   // The element after `element`, or null at the end.
   [[nodiscard]] T* next(T& element) {
     ListHook* hook = (element.*Hook).next_;

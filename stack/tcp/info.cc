@@ -116,7 +116,7 @@ ConnectionInfo Tcp::info(const Connection& c) const {
   const auto& h = c.hot;
   ConnectionInfo i;
   i.key = c.key;
-  i.state = awaits_ack_of_syn(c) ? State::syn_received : h.state;
+  i.state = PassiveOpens::awaits_ack_of_syn(c) ? State::syn_received : h.state;
   i.rx_queued = c.rx.queued;
   i.tx_queued = h.snd_queued;
   i.tx_unsent = unsent_bytes(c);

@@ -52,8 +52,8 @@ std::uint32_t Tcp::choose_ts_offset(const FlowKey& key) const {
   return static_cast<std::uint32_t>(siphash_words<1, 3>(priv->ts_key, w[0], w[1], w[2], w[3]));
 }
 
-std::uint64_t Tcp::destination_id(const FlowKey& key) const {
-  return hash_of(priv->destination_key, {key.local, key.remote, 0, key.remote_port});
+std::uint64_t ActiveOpens::destination_id(const FlowKey& key) const {
+  return hash_of(destination_key_, {key.local, key.remote, 0, key.remote_port});
 }
 
 }  // namespace mtcp::stack

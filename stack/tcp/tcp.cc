@@ -16,45 +16,14 @@ constexpr std::size_t kLoopbackRounds = 16;
 constexpr std::size_t kTxBound = 16384;  // packets per priority that may wait: a burst of that many connects
 // The part of a Connection that a segment touches: all but the options and what is only counted.
 constexpr std::size_t kSegmentBytes = 640;
-enum Purpose : std::uint64_t {
-  flow_key = 1,
-  isn_key,
-  ts_key,
-  cookie_key,
-  port_key,
-  listener_key,
-  challenge_key,
-  island_key,
-  destination_key,
-  fast_open_key,
-  metrics_key,
-  filter_key
-};
 }  // namespace
 
-SipKey derive_key(const std::array<std::uint64_t, 4>& secret, std::uint64_t purpose) {
-  const SipKey a{secret[0], secret[1]}, b{secret[2], secret[3]};
-  return {siphash_words<2, 4>(a, purpose), siphash_words<2, 4>(b, purpose)};
-}
-
 Tcp::Private::Private(const Options& options, const Secrets& secrets, Time now)
-    : isn_key(derive_key(secrets.lasting, Purpose::isn_key)),
-      ts_key(derive_key(secrets.host, Purpose::ts_key)),
-      cookie_key(derive_key(secrets.key, Purpose::cookie_key)),
-      destination_key(derive_key(secrets.lasting, Purpose::destination_key)),
-      fast_open_key(derive_key(secrets.lasting, Purpose::fast_open_key)),
-      destinations(derive_key(secrets.key, Purpose::metrics_key)),
-      filter(options.filter, derive_key(secrets.key, Purpose::filter_key)),
-      syn_entries(std::max(options.tcp.max_syn_backlog, 4096U) * 4),
-      time_waits(options.tcp.max_tw_buckets),
-      listeners(65536),
-      listener_table(derive_key(secrets.key, Purpose::listener_key), 64),
-      ports(options.tcp.ip_local_port_first, options.tcp.ip_local_port_last,
-            derive_key(secrets.lasting, Purpose::port_key), static_cast<std::uint64_t>(now.time_since_epoch().count()),
-            secrets.port_counters),
+    : isn_key(derive_key(secrets.lasting, KeyPurpose::isn)),
+      ts_key(derive_key(secrets.host, KeyPurpose::timestamps)),
       max_orphans(std::max(options.tcp.max_connections / 4, 1024U)),
       last_tick(TimerWheel::tick_of(now)),
-      challenge_random(siphash_words<2, 4>(derive_key(secrets.key, Purpose::challenge_key), 0U)) {}
+      challenge_random(siphash_words<2, 4>(derive_key(secrets.key, KeyPurpose::challenges), 0U)) {}
 
 Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& s, Time now, KernelNetwork* kernel)
     : options(o),
@@ -68,10 +37,15 @@ Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& 
       tx(kTxBound, st),
       network(o, p, cache, tx, st, kernel),
       wheel(now),
-      flows(derive_key(s.key, Purpose::flow_key)),
+      flows(derive_key(s.key, KeyPurpose::flows)),
       connections(std::min(o.tcp.max_connections, FlowRef::kMaxIndex), 1024),
-      receiver(*this, siphash_words<2, 4>(derive_key(s.key, Purpose::island_key), 0U)),
+      passive(*this, s),
+      active(*this, s, now),
+      receiver(*this, siphash_words<2, 4>(derive_key(s.key, KeyPurpose::islands), 0U)),
       sender(*this),
+      time_waits(*this),
+      others(*this),
+      migration(*this),
       priv(std::make_unique<Private>(o, s, now)) {}
 
 void Tcp::init_transfer(Connection& c, Time now) {
@@ -105,9 +79,9 @@ void Tcp::dispatch_batch(Time now) {
       const auto* c = reinterpret_cast<const std::byte*>(&connections.at(ref.index()));
       for (std::size_t line = 0; line < kSegmentBytes; line += 64) __builtin_prefetch(c + line, 1);
     } else if (ref.kind() == FlowRef::Kind::syn_entry) {
-      __builtin_prefetch(&priv->syn_entries.at(ref.index()));
+      __builtin_prefetch(&passive.entries.at(ref.index()));
     } else if (ref.kind() == FlowRef::Kind::time_wait) {
-      __builtin_prefetch(&priv->time_waits.at(ref.index()));
+      __builtin_prefetch(&time_waits.entries.at(ref.index()));
     }
   }
   for (std::size_t i = 0; i < b.count; ++i) demultiplex(b.segments[i], b.hashes[i], now);
@@ -124,7 +98,7 @@ std::size_t Tcp::receive_burst(Time now) {
   for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(b.packets[i]->data);
   for (std::size_t i = 0; i < n; ++i) {
     if ((b.packets[i]->flags & (kHandover | kPull)) != 0) [[unlikely]] {
-      receive_handover(b.packets[i], now);
+      migration.receive(b.packets[i], now);
       continue;
     }
     IcmpError error;
@@ -175,9 +149,9 @@ FlowRef Tcp::find_flow(const FlowKey& key, std::uint32_t hash) const {
       case FlowRef::Kind::connection:
         return connections.at(r.index()).key == key;
       case FlowRef::Kind::syn_entry:
-        return priv->syn_entries.at(r.index()).key == key;
+        return passive.entries.at(r.index()).key == key;
       case FlowRef::Kind::time_wait:
-        return priv->time_waits.at(r.index()).key == key;
+        return time_waits.entries.at(r.index()).key == key;
       case FlowRef::Kind::none:
         break;
     }
@@ -190,14 +164,14 @@ void Tcp::demultiplex(Segment& s, std::uint32_t hash, Time now) {
   switch (ref.kind()) {
     case FlowRef::Kind::connection: {
       Connection& c = connections.at(ref.index());
-      c.hot.state == State::syn_sent ? on_syn_sent(c, s, now) : on_segment(c, s, now);
+      c.hot.state == State::syn_sent ? active.on_syn_sent(c, s, now) : on_segment(c, s, now);
       break;
     }
     case FlowRef::Kind::syn_entry:
-      on_syn_entry(priv->syn_entries.at(ref.index()), s, now);
+      passive.on_syn_entry(passive.entries.at(ref.index()), s, now);
       break;
     case FlowRef::Kind::time_wait:
-      on_time_wait(ref.index(), s, hash, now);
+      time_waits.on_segment(ref.index(), s, hash, now);
       break;
     case FlowRef::Kind::none:
       on_new_flow(s, hash, now);
@@ -208,23 +182,23 @@ void Tcp::demultiplex(Segment& s, std::uint32_t hash, Time now) {
 
 void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
   // It came here because the table was another one: its home is to see it first.
-  if ((s.packet->flags & (kNotHome | kFinal)) == kNotHome && forward_unknown(s, now)) return;
-  if (priv->closing && s.has(kSyn) && !s.has(kAck) && !network.is_local(s.key.remote)) [[unlikely]] {
-    if (!forward_unknown(s, now)) stats.add(Counter::left_to_another);  // it comes again
+  if ((s.packet->flags & (kNotHome | kFinal)) == kNotHome && others.forward_unknown(s, now)) return;
+  if (migration.closing() && s.has(kSyn) && !s.has(kAck) && !network.is_local(s.key.remote)) [[unlikely]] {
+    if (!others.forward_unknown(s, now)) stats.add(Counter::left_to_another);  // it comes again
     return;
   }
   const Endpoint local{s.key.local, s.key.local_port};
-  if (Listener* l = find_listener(local, hash)) return on_listen(*l, s, hash, now);
+  if (Listener* l = passive.find_listener(local, hash)) return passive.on_listen(*l, s, hash, now);
   // A listener that was left sees to what it has begun, and to the rest until another process serves.
-  if (!priv->left.empty() && !network.is_local(s.key.remote)) {
+  if (!passive.left.empty() && !network.is_local(s.key.remote)) {
     const bool opens = s.has(kSyn) && !s.has(kAck);
-    if (Listener* l = find_listener(local, hash, true); l != nullptr && (!opens || takes_new(*l, local, now)))
-      return on_listen(*l, s, hash, now);
+    if (Listener* l = passive.find_listener(local, hash, true); l != nullptr && (!opens || migration.takes_new(*l, local, now)))
+      return passive.on_listen(*l, s, hash, now);
   }
-  if (forward_unknown(s, now)) return;
-  if (priv->parting || left_to_another(s)) return stats.add(Counter::left_to_another);
+  if (others.forward_unknown(s, now)) return;
+  if (others.parting() || passive.left_to_another(s)) return stats.add(Counter::left_to_another);
   stats.add(Counter::no_socket);
-  refuse(s, now);
+  passive.refuse(s, now);
 }
 
 // --- the loop
@@ -238,17 +212,16 @@ std::size_t Tcp::run_timers(Time now) {
     run_timer(*node, now);
     ++fired;
   }
-  run_syn_timers(now);
-  run_time_wait_timers(now);
-  if (!priv->adopting.empty()) abandon_adoptions(now);
-  priv->handover_now = priv->handover_now || now >= priv->handover_due;
+  passive.run_timers(now);
+  time_waits.run_timers(now);
+  migration.run_timers(now);
   memory.set_device_packets(port != nullptr ? port->packets_held() : 0);
   update_memory(now);
   if (port != nullptr) {
     port->service(now);
-    if (port->must_publish()) [[unlikely]] publish_flows();
-    tell_orphans(now);
-    if (port->must_give_way()) [[unlikely]] give_way(now);
+    if (port->must_publish()) [[unlikely]] others.publish_flows();
+    others.tell_orphans(now);
+    if (port->must_give_way()) [[unlikely]] others.give_way(now);
     if (const bool ended = port->take_peer_end(); ended || priv->peer_gone) [[unlikely]] follow_peer(ended);
     const bool up = port->link_up();
     if (up && !priv->link_was_up) network.announce(now);
@@ -258,7 +231,7 @@ std::size_t Tcp::run_timers(Time now) {
   priv->network_due = network.run_timers(now);
   IpAddress next_hop;
   while (network.next_moved(next_hop)) on_neighbour_moved(next_hop, now);
-  while (network.next_unreachable(next_hop)) on_unreachable(next_hop);
+  while (network.next_unreachable(next_hop)) active.on_unreachable(next_hop);
   return fired;
 }
 
@@ -285,7 +258,7 @@ void Tcp::follow_routes(Time now) {
     if (c.tx.retries != 0 && !c.path->broken && c.retransmit_timer.armed())
       wheel.arm(c.retransmit_timer, now + milliseconds(1));
   });
-  priv->syn_entries.for_each(
+  passive.entries.for_each(
       [&](SynEntry& e, std::uint32_t) { e.path = network.path_again(*e.path, e.key.remote, e.key.local); });
 }
 
@@ -314,7 +287,7 @@ std::size_t Tcp::poll(Time now) {
   }
   work += run_timers(now);
   if (sender.pacing_due(now)) [[unlikely]] work += sender.run_pacing(now);
-  if (priv->handover_now) hand_over_waiting(now);
+  migration.look(now);
   transmit(now);
   return work;
 }
@@ -347,14 +320,8 @@ bool Tcp::must_poll() const {
 }
 
 Time Tcp::next_deadline() const {
-  Time first = std::min({wheel.next_deadline(), priv->network_due, sender.pacing_deadline()});
-  if (!priv->told.empty()) first = std::min(first, priv->told.front().again);
-  if (!priv->adopting.empty()) first = std::min(first, priv->adopting.front().deadline);
-  first = std::min(first, priv->handover_due);
-  if (priv->orphans_waiting) first = std::min(first, Time(milliseconds(priv->last_tick + 1)));
-  for (std::size_t i = 0; i < Private::kSynLists; ++i)
-    if (const SynEntry* e = priv->syn_lists[i].front(); e != nullptr) first = std::min(first, e->deadline);
-  return std::min(first, time_wait_deadline());
+  return std::min({wheel.next_deadline(), priv->network_due, sender.pacing_deadline(), others.next_deadline(), migration.next_deadline(),
+                   passive.next_deadline(), time_waits.next_deadline()});
 }
 
 void Tcp::run_timer(TimerNode& node, Time now) {

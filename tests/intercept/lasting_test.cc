@@ -10,7 +10,7 @@
 #include <fstream>
 #include <set>
 
-#include "stack/tcp/ports.hh"
+#include "stack/tcp/active/ports.hh"
 #include "tests/intercept/fake_kernel.hh"
 
 using namespace mtcp::intercept;

@@ -1,7 +1,7 @@
 // [[filter]]: who may open connections, and how many of them a second.
 #include <catch2/catch.hpp>
 
-#include "stack/tcp/filter.hh"
+#include "stack/tcp/passive/filter.hh"
 #include "tests/sim/passive_world.hh"
 
 using namespace mtcp::sim;

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <set>
 
-#include "stack/tcp/handover.hh"
+#include "stack/tcp/migration/handover.hh"
 #include "tests/sim/shared_world.hh"
 
 using namespace mtcp::sim;

@@ -56,7 +56,7 @@ void Sender::on_retransmit_timer(Connection& c, Time now) {
     default:
       break;
   }
-  if (Tcp::awaits_ack_of_syn(c)) return on_syn_ack_timer(c, now);
+  if (PassiveOpens::awaits_ack_of_syn(c)) return on_syn_ack_timer(c, now);
   if (c.hot.snd_una == c.hot.snd_nxt) return on_probe_timer(c, now);
   switch (c.tx.timer_use) {
     case TimerUse::reordering:
@@ -113,7 +113,7 @@ void Sender::on_syn_ack_timer(Connection& c, Time now) {
   stats.add(Counter::retransmitted_segments);
   stats.add(Counter::rto_fired);
   probe::retransmit(c.key, c.iss.value(), 0);
-  tcp_.answer_fast_open(c, nullptr, now);
+  tcp_.passive.answer_fast_open(c, nullptr, now);
   arm_retransmit(c, now);
 }
 

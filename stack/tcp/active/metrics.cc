@@ -72,17 +72,17 @@ bool tells_nothing(const HostRecord& d, const Connection& c) { return d.ssthresh
 }  // namespace
 
 // It ends as it should, in TIME-WAIT or LAST-ACK.
-void Tcp::save_metrics(const Connection& c, Time now) {
-  const HostRecord* latest = priv->destinations.latest(c.key.local, c.key.remote);
+void ActiveOpens::save_metrics(const Connection& c, Time now) {
+  const HostRecord* latest = destinations_.latest(c.key.local, c.key.remote);
   if (latest != nullptr && now - latest->metrics_at < kOften) [[likely]] return;
-  save(priv->destinations, latest, c, options.tcp, now);
+  save(destinations_, latest, c, options_.tcp, now);
 }
 
 // It begins, and has measured its handshake.
-void Tcp::recall_metrics(Connection& c, Time now) const {
-  const HostRecord* latest = priv->destinations.latest(c.key.local, c.key.remote);
+void ActiveOpens::recall_metrics(Connection& c, Time now) const {
+  const HostRecord* latest = destinations_.latest(c.key.local, c.key.remote);
   if (latest != nullptr && tells_nothing(*latest, c)) [[likely]] return;
-  recall(priv->destinations, latest, c, options.tcp, now);
+  recall(destinations_, latest, c, options_.tcp, now);
 }
 
 }  // namespace mtcp::stack

@@ -16,9 +16,9 @@ void Tcp::leave_table(Connection& c) {
   if (!c.in_table) return;
   flows.erase(c.hash, FlowRef(FlowRef::Kind::connection, c.index));
   c.in_table = false;
-  forget_flow(c);
+  others.forget_flow(c);
   if (c.holds_port) {
-    priv->ports.release(c.key.local_port);
+    active.ports.release(c.key.local_port);
     c.holds_port = false;
   }
   if (c.published) port->withdraw(c.key);
@@ -32,7 +32,7 @@ ConnectionExtras* Tcp::need_extras(Connection& c) {
 
 void Tcp::destroy(Connection& c) {
   leave_table(c);
-  if (!priv->adopting.empty()) forget_adoption(c);
+  migration.forget_adoption(c);
   if (c.detached) --priv->orphans;
   free_packets(c);
   connections.destroy(c.index);
@@ -40,7 +40,7 @@ void Tcp::destroy(Connection& c) {
 
 void Tcp::finish(Connection& c, Errc error) {
   leave_table(c);
-  if (!priv->adopting.empty()) forget_adoption(c);
+  migration.forget_adoption(c);
   wheel.cancel(c.retransmit_timer);
   wheel.cancel(c.delayed_ack_timer);
   wheel.cancel(c.life_timer);

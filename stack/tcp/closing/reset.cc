@@ -74,7 +74,7 @@ bool Tcp::on_reset_or_syn(Connection& c, Segment& s, Time now) {
   if (s.has(kRst)) {
     if (is_exact(h, s.seq)) {
       stats.add(Counter::resets_received);
-      if (awaits_ack_of_syn(c)) note_fast_open_reset(c, now);
+      if (PassiveOpens::awaits_ack_of_syn(c)) passive.note_fast_open_reset(c, now);
       finish(c, errc_of_reset(h.state));
     } else if (in_window(s.seq, h.rcv_nxt, h.rcv_adv - h.rcv_nxt)) {  // RFC 5961 section 3.2 (3)
       send_challenge_ack(c, now);
@@ -91,10 +91,10 @@ bool Tcp::on_reset_or_syn(Connection& c, Segment& s, Time now) {
     request_ack(c);
     return false;
   }
-  if (awaits_ack_of_syn(c) && s.seq == c.irs && !s.has(kAck)) {  // the peer has not seen our answer
+  if (PassiveOpens::awaits_ack_of_syn(c) && s.seq == c.irs && !s.has(kAck)) {  // the peer has not seen our answer
     stats.add(Counter::retransmitted_segments);
     probe::retransmit(c.key, c.iss.value(), 0);
-    return answer_fast_open(c, nullptr, now), true;
+    return passive.answer_fast_open(c, nullptr, now), true;
   }
   send_challenge_ack(c, now);  // RFC 5961 section 4.2, whatever the sequence number
   return true;
@@ -163,8 +163,8 @@ void Tcp::end_connections_of_peer() {
     const bool complete = c->hot.fin_received && c->tx.queue.empty();  // but for the ACK of our FIN
     finish(*c, complete ? Errc::ok : errc_of_reset(c->hot.state));
   }
-  priv->syn_entries.for_each([&](SynEntry& e, std::uint32_t) {
-    if (!e.path->local) drop_syn_entry(e);
+  passive.entries.for_each([&](SynEntry& e, std::uint32_t) {
+    if (!e.path->local) passive.drop(e);
   });
 }
 

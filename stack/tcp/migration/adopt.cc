@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "stack/port/port.hh"
-#include "stack/tcp/handover.hh"
+#include "stack/tcp/migration/handover.hh"
 #include "stack/tcp/private.hh"
 
 namespace mtcp::stack {
@@ -38,17 +38,17 @@ bool read(const Packet& p, Message& m) {
 
 }  // namespace
 
-void Tcp::receive_handover(Packet* p, Time now) {
+void Migration::receive(Packet* p, Time now) {
   if ((p->flags & kPull) != 0) {
     serve_pull(*p, now);
-    return cache.free(p);
+    return tcp_.cache.free(p);
   }
   HandoverHead head;
   HandoverConnection connection;
   HandoverHalfOpen half_open;
-  if (p->len < sizeof head) return cache.free(p);
+  if (p->len < sizeof head) return tcp_.cache.free(p);
   std::memcpy(&head, p->data, sizeof head);
-  if (head.version == kHandoverVersion && network.is_local(head.key.local) && !network.is_local(head.key.remote)) {
+  if (head.version == kHandoverVersion && tcp_.network.is_local(head.key.local) && !tcp_.network.is_local(head.key.remote)) {
     if (head.kind == HandoverHead::data) {
       p->pull(sizeof head);
       adopt_data(head, p, now);
@@ -58,68 +58,68 @@ void Tcp::receive_handover(Packet* p, Time now) {
       adopt_half_open(half_open, now);
     }
   }
-  if (p != nullptr) cache.free(p);
+  if (p != nullptr) tcp_.cache.free(p);
 }
 
 // The listener for a flow of another stack: one that was left here, too, hands it over again.
-Listener* Tcp::find_adopter(const FlowKey& key, std::uint32_t hash) {
+Listener* Migration::find_adopter(const FlowKey& key, std::uint32_t hash) {
   const Endpoint local{key.local, key.local_port};
-  Listener* l = find_listener(local, hash);
-  return l != nullptr ? l : find_listener(local, hash, true);
+  Listener* l = tcp_.passive.find_listener(local, hash);
+  return l != nullptr ? l : tcp_.passive.find_listener(local, hash, true);
 }
 
 // What stands in the way: nothing but another stack's half of an open, or what is left of a former connection.
-bool Tcp::make_way(const FlowKey& key, std::uint32_t hash) {
-  const FlowRef ref = find_flow(key, hash);
+bool Migration::make_way(const FlowKey& key, std::uint32_t hash) {
+  const FlowRef ref = tcp_.find_flow(key, hash);
   if (ref.kind() == FlowRef::Kind::connection) return false;
-  if (ref.kind() == FlowRef::Kind::syn_entry) drop_syn_entry(priv->syn_entries.at(ref.index()));
-  if (ref.kind() == FlowRef::Kind::time_wait) drop_time_wait(ref.index());
+  if (ref.kind() == FlowRef::Kind::syn_entry) tcp_.passive.drop(tcp_.passive.entries.at(ref.index()));
+  if (ref.kind() == FlowRef::Kind::time_wait) tcp_.time_waits.drop(ref.index());
   return true;
 }
 
-void Tcp::refuse_adoption(const HandoverConnection& m, Time now) {
-  (void)port->settle(m.head.key, false);
-  stats.add(Counter::adoptions_refused);
-  const Result<const Path*> path = network.path(m.head.key.remote, m.head.key.local);
-  if (!path) return stats.add(Counter::no_route);
-  Header h;
+void Migration::refuse_adoption(const HandoverConnection& m, Time now) {
+  (void)tcp_.port->settle(m.head.key, false);
+  stats_.add(Counter::adoptions_refused);
+  const Result<const Path*> path = tcp_.network.path(m.head.key.remote, m.head.key.local);
+  if (!path) return stats_.add(Counter::no_route);
+  Tcp::Header h;
   h.key = m.head.key;
   h.seq = Seq(m.snd_nxt);
   h.ack = Seq(m.rcv_nxt);
   h.flags = kRst | kAck;
-  stats.add(Counter::resets_sent);
-  send_bare(h, **path, TxPriority::control, now);
+  stats_.add(Counter::resets_sent);
+  tcp_.send_bare(h, **path, TxPriority::control, now);
 }
 
-void Tcp::adopt(const HandoverConnection& m, Time now) {
+void Migration::adopt(const HandoverConnection& m, Time now) {
   const FlowKey& key = m.head.key;
-  const std::uint32_t hash = flows.hash(key);
-  const Result<const Path*> path = network.path(key.remote, key.local);
+  const std::uint32_t hash = tcp_.flows.hash(key);
+  const Result<const Path*> path = tcp_.network.path(key.remote, key.local);
   if (m.data > kMostBytes || !path || !make_way(key, hash)) {
-    (void)port->settle(key, false);
-    return stats.add(Counter::adoptions_refused);
+    (void)tcp_.port->settle(key, false);
+    return stats_.add(Counter::adoptions_refused);
   }
   Listener* l = find_adopter(key, hash);
-  Connection* made = l == nullptr ? nullptr : new_connection(key, hash, **path, l->options, now);
+  Connection* made = l == nullptr ? nullptr : tcp_.new_connection(key, hash, **path, l->options, now);
   if (made == nullptr) return refuse_adoption(m, now);
   Connection& c = *made;
-  if (!flows.insert(hash, FlowRef(FlowRef::Kind::connection, c.index))) {
-    destroy(c);
+  if (!tcp_.flows.insert(hash, FlowRef(FlowRef::Kind::connection, c.index))) {
+    tcp_.destroy(c);
     return refuse_adoption(m, now);
   }
-  enter_table(c);
-  c.published = port->settle(key, true);
+  tcp_.others.enter_table(c);
+  c.published = tcp_.port->settle(key, true);
   restore(c, m, now);
-  queue_for_accept(*l, c);
-  stats.add(Counter::connections_adopted);
+  tcp_.passive.queue_for_accept(*l, c);
+  stats_.add(Counter::connections_adopted);
   probe::adopt(c.key);
   const Seq end = Seq(m.rcv_nxt) - (m.fin_received != 0 ? 1U : 0U);
-  priv->adopting.push_back({c.index, key, end, m.fin_received != 0, now + kDataPatience});
+  adopting_.push_back({c.index, key, end, m.fin_received != 0, now + kDataPatience});
   if (m.data == 0) complete_adoption(c, now);
 }
 
 // As it was when the peer's data had not come yet: that follows, as if from the wire.
-void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
+void Migration::restore(Connection& c, const HandoverConnection& m, Time now) {
   auto& h = c.hot;
   c.was_passive = true;
   c.iss = Seq(m.terms.iss);
@@ -130,7 +130,7 @@ void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
   h.rcv_nxt = Seq(m.rcv_nxt) - m.data - (m.fin_received != 0 ? 1U : 0U);
   h.rcv_wscale = std::min(m.terms.rcv_wscale, kMostScale);
   h.ts_recent = m.terms.ts_recent;
-  apply_terms(c, terms_of(m.terms), std::min(m.snd_wnd, kMostWindow), false, now);
+  tcp_.apply_terms(c, terms_of(m.terms), std::min(m.snd_wnd, kMostWindow), false, now);
   c.recovery.ecn_echo = h.ecn && (m.terms.ecn & 2) != 0;
   c.recovery.ecn_seen = h.ecn && (m.terms.ecn & 4) != 0;
   h.mss = std::clamp<std::uint16_t>(m.mss, 1, h.mss);
@@ -141,37 +141,37 @@ void Tcp::restore(Connection& c, const HandoverConnection& m, Time now) {
   c.path_mtu = m.path_mtu == 0 ? 0 : std::clamp(m.path_mtu, 68U, 65535U);
   c.tx.max_window = std::clamp(m.max_window, h.snd_wnd, kMostWindow);
   const auto time_of = [this](std::int64_t ns) {
-    return std::clamp(Duration(ns), Duration::zero(), options.tcp.rto_max);
+    return std::clamp(Duration(ns), Duration::zero(), options_.tcp.rto_max);
   };
   c.tx.srtt = time_of(m.srtt);
   c.tx.rttvar = c.tx.max_deviation = time_of(m.rttvar);
   c.tx.deviation = c.tx.rttvar;
   c.tx.rtt_round_end = c.hot.snd_nxt;
   c.tx.rto = time_of(m.rto);
-  c.rx.ts_recent_age = ts_clock(now) / 1000 - m.ts_recent_age;
+  c.rx.ts_recent_age = Tcp::ts_clock(now) / 1000 - m.ts_recent_age;
   const Seq mark(m.urgent_seq);
   if (m.urgent_state != 0 && m.urgent_state <= static_cast<std::uint8_t>(Urgent::Byte::taken) && !before(mark, h.rcv_nxt))
-    if (Urgent* u = urgent_of(c); u != nullptr) *u = {static_cast<Urgent::Byte>(m.urgent_state), std::byte{m.urgent_byte}, mark, {}};
+    if (Urgent* u = Tcp::urgent_of(c); u != nullptr) *u = {static_cast<Urgent::Byte>(m.urgent_state), std::byte{m.urgent_byte}, mark, {}};
 }
 
 // --- data
 
 // Its data is still in the message ring behind it.
-bool Tcp::is_arriving(const Connection& c) const {
-  return std::ranges::any_of(priv->adopting, [&](const Private::Adopting& a) { return a.index == c.index; });
+bool Migration::is_arriving(const Connection& c) const {
+  return std::ranges::any_of(adopting_, [&](const Migration::Adopting& a) { return a.index == c.index; });
 }
 
-void Tcp::adopt_data(const HandoverHead& head, Packet*& p, Time now) {
-  const auto is_it = [&](const Private::Adopting& a) { return a.key == head.key; };
-  const auto at = std::find_if(priv->adopting.begin(), priv->adopting.end(), is_it);
-  if (at == priv->adopting.end()) return;
-  Connection& c = connections.at(at->index);
+void Migration::adopt_data(const HandoverHead& head, Packet*& p, Time now) {
+  const auto is_it = [&](const Migration::Adopting& a) { return a.key == head.key; };
+  const auto at = std::find_if(adopting_.begin(), adopting_.end(), is_it);
+  if (at == adopting_.end()) return;
+  Connection& c = tcp_.connections.at(at->index);
   auto& h = c.hot;
   p->seq = Seq(head.seq);
   if (c.detached && p->len != 0) {  // as on_payload(): closed before it could be read
-    stats.add(Counter::data_after_close);
-    send_reset(c, now);
-    return finish(c, Errc::connection_reset);
+    stats_.add(Counter::data_after_close);
+    tcp_.send_reset(c, now);
+    return tcp_.finish(c, Errc::connection_reset);
   }
   // Beyond RCV.NXT: one is missing, see abandon_adoptions(). Before it: the peer has sent that again, and was faster.
   const bool takes = can_receive(h.state) && !after(p->seq + p->len, at->end) && !after(p->seq, h.rcv_nxt);
@@ -179,68 +179,68 @@ void Tcp::adopt_data(const HandoverHead& head, Packet*& p, Time now) {
   p->pull(known);
   p->seq += known;
   if (const std::uint32_t n = p->len; n != 0) {
-    receiver.enqueue_in_order(c, p);
+    tcp_.receiver.enqueue_in_order(c, p);
     h.rcv_nxt += n;
     c.bytes_received += n;
-    raise(c, SocketBase::kReadEdge);
+    tcp_.raise(c, SocketBase::kReadEdge);
   }
   if (at_or_after(h.rcv_nxt, at->end)) complete_adoption(c, now);
 }
 
 // All is here that the other stack had: what came after it, the peer's FIN, and an ACK for all of it.
-void Tcp::complete_adoption(Connection& c, Time now) {
-  const auto is_it = [&](const Private::Adopting& a) { return a.index == c.index; };
-  const auto at = std::find_if(priv->adopting.begin(), priv->adopting.end(), is_it);
-  const Private::Adopting a = *at;
-  priv->adopting.erase(at);
-  receiver.drain_out_of_order(c);
-  request_ack(c);
+void Migration::complete_adoption(Connection& c, Time now) {
+  const auto is_it = [&](const Migration::Adopting& a) { return a.index == c.index; };
+  const auto at = std::find_if(adopting_.begin(), adopting_.end(), is_it);
+  const Migration::Adopting a = *at;
+  adopting_.erase(at);
+  tcp_.receiver.drain_out_of_order(c);
+  tcp_.request_ack(c);
   if (c.hot.fin_received) return;
   if (a.fin) {
     c.rx.fin_pending = true;
     c.rx.fin_seq = a.end;
   }
-  if (c.rx.fin_pending && at_or_after(c.hot.rcv_nxt, c.rx.fin_seq)) (void)receiver.accept_fin(c, now);
+  if (c.rx.fin_pending && at_or_after(c.hot.rcv_nxt, c.rx.fin_seq)) (void)tcp_.receiver.accept_fin(c, now);
 }
 
 // The application has closed it, or the peer has reset it.
-void Tcp::forget_adoption(const Connection& c) {
-  std::erase_if(priv->adopting, [&](const Private::Adopting& a) { return a.index == c.index; });
+void Migration::erase_adoption(const Connection& c) {
+  std::erase_if(adopting_, [&](const Migration::Adopting& a) { return a.index == c.index; });
 }
 
 // Data that the other stack had acknowledged did not arrive: nobody has it any more.
-void Tcp::abandon_adoptions(Time now) {
-  while (!priv->adopting.empty() && priv->adopting.front().deadline <= now) {
-    Connection& c = connections.at(priv->adopting.front().index);
-    priv->adopting.erase(priv->adopting.begin());
-    stats.add(Counter::connections_aborted);
-    send_reset(c, now);
-    finish(c, Errc::connection_reset);
+void Migration::abandon_adoptions(Time now) {
+  while (!adopting_.empty() && adopting_.front().deadline <= now) {
+    Connection& c = tcp_.connections.at(adopting_.front().index);
+    adopting_.erase(adopting_.begin());
+    stats_.add(Counter::connections_aborted);
+    tcp_.send_reset(c, now);
+    tcp_.finish(c, Errc::connection_reset);
   }
 }
 
 // --- half-open ones
 
-void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
+void Migration::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   const FlowKey& key = m.head.key;
-  const std::uint32_t hash = flows.hash(key);
-  const Result<const Path*> path = network.path(key.remote, key.local);
+  const std::uint32_t hash = tcp_.flows.hash(key);
+  const Result<const Path*> path = tcp_.network.path(key.remote, key.local);
   const Time created = now - milliseconds(std::min(m.terms.age_ms, kMostAge));
   Listener* l = find_adopter(key, hash);
   // Of two answers to one peer the later one counts: it asked again because it had not seen the first.
-  const FlowRef ref = find_flow(key, hash);
-  const bool older = ref.kind() == FlowRef::Kind::syn_entry && priv->syn_entries.at(ref.index()).created >= created;
+  const FlowRef ref = tcp_.find_flow(key, hash);
+  const bool older = ref.kind() == FlowRef::Kind::syn_entry && tcp_.passive.entries.at(ref.index()).created >= created;
   const bool possible = path && l != nullptr && !older && make_way(key, hash);
-  (void)port->settle(key, false);  // it is not on its way any more
-  if (!possible) return stats.add(Counter::adoptions_refused);
+  (void)tcp_.port->settle(key, false);  // it is not on its way any more
+  if (!possible) return stats_.add(Counter::adoptions_refused);
   // Another stack has the connection by now: the peer has taken its answer, and this is the half of an open that it has not.
-  if (!port->publish(key, Port::FlowKind::half_open)) return stats.add(Counter::half_open_lost);
-  const std::uint32_t index = priv->syn_entries.create();
+  if (!tcp_.port->publish(key, Port::FlowKind::half_open)) return stats_.add(Counter::half_open_lost);
+  const std::uint32_t index = tcp_.passive.entries.create();
   if (index == Slab<SynEntry>::kNone) {
-    port->withdraw(key);
-    return stats.add(Counter::syn_backlog_full);
+    tcp_.port->withdraw(key);
+    return stats_.add(Counter::syn_backlog_full);
   }
-  SynEntry& e = priv->syn_entries.at(index);
+  SynEntry& e = tcp_.passive.entries.at(index);
   e.key = key;
   e.hash = hash;
   e.index = index;
@@ -256,17 +256,17 @@ void Tcp::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   e.listener = l;
   e.path = *path;
   e.created = created;
-  if (!flows.insert(hash, FlowRef(FlowRef::Kind::syn_entry, index))) {
-    priv->syn_entries.destroy(index);
-    port->withdraw(key);
-    return stats.add(Counter::no_connection_slots);
+  if (!tcp_.flows.insert(hash, FlowRef(FlowRef::Kind::syn_entry, index))) {
+    tcp_.passive.entries.destroy(index);
+    tcp_.port->withdraw(key);
+    return stats_.add(Counter::no_connection_slots);
   }
   ++l->syn_count;
   e.published = true;
-  ++priv->half_open_published;
-  stats.add(Counter::connections_adopted);
+  ++tcp_.passive.published;
+  stats_.add(Counter::connections_adopted);
   probe::adopt(e.key);
-  schedule_syn_entry(e, now);
+  tcp_.passive.schedule(e, now);
 }
 
 }  // namespace mtcp::stack

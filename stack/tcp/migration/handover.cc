@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "stack/port/port.hh"
-#include "stack/tcp/handover.hh"
+#include "stack/tcp/migration/handover.hh"
 #include "stack/tcp/private.hh"
 
 namespace mtcp::stack {
@@ -109,92 +109,107 @@ class Messages {
 
 }  // namespace
 
+Migration::Migration(Tcp& tcp) : tcp_(tcp), options_(tcp.options), stats_(tcp.stats) {}
+
+void Migration::run_timers(Time now) {
+  if (!adopting_.empty()) abandon_adoptions(now);
+  must_look_ = must_look_ || now >= due_;
+}
+
+Time Migration::next_deadline() const { return adopting_.empty() ? due_ : std::min(due_, adopting_.front().deadline); }
+
+void Migration::listen_again() {
+  if (closing_) tcp_.port->set_closing(false);
+  closing_ = false;
+}
+
 // --- sending
 
 // What can't be described stays: it has sent something, or is over, or lives in this process only, or has itself not yet
 // arrived as a whole. `to`: who has asked for it.
-Tcp::Handover Tcp::migrate(Connection& c, const Destination& to, Time now) {
+Migration::Outcome Migration::migrate(Connection& c, const Destination& to, Time now) {
   const auto& h = c.hot;
   const bool simple = (h.state == State::established || h.state == State::close_wait) && c.tx.queue.empty() &&
                       h.snd_una == h.snd_nxt && h.snd_nxt == c.iss + 1;
-  const std::size_t piece = port->mtu() - 40;
-  if (!simple || c.path->local || is_arriving(c) || c.rx.queued > piece * kMostData) return Handover::impossible;
+  const std::size_t piece = tcp_.port->mtu() - 40;
+  if (!simple || c.path->local || is_arriving(c) || c.rx.queued > piece * kMostData) return Outcome::impossible;
   Messages messages;
-  messages.add(describe(c, find_urgent(c), now));
+  messages.add(describe(c, Tcp::find_urgent(c), now));
   messages.add_data(c, piece);
   const auto spans = messages.spans();
-  if (!(to.stack ? port->migrate(c.key, spans, *to.stack) : port->migrate_away(c.key, spans, to.may_wait))) return Handover::refused;
-  stats.add(Counter::connections_handed_over);
+  const bool gone = to.stack ? tcp_.port->migrate(c.key, spans, *to.stack) : tcp_.port->migrate_away(c.key, spans, to.may_wait);
+  if (!gone) return Outcome::refused;
+  stats_.add(Counter::connections_handed_over);
   probe::migrate(c.key);
-  return Handover::done;
+  return Outcome::done;
 }
 
 // It lives on elsewhere: no FIN, no RST.
-void Tcp::vanish(Connection& c) {
-  for (TimerNode* timer : {&c.retransmit_timer, &c.delayed_ack_timer, &c.life_timer}) wheel.cancel(*timer);
+void Migration::detach_silently(Connection& c) {
+  for (TimerNode* timer : {&c.retransmit_timer, &c.delayed_ack_timer, &c.life_timer}) tcp_.wheel.cancel(*timer);
   for (ListHook* hook : {&c.ack_hook, &c.push_hook, &c.event_hook, &c.accept_hook}) hook->unlink();
   --c.listener->accept_count;
   c.listener = nullptr;
-  destroy(c);
+  tcp_.destroy(c);
 }
 
 // As many as that, or as there is room for. How many went.
-std::uint32_t Tcp::migrate_queue(Listener& l, const Destination& to, std::uint32_t most, Time now) {
+std::uint32_t Migration::migrate_queue(Listener& l, const Destination& to, std::uint32_t most, Time now) {
   std::uint32_t n = 0;
   for (Connection* c = l.accept_queue.front(); c != nullptr && n < most;) {
     Connection* next = l.accept_queue.next(*c);
-    const Handover outcome = migrate(*c, to, now);
-    if (outcome == Handover::refused) break;  // and so would be the others
-    if (outcome == Handover::done) vanish(*c), ++n;
+    const Outcome outcome = migrate(*c, to, now);
+    if (outcome == Outcome::refused) break;  // and so would be the others
+    if (outcome == Outcome::done) detach_silently(*c), ++n;
     c = next;
   }
   return n;
 }
 
 // Another stack accepts from the same listener.
-void Tcp::serve_pull(const Packet& p, Time now) {
+void Migration::serve_pull(const Packet& p, Time now) {
   constexpr std::uint32_t kAtATime = 16;
   Endpoint local;
   if (p.len != sizeof local) return;
   std::memcpy(&local, p.data, sizeof local);
   std::uint32_t left = kAtATime;
-  priv->listeners.for_each([&](Listener& l, std::uint32_t) {
+  tcp_.passive.listeners.for_each([&](Listener& l, std::uint32_t) {
     if ((!l.left && !l.unwatched) || l.local.port != local.port) return;
     if (!l.local.address.is_any() && !local.address.is_any() && !(l.local == local)) return;
     l.offered = {};
     const std::uint32_t given = migrate_queue(l, {.stack = p.flow_hash}, left, now);
     left -= given;
     probe::steal(local.port, p.flow_hash, given);
-    priv->handover_now = priv->handover_now || l.left || l.accept_count != 0;
+    must_look_ = must_look_ || l.left || l.accept_count != 0;
   });
 }
 
 // Those that have waited as long as that for another stack, and those that are over.
-void Tcp::reset_unaccepted(Listener& l, Duration patience, Time now) {
+void Migration::reset_unaccepted(Listener& l, Duration patience, Time now) {
   for (Connection* c = l.accept_queue.front(); c != nullptr;) {
     Connection* next = l.accept_queue.next(*c);
     if (c->hot.state == State::closed || now - std::max(c->created, l.left_since) >= patience) {
       c->accept_hook.unlink();
       --l.accept_count;
       c->listener = nullptr;
-      abort(*c, now);
+      tcp_.abort(*c, now);
     }
     c = next;
   }
 }
 
 // When it is to be looked at again.
-Time Tcp::tend_listener(Listener& l, Time now) {
-  const Time next_tick = Time(milliseconds(priv->last_tick + 1));
+Time Migration::tend(Listener& l, Time now) {
+  const Time next_tick = Time(milliseconds(tcp_.priv->last_tick + 1));
   if (!l.left && !l.unwatched) return kNever;
   if (l.accept_count != 0 && now - l.offered >= kOfferAgain) {
     l.offered = now;
-    port->offer(l.local);
+    tcp_.port->offer(l.local);
   }
   if (!l.left) return l.accept_count != 0 ? next_tick : kNever;
   // Whoever has it will accept some time; and there is no end to the wait while a process without a stack has it.
   if (now >= l.left_since + kPatience) {
-    const bool others = port->others_listen(l.local);
+    const bool others = tcp_.port->others_listen(l.local);
     if (others ? l.accept_count != 0 : still_held(l)) l.left_since = now;
   }
   reset_unaccepted(l, kPatience, now);
@@ -203,30 +218,30 @@ Time Tcp::tend_listener(Listener& l, Time now) {
   const Time end = l.left_since + kPatience;
   if (now < end) return end;
   if (l.syn_count != 0) return kNever;  // these go on here, and forget_syn_entry() tells of their end
-  close_listener(l, now);
+  tcp_.passive.close(l, now);
   return kNever;
 }
 
-void Tcp::hand_over_waiting(Time now) {
-  priv->handover_now = false;
+void Migration::hand_over_waiting(Time now) {
+  must_look_ = false;
   Time due = kNever;
   bool offering = false;
-  if (port != nullptr)
-    priv->listeners.for_each([&](Listener& l, std::uint32_t) {
+  if (tcp_.port != nullptr)
+    tcp_.passive.listeners.for_each([&](Listener& l, std::uint32_t) {
       offering = offering || (l.accept_count != 0 && (l.left || l.unwatched));
-      due = std::min(due, tend_listener(l, now));
+      due = std::min(due, tend(l, now));
     });
-  if (offering != priv->offering) port->set_offering(offering);
-  priv->offering = offering;
-  priv->handover_due = due;
+  if (offering != offering_) tcp_.port->set_offering(offering);
+  offering_ = offering;
+  due_ = due;
 }
 
-void Tcp::migrate_half_open(Listener& l, bool may_wait, Time now) {
+void Migration::migrate_half_open(Listener& l, bool may_wait, Time now) {
   if (l.syn_count == 0 || !may_wait) return;  // nobody else has it, or will
-  priv->syn_entries.for_each([&](SynEntry& e, std::uint32_t) {
+  tcp_.passive.entries.for_each([&](SynEntry& e, std::uint32_t) {
     if (e.listener != &l || e.path->local) return;
     // The peer has taken another stack's answer, which says that the flow is its own.
-    if (!port->publish(e.key, Port::FlowKind::half_open)) return drop_syn_entry(e);
+    if (!tcp_.port->publish(e.key, Port::FlowKind::half_open)) return tcp_.passive.drop(e);
     HandoverHalfOpen m;
     m.head.kind = HandoverHead::half_open;
     m.head.key = e.key;
@@ -236,32 +251,32 @@ void Tcp::migrate_half_open(Listener& l, bool may_wait, Time now) {
     m.retries = e.retries;
     m.acked = e.acked;
     const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&m), sizeof m);
-    if (!port->migrate_away(e.key, {&bytes, 1}, true)) return stats.add(Counter::half_open_lost);
-    stats.add(Counter::connections_handed_over);
+    if (!tcp_.port->migrate_away(e.key, {&bytes, 1}, true)) return stats_.add(Counter::half_open_lost);
+    stats_.add(Counter::connections_handed_over);
     probe::migrate(e.key);
-    drop_syn_entry(e);
+    tcp_.passive.drop(e);
   });
 }
 
 // A process without a stack has the listener, or one whose stack has not begun to serve: connections may wait for that.
-bool Tcp::still_held(const Listener& l) const { return priv->still_held && priv->still_held(l.local); }
+bool Migration::still_held(const Listener& l) const { return still_held_ && still_held_(l.local); }
 
 // The process ends: whoever has not been accepted by now will not be here. What comes from now on is for others; what is
 // there already, or has begun to arrive, is there as a whole (unless a part of it was lost for want of a packet), and goes.
 // How many connections found no room with those who have their listener: they may yet.
-std::size_t Tcp::end_listeners(bool last_try, Time now) {
-  if (port == nullptr || !port->shared()) return 0;
-  priv->listeners.for_each([&](Listener& l, std::uint32_t) {
-    if (!l.local.address.is_loopback()) port->note_listener(l.index, l.local, l.v6_only, Listening::no);
+std::size_t Migration::end_listeners(bool last_try, Time now) {
+  if (tcp_.port == nullptr || !tcp_.port->shared()) return 0;
+  tcp_.passive.listeners.for_each([&](Listener& l, std::uint32_t) {
+    if (!l.local.address.is_loopback()) tcp_.port->note_listener(l.index, l.local, l.v6_only, Listening::no);
   });
-  const auto wanted = [this](int i) { return i < kLastBursts || (i < kMostBursts && !priv->adopting.empty()); };
-  for (int i = 0; !priv->closing && wanted(i) && receive_burst(now) != 0; ++i) {
+  const auto wanted = [this](int i) { return i < kLastBursts || (i < kMostBursts && !adopting_.empty()); };
+  for (int i = 0; !closing_ && wanted(i) && tcp_.receive_burst(now) != 0; ++i) {
   }
-  priv->closing = true;
-  port->set_closing(true);
+  closing_ = true;
+  tcp_.port->set_closing(true);
   std::size_t waiting = 0;
-  priv->listeners.for_each([&](Listener& l, std::uint32_t) {
-    const bool others = port->others_listen(l.local);
+  tcp_.passive.listeners.for_each([&](Listener& l, std::uint32_t) {
+    const bool others = tcp_.port->others_listen(l.local);
     const bool may_wait = (l.accept_count != 0 || l.syn_count != 0) && (others || still_held(l));
     migrate_queue(l, {.may_wait = may_wait}, UINT32_MAX, now);
     if (l.accept_count != 0 && others && !last_try) {
@@ -276,20 +291,21 @@ std::size_t Tcp::end_listeners(bool last_try, Time now) {
 
 // --- leaving
 
-bool Tcp::takes_new(const Listener& l, const Endpoint& local, Time now) const {
-  return l.left && now - l.left_since < kPatience && !port->others_listen(local);
+bool Migration::takes_new(const Listener& l, const Endpoint& local, Time now) const {
+  return l.left && now - l.left_since < kPatience && !tcp_.port->others_listen(local);
 }
 
-void Tcp::leave_listener(Listener& l, Time now) {
+void Migration::leave(Listener& l, Time now) {
   const Endpoint local = l.local;
-  if (std::find(priv->left.begin(), priv->left.end(), local) == priv->left.end()) priv->left.push_back(local);
-  if (port == nullptr || !port->shared() || local.address.is_loopback()) return close_listener(l, now);
+  auto& left = tcp_.passive.left;
+  if (std::find(left.begin(), left.end(), local) == left.end()) left.push_back(local);
+  if (tcp_.port == nullptr || !tcp_.port->shared() || local.address.is_loopback()) return tcp_.passive.close(l, now);
   l.left = true;
   l.left_since = now;
   l.user = nullptr;
   l.event_hook.unlink();
-  note_listener(l);
-  update_serving();
+  tcp_.others.note_listener(l);
+  tcp_.others.update_serving();
   // What came by the loopback wire nobody else can take.
   for (Connection* c = l.accept_queue.front(); c != nullptr;) {
     Connection* next = l.accept_queue.next(*c);
@@ -297,7 +313,7 @@ void Tcp::leave_listener(Listener& l, Time now) {
       c->accept_hook.unlink();
       --l.accept_count;
       c->listener = nullptr;
-      abort(*c, now);
+      tcp_.abort(*c, now);
     }
     c = next;
   }
@@ -305,32 +321,32 @@ void Tcp::leave_listener(Listener& l, Time now) {
 }
 
 // A listener that comes back finds what the one before it had left.
-void Tcp::return_to(Listener& l) {
+void Migration::return_to(Listener& l) {
   std::vector<Listener*> former;
-  priv->listeners.for_each([&](Listener& other, std::uint32_t) {
+  tcp_.passive.listeners.for_each([&](Listener& other, std::uint32_t) {
     if (other.left && other.local == l.local) former.push_back(&other);
   });
   for (Listener* old : former) {
-    priv->syn_entries.for_each([&](SynEntry& e, std::uint32_t) {
+    tcp_.passive.entries.for_each([&](SynEntry& e, std::uint32_t) {
       if (e.listener == old) e.listener = &l;
     });
     for (Connection* c = old->accept_queue.front(); c != nullptr; c = old->accept_queue.next(*c)) c->listener = &l;
     l.accept_queue.splice_back(old->accept_queue);
     l.accept_count += std::exchange(old->accept_count, 0);
     l.syn_count += std::exchange(old->syn_count, 0);
-    close_listener(*old, Time{});  // nothing is left in it
+    tcp_.passive.close(*old, Time{});  // nothing is left in it
   }
-  if (l.accept_count != 0) raise(l, SocketBase::kReadEdge);
+  if (l.accept_count != 0) tcp_.raise(l, SocketBase::kReadEdge);
 }
 
-void Tcp::set_watched(Listener& l, bool watched) {
+void Migration::set_watched(Listener& l, bool watched) {
   l.unwatched = !watched;
-  note_listener(l);
+  tcp_.others.note_listener(l);
   if (l.accept_count == 0) return;
   if (watched)
-    raise(l, SocketBase::kReadEdge);
+    tcp_.raise(l, SocketBase::kReadEdge);
   else
-    priv->handover_now = true;
+    must_look_ = true;
 }
 
 }  // namespace mtcp::stack

@@ -1,4 +1,4 @@
-#include "stack/tcp/filter.hh"
+#include "stack/tcp/passive/filter.hh"
 
 #include <algorithm>
 #include <cstring>
@@ -37,28 +37,28 @@ const FilterRule* Filter::find(const IpAddress& source, std::uint16_t local_port
 }
 
 // What comes from this machine is not asked. `opens`: a SYN for a listener, which counts; else it is about to be refused.
-bool Tcp::filter_out(const Segment& s, bool opens, Time now) {
-  if (network.is_local(s.key.remote)) return false;
-  const FilterRule* rule = priv->filter.find(s.key.remote, s.key.local_port);
+bool PassiveOpens::filter_out(const Segment& s, bool opens, Time now) {
+  if (tcp_.network.is_local(s.key.remote)) return false;
+  const FilterRule* rule = filter_.find(s.key.remote, s.key.local_port);
   if (rule == nullptr) return false;
   switch (rule->action) {
     case FilterRule::Action::drop:
-      stats.add(Counter::filter_dropped);
+      stats_.add(Counter::filter_dropped);
       return true;
     case FilterRule::Action::reset:
-      stats.add(Counter::filter_reset);
-      send_reset_for(s, now);
+      stats_.add(Counter::filter_reset);
+      tcp_.send_reset_for(s, now);
       return true;
     case FilterRule::Action::accept:
       break;
   }
-  if (!opens || priv->filter.take(*rule, s.key.remote, now)) return false;
-  stats.add(Counter::filter_over_rate);
+  if (!opens || filter_.take(*rule, s.key.remote, now)) return false;
+  stats_.add(Counter::filter_over_rate);
   return true;
 }
 
-void Tcp::refuse(const Segment& s, Time now) {
-  if (priv->filter.empty() || !filter_out(s, false, now)) send_reset_for(s, now);
+void PassiveOpens::refuse(const Segment& s, Time now) {
+  if (filter_.empty() || !filter_out(s, false, now)) tcp_.send_reset_for(s, now);
 }
 
 }  // namespace mtcp::stack

@@ -1,4 +1,4 @@
-#include "stack/tcp/destinations.hh"
+#include "stack/tcp/active/destinations.hh"
 
 #include <algorithm>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "stack/tcp/ports.hh"
+#include "stack/tcp/active/ports.hh"
 
 #include <cassert>
 

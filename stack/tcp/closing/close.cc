@@ -81,7 +81,7 @@ void Tcp::abort(Connection& c, Time now) {
 }
 
 void Tcp::abort_orphans(Time now) {
-  (void)end_listeners(true, now);
+  (void)migration.end_listeners(true, now);
   std::vector<Connection*> doomed;  // finish() gives the slots back
   connections.for_each([&](Connection& c, std::uint32_t) {
     const State s = c.hot.state;
@@ -118,7 +118,7 @@ void Tcp::on_fin_received(Connection& c, Time now) {
       break;  // ours is not acknowledged, or this were FIN-WAIT-2
     case State::fin_wait_2:
       raise(c, SocketBase::kReadEdge | SocketBase::kCloseEdge);
-      return enter_time_wait(c, now);
+      return time_waits.enter(c, now);
     default:
       return;
   }
@@ -134,9 +134,9 @@ void Tcp::on_fin_acked(Connection& c, Time now) {
       if (c.detached) await_fin(c, now);
       return;
     case State::closing:
-      return enter_time_wait(c, now);
+      return time_waits.enter(c, now);
     case State::last_ack:
-      save_metrics(c, now);
+      active.save_metrics(c, now);
       return finish(c, Errc::ok);
     default:
       return;
@@ -183,16 +183,16 @@ void Tcp::on_icmp(IcmpError& e, Time now) {
   if (ref)
     on_icmp(ref, e, now);
   else
-    (void)offer(e.packet, e.key, false, now);  // what nobody knows it is about is nobody's business
+    (void)others.offer(e.packet, e.key, false, now);  // what nobody knows it is about is nobody's business
   if (e.packet != nullptr) cache.free(e.packet);
 }
 
 void Tcp::on_icmp(FlowRef ref, const IcmpError& e, Time now) {
   if (ref.kind() == FlowRef::Kind::syn_entry) {
-    SynEntry& entry = priv->syn_entries.at(ref.index());
+    SynEntry& entry = passive.entries.at(ref.index());
     if (!(e.seq == entry.iss) || !ends_half_open(e)) return;
     stats.add(Counter::icmp_errors_received);
-    return drop_syn_entry(entry);
+    return passive.drop(entry);
   }
   if (ref.kind() != FlowRef::Kind::connection) return;
   Connection& c = connections.at(ref.index());
@@ -204,15 +204,6 @@ void Tcp::on_icmp(FlowRef ref, const IcmpError& e, Time now) {
   if (e.type == 3 && e.code == 4) return sender.on_path_mtu(c, e.mtu, now);
   if (c.hot.state == State::syn_sent || c.hot.state == State::syn_received) return finish(c, errc_of(e));
   c.soft_error = errc_of(e);  // RFC 5927 section 5.2, RFC 9293 3.9.2.2: a synchronized connection survives
-}
-
-// The neighbour does not answer: there is no ICMP error for what never left.
-void Tcp::on_unreachable(const IpAddress& next_hop) {
-  for (Connection* c = priv->opening.front(); c != nullptr;) {
-    Connection* next = priv->opening.next(*c);
-    if (!c->path->local && c->path->next_hop(c->key.remote) == next_hop) finish(*c, Errc::host_unreachable);
-    c = next;
-  }
 }
 
 }  // namespace mtcp::stack

@@ -42,12 +42,12 @@ std::uint32_t mss_index(std::uint16_t mss) {
 
 }  // namespace
 
-void Tcp::send_cookie(const SynEntry& e, Time now) {
+void PassiveOpens::send_cookie(const SynEntry& e, Time now) {
   const std::uint64_t period = period_of(now);
   const std::uint32_t mss = mss_index(e.terms.peer_mss);
   const Seq iss(static_cast<std::uint32_t>(period & kTimeBits) << 27 | mss << 24 |
-                cookie_hash(priv->cookie_key, e.key, e.irs, period, mss));
-  std::uint32_t clock = ts_clock(now);
+                cookie_hash(cookie_key_, e.key, e.irs, period, mss));
+  std::uint32_t clock = Tcp::ts_clock(now);
   if (e.terms.timestamps) {
     const std::uint32_t scale = e.terms.wscale ? e.terms.snd_wscale : kNoScale;
     const std::uint32_t marked = (clock & ~kOptionBits) | scale | (e.terms.sack ? kSackBit : 0U) | (e.terms.ecn ? kEcnBit : 0U);
@@ -66,13 +66,13 @@ void Tcp::send_cookie(const SynEntry& e, Time now) {
   answer_terms.window = e.window;
   answer_terms.listener = e.listener;
   answer_terms.path = e.path;
-  priv->cookies_until = now + kLife;
-  stats.add(Counter::syn_cookies_sent);
+  cookies_until_ = now + kLife;
+  stats_.add(Counter::syn_cookies_sent);
   send_syn_ack(answer_terms, iss, clock + e.ts_offset, now);
 }
 
-bool Tcp::on_cookie_ack(Listener& l, Segment& s, std::uint32_t hash, Time now) {
-  if (!options.tcp.syncookies || now >= priv->cookies_until) return false;
+bool PassiveOpens::on_cookie_ack(Listener& l, Segment& s, std::uint32_t hash, Time now) {
+  if (!options_.tcp.syncookies || now >= cookies_until_) return false;
   SynEntry e;
   e.iss = s.ack - 1;
   e.irs = s.seq - 1;
@@ -80,33 +80,33 @@ bool Tcp::on_cookie_ack(Listener& l, Segment& s, std::uint32_t hash, Time now) {
   const std::uint32_t mss = cookie >> 24 & 7;
   const std::uint64_t period = period_of(now);
   const std::uint64_t age = (period - (cookie >> 27)) & kTimeBits;
-  if (age > 1 || cookie_hash(priv->cookie_key, s.key, e.irs, period - age, mss) != (cookie & kHashBits)) {
-    stats.add(Counter::syn_cookies_failed);
+  if (age > 1 || cookie_hash(cookie_key_, s.key, e.irs, period - age, mss) != (cookie & kHashBits)) {
+    stats_.add(Counter::syn_cookies_failed);
     return false;
   }
-  stats.add(Counter::syn_cookies_received);
+  stats_.add(Counter::syn_cookies_received);
   if (l.accept_count > l.backlog) {
-    stats.add(Counter::accept_queue_full);
+    stats_.add(Counter::accept_queue_full);
     return true;
   }
-  const Result<const Path*> path = network.path(s.key.remote, s.key.local);
-  if (!path) return stats.add(Counter::no_route), true;
+  const Result<const Path*> path = tcp_.network.path(s.key.remote, s.key.local);
+  if (!path) return stats_.add(Counter::no_route), true;
   e.key = s.key;
   e.hash = hash;
   e.path = *path;
   e.listener = &l;
-  e.ts_offset = choose_ts_offset(s.key);
+  e.ts_offset = tcp_.choose_ts_offset(s.key);
   e.ts_recent = s.options.ts_val;
-  e.window = receiver.initial_window(l.options);
-  e.rcv_wscale = receiver.choose_window_scale(l.options);
+  e.window = tcp_.receiver.initial_window(l.options);
+  e.rcv_wscale = tcp_.receiver.choose_window_scale(l.options);
   e.terms.peer_mss = kMss[mss];
-  if (options.tcp.timestamps && s.options.has_timestamps) {
+  if (options_.tcp.timestamps && s.options.has_timestamps) {
     e.terms.timestamps = true;
     const std::uint32_t marks = s.options.ts_ecr - e.ts_offset;
     const std::uint32_t scale = marks & 15U;
-    e.terms.sack = (marks & kSackBit) != 0 && options.tcp.sack;
-    e.terms.ecn = (marks & kEcnBit) != 0 && options.tcp.ecn != 0;
-    e.terms.wscale = scale != kNoScale && options.tcp.window_scaling;
+    e.terms.sack = (marks & kSackBit) != 0 && options_.tcp.sack;
+    e.terms.ecn = (marks & kEcnBit) != 0 && options_.tcp.ecn != 0;
+    e.terms.wscale = scale != kNoScale && options_.tcp.window_scaling;
     e.terms.snd_wscale = e.terms.wscale ? static_cast<std::uint8_t>(scale) : std::uint8_t{0};
   }
   establish(e, FlowRef(), s, now);

@@ -1,0 +1,55 @@
+// One stack among several on the same device: what it asks of the others and tells them, through its Port.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+
+#include "stack/tcp/connection.hh"
+#include "stack/tcp/passive/listener.hh"
+#include "stack/tcp/passive/syn_entry.hh"
+#include "stack/wire/segment.hh"
+#include "stack/worker.hh"
+
+namespace mtcp::stack {
+
+class Tcp;
+
+class OtherStacks {
+ public:
+  explicit OtherStacks(Tcp& tcp);
+  OtherStacks(const OtherStacks&) = delete;
+  OtherStacks& operator=(const OtherStacks&) = delete;
+
+  bool forward_unknown(Segment& s, Time now);  // another stack may know the flow: takes the packet (true)
+  bool offer(Packet*& p, const FlowKey& key, bool opens, Time now);
+  void publish_flows();
+  void publish(SynEntry& e);
+  void enter_table(Connection& c);  // it stands in the flow table: its peer is told if this process dies
+  void forget_flow(const Connection& c);
+  void update_serving();  // the listeners have changed: what the others should send here
+  void note_listener(const Listener& l);
+  void tell_orphans(Time now);
+  void give_way(Time now);  // resets all connections
+  void part() { parting_ = true; }
+  [[nodiscard]] bool parting() const { return parting_; }
+  [[nodiscard]] Time next_deadline() const;
+
+ private:
+  struct Orphan {
+    FlowKey key;
+    std::uint32_t number;  // Port::orphan_told
+    Time again;            // when its peer is told again
+    std::uint8_t left;     // times
+  };
+
+  void tell_orphan(const FlowKey& key, Time now);
+
+  Tcp& tcp_;
+  Stats& stats_;
+  std::deque<Orphan> told_;       // in the order of `again`
+  bool orphans_waiting_ = false;  // Port::next_orphan() has more than one tick may see to
+  bool serving_ = false;          // what the port was told
+  bool parting_ = false;          // what nobody here knows is left to whoever comes next
+};
+
+}  // namespace mtcp::stack
