@@ -55,19 +55,24 @@ TEST_CASE("a frame on its way into a memif ring gets its checksum, whatever its 
   bool streamed = false;
   std::byte* to = w.ring.data();
   SECTION("past the caches if it is large") {
-    streamed = copy_to_ring(to, w.ring.size(), p);
+    streamed = copy_to_ring(to, w.ring.size(), p, Stores::past_caches);
     CHECK(streamed == (p.len >= kLargeFrame));
   }
   SECTION("not where there is no room for whole lines") {
     if (p.len % kCacheLine == 0) return;
-    streamed = copy_to_ring(to, p.len, p);
+    streamed = copy_to_ring(to, p.len, p, Stores::past_caches);
     CHECK_FALSE(streamed);
     CHECK(w.ring[p.len] == std::byte{});
   }
   SECTION("nor where it does not begin with one") {
     to += 8;
-    streamed = copy_to_ring(to, w.ring.size() - 8, p);
+    streamed = copy_to_ring(to, w.ring.size() - 8, p, Stores::past_caches);
     CHECK_FALSE(streamed);
+  }
+  SECTION("nor where all CPUs have a cache in common") {
+    streamed = copy_to_ring(to, w.ring.size(), p, Stores::cached);
+    CHECK_FALSE(streamed);
+    CHECK(w.ring[p.len] == std::byte{});
   }
   if (streamed) end_streams();
   const std::span<const std::byte> frame(to, p.len);
@@ -81,8 +86,9 @@ TEST_CASE("a frame on its way into a memif ring gets its checksum, whatever its 
 TEST_CASE("a frame whose checksum is there already is copied into a memif ring byte by byte", "[memif]") {
   World w(true);
   Packet& p = w.with(GENERATE(64U, 1448U));
+  const Stores stores = GENERATE(Stores::cached, Stores::past_caches);
   p.flags = 0;
-  (void)copy_to_ring(w.ring.data(), w.ring.size(), p);
+  (void)copy_to_ring(w.ring.data(), w.ring.size(), p, stores);
   end_streams();
   CHECK(std::memcmp(w.ring.data(), p.data, p.len) == 0);
 }
@@ -90,10 +96,11 @@ TEST_CASE("a frame whose checksum is there already is copied into a memif ring b
 TEST_CASE("a large frame out of a memif ring is vouched for if its checksum is right, and only then", "[memif]") {
   const bool v4 = GENERATE(true, false);
   const std::size_t payload = GENERATE(64U, 400U, 1448U, 1447U, 8948U);
+  const Stores stores = GENERATE(Stores::cached, Stores::past_caches);
   World w(v4);
   Packet& p = w.with(payload);
   p.flags |= kTxL4Offload;
-  (void)copy_to_ring(w.ring.data(), w.ring.size(), p);
+  (void)copy_to_ring(w.ring.data(), w.ring.size(), p, stores);
   end_streams();
   Packet& got = w.empty();
   SECTION("as it is") {

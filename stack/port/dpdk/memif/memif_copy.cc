@@ -1,12 +1,16 @@
 #include "stack/port/dpdk/memif/memif_copy.hh"
 
 #include <emmintrin.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstring>
+#include <string>
 
+#include "stack/port/dpdk/eal/libc_calls.hh"
 #include "stack/wire/checksum.hh"
 #include "stack/wire/frame.hh"
 #include "stack/wire/tcp_header.hh"
@@ -75,12 +79,30 @@ bool is_checksum_good(std::span<const std::byte> frame, std::uint32_t sum) {
   return sum_is_good(std::uint64_t{sum} + in_front + sum_of_pseudo_header(&frame[at.ip], at.v4, at.length - at.tcp));
 }
 
+// Empty if it is not there.
+std::string first_bytes_of(const std::string& path) {
+  const long fd = system_call(SYS_openat, AT_FDCWD, reinterpret_cast<long>(path.c_str()), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return {};
+  std::array<char, 256> text;
+  const long n = system_call(SYS_read, fd, reinterpret_cast<long>(text.data()), text.size());
+  system_call(SYS_close, fd);
+  return std::string(text.data(), static_cast<std::size_t>(std::max(n, 0L)));
+}
+
 }  // namespace
+
+Stores stores_for_this_machine() {
+  const std::string all = first_bytes_of("/sys/devices/system/cpu/online");
+  // The last one that there is; without a third level the second is hardly a common one.
+  const std::string last = first_bytes_of("/sys/devices/system/cpu/cpu0/cache/index3/shared_cpu_list");
+  return !all.empty() && all == last ? Stores::cached : Stores::past_caches;
+}
 
 std::size_t whole_lines(std::size_t n) { return (n + kCacheLine - 1) / kCacheLine * kCacheLine; }
 
-bool copy_to_ring(std::byte* to, std::size_t room, const Packet& p) {
-  const bool streams = p.len >= kLargeFrame && room >= whole_lines(p.len) && reinterpret_cast<std::uintptr_t>(to) % kCacheLine == 0;
+bool copy_to_ring(std::byte* to, std::size_t room, const Packet& p, Stores stores) {
+  const bool streams = stores == Stores::past_caches && p.len >= kLargeFrame && room >= whole_lines(p.len) &&
+                       reinterpret_cast<std::uintptr_t>(to) % kCacheLine == 0;
   const TcpLayout at = (p.flags & kTxL4Offload) != 0 ? find_tcp(p.bytes()) : TcpLayout{};
   if (at.headers == 0) {
     if (streams) stream<false>(to, p.data, p.len);
@@ -88,8 +110,8 @@ bool copy_to_ring(std::byte* to, std::size_t room, const Packet& p) {
   } else if (streams) {
     stream_and_fill_in(to, p, at.tcp);
   } else {
-    std::memcpy(to, p.data, p.len);
-    store_checksum(to + at.tcp + kTcpChecksumOffset, partial_sum(p.data + at.tcp, p.len - at.tcp));
+    std::memcpy(to, p.data, at.tcp);
+    store_checksum(to + at.tcp + kTcpChecksumOffset, copy_and_sum(to + at.tcp, p.data + at.tcp, p.len - at.tcp));
   }
   return streams;
 }

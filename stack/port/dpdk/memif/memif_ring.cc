@@ -83,7 +83,7 @@ std::size_t MemifSender::send(Packet* const* packets, std::size_t n) {
     d.length = to == nullptr ? 0 : p.len;
     d.flags = 0;
     if (to == nullptr) continue;
-    streamed = copy_to_ring(to, room, p) || streamed;
+    streamed = copy_to_ring(to, room, p, stores_) || streamed;
   }
   if (streamed) end_streams();
   shared(client_ ? ring_->head : ring_->tail).store(position_, std::memory_order_release);

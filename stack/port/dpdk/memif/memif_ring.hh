@@ -7,6 +7,7 @@
 #include <span>
 
 #include "stack/packet/packet.hh"
+#include "stack/port/dpdk/memif/memif_copy.hh"
 
 namespace mtcp::stack::dpdk {
 
@@ -63,6 +64,8 @@ class MemifSender : public MemifDirection {
 
  private:
   [[nodiscard]] std::uint16_t room() const;
+
+  const Stores stores_ = stores_for_this_machine();
 };
 
 class MemifReceiver : public MemifDirection {
