@@ -17,8 +17,8 @@ namespace mtcp::intercept {
 namespace {
 
 constexpr std::size_t kMostAtOnce = 0x7ffff000;  // MAX_RW_COUNT
-// Packets per read: two bursts, some 130 KB, so that they are still in the cache when they are sent.
-constexpr std::size_t kPieces = 88;
+// What is read at a time: two bursts, some 130 KB, so that it is still in the cache when it is sent; however large a packet is.
+constexpr std::size_t kPieces = 88, kPart = 131072;
 
 class SendFile {
  public:
@@ -43,7 +43,7 @@ class SendFile {
     stack::Worker& worker = s_.shard->instance->worker();
     while (left_ > 0) {
       std::array<iovec, kPieces> pieces;
-      const auto lent = worker.reserve(*s_.connection, left_, pieces, now());
+      const auto lent = worker.reserve(*s_.connection, std::min(left_, kPart), pieces, now());
       if (!lent) {
         if (lent.error() == stack::Errc::would_block) return -EAGAIN;
         return give_up(-to_errno(lent.error()));
@@ -82,7 +82,11 @@ class SendFile {
     if (offset_ != nullptr) *offset_ += static_cast<off_t>(bytes);
     done_ += bytes;
     left_ -= bytes;
-    s_.shard->instance->moved(bytes);
+    // What the peer has acknowledged meanwhile is free for the next part, and still in the cache.
+    if (left_ > 0 && bytes >= kPart / 2)
+      (void)s_.shard->instance->turn(now());
+    else
+      s_.shard->instance->moved(bytes);
   }
   [[nodiscard]] ssize_t give_up(int error) const { return done_ > 0 ? result() : error; }
   [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
