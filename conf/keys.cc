@@ -74,11 +74,11 @@ const Key kKeys[] = {
      "kernel."},
     {"device", "tx_ring", Count{AT(device.tx_ring), 64, 32768}, "",
      "Packets that wait to be sent in the device: the txqueuelen of this device."},
-    {"device", "mtu", Count{AT(stack.interface.mtu), 576, 9600}, "", "Largest IP packet, in bytes."},
+    {"device", "mtu", Count{AT(stack.interface.mtu), 576, 9600}, "", "Largest IP packet, in bytes. On a memif, large ones make bulk transfer a third faster; its ends may differ."},
     {"device", "packets", Count{AT(device.packets), 512, 16777216, true}, "",
-     "Packet buffers of each stack, about 2 KiB each. They hold what is received and not yet read, and what "
+     "Packet buffers of each stack, about 2 KiB each, or `mtu` if that is more. They hold what is received and not yet read, and what "
      "is sent\n"
-     "and not yet acknowledged. \"auto\": by the rings and the memory there is."},
+     "and not yet acknowledged. \"auto\": some 150 MB, or what the rings want."},
     {"device", "peer_users", Users{AT(device.peer_users)}, "[33]",
      "A memif's other end must belong to root, to the user of this process, or to one of these (numbers as of id -u); or it must be a\n"
      "program that the same user has started as this one, whatever it runs as by now (nginx's workers). What the two share is their\n"

@@ -32,12 +32,13 @@ constexpr stack::Duration kAnswerInterval = stack::milliseconds(1);
 // Who is about to share the device opens it, which takes half a second at most, and answers then.
 constexpr stack::Duration kOwnerPatience = stack::seconds(10);
 constexpr stack::Duration kStrangersPatience = stack::seconds(3);  // for another program
-constexpr std::uint32_t kDefaultPackets = 65536;
+constexpr std::uint32_t kDefaultPackets = 65536, kUsualPacket = 2048;  // bytes: as many take 150 MB with what belongs to them
 constexpr std::size_t kStackMemory = std::size_t{8} << 20;  // bytes that a stack takes at its start, packets aside
 
 std::uint32_t packets_of(const Options& o) {
   if (o.device.packets != 0) return o.device.packets;
-  return std::max(kDefaultPackets, 2 * (o.device.rx_ring + o.device.tx_ring));
+  const std::uint32_t most = kDefaultPackets / 1024 * kUsualPacket / std::max(kUsualPacket, o.stack.interface.mtu) * 1024;
+  return std::max(most, 2 * (o.device.rx_ring + o.device.tx_ring));
 }
 
 int hugepages_of(Toggle t) { return t == Toggle::automatic ? -1 : t == Toggle::on ? 1 : 0; }

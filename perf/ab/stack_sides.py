@@ -44,8 +44,9 @@ class MemifSide(Side):
         self.server_namespace = self.client_namespace = Namespace(f"{tag}m", cleanup)
         # A memif joins two processes: a worker and its client.
         wire, device = (f"{tag}-{{worker}}", f"queues = {self.workers}\n") if self.workers > 1 else (tag, "")
+        device += "mtu = 9000\n"  # as the samples have it
         device += f"peer_users = {uids('www-data', 'nobody', 'postgres')}\n"  # whom servers run as
-        socket = f"socket-abstract=yes,socket=/mtcp-{wire},id=0,rsize=10,bsize=2048"
+        socket = f"socket-abstract=yes,socket=/mtcp-{wire},id=0"
         self.server_environment, self.client_environment = (
             on_stack(shim, write_config(directory / f"memif-{role}.toml", f"net_memif0,role={role},{socket}", address, device))
             for role, address in (("server", self.address), ("client", "10.77.2.2")))

@@ -322,9 +322,9 @@ class Context:
         wire.says("ready")
         return (*sides, wire)
 
-    def memif(self, more="", wires=0, any_user=True):
+    def memif(self, more="", wires=0, any_user=True, mtus=None):
         """(server, client): both under the shim in one namespace, joined by memif; on the kernel: a veth pair. `wires`: so
-        many memifs, one for each process of an end. `any_user`: whoever tests run programs as."""
+        many memifs, one for each process of an end. `any_user`: whoever tests run programs as. `mtus`: of server and client."""
         if self.on_kernel:
             return self.veth()
         name, device = (f"{self.tag}-{{worker}}", f"queues = {wires}\n") if wires else (self.tag, "")
@@ -332,9 +332,10 @@ class Context:
             device += f"peer_users = {[pwd.getpwnam(name).pw_uid for name in ('www-data', 'nobody')]}\n"
         space = self.namespace("m")
         sides = []
-        for role, address in (("server", "10.99.1.2"), ("client", "10.99.1.1")):
-            port = f"net_memif0,role={role},socket-abstract=yes,socket=/{name},id=0,rsize=10,bsize=2048"
-            sides.append(Side(self, space, address, self.write_config(port, address, more, device)))
+        for i, (role, address) in enumerate((("server", "10.99.1.2"), ("client", "10.99.1.1"))):
+            port, mtu = f"net_memif0,role={role},socket-abstract=yes,socket=/{name},id=0", f"mtu = {mtus[i]}\n" if mtus else ""
+            port += "" if mtus else ",rsize=10,bsize=2048"
+            sides.append(Side(self, space, address, self.write_config(port, address, more, device + mtu)))
         return tuple(sides)
 
     def tails(self):

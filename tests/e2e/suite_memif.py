@@ -52,6 +52,29 @@ def one_user(context):
     nginx.stop()
 
 
+def with_mtus(context, *mtus):
+    server, client = context.memif(mtus=mtus)
+    nginx = Nginx(server).start()
+    expect_files(client, nginx.url, ["m1", *small_files(client)])
+    expect_equal("PUT", get_status(client, f"{nginx.url}/put/m10", 20, "-T", context.files.root / "m10"), (0, "201"))
+    nginx.stop()
+
+
+@test("memif-large-packets")
+def large_packets(context):
+    with_mtus(context, 9000, 9000)
+
+
+@test("memif-large-packets-of-the-server-only")
+def large_packets_of_server(context):
+    with_mtus(context, 9000, 1500)
+
+
+@test("memif-large-packets-of-the-client-only")
+def large_packets_of_client(context):
+    with_mtus(context, 1500, 9000)
+
+
 @test("memif-1GiB")
 def huge(context):
     server, client = context.memif()

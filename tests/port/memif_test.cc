@@ -1,6 +1,7 @@
 // Two processes on one memif wire. Both ends die and come back.
 #include <catch2/catch.hpp>
 
+#include "stack/port/check_device.hh"
 #include "tests/port/device.hh"
 
 using namespace mtcp::stack;
@@ -55,6 +56,19 @@ TEST_CASE("two memif processes exchange frames, whichever comes first") {
   CHECK(late.join() == 0);
   early.tell();
   CHECK(early.join() == 0);
+}
+
+TEST_CASE("a memif whose buffers hold no packet of the MTU is refused, which the user must mend") {
+  bool misconfigured = false;
+  std::string message;
+  DeviceConfig c = config(wire("server") + ",bsize=2048");
+  c.misconfigured = &misconfigured;
+  c.mtu = 2034;
+  CHECK(check_device(c, message));
+  c.mtu = 2035;
+  CHECK_FALSE(check_device(c, message));
+  CHECK(misconfigured);
+  CHECK(message.find("bsize=2048") != std::string::npos);
 }
 
 TEST_CASE("a memif port survives its peer's death and serves the next one") {

@@ -110,6 +110,7 @@ bool DpdkDevice::check(std::string& message) {
     return false;
   }
   if (!check_rings(config_.rx_ring, config_.tx_ring, message)) return false;
+  if (kind_ == Kind::memif) return memif_check(config_, message);
   const std::uint32_t mtu = config_.mtu;
   if (kind_ == Kind::af_packet)
     return af_packet_check(config_, config_.mtu, message) && check_mtu(mtu, message) && check_addresses(message);

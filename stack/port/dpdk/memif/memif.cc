@@ -4,6 +4,7 @@
 #include <rte_interrupts.h>
 #include <rte_version.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -43,6 +44,7 @@ namespace {
 
 constexpr std::uint32_t kCookie = 0x3E31F20;
 constexpr std::uint16_t kMaskInterrupt = 1;
+constexpr std::uint32_t kUsualBuffer = 2048;  // bytes
 constexpr Duration kRetry = milliseconds(50);
 // So long two ends that are started together may take.
 constexpr Duration kPatience = seconds(1);
@@ -84,13 +86,25 @@ std::atomic_ref<std::uint16_t> ring_field(std::uint16_t& field) {
 std::string memif_arguments(const DeviceConfig& config) {
   std::string port = config.port;
   if (!has_key(port, "mac")) port += ",mac=" + stable_mac(config.port);
+  const std::uint32_t buffer = std::max(kUsualBuffer, (config.mtu + 18 + 63) / 64 * 64);
   if (!has_key(port, "rsize")) {
-    const std::uint32_t slots = std::clamp(std::max(config.rx_ring, config.tx_ring), 64u, 16384u);
+    // Large slots are fewer: a ring of many megabytes would lead out of every cache.
+    const std::uint32_t wanted = std::max(config.rx_ring, config.tx_ring) * kUsualBuffer / buffer;
+    const std::uint32_t slots = std::clamp(wanted, 64u, 16384u);
     port += ",rsize=" + std::to_string(std::bit_width(std::bit_ceil(slots)) - 1);
   }
-  if (!has_key(port, "bsize"))
-    port += ",bsize=" + std::to_string(std::max(2048u, (config.mtu + 18 + 63) / 64 * 64));
+  if (!has_key(port, "bsize")) port += ",bsize=" + std::to_string(buffer);
   return port;
+}
+
+bool memif_check(const DeviceConfig& config, std::string& message) {
+  const std::string chosen = value_of(config.port, "bsize");
+  const std::uint32_t frame = config.mtu + 14;
+  if (chosen.empty() || strtoul(chosen.c_str(), nullptr, 10) >= frame) return true;
+  message = "bsize=" + chosen + " in " + config.port + " holds no frame of mtu = " + std::to_string(config.mtu) +
+            ": leave it out, or set it to " + std::to_string(frame) + " or more on both ends";
+  if (config.misconfigured != nullptr) *config.misconfigured = true;
+  return false;
 }
 
 std::string memif_hint(const DeviceConfig& config) {

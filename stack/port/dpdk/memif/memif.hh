@@ -15,6 +15,8 @@ namespace mtcp::stack::dpdk {
 // The device string with what the user left out: ring and buffer size, and a hardware address that stays the
 // same when the process is started again.
 std::string memif_arguments(const DeviceConfig& config);
+// False if the buffers that the user wants hold no packet of the MTU: what does not fit is dropped.
+bool memif_check(const DeviceConfig& config, std::string& message);
 // Why the driver may have refused, to follow its own words; empty if nothing is known.
 std::string memif_hint(const DeviceConfig& config);
 
