@@ -54,10 +54,11 @@ class Cubic final : public WindowControl {
   static std::uint32_t start_slowly(Connection& c, std::uint32_t acked, const AckSample& a);
   static void end_round(Connection& c, FirstSlowStart& f);
   static void leave_first_slow_start(Connection& c) { state_of<CubicState>(c).curve = {}; }
+  static void resume_first_slow_start(Connection& c);
   void grow(Connection& c, std::uint32_t acked, const AckSample& a, Time now) const override;
   [[nodiscard]] std::uint32_t reduced(Connection& c, Time now) const override;
   void on_undone(Connection& c, Time) const override {
-    if (in_first_slow_start(c)) return leave_first_slow_start(c);  // back in it: it begins to learn anew
+    if (in_first_slow_start(c)) return resume_first_slow_start(c);
     auto& s = state_of<CubicState>(c).curve;
     s.w_max = s.prior_w_max;
     s.epoch = Time{};
@@ -101,6 +102,18 @@ std::uint32_t Cubic::start_slowly(Connection& c, std::uint32_t acked, const AckS
     f.baseline = 0;
   }
   return slow_start(c, f.baseline == 0 ? acked : std::max(acked / kConservativeDivisor, 1U));
+}
+
+// Back in it, after a reduction that was needless. What it had learned is gone, so it goes on from the least round trip of the connection: a
+// queue that stands by now is noticed, however often that happens.
+void Cubic::resume_first_slow_start(Connection& c) {
+  leave_first_slow_start(c);
+  const Duration least = std::min(c.recovery.min_rtt, c.recovery.former_min_rtt);
+  if (least == Duration::max()) return;
+  auto& f = state_of<CubicState>(c).first;
+  f.begun = true;
+  f.last_rtt = std::max(micros(least), 1U);
+  f.round_end = c.hot.snd_nxt;
 }
 
 void Cubic::end_round(Connection& c, FirstSlowStart& f) {
