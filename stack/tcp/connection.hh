@@ -172,6 +172,7 @@ struct Connection : SocketBase {
     std::uint32_t last_data = 0;       // ts_clock() of the last data in order
     std::uint8_t pushed = 0;           // short segments since the last ACK, two at most
     std::uint8_t duplicate_acks = 0;   // sent, of those that acknowledge ...
+    std::uint16_t lossy = 0;           // ACKs for which the path counts as one that loses: none is left out for a turn's sake
     Seq duplicate_acks_at;             // ... this
     SackState sack;                    // what our ACKs say beside RCV.NXT
   } rx;

@@ -100,6 +100,32 @@ TEST_CASE("rfc5681 4.2: who sends what is known has missed an ACK, and gets the 
   CHECK(s.sent().ack == s.peer_seq);
 }
 
+TEST_CASE("rfc5681 4.2: where data has been lost, ACKs may be: every second segment of a turn has its own") {
+  Setup setup;
+  setup.sack = true;
+  Script s(setup);
+  use_up_quick_acks(s);
+  const auto turn_of_eight = [&] {  // how many ACKs they draw before the stack has done with what is there
+    for (int i = 0; i < 8; ++i) {
+      s.peer({.seq = s.peer_seq, .ack = 0, .data = pattern(1000)}, false);
+      s.peer_seq += 1000;
+    }
+    const std::size_t n = s.all_sent().size();
+    s.flush();
+    s.forget();
+    s.read();
+    return n;
+  };
+  (void)turn_of_eight();
+  CHECK(turn_of_eight() == 0);
+  s.peer({.seq = s.peer_seq + 1000, .ack = 0, .data = pattern(1000)});  // the one before it is lost
+  s.forget();
+  s.peer({.seq = s.peer_seq, .ack = 0, .data = pattern(1000)}, false);
+  CHECK(s.all_sent().size() == 1);  // the gap is filled
+  s.peer_seq += 2000;
+  CHECK(turn_of_eight() == 4);
+}
+
 TEST_CASE("rfc5681 4.2: what comes in one turn has one ACK, but never more than 64 KB have") {
   Setup setup;
   setup.socket.rcvbuf = 1 << 20;

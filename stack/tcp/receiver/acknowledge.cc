@@ -55,13 +55,17 @@ std::uint32_t Receiver::delay_of(const Connection& c) const {
 
 // RFC 9293 3.8.6.3, RFC 5681 section 4.2: every second full segment at least, the others after the delay. What has come
 // in one turn is acknowledged at its end, as the kernel does with what it has received as one frame; but not more than
-// fits into such a frame, so that the sender need not wait for it.
+// fits into such a frame, so that the sender need not wait for it. Where data has been lost ACKs are lost as well, and the only one of
+// a small window would be missed for a timeout: there every second segment has its own.
 void Receiver::schedule_ack(Connection& c, Time now) {
   constexpr std::uint32_t kLargestFrame = 65536;
   auto& h = c.hot;
   const std::uint32_t unacked = h.rcv_nxt - h.last_ack_sent;
-  if (unacked > c.rx.mss_estimate || (c.rx.quickack_left > 0 && !h.pingpong))
-    return unacked >= kLargestFrame ? tcp_.send_ack(c, now) : tcp_.request_ack(c);
+  if (unacked > c.rx.mss_estimate || (c.rx.quickack_left > 0 && !h.pingpong)) {
+    if (unacked < kLargestFrame && (c.rx.lossy == 0 || unacked <= c.rx.mss_estimate)) return tcp_.request_ack(c);
+    if (c.rx.lossy != 0) --c.rx.lossy;
+    return tcp_.send_ack(c, now);
+  }
   TimerNode& timer = c.delayed_ack_timer;
   const std::uint32_t delay = delay_of(c);
   const std::uint64_t tick = TimerWheel::tick_of(now);
@@ -87,7 +91,9 @@ void Receiver::on_delayed_ack_timer(Connection& c, Time now) {
 // from the last what it needs once it has seen enough to believe in a loss (Linux's tcp_comp_sack).
 void Receiver::acknowledge_out_of_order(Connection& c, Time now) {
   constexpr std::uint8_t kEnough = 4;  // one that may acknowledge something, and three duplicates
+  constexpr std::uint16_t kLossy = 2048;  // what loses one segment of some thousands is like one that loses none
   auto& rx = c.rx;
+  rx.lossy = kLossy;
   if (rx.duplicate_acks_at != c.hot.rcv_nxt) {
     rx.duplicate_acks_at = c.hot.rcv_nxt;
     rx.duplicate_acks = 0;

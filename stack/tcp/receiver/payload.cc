@@ -154,8 +154,9 @@ bool Receiver::accept_in_order(Connection& c, Segment& s, Time now) {
   if (rx.out_of_order.empty()) {
     schedule_ack(c, now);
   } else {
+    // RFC 5681 section 4.2: at once when a gap is filled, in part or whole.
     drain_out_of_order(c);
-    tcp_.request_ack(c);  // RFC 5681 section 4.2: at once when a gap is filled, in part or whole
+    rx.out_of_order.empty() ? tcp_.send_ack(c, now) : acknowledge_out_of_order(c, now);
   }
   if (rx.queued >= c.options.rcvlowat || rx.queued >= largest_window(c)) tcp_.raise(c, SocketBase::kReadEdge);
   return true;
