@@ -9,7 +9,8 @@ Worker::Worker(const Options& options, Port* port, PacketPool& pool, Stats& stat
     : tcp_(std::make_unique<Tcp>(options, port, pool, stats, secrets, now, kernel)) {}
 Worker::~Worker() = default;
 
-std::size_t Worker::poll(Time now) { return tcp_->poll(now); }
+std::size_t Worker::poll(Time now) { return tcp_->poll(now, nullptr); }
+std::size_t Worker::poll(Time& now, Clock clock) { return tcp_->poll(now, clock); }
 void Worker::flush(Time now) { tcp_->flush(now); }
 bool Worker::pending() const { return tcp_->pending(); }
 bool Worker::must_poll() const { return tcp_->must_poll(); }

@@ -105,6 +105,8 @@ struct MemoryInfo {
 // The congestion controls that there are, for SocketOptions::congestion.
 [[nodiscard]] std::span<const char* const> congestion_control_names();
 
+using Clock = Time (*)();  // for the one place where the time is wanted in the midst of a call
+
 class Worker {
  public:
   // `port` may be null: then only the loopback wire exists. `pool` must be the port's own pool where there is a port.
@@ -118,6 +120,10 @@ class Worker {
   // Receives and processes a burst (and the loopback wire), runs timers, sends what that produced except ACKs that a
   // reply may still carry. Returns the number of packets and timers handled: 0 means that there was nothing to do.
   std::size_t poll(Time now);
+  // The same where time passes meanwhile: `clock` is read again when a burst has been received, so that nothing is processed with a time from
+  // before it came, however long this thread did not run in between. A round trip that is taken too short is believed for minutes: RACK and
+  // BBR go by the least one. `now` is the last time that was used, afterwards.
+  std::size_t poll(Time& now, Clock clock);
   // Sends everything that waits: data, ACKs, control. Call before sleeping and when the application goes off to compute.
   void flush(Time now);
   // Something waits to be sent, or is on the loopback wire.

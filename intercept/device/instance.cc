@@ -56,7 +56,7 @@ std::size_t Instance::turn(stack::Time now) {
   turns.store(turns.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   worker_->flush(now);
   const std::uint64_t refused = stats_.get(stack::Counter::resets_sent);
-  const std::size_t handled = worker_->poll(now);
+  const std::size_t handled = worker_->poll(last_now_, intercept::now);
   moved_on_ = handled > stats_.get(stack::Counter::resets_sent) - refused;
   useful_turns += handled != 0 ? 1 : 0;
   dispatch();
@@ -71,7 +71,7 @@ void Instance::hand_over_now() {
 
 void Instance::settle_loopback_now() {
   last_now_ = std::max(intercept::now(), last_now_);
-  (void)worker_->poll(last_now_);
+  (void)worker_->poll(last_now_, intercept::now);
   dispatch();
 }
 

@@ -89,10 +89,11 @@ void Tcp::dispatch_batch(Time now) {
   b.count = 0;
 }
 
-std::size_t Tcp::receive_burst(Time now) {
+std::size_t Tcp::receive_burst(Time& now, Clock clock) {
   auto& b = priv->batch;
   const std::size_t n = port->rx(b.packets.data(), Private::Batch::kSize);
   if (n == 0) return 0;
+  if (clock != nullptr) now = std::max(now, clock());
   if (CaptureSet* captures = tx.captures(); captures != nullptr) [[unlikely]] captures->received(b.packets.data(), n);
   update_memory(now);
   for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(b.packets[i]->data);
@@ -270,11 +271,11 @@ void Tcp::on_neighbour_moved(const IpAddress& next_hop, Time now) {
   });
 }
 
-std::size_t Tcp::poll(Time now) {
+std::size_t Tcp::poll(Time& now, Clock clock) {
   std::size_t work = 0;
   if (port != nullptr) {
     for (std::size_t i = 0; i < kMaxBursts; ++i) {
-      const std::size_t n = receive_burst(now);
+      const std::size_t n = receive_burst(now, clock);
       work += n;
       if (n < Private::Batch::kSize) break;
     }

@@ -37,7 +37,7 @@ class Tcp {
   ~Tcp();
 
   // --- tcp.cc: the loop, slabs, events
-  std::size_t poll(Time now);
+  std::size_t poll(Time& now, Clock clock);  // `clock` may be null
   void flush(Time now);
   void demultiplex(Segment& s, std::uint32_t hash, Time now);  // flow table, then listeners, then RST
   void on_new_flow(Segment& s, std::uint32_t hash, Time now);
@@ -50,7 +50,7 @@ class Tcp {
   [[nodiscard]] bool pending() const;
   [[nodiscard]] bool must_poll() const;
   [[nodiscard]] Time next_deadline() const;
-  std::size_t receive_burst(Time now);
+  std::size_t receive_burst(Time& now, Clock clock);
   std::size_t receive_loopback(Time now);
   void dispatch_batch(Time now);
   std::size_t run_timers(Time now);

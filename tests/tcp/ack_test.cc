@@ -94,6 +94,18 @@ TEST_CASE("rfc5961 5.2: an ACK from before our FIN is merely old, and its data a
   CHECK(s.last_sent().ack == 5);
 }
 
+TEST_CASE("A thread that did not run between reading the clock and receiving takes no round trip for shorter than it was") {
+  static Time arrived;
+  Script s;
+  s.peer_ack(0);
+  s.write(pattern(1000));
+  arrived = s.now + milliseconds(7);
+  s.clock = [] { return arrived; };
+  s.peer_ack(1000);  // received by a turn that began as soon as the data had left
+  CHECK(s.now == arrived);
+  CHECK(s.info().min_rtt >= milliseconds(7));
+}
+
 TEST_CASE("rfc6298 2: the first RTO comes from the handshake, and doubles each time it runs out") {
   Setup setup;
   setup.rtt = milliseconds(400);

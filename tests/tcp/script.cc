@@ -150,7 +150,7 @@ void Script::send_frame(const In& in, bool syn) {
 
 void Script::peer(const In& in, bool flush_too) {
   send_frame(in, false);
-  worker->poll(now);
+  clock != nullptr ? worker->poll(now, clock) : worker->poll(now);
   if (flush_too) flush();
 }
 

@@ -135,6 +135,7 @@ class Script {
   Duration wait_for_segment(Duration limit);
 
   Time now = Time(seconds(1000));
+  Clock clock = nullptr;  // what time it is once something has arrived; null: no other than before
   Setup setup;
   Stats stats;
   HeapPool pool{4096};

@@ -270,7 +270,7 @@ std::size_t Migration::end_listeners(bool last_try, Time now) {
     if (!l.local.address.is_loopback()) tcp_.port->note_listener(l.index, l.local, l.v6_only, Listening::no);
   });
   const auto wanted = [this](int i) { return i < kLastBursts || (i < kMostBursts && !adopting_.empty()); };
-  for (int i = 0; !closing_ && wanted(i) && tcp_.receive_burst(now) != 0; ++i) {
+  for (int i = 0; !closing_ && wanted(i) && tcp_.receive_burst(now, nullptr) != 0; ++i) {
   }
   closing_ = true;
   tcp_.port->set_closing(true);
