@@ -107,7 +107,7 @@ int Process::close_range(unsigned first, unsigned last, int flags) {
   const bool only_mark = (bits & CLOSE_RANGE_CLOEXEC) != 0;
   // Ours are dealt with one by one, and the kernel gets the gaps between them.
   unsigned gap = first;
-  const unsigned end = std::min<unsigned>(static_cast<unsigned>(files.end()), last == ~0U ? last : last + 1);
+  const unsigned end = std::min<unsigned>(static_cast<unsigned>(std::max(files.end(), files.end_of_reserved())), last == ~0U ? last : last + 1);
   for (unsigned fd = first; fd < end; ++fd) {
     const FdKind kind = files.kind(static_cast<int>(fd));
     if (kind == FdKind::kernel || (kind == FdKind::epoll && only_mark)) continue;

@@ -37,9 +37,9 @@ void Files::change_owner(int fd, const Watchable& w) {
 }
 
 // Grows only; several shards may put descriptors at the same time.
-void Files::reach(int fd) {
-  int end = end_.load(std::memory_order_relaxed);
-  while (end <= fd && !end_.compare_exchange_weak(end, fd + 1, std::memory_order_relaxed)) {
+void Files::reach(std::atomic<int>& end, int fd) {
+  int seen = end.load(std::memory_order_relaxed);
+  while (seen <= fd && !end.compare_exchange_weak(seen, fd + 1, std::memory_order_relaxed)) {
   }
 }
 
@@ -51,7 +51,7 @@ void Files::put(int fd, Socket* s, EpollSet* set, const Shard* owner, bool close
   f.owner.store(owner != nullptr ? static_cast<std::uint8_t>(owner->index) : kManyOwners, std::memory_order_release);
   f.set.store(set, std::memory_order_release);
   f.socket.store(s, std::memory_order_release);
-  reach(fd);
+  reach(end_, fd);
 }
 
 void Files::put_socket(int fd, Socket& s, bool close_on_exec) {
@@ -67,7 +67,7 @@ void Files::put_set(int fd, EpollSet& s) {
 
 void Files::put_reserved(int fd) {
   forget(fd);
-  reach(fd);
+  reach(end_of_reserved_, fd);
   table_.set(fd, FdKind::reserved);
 }
 

@@ -59,16 +59,18 @@ class Files {
   [[nodiscard]] FdKind kind(int fd) const { return table_.kind(fd); }
   [[nodiscard]] const FdTable& table() const { return table_; }
   [[nodiscard]] int size() const { return table_.size; }
-  // One past the highest descriptor that has ever been ours: where a scan may stop.
+  // One past the highest descriptor that has ever been a socket or set of ours: where a scan may stop. Reserved ones, whose numbers
+  // are high, have an end of their own.
   [[nodiscard]] int end() const { return end_.load(std::memory_order_relaxed); }
+  [[nodiscard]] int end_of_reserved() const { return end_of_reserved_.load(std::memory_order_relaxed); }
 
  private:
-  void reach(int fd);
+  static void reach(std::atomic<int>& end, int fd);
   void forget(int fd);
   void put(int fd, Socket* s, EpollSet* set, const Shard* owner, bool close_on_exec);
   FdTable& table_;
   File* files_ = nullptr;
-  std::atomic<int> end_{0};
+  std::atomic<int> end_{0}, end_of_reserved_{0};
 };
 
 }  // namespace mtcp::intercept

@@ -66,7 +66,10 @@ bool asked_to_end() {
 int Process::keep_high(int fd) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
-  const int top = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, static_cast<rlim_t>(files.size())));
+  // Higher than programs expect theirs, which use select(2) or small arrays; not much higher, because the kernel copies a process's
+  // table up to its highest number at each fork. Where these are taken the next ones are.
+  constexpr rlim_t kTop = 2048;
+  const int top = static_cast<int>(std::min({limit.rlim_cur, static_cast<rlim_t>(files.size()), kTop}));
   // A server with many children has many: then the range grows downwards. A low number would be in the way of a dup2.
   int high = -EMFILE;
   for (int range = kReservedRange; high < 0 && range <= top / 2 && top - range > fd; range *= 2) {

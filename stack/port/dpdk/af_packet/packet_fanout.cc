@@ -6,6 +6,7 @@
 #include <linux/if_ether.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -137,14 +138,17 @@ std::vector<PacketRing> open_spare_rings(const PacketRing& like, std::uint32_t s
 }
 
 std::byte* map_ring(PacketRing& ring) {
-  if (ring.map != nullptr) return ring.map;
+  if (ring.map != nullptr && ring.mapped_by == getpid()) return ring.map;
   const long at = system_call(SYS_mmap, 0, static_cast<long>(bytes_of(ring)), PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, 0);
-  if (at != -1) ring.map = reinterpret_cast<std::byte*>(at);
+  ring.map = at != -1 ? reinterpret_cast<std::byte*>(at) : nullptr;
+  ring.mapped_by = getpid();
+  if (ring.map != nullptr) (void)madvise(ring.map, bytes_of(ring), MADV_DONTFORK);
   return ring.map;
 }
 
 void unmap_ring(PacketRing& ring) {
-  if (ring.map != nullptr) munmap(std::exchange(ring.map, nullptr), bytes_of(ring));
+  if (ring.map != nullptr && ring.mapped_by == getpid()) munmap(ring.map, bytes_of(ring));
+  ring.map = nullptr;
 }
 
 }  // namespace mtcp::stack::dpdk

@@ -51,7 +51,8 @@ class PacketFanout {
 // rings have more slots, or as many as `slots` and what fills the last block.
 [[nodiscard]] std::vector<PacketRing> open_spare_rings(const PacketRing& like, std::uint32_t slots, std::size_t n);
 
-// The memory of a socket's ring in this process, mapped at the first call. Null if it can't be.
+// The memory of a socket's ring in this process, mapped at the first call. Null if it can't be. The kernel would copy the entries for
+// its thousands of pages at each fork, so children do not have it, and who polls the ring maps it for itself.
 std::byte* map_ring(PacketRing& ring);
 void unmap_ring(PacketRing& ring);
 

@@ -52,12 +52,14 @@ long system_call(long number, long a, long b, long c, long d, long e, long f) {
 
 namespace {
 
-// Below the soft limit, and above what programs that use select() or small arrays need.
+// Below the soft limit, and above what programs that use select() or small arrays need; not much above, because the kernel copies a
+// process's table up to its highest number at each fork.
 long high_floor() {
+  constexpr long kFloor = 1536;
   rlimit limit{};
   if (system_call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, arg(&limit)) < 0) return 512;
   const auto soft = static_cast<long>(std::min<rlim_t>(limit.rlim_cur, 1 << 20));
-  if (soft >= 16384) return 8192;
+  if (soft >= 2 * kFloor) return kFloor;
   return soft - std::min(soft / 4, 256L);
 }
 
@@ -363,8 +365,10 @@ static std::byte* map_ring(const mtcp::stack::dpdk::PacketRing& ring, std::size_
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (both == -1) return nullptr;
   const auto received = static_cast<long>(std::size_t{ring.frames.tp_block_size} * ring.frames.tp_block_nr);
-  if (system_call(SYS_mmap, both, received, protection, MAP_SHARED | MAP_FIXED, ring.fd, 0) != -1)
+  if (system_call(SYS_mmap, both, received, protection, MAP_SHARED | MAP_FIXED, ring.fd, 0) != -1) {
+    system_call(SYS_madvise, both, received, MADV_DONTFORK);
     return reinterpret_cast<std::byte*>(both);
+  }
   const int error = errno;
   system_call(SYS_munmap, both, static_cast<long>(length));
   errno = error;
@@ -376,6 +380,7 @@ void* mtcp_dpdk_mmap(void* where, std::size_t length, int protection, int flags,
   const auto ring = std::ranges::find(rings, fd, &mtcp::stack::dpdk::PacketRing::fd);
   if (ring != rings.end()) {
     ring->map = map_ring(*ring, length, protection);
+    ring->mapped_by = getpid();
     return ring->map == nullptr ? MAP_FAILED : ring->map;
   }
   const long result =

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <linux/if_packet.h>
+#include <sys/types.h>
 
 #include <cstddef>
 #include <span>
@@ -36,7 +37,8 @@ struct PacketRing {
   int fd;
   tpacket_req frames;
   bool offload;  // every frame is preceded by a virtio_net_hdr
-  std::byte* map;
+  std::byte* map;       // in the memory of `mapped_by` alone, not of its children (packet_fanout.hh, map_ring)
+  pid_t mapped_by = 0;
 };
 [[nodiscard]] std::span<const PacketRing> packet_rings();  // in order of creation: queue 0 first
 void forget_packet_rings();
