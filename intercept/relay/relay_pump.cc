@@ -128,7 +128,12 @@ bool Relay::from_users(Relayed& r) {
       r.readable = false;
       return true;
     }
-    worker.commit(c, take_from_users(r, fresh, {pieces.data(), *lent + 1}), false, now());
+    const std::size_t taken = take_from_users(r, fresh, {pieces.data(), *lent + 1});
+    worker.commit(c, taken, false, now());
+    if (taken == fresh && !r.users_ending) {  // of what came since then the pump's end tells anew
+      r.readable = false;
+      return true;
+    }
   }
   return true;
 }

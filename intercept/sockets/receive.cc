@@ -205,7 +205,13 @@ ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t 
     return -to_errno(std::exchange(s->error, stack::Errc::ok));
   }
   if (total == 0) return 0;
-  if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
+  if (s->state == Socket::State::relayed) {
+    // What the kernel has is taken whether the call may wait or not: O_NONBLOCK costs a system call, and is not looked at before.
+    const bool any = (flags & MSG_WAITALL) == 0 && s->options.rcvlowat <= 1;
+    if (const ssize_t got = any ? receive_relayed(process, *s, v, flags) : -EAGAIN; got != -EAGAIN) return got;
+    s->nonblocking = is_nonblocking(process, *s);
+    if (any && (s->nonblocking || (flags & MSG_DONTWAIT) != 0) && !retry_after_turn(process, *s)) return -EAGAIN;
+  }
   settle(process, *s);
   const ssize_t got = Receive(process, guard, *s, v, total, flags).run(beside);
   // The socket may be gone by now.

@@ -111,8 +111,6 @@ ssize_t sent_now(Guard& guard, ssize_t sent) {
 
 ssize_t send_zerocopy(Process& process, Guard& guard, Socket& s, std::span<const iovec> v,
                       std::size_t total, int flags) {
-  // Its completions would be this process's and the connection another's.
-  if (s.state == Socket::State::relayed) return -ENOBUFS;
   const Hold hold_it(process, s);
   const ssize_t sent = Send<>(process, guard, s, v, total, flags).run();
   if (sent > 0) complete_zerocopy(s);
@@ -130,6 +128,18 @@ ssize_t send_with_control(Process& process, Guard& guard, Socket& s, std::span<c
   if (control.asks) ask_for_stamps(s);
   if (sent > 0 && s.zerocopy && (flags & MSG_ZEROCOPY) != 0) complete_zerocopy(s);
   return sent_now(guard, sent);
+}
+
+// For a connection that another process has, too. What the kernel takes at once needs no look at O_NONBLOCK.
+ssize_t send_to_relay(Process& process, Guard& guard, Socket& s, std::span<const iovec> v, std::size_t total, int flags) {
+  // Completions of MSG_ZEROCOPY would be this process's and the connection another's.
+  if ((flags & MSG_ZEROCOPY) != 0 && s.zerocopy) return -ENOBUFS;
+  const ssize_t sent = send_relayed(process, s, v);
+  if ((sent < 0 && sent != -EAGAIN) || sent == static_cast<ssize_t>(total)) return sent_now(guard, sent);
+  s.nonblocking = is_nonblocking(process, s);
+  Send<> rest(process, guard, s, v, total, flags);
+  if (sent > 0) rest.skip(static_cast<std::size_t>(sent));
+  return sent_now(guard, rest.run());
 }
 
 // tcp_sendmsg_fastopen(): connects, and the SYN takes along what it may. `m`: flags and address of the call.
@@ -182,9 +192,13 @@ ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t
     return sent;
   }
   if (const int error = check_sending(*s, flags); error != 0) return error;
-  if (s->state == Socket::State::relayed) s->nonblocking = is_nonblocking(process, *s);
+  const bool has_control = m != nullptr && m->msg_controllen != 0;
+  if (s->state == Socket::State::relayed) {
+    if (!has_control) return send_to_relay(process, guard, *s, v, total, flags);
+    s->nonblocking = is_nonblocking(process, *s);
+  }
   settle(process, *s);
-  if (m != nullptr && m->msg_controllen != 0 && (flags & MSG_OOB) == 0) [[unlikely]]
+  if (has_control && (flags & MSG_OOB) == 0) [[unlikely]]
     return send_with_control(process, guard, *s, v, total, flags, *m);
   if ((flags & (MSG_ZEROCOPY | MSG_OOB)) != 0) [[unlikely]] {
     if ((flags & MSG_OOB) != 0) return sent_now(guard, Send<true>(process, guard, *s, v, total, flags).run());

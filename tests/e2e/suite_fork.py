@@ -132,6 +132,11 @@ def postgresql(context):
     for i, session in enumerate(sessions):
         expect_equal("a session's status", session.wait(20), 0)
         expect(f"20000|{i}" in session.output(), f"session {i} says {session.output()!r}")
-    expect_relayed(server, postgres.pid, 8)
+    bench = ["pgbench", "-h", server.address, "-p", "7005", "-U", "postgres"]
+    client.run(*bench, "-i", "-q", "postgres", timeout=30)
+    for words in (["-c", "8", "-t", "400"], ["-c", "4", "-t", "10", "-C"]):
+        out = client.run(*bench, "-S", "-n", *words, "postgres", timeout=60).stdout
+        expect("number of failed transactions: 0 (" in out, f"pgbench {words} says {out!r}")
+    expect_relayed(server, postgres.pid, 56)
     postgres.signal(signal.SIGINT)  # a fast shutdown
     expect_equal("postgres's status", postgres.wait(15), 0)
