@@ -124,7 +124,7 @@ void SteeringPort::disarm() {
 
 Duration SteeringPort::max_sleep() const {
   // Somebody looks after those who die untold, after the queues, and after the device's table.
-  const bool told = watch_ != nullptr || others_.empty();
+  const bool told = watch_ != nullptr || others_ == siblings_;
   const bool points_card = device_.queues() > 1 && !others_.empty() && me_ < others_.first();
   const bool looks = !told || !balanced_ || queues_.empty() || waits_since_ != Time{} || points_card;
   Duration longest = looks ? kRound : Duration::max();

@@ -73,9 +73,11 @@ void SteeringPort::reload() {
   const bool was_alone = others_.empty();
   without_ = others_ = control_.members();
   others_.remove(me_);
-  strangers_ = {};
-  for (const std::uint32_t stack : others_)
+  strangers_ = siblings_ = {};
+  for (const std::uint32_t stack : others_) {
     if (!is_of(program_, stack)) strangers_.add(stack);
+    if (control_.slot(stack).owner.load(std::memory_order_relaxed) == self_) siblings_.add(stack);
+  }
   must_publish_ = must_publish_ || (was_alone && !others_.empty());
   for (std::uint32_t i = 0; i <= entry_mask_; ++i) {
     table_[i] = control_.home(i);
@@ -320,7 +322,10 @@ bool SteeringPort::busy(const Packet& p) const {
   return std::ranges::any_of(queues_, [&p](const auto& q) { return q->busy(p); });
 }
 
+// What another stack of this process is to send or to receive ends with the process as well.
 bool SteeringPort::delivered() const {
+  for (const std::uint32_t stack : siblings_)
+    if (message_ring(me_, stack).room() < ControlBlock::kRingMessages) return false;
   return std::ranges::all_of(queues_, [](const auto& q) { return q->delivered(); });
 }
 

@@ -161,6 +161,7 @@ class SteeringPort final : public Port {
   std::uint32_t version_ = 0;
   StackSet others_;     // the other stacks
   StackSet strangers_;  // of those, other programs'
+  StackSet siblings_;   // and those of this process, which end with it
   std::vector<std::uint16_t> listener_ports_;  // our own listeners', by index; 0: none
   StackSet without_;  // all stacks that have no share of the table
   const std::uint32_t entry_mask_;

@@ -315,11 +315,11 @@ TEST_CASE("shared with the kernel: what a killed process had is withdrawn by ano
             if (successor)
               s.ports().join(2), s.ports().leave(2);
             else
-              for (int i = 0; i < MTCP_SHARE_STACKS; ++i) s.ports().look_for_the_dead();
+              for (int i = 0; i < MTCP_SHARE_STACKS; ++i) s.ports().look_for_the_dead(static_cast<std::uint32_t>(i));
             EXPECT(!s.takes_segment(80, kSyn) && !s.takes_segment(40000, kAck));
           }
           s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
-          for (int i = 0; i < MTCP_SHARE_STACKS; ++i) s.ports().look_for_the_dead();
+          for (int i = 0; i < MTCP_SHARE_STACKS; ++i) s.ports().look_for_the_dead(static_cast<std::uint32_t>(i));
           EXPECT(s.takes_segment(80, kSyn));  // of the living
         }) == 0);
 }

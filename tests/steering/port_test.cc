@@ -379,3 +379,41 @@ TEST_CASE("the last of many stacks is refused, and one that left makes room", "[
   w.device.process = UINT64_MAX;
   w.ports[0].reset();
 }
+
+TEST_CASE("two stacks of one process do not look whether the other lives, and end together", "[steering]") {
+  FakeDevice device(1);
+  auto first = device.join(1), second = device.join(1);
+  const auto service = [&](int ms) {
+    for (auto* port : {&first, &second}) {
+      device.process = 1;
+      (*port)->service(at(ms));
+    }
+  };
+  service(1);
+  service(30);
+  CHECK(first->max_sleep() == Duration::max());
+
+  // It has no queue: what it sends goes out through the first, which is to have done so before the process ends.
+  Packet* p = nullptr;
+  REQUIRE(second->pool().alloc(&p, 1) == 1);
+  const Frame f = tcp_frame(7, 1);
+  std::copy(f.begin(), f.end(), p->data);
+  p->len = static_cast<std::uint32_t>(f.size());
+  REQUIRE(second->tx(&p, 1) == 1);
+  CHECK_FALSE(second->delivered());
+  CHECK(device.sent.empty());
+  std::array<Packet*, 4> none;
+  CHECK(first->rx(none.data(), none.size()) == 0);
+  CHECK(second->delivered());
+  CHECK(device.sent.size() == 1);
+
+  auto other = device.join(2);
+  service(60);
+  CHECK(first->max_sleep() < milliseconds(50));
+  device.kill(std::move(first), 1);
+  device.kill(std::move(second), 1);
+  device.process = 2;
+  other->service(at(100));
+  CHECK(device.control().members() == StackSet::of(other->number()));
+  CHECK(other->queues() == 1);
+}

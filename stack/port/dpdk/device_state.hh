@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "stack/port/dpdk/claims.hh"
@@ -19,6 +20,7 @@ struct DeviceState {
   std::uint32_t ring_packets = 0;  // of a queue's pool, at most, in its rings; 0: they hold copies
   bool started = false;  // otherwise the driver must not be called
   std::unique_ptr<Claims> claims;
+  std::mutex link_lock;           // stacks of one process ask at the same time
   std::weak_ptr<LinkWatch> link;  // of the process that has asked last
   // Of the interface, for the calling process: as long as one of its ports has it, the same one. The child of a fork, which may
   // have its parent's ports in memory still, gets one of its own.

@@ -8,6 +8,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -67,7 +68,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
   [[nodiscard]] std::unique_ptr<DeathWatch> watch_deaths() override { return std::make_unique<PidWatch>(tell_); }
   [[nodiscard]] std::uint32_t cpus() const override { return cpus_; }
-  bool add_queue() override { return fanout_ != nullptr && fanout_->add(rings_); }
+  bool add_queue() override;
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override {
@@ -156,6 +157,7 @@ class DpdkDevice final : public Device, public SharedDevice {
     bool queue_waits = false;        // that queue is claimed, and claim_queue() has not given it out yet
   };
   std::array<Stack, kMaxStacks> stacks_;
+  std::mutex queues_lock_;  // stacks of one process take queues and add them at the same time
 };
 
 }  // namespace mtcp::stack::dpdk

@@ -141,7 +141,13 @@ PacketPool* GuestDevice::pool(std::uint32_t stack) {
   return pools_[stack].get();
 }
 
+bool GuestDevice::add_queue() {
+  const std::lock_guard guard(queues_lock_);
+  return fanout_ != nullptr && fanout_->add(rings_);
+}
+
 std::unique_ptr<Port> GuestDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {
+  const std::lock_guard guard(queues_lock_);
   const bool by_xdp = xdp_queues_ != nullptr;
   if (queue >= queues() || queue >= (by_xdp ? xdp_queues_->size() : rings_.size())) return nullptr;
   if (!by_xdp && map_ring(rings_[queue]) == nullptr) return nullptr;

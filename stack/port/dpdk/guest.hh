@@ -6,6 +6,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -73,7 +74,7 @@ class GuestDevice final : public Device, public SharedDevice {
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
   [[nodiscard]] std::unique_ptr<DeathWatch> watch_deaths() override { return std::make_unique<PidWatch>(tell_); }
   [[nodiscard]] std::uint32_t cpus() const override { return cpus_; }
-  bool add_queue() override { return fanout_ != nullptr && fanout_->add(rings_); }
+  bool add_queue() override;
   bool redirect(std::span<const std::uint8_t> queues) override;
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
@@ -104,6 +105,7 @@ class GuestDevice final : public Device, public SharedDevice {
   void leave_parents_pools();
   std::array<std::unique_ptr<HeapPool>, kMaxStacks> pools_;
   pid_t process_ = 0;  // that has made them
+  std::mutex queues_lock_;  // stacks of one process take queues and add them at the same time
 };
 
 }  // namespace mtcp::stack::dpdk

@@ -88,7 +88,7 @@ DeviceInvitation DpdkDevice::invite() const {
 }
 
 void DpdkDevice::tidy() {
-  for (std::uint32_t i = 0; shared_ports_ != nullptr && i < kMaxStacks; ++i) shared_ports_->look_for_the_dead();
+  for (std::uint32_t i = 0; shared_ports_ != nullptr && i < kMaxStacks; ++i) shared_ports_->look_for_the_dead(i);
 }
 
 // Destroys the pool if this process made it and nobody has packets of it in hand; otherwise it is left as it
@@ -195,7 +195,13 @@ std::unique_ptr<Port> DpdkDevice::claim(std::uint32_t queue, std::uint32_t stack
   return take(queue) ? port_of(queue) : nullptr;
 }
 
+bool DpdkDevice::add_queue() {
+  const std::lock_guard guard(queues_lock_);
+  return fanout_ != nullptr && fanout_->add(rings_);
+}
+
 std::unique_ptr<Port> DpdkDevice::claim_queue(std::uint32_t queue, std::uint32_t stack) {
+  const std::lock_guard guard(queues_lock_);
   Stack& s = stacks_[stack];
   if (copies()) return claim_ring(queue, *s.pool);
   // Claimed by pool().

@@ -122,7 +122,8 @@ void Interrupts::serve(int fd) {
 }
 
 void Interrupts::poll(const Wait& wait) {
-  if (sources_.empty()) return;
+  const std::unique_lock guard(polling_, std::try_to_lock);
+  if (!guard.owns_lock() || sources_.empty()) return;  // another stack of this process is at it
   std::array<epoll_event, 16> events;
   const long n =
       system_call(SYS_epoll_pwait, epoll_, reinterpret_cast<long>(events.data()), events.size(), 0, 0, 0);

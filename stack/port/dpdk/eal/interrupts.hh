@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <mutex>
 #include <vector>
 
 struct rte_intr_handle;
@@ -51,6 +52,7 @@ class Interrupts {
   void forget(int fd);  // takes fd out of the epoll set if no source is left for it
 
   int epoll_ = -1;
+  std::mutex polling_;
   std::vector<Source> sources_;
 };
 

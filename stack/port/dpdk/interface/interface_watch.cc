@@ -141,20 +141,21 @@ std::string forwarded_address(const std::string& interface, const std::vector<st
 }
 
 std::shared_ptr<LinkWatch> DeviceState::watch(const std::string& interface) {
+  const std::lock_guard guard(link_lock);
   std::shared_ptr<LinkWatch> there = link.lock();
   if (there == nullptr || !there->is_of(getpid(), interface)) link = there = std::make_shared<LinkWatch>(getpid(), interface);
   return there;
 }
 
 void LinkWatch::look_now(Time now) {
-  next_ = now + kLinkInterval;
+  next_.store(now + kLinkInterval, std::memory_order_relaxed);
   ifreq request{};
   memcpy(request.ifr_name, name_.data(), std::min(name_.size(), sizeof request.ifr_name - 1));
   const Asking kernel(AF_INET, SOCK_DGRAM, 0);
   if (kernel.fd() < 0) return;  // no descriptor left: as before
   constexpr int kUp = IFF_UP | IFF_RUNNING;
-  up_ = kernel.ioctl(SIOCGIFFLAGS, &request) && (request.ifr_flags & kUp) == kUp;
-  if (kernel.ioctl(SIOCGIFMTU, &request)) mtu_ = static_cast<std::uint32_t>(request.ifr_mtu);
+  up_.store(kernel.ioctl(SIOCGIFFLAGS, &request) && (request.ifr_flags & kUp) == kUp, std::memory_order_relaxed);
+  if (kernel.ioctl(SIOCGIFMTU, &request)) mtu_.store(static_cast<std::uint32_t>(request.ifr_mtu), std::memory_order_relaxed);
 }
 
 void AddressWatch::look(Time now) {

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -23,26 +24,26 @@ namespace mtcp::stack::dpdk {
 [[nodiscard]] std::string forwarded_address(const std::string& interface, const std::vector<std::uint32_t>& addresses);
 
 // Whether the interface is up and how large its packets may be; looked at ten times a second, for all ports of a process
-// (DeviceState::watch).
+// (DeviceState::watch), by whichever of them comes first.
 class LinkWatch {
  public:
   LinkWatch(pid_t process, std::string interface) : process_(process), name_(std::move(interface)) {}
   [[nodiscard]] bool is_of(pid_t process, const std::string& interface) const { return process == process_ && interface == name_; }
   void look(Time now) {
-    if (now >= next_) look_now(now);
+    if (now >= next_.load(std::memory_order_relaxed)) look_now(now);
   }
   // At the next look(), whenever that is.
-  void look_soon() { next_ = {}; }
-  [[nodiscard]] bool up() const { return up_; }
-  [[nodiscard]] std::uint32_t mtu() const { return mtu_; }
+  void look_soon() { next_.store({}, std::memory_order_relaxed); }
+  [[nodiscard]] bool up() const { return up_.load(std::memory_order_relaxed); }
+  [[nodiscard]] std::uint32_t mtu() const { return mtu_.load(std::memory_order_relaxed); }
 
  private:
   void look_now(Time now);
   const pid_t process_;
   const std::string name_;
-  Time next_{};
-  bool up_ = true;
-  std::uint32_t mtu_ = UINT32_MAX;
+  std::atomic<Time> next_{Time{}};
+  std::atomic<bool> up_ = true;
+  std::atomic<std::uint32_t> mtu_ = UINT32_MAX;
 };
 
 // Looks once a second for what was not so when the device was opened, and tells it once.

@@ -66,7 +66,6 @@ SharedPorts::~SharedPorts() {
 }
 
 void SharedPorts::join(std::uint32_t stack) {
-  own_ = looked_at_ = stack;
   const std::atomic_ref<__u64> owner(state_->owner[stack]);
   __u64 whose = owner.load(std::memory_order_acquire);
   // Somebody may be at it just now, because who had the number before has died; or begins to be.
@@ -105,11 +104,12 @@ bool SharedPorts::withdraw_if_dead(std::uint32_t stack) {
   return true;
 }
 
-void SharedPorts::look_for_the_dead() {
-  while (withdraw_if_dead(next_joined(own_))) {
+void SharedPorts::look_for_the_dead(std::uint32_t stack) {
+  while (withdraw_if_dead(next_joined(stack))) {
   }
-  looked_at_ = next_joined(looked_at_);
-  (void)withdraw_if_dead(looked_at_);
+  const std::uint32_t in_turn = next_joined(looked_at_.load(std::memory_order_relaxed));
+  looked_at_.store(in_turn, std::memory_order_relaxed);
+  (void)withdraw_if_dead(in_turn);
 }
 
 void SharedPorts::withdraw(std::uint32_t stack) {

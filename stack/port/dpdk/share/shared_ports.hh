@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -31,9 +32,9 @@ class SharedPorts {
   // A stack of the calling process begins: what an earlier one under its number had is withdrawn.
   void join(std::uint32_t stack);
   void leave(std::uint32_t stack);
-  // Looks whether the processes of two stacks that have joined live: the one after the calling process's, so that somebody looks
+  // Looks whether the processes of two stacks that have joined live: the one after `stack`, so that somebody looks
   // at each however many there are, and the next one with each call. What a dead one had is withdrawn.
-  void look_for_the_dead();
+  void look_for_the_dead(std::uint32_t stack);
 
   enum class Kind { listeners, flows };
   // Adds or takes away this stack at a port. An address that is none of the stack's has no ports; 0.0.0.0
@@ -68,8 +69,7 @@ class SharedPorts {
   const bool made_;  // here, and the descriptors are this object's
   mtcp_share_state* state_ = nullptr;
   std::span<mtcp_share_port> ports_;
-  std::uint32_t own_ = 0;        // the stack of the calling process that has joined last
-  std::uint32_t looked_at_ = 0;
+  std::atomic<std::uint32_t> looked_at_ = 0;  // last
 };
 
 }  // namespace mtcp::stack::dpdk

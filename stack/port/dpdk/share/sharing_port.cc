@@ -101,7 +101,7 @@ void SharingPort::service(Time now) {
   if (neighbours_.waiting()) neighbours_.look(answers_, now);
   if (now < next_round_) return;
   next_round_ = now + kRound;
-  ports_.look_for_the_dead();
+  ports_.look_for_the_dead(stack_);
   follow_addresses(now);
   end_lingering(now);
 }
