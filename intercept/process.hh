@@ -153,8 +153,17 @@ class Process final : public Engine {
   // With all locks held, which stay so.
   void sleep_on_stacks(stack::Time until, std::span<const pollfd> others);
 
-  // --- open.cc, all locks held: how many stacks this process may have. With a device it is one so far.
+  // --- shards/affinity.cc, all locks held but where it says otherwise
+  // How many stacks this process may have. Without a lock.
   [[nodiscard]] unsigned most_stacks() const;
+  // `s` has begun to listen, or a set gets it, both in the calling thread: it goes to that one's stack if it is to have one of its own.
+  void bring_to_thread(Guard& guard, Socket& s);
+  void bring_to_thread(Guard& guard, int fd);  // the same of a descriptor, which may be another thread's; takes all locks
+  bool listeners_move = false;                 // there has been one of which that could be true
+  // Whether it is possible at all. With the lock of its shard.
+  [[nodiscard]] bool may_come_to_thread(const Socket& s) const {
+    return s.state == Socket::State::listening && s.reuse_port && !options.device.port.empty() && most_stacks() > 1;
+  }
 
   // --- listening.cc, lock held
   // There is a new listener, and no stack so far.
@@ -281,6 +290,8 @@ class Process final : public Engine {
   stack::Time asked_since{};   // another process has been asked for the device, and has not answered
 
  private:
+  [[nodiscard]] bool has_twin(const Socket& listener) const;
+  void move_listener(Socket& s, Shard& to);
   void gather_in_first();
   int start_now(Guard& guard);
   void finish(Socket& s);  // closes the connection or listener and frees the socket

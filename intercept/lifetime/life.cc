@@ -116,14 +116,16 @@ void Process::retire(Guard& guard) {
   deliver(*this, stack::milliseconds(100));
   exiting = true;  // nobody starts another one meanwhile
   guard.unlock();
-  first().service_thread.reset();
+  shards.for_each([](Shard& s) { s.service_thread.reset(); });
   guard.lock();
   exiting = false;
   bool used = false;  // by another thread, just now
   for_each_socket(*this, [&used](const Socket& s) { used = used || s.connection != nullptr; });
-  if (!used) return first().instance.reset();
+  if (!used) return shards.for_each([](Shard& s) { s.instance.reset(); });
   start_listeners();
-  if (options.service_thread) first().service_thread = std::make_unique<ServiceThread>(*this, first());
+  shards.for_each([this](Shard& s) {
+    if (s.instance != nullptr && options.service_thread) s.service_thread = std::make_unique<ServiceThread>(*this, s);
+  });
 }
 
 // With all locks held: sleeps until a stack has something to do or one of `others` is ready, at the latest at `until`.

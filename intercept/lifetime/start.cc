@@ -288,7 +288,8 @@ int Process::wait_for_slot(stack::Time t) {
     return -EBUSY;
   }
   if (start_error.empty())
-    log(LogLevel::warning, "every slot on %s is taken: waiting", options.device.port.c_str());
+    log(LogLevel::warning, started() ? "no slot on %s is free for another stack of this process: its threads share those that it has"
+                                     : "every slot on %s is taken: waiting", options.device.port.c_str());
   start_error = "busy";
   next_attempt = t + kRetryInterval;
   return -EBUSY;

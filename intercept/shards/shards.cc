@@ -69,13 +69,17 @@ Shard& Shards::claim(unsigned most, unsigned& held) {
     least = &add();
     ++held;
   }
+  assign(*least);
+  return *least;
+}
+
+void Shards::assign(Shard& shard) {
   current.leave();
   current.process = this;
   current.generation = generation_.load(std::memory_order_relaxed);
-  current.shard = least;
-  current.threads = least->threads;
-  least->threads->fetch_add(1, std::memory_order_relaxed);
-  return *least;
+  current.shard = &shard;
+  current.threads = shard.threads;
+  shard.threads->fetch_add(1, std::memory_order_relaxed);
 }
 
 void Shards::align_serials() {

@@ -37,6 +37,8 @@ class Shards {
   // The shard of the calling thread, which has one from now on: a free one, a new one if there are fewer than `most`, or the one
   // that the fewest threads have. `held`: how many locks are held, one more if there is a new one.
   Shard& claim(unsigned most, unsigned& held);
+  // The calling thread has this one from now on.
+  void assign(Shard& shard);
   // Before a fork: see Shard::next_serial().
   void align_serials();
   // In the child of a fork: the others' threads are not here.

@@ -220,24 +220,31 @@ int stop_listening(Process& process, Socket& s) {
 void Process::choose_shard(Guard& guard, int fd, const sockaddr* a, socklen_t n) {
   if (a == nullptr || n < sizeof(sa_family_t)) return;
   if (a->sa_family == AF_UNSPEC) return guard.widen();
-  const auto listener = [&](const Socket* s) -> const Socket* {
-    stack::Endpoint remote;
-    if (s == nullptr || s->state != Socket::State::undecided || read_address(a, n, s->v6, remote) != 0) return nullptr;
-    if (remote.address.is_any()) remote.address = loopback_for(remote.address, s->v6);
-    return listener_for(remote, s->shard);
+  Shard* own = shards.of_thread();
+  struct Aim {
+    Shard* shard;  // null: whose the socket is
+    bool simple;   // it takes no other's lock
   };
-  const auto simple = [](const Socket& s, const Socket* l) { return l != nullptr && !l->shared && !l->forked && s.watchers.empty(); };
+  const auto aim = [&](const Socket& s) -> Aim {
+    stack::Endpoint remote;
+    if (read_address(a, n, s.v6, remote) != 0) return {own, false};
+    if (remote.address.is_any()) remote.address = loopback_for(remote.address, s.v6);
+    const Socket* l = listener_for(remote, s.shard);
+    // On this host without a listener here it may become the kernel's, or another process's.
+    const bool elsewhere = l == nullptr && !remote.address.is_loopback() && !router.owns(remote.address);
+    const bool here = l != nullptr && !l->shared && !l->forked;
+    return {l != nullptr ? l->shard : own, (elsewhere || here) && s.watchers.empty()};
+  };
   Socket* s = guard.covered(fd) != nullptr ? files.socket(fd) : nullptr;
   if (s == nullptr || s->state != Socket::State::undecided || s->deferred) return;
-  if (const Socket* l = listener(s); simple(*s, l) && l->shard == s->shard) return;
+  if (const Aim w = aim(*s); w.simple && (w.shard == nullptr || w.shard == s->shard)) return;
   guard.widen();
   s = files.socket(fd);
-  const Socket* l = listener(s);
   if (s == nullptr || s->state != Socket::State::undecided) return;
-  Shard* own = shards.of_thread();
-  change_shard(*s, l != nullptr ? *l->shard : own != nullptr ? *own : *s->shard);
+  const Aim w = aim(*s);
+  if (w.shard != nullptr) change_shard(*s, *w.shard);
   guard.be_about(*s->shard);
-  if (simple(*s, l)) guard.narrow(*s->shard);
+  if (w.simple) guard.narrow(*s->shard);
 }
 
 int Process::connect(int fd, const sockaddr* a, socklen_t n) {

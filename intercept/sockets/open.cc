@@ -89,10 +89,6 @@ int Process::bind(int fd, const sockaddr* a, socklen_t n) {
   return record_local(*this, *s);
 }
 
-unsigned Process::most_stacks() const {
-  return options.device.port.empty() ? options.stacks : 1;
-}
-
 int Process::listen(int fd, int backlog) {
   Guard guard(*this, Guard::Everything{});
   Socket* s = files.socket(fd);
@@ -124,7 +120,7 @@ int Process::listen(int fd, int backlog) {
   s->listen_options.socket = s->options;
   s->listen_options.v6_only = s->v6_only;
   s->listen_options.reuse_port = s->reuse_port;
-  if (const unsigned most = most_stacks(); most > 1) {
+  if (const unsigned most = most_stacks(); most > 1 && options.device.port.empty()) {
     change_shard(*s, guard.claim_shard(most));
     guard.be_about(*s->shard);
   }
@@ -145,6 +141,10 @@ int Process::listen(int fd, int backlog) {
   }
   if (has_relatives()) open_local_listener(*this, *s);
   if (s->shard->instance == nullptr) start_soon();
+  if (may_come_to_thread(*s)) {
+    listeners_move = true;
+    bring_to_thread(guard, *s);
+  }
   return 0;
 }
 

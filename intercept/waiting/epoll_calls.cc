@@ -109,6 +109,7 @@ int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
   // One lock is enough where both are of one shard; a set becomes ours with all of them.
   if (shards.several() && (guard.covered(ep) == nullptr || (files.kind(fd) != FdKind::kernel && guard.covered(fd) == nullptr))) [[unlikely]]
     guard.widen();
+  if (listeners_move && op == EPOLL_CTL_ADD) [[unlikely]] bring_to_thread(guard, fd);
   // What is reserved is closed, as far as the application knows.
   if (files.kind(fd) == FdKind::reserved || files.kind(ep) == FdKind::reserved) return -EBADF;
   Watchable* target = guard.covered(fd);

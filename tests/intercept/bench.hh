@@ -22,7 +22,7 @@ inline constexpr const char* kOwn = "10.77.0.1";
 
 class Bench {
  public:
-  explicit Bench(Options o = default_options()) : kinds(4096) {
+  explicit Bench(Options o = default_options(), Process::OpenDevice open = nullptr) : kinds(4096) {
     table.kinds = kinds.data();
     table.size = static_cast<int>(kinds.size());
     services.kernel = &kernel;
@@ -32,7 +32,7 @@ class Bench {
     services.begin_sleep = [] {};
     services.end_sleep = [] {};
     services.internal_thread = [] {};
-    process = std::make_unique<Process>(services, std::move(o), nullptr);
+    process = std::make_unique<Process>(services, std::move(o), open);
   }
   ~Bench() {
     for (int fd = 0; fd < process->files.end(); ++fd) {

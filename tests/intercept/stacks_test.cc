@@ -1,19 +1,17 @@
 // Several stacks in one process: each thread that listens has its own. Part of thread_stress_test, so ThreadSanitizer looks at it.
 #include <errno.h>
 #include <poll.h>
-#include <sys/epoll.h>
 
 #include <array>
 #include <barrier>
 #include <catch2/catch.hpp>
 #include <cstring>
-#include <map>
 #include <memory>
 #include <set>
 #include <vector>
 
 #include "stack/capture/capture.hh"
-#include "tests/intercept/threads.hh"
+#include "tests/intercept/loop.hh"
 
 using namespace mtcp;
 using namespace mtcp::intercept;
@@ -28,98 +26,6 @@ Options with_stacks(std::uint32_t n) {
   o.stacks = n;
   return o;
 }
-
-int watch(Threads& t, int ep, int fd, std::uint32_t events) {
-  epoll_event e{};
-  e.events = events;
-  e.data.fd = fd;
-  return t.bench->epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e);
-}
-
-// A thread with a listener and an epoll set, as an event loop has them: serves what comes to its listener, and talks to others'.
-class Loop {
- public:
-  explicit Loop(Threads& t) : t_(t), ep_(::epoll_create1(EPOLL_CLOEXEC)) {}
-  ~Loop() {
-    for (const auto& [fd, client] : open_) t_.bench->close(fd);
-    if (listener_ >= 0) t_.bench->close(listener_);
-    if (t_.bench->close(ep_) != 0) ::close(ep_);
-  }
-  Loop(const Loop&) = delete;
-  Loop& operator=(const Loop&) = delete;
-
-  std::uint16_t listen() {
-    listener_ = t_.bench.tcp(SOCK_NONBLOCK);
-    const sockaddr_in a = Bench::address(kOwn, 0);
-    t_.expect(t_.bench->bind(listener_, reinterpret_cast<const sockaddr*>(&a), sizeof a) == 0);
-    t_.expect(t_.bench->listen(listener_, 64) == 0);
-    t_.expect(watch(t_, ep_, listener_, EPOLLIN) == 0);
-    return t_.bench.port_of(listener_);
-  }
-  void connect(std::uint16_t port) {
-    const int fd = t_.bench.tcp(SOCK_NONBLOCK);
-    const int error = t_.bench.connect(fd, kOwn, port);
-    t_.expect(error == 0 || error == -EINPROGRESS);
-    open_[fd] = true;
-    t_.expect(watch(t_, ep_, fd, EPOLLIN | EPOLLOUT | EPOLLET) == 0);
-  }
-  // One wait with what comes of it.
-  void turn() {
-    std::array<epoll_event, 16> out;
-    const timespec moment{.tv_sec = 0, .tv_nsec = 1'000'000};
-    const int n = t_.bench->epoll_wait(ep_, out.data(), static_cast<int>(out.size()), &moment, nullptr);
-    for (int i = 0; i < n; ++i) {
-      const int fd = out[static_cast<std::size_t>(i)].data.fd;
-      fd == listener_ ? accept() : open_[fd] ? hear(fd, out[static_cast<std::size_t>(i)].events) : serve(fd);
-    }
-  }
-  int answers = 0;  // to what this one has said
-
- private:
-  void accept() {
-    for (int fd = 0; (fd = t_.bench->accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK)) >= 0;) {
-      open_[fd] = false;
-      t_.expect(watch(t_, ep_, fd, EPOLLIN) == 0);
-    }
-  }
-  void serve(int fd) {
-    std::array<char, 64> buffer;
-    const ssize_t n = t_.bench->recv(fd, buffer.data(), buffer.size(), 0);
-    if (n == -EAGAIN) return;
-    if (n > 0) {  // who asked may be gone
-      (void)t_.bench->send(fd, buffer.data(), static_cast<std::size_t>(n), MSG_NOSIGNAL);
-      return;
-    }
-    t_.expect(t_.bench->close(fd) == 0);
-    open_.erase(fd);
-  }
-  // Says four things, each when the last is answered, and closes.
-  void hear(int fd, std::uint32_t events) {
-    int& said = said_[fd];
-    char byte = 0;
-    if (said > 0) {
-      const ssize_t n = t_.bench->recv(fd, &byte, 1, 0);
-      if (n == -EAGAIN) return;
-      t_.expect(n == 1 && byte == static_cast<char>('0' + said));
-      ++answers;
-    } else if ((events & EPOLLOUT) == 0) {
-      return;
-    }
-    if (++said <= 4) {
-      byte = static_cast<char>('0' + said);
-      return t_.expect(t_.bench->send(fd, &byte, 1, MSG_NOSIGNAL) == 1);
-    }
-    said_.erase(fd);
-    open_.erase(fd);
-    t_.expect(t_.bench->close(fd) == 0);
-  }
-
-  Threads& t_;
-  int ep_;
-  int listener_ = -1;
-  std::map<int, bool> open_;  // whether it is one that this thread has connected
-  std::map<int, int> said_;
-};
 
 // A copy of all that the stacks receive, in a ring that it fits into.
 class Captured {

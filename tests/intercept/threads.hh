@@ -21,7 +21,9 @@ inline Options with_service_thread() {
 // A Bench for threads. Assertions are Catch2's, which only the test's own thread may use: others count
 // mistakes.
 struct Threads {
-  explicit Threads(Options o = with_service_thread()) : bench(std::move(o)) { bench.kernel.counting = false; }
+  explicit Threads(Options o = with_service_thread(), Process::OpenDevice open = nullptr) : bench(std::move(o), open) {
+    bench.kernel.counting = false;
+  }
   ~Threads() { join(); }
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;

@@ -1,0 +1,277 @@
+// Several stacks of one process on a device: threads with a listener each (SO_REUSEPORT). Part of thread_stress_test, so
+// ThreadSanitizer looks at it.
+#include <poll.h>
+
+#include <array>
+#include <barrier>
+#include <catch2/catch.hpp>
+#include <functional>
+#include <set>
+
+#include "tests/intercept/loop.hh"
+#include "tests/intercept/wired_device.hh"
+
+using namespace mtcp;
+using namespace mtcp::intercept;
+using namespace mtcp::intercept::testing;
+
+namespace {
+
+constexpr int kThreads = 4;
+constexpr std::uint16_t kPort = 7801;
+constexpr const char* kPeer = "10.77.0.9";
+
+Options on_wire(const char* end, std::uint32_t stacks) {
+  Options o = with_service_thread();
+  o.device.port = end;
+  o.stacks = stacks;
+  if (std::string(end) == "wire1") o.stack.interface.addresses = {{stack::IpAddress::v4(10, 77, 0, 9), 120}};
+  return o;
+}
+
+// A server at one end and a client at the other.
+struct World {
+  explicit World(std::uint32_t stacks = kThreads, std::uint32_t queues = 2, std::uint32_t slots = 8) : wire(queues, slots), server(on_wire("wire0", stacks), &TestWire::open) {}
+  ~World() {
+    server.join();
+    client.join();
+    // What a listener has started in the background (EarlyStart) ends by itself.
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  // Connections that four messages are answered on, from `threads` threads of the client.
+  void talk(int threads, int rounds) {
+    for (int i = 0; i < threads; ++i) {
+      client.start([this, rounds] {
+        Loop loop(client);
+        for (int round = 0; round < rounds; ++round) {
+          loop.connect(kPort);
+          for (const int before = loop.answers; loop.answers < before + 4;) loop.turn();
+        }
+      });
+    }
+    client.join();
+  }
+  // Of the server.
+  [[nodiscard]] std::uint64_t accepted_by(unsigned shard) {
+    return server.bench->shards[shard].instance->stats().get(stack::Counter::passive_opens);
+  }
+  [[nodiscard]] int stacks() {
+    int n = 0;
+    server.bench->shards.for_each([&n](const Shard& s) { n += s.instance != nullptr ? 1 : 0; });
+    return n;
+  }
+
+  TestWire wire;
+  Threads server, client{on_wire("wire1", 1), &TestWire::open};
+};
+
+// Threads that serve until `over`.
+void serve(World& w, std::barrier<>& ready, const std::atomic<bool>& over, const std::function<void(Loop&, int)>& begin, int threads = kThreads) {
+  for (int i = 0; i < threads; ++i) {
+    w.server.serve([&w, &ready, &over, begin, i] {
+      Loop loop(w.server);
+      begin(loop, i);
+      ready.arrive_and_wait();
+      while (!over) loop.turn();
+      ready.arrive_and_wait();  // else one that has ended leaves its stack to the others
+    });
+  }
+}
+
+void end(World& w, std::barrier<>& ready, std::atomic<bool>& over) {
+  over = true;
+  ready.arrive_and_wait();
+  w.server.join();
+}
+
+}  // namespace
+
+TEST_CASE("device: each thread with a listener of its own (SO_REUSEPORT) has a stack of its own, and what it accepts is there") {
+  World w;
+  std::barrier ready(kThreads + 1);
+  std::atomic<bool> over{false};
+  serve(w, ready, over, [](Loop& loop, int) { loop.listen(kOwn, kPort, true); });
+  ready.arrive_and_wait();
+  w.talk(3, 60);
+  CHECK(w.stacks() == kThreads);
+  std::uint64_t sum = 0;
+  for (unsigned i = 0; i < kThreads; ++i) {
+    CHECK(w.accepted_by(i) > 0);
+    sum += w.accepted_by(i);
+  }
+  CHECK(sum == 180);
+  end(w, ready, over);
+  CHECK(w.server.mistakes == 0);
+  CHECK(w.client.mistakes == 0);
+}
+
+TEST_CASE("device: listeners that one thread has made go to the stacks of those who put them into their sets") {
+  World w;
+  std::barrier ready(kThreads + 1);
+  std::atomic<bool> over{false};
+  std::array<int, kThreads> listeners{};
+  std::array<const Shard*, kThreads> shards{};
+  for (int& fd : listeners) fd = Loop::make_listener(w.server, kOwn, kPort, true);
+  // This thread has the first stack, and one of them shares it.
+  serve(w, ready, over, [&](Loop& loop, int i) {
+    loop.serve_listener(listeners[static_cast<std::size_t>(i)]);
+    shards[static_cast<std::size_t>(i)] = w.server.bench->shards.of_thread();
+  });
+  ready.arrive_and_wait();
+  for (std::size_t i = 0; i < kThreads; ++i) CHECK(w.server.bench->files.socket(listeners[i])->shard == shards[i]);
+  CHECK(std::set<const Shard*>(shards.begin(), shards.end()).size() == kThreads);
+  w.talk(3, 40);
+  CHECK(w.stacks() == kThreads);
+  for (unsigned i = 0; i < kThreads; ++i) CHECK(w.accepted_by(i) > 0);
+  end(w, ready, over);
+  CHECK(w.server.mistakes == 0);
+  CHECK(w.client.mistakes == 0);
+}
+
+TEST_CASE("device: what a thread connects to is on its own stack") {
+  World w;
+  std::barrier ready(kThreads + 1);
+  std::atomic<bool> over{false};
+  std::atomic<std::uint16_t> port{0};
+  std::atomic<int> done{0};
+  w.client.serve([&] {
+    Loop loop(w.client);
+    port = loop.listen(kPeer);
+    while (!over) loop.turn();
+  });
+  while (port == 0) std::this_thread::yield();
+  for (int i = 0; i < kThreads; ++i) {
+    w.server.start([&] {
+      Loop loop(w.server);
+      loop.listen(kOwn, kPort, true);
+      ready.arrive_and_wait();
+      for (int round = 0; round < 40; ++round) {
+        const int fd = loop.connect(port, kPeer);
+        w.server.expect(w.server.bench->files.socket(fd)->shard == w.server.bench->shards.of_thread());
+        for (const int before = loop.answers; loop.answers < before + 4;) loop.turn();
+      }
+      for (++done; done < kThreads;) loop.turn();
+      ready.arrive_and_wait();
+    });
+  }
+  ready.arrive_and_wait();
+  ready.arrive_and_wait();
+  w.server.join();
+  for (unsigned i = 0; i < kThreads; ++i)
+    CHECK(w.server.bench->shards[i].instance->stats().get(stack::Counter::active_opens) == 40);
+  over = true;
+  w.client.join();
+  CHECK(w.server.mistakes == 0);
+  CHECK(w.client.mistakes == 0);
+}
+
+TEST_CASE("device: threads whose listeners have nothing in common share one stack") {
+  World w;
+  std::barrier ready(3);
+  std::atomic<bool> over{false};
+  serve(w, ready, over, [](Loop& loop, int i) { loop.listen(kOwn, static_cast<std::uint16_t>(kPort + i), true); }, 2);
+  ready.arrive_and_wait();
+  w.talk(1, 20);
+  CHECK(w.server.bench->shards.count() == 1);
+  end(w, ready, over);
+  CHECK(w.server.mistakes == 0);
+}
+
+TEST_CASE("device: a thread for which there is no slot on the device goes on with the first one's stack") {
+  World w(kThreads, 2, 2);
+  std::barrier ready(kThreads + 1);
+  std::atomic<bool> over{false};
+  serve(w, ready, over, [](Loop& loop, int) { loop.listen(kOwn, kPort, true); });
+  ready.arrive_and_wait();
+  w.talk(2, 40);
+  CHECK(w.stacks() == 2);
+  end(w, ready, over);
+  CHECK(w.server.mistakes == 0);
+  CHECK(w.client.mistakes == 0);
+}
+
+TEST_CASE("device: listeners come and go in threads with stacks of their own, and every connection is served or refused") {
+  World w;
+  std::atomic<bool> over{false};
+  w.server.serve([&] {
+    Loop loop(w.server);
+    loop.listen(kOwn, kPort, true);
+    while (!over) loop.turn();
+  });
+  for (int i = 0; i < 2; ++i) {
+    w.server.serve([&] {
+      while (!over) {
+        Loop loop(w.server);
+        loop.listen(kOwn, kPort, true);
+        for (int turn = 0; turn < 20 && !over; ++turn) loop.turn();
+      }
+    });
+  }
+  std::atomic<int> served{0};
+  for (int i = 0; i < 2; ++i) {
+    w.client.start([&] {
+      for (int round = 0; round < 100; ++round) {
+        const int fd = w.client.bench.tcp();
+        char byte = 'x';
+        if (w.client.bench.connect(fd, kOwn, kPort) == 0 && w.client.bench->send(fd, &byte, 1, MSG_NOSIGNAL) == 1) {
+          pollfd p{fd, POLLIN, 0};
+          const timespec limit{.tv_sec = 5, .tv_nsec = 0};
+          w.client.expect(w.client.bench->poll(&p, 1, &limit, nullptr) == 1);  // an answer, or a reset of who has gone
+          if (w.client.bench->recv(fd, &byte, 1, 0) == 1) ++served;
+        }
+        w.client.expect(w.client.bench->close(fd) == 0);
+      }
+    });
+  }
+  w.client.join();
+  over = true;
+  w.server.join();
+  CHECK(served > 0);
+  CHECK(w.server.mistakes == 0);
+  CHECK(w.client.mistakes == 0);
+}
+
+// One queue: what three of the stacks have to say goes out through the fourth.
+TEST_CASE("device: a process that ends has all its stacks deliver what was written, and leave the device") {
+  constexpr std::size_t kBytes = 20000;
+  World w(kThreads, 1);
+  std::barrier ready(kThreads + 1);
+  std::atomic<int> accepted{0};
+  for (int i = 0; i < kThreads; ++i) {
+    w.server.start([&] {
+      const int fd = Loop::make_listener(w.server, kOwn, kPort, true);
+      ready.arrive_and_wait();
+      while (accepted < 40) {
+        pollfd p{fd, POLLIN, 0};
+        const timespec moment{.tv_sec = 0, .tv_nsec = 1'000'000};
+        if (w.server.bench->poll(&p, 1, &moment, nullptr) != 1) continue;
+        const int served = w.server.bench->accept4(fd, nullptr, nullptr, 0);
+        if (served < 0) continue;
+        ++accepted;
+        w.server.expect(w.server.send_all(served, std::string(kBytes, 'd')));
+      }
+    });
+  }
+  ready.arrive_and_wait();
+  for (int i = 0; i < 2; ++i) {
+    w.client.start([&] {
+      std::array<int, 20> fds{};
+      for (int& fd : fds) fd = w.client.connected(kPort);
+      for (const int fd : fds) {
+        w.client.expect(w.client.receive(fd, kBytes).size() == kBytes);
+        w.client.expect(w.client.receive(fd, 1).empty());
+        w.client.bench->close(fd);
+      }
+    });
+  }
+  w.server.join();
+  CHECK(w.stacks() == kThreads);
+  w.server.bench->at_exit();
+  w.client.join();
+  CHECK(w.wire.end(0).control().members().empty());
+  CHECK(w.server.mistakes == 0);
+  CHECK(w.client.mistakes == 0);
+}
