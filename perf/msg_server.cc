@@ -1,7 +1,7 @@
 // The message benchmark's server: one thread, one epoll set, level-triggered. Reads 64 bytes from a
 // connection, answers with their complement, closes. Runs until SIGTERM or SIGINT and then prints what it has
-// done.
-//   msg_server ADDRESS PORT [BACKLOG]
+// done. With THREADS there are so many, each with a listener (SO_REUSEPORT) and a set of its own.
+//   msg_server ADDRESS PORT [BACKLOG [THREADS]]
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
@@ -9,10 +9,12 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "perf/message.hh"
@@ -29,8 +31,9 @@ struct Partial {  // what has come of a connection's message so far
 
 class Server {
  public:
-  bool listen_on(const char* address, std::uint16_t port, int backlog);
+  bool listen_on(const char* address, std::uint16_t port, int backlog, bool beside_others);
   void run();
+  void add(const Server& other);
   void report() const;
 
  private:
@@ -46,7 +49,7 @@ class Server {
   unsigned long served_ = 0, accepted_ = 0, broken_ = 0, out_of_descriptors_ = 0;
 };
 
-bool Server::listen_on(const char* address, std::uint16_t port, int backlog) {
+bool Server::listen_on(const char* address, std::uint16_t port, int backlog, bool beside_others) {
   sockaddr_in local{};
   local.sin_family = AF_INET;
   local.sin_port = htons(port);
@@ -57,6 +60,7 @@ bool Server::listen_on(const char* address, std::uint16_t port, int backlog) {
   listener_ = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   const int one = 1;
   if (listener_ < 0 || setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+      (beside_others && setsockopt(listener_, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) != 0) ||
       bind(listener_, reinterpret_cast<const sockaddr*>(&local), sizeof local) != 0 ||
       listen(listener_, backlog) != 0) {
     std::perror("msg_server: listen");
@@ -128,9 +132,10 @@ void Server::finish(int fd) {
 }
 
 void Server::run() {
+  constexpr int kLook = 100;  // milliseconds: the signal ends the wait of one thread only
   std::array<epoll_event, 1024> events{};
   while (g_stop == 0) {
-    const int n = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), -1);
+    const int n = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), kLook);
     if (n < 0 && errno != EINTR) {
       std::perror("msg_server: epoll_wait");
       return;
@@ -146,9 +151,35 @@ void Server::run() {
   }
 }
 
+void Server::add(const Server& other) {
+  served_ += other.served_;
+  accepted_ += other.accepted_;
+  broken_ += other.broken_;
+  out_of_descriptors_ += other.out_of_descriptors_;
+}
+
 void Server::report() const {
   std::printf("{\"accepted\": %lu, \"served\": %lu, \"broken\": %lu, \"out_of_descriptors\": %lu}\n",
               accepted_, served_, broken_, out_of_descriptors_);
+}
+
+// False if one of them can't listen.
+bool run_threads(const char* address, std::uint16_t port, int backlog, unsigned n) {
+  std::vector<Server> servers(n);
+  std::vector<std::thread> threads;
+  std::atomic<bool> good = true;
+  for (Server& server : servers) {
+    threads.emplace_back([&] {
+      if (server.listen_on(address, port, backlog, true))
+        server.run();
+      else
+        g_stop = 1, good = false;
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  for (unsigned i = 1; i < n; ++i) servers[0].add(servers[i]);
+  if (good) servers[0].report();
+  return good;
 }
 
 }  // namespace
@@ -156,16 +187,18 @@ void Server::report() const {
 
 int main(int argc, char** argv) {
   using mtcp::perf::number;
-  const auto port = argc == 3 || argc == 4 ? number<std::uint16_t>(argv[2], 1, 65535) : std::nullopt;
-  const auto backlog = argc == 4 ? number<int>(argv[3], 1, 1 << 20) : 16384;
-  if (!port || !backlog) {
-    std::fprintf(stderr, "usage: msg_server ADDRESS PORT [BACKLOG]\n");
+  const auto port = argc >= 3 && argc <= 5 ? number<std::uint16_t>(argv[2], 1, 65535) : std::nullopt;
+  const auto backlog = argc >= 4 ? number<int>(argv[3], 1, 1 << 20) : 16384;
+  const auto threads = argc == 5 ? number<unsigned>(argv[4], 1, 64) : 0;
+  if (!port || !backlog || !threads) {
+    std::fprintf(stderr, "usage: msg_server ADDRESS PORT [BACKLOG [THREADS]]\n");
     return 2;
   }
   mtcp::perf::raise_descriptor_limit();
   mtcp::perf::stop_at_signals();
+  if (*threads != 0) return mtcp::perf::run_threads(argv[1], *port, *backlog, *threads) ? 0 : 1;
   mtcp::perf::Server server;
-  if (!server.listen_on(argv[1], *port, *backlog)) return 1;
+  if (!server.listen_on(argv[1], *port, *backlog, false)) return 1;
   server.run();
   server.report();
   return 0;

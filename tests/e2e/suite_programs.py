@@ -1,14 +1,17 @@
 """Programs with several threads, as Debian ships them, on the stack: memcached, redis, haproxy, lighttpd, Apache; kernel clients."""
 
+import json
 import signal
+import sys
 from pathlib import Path
 
-from harness import children, expect, expect_equal, wait_until
+from harness import children, command, expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
 from web import expect_files, expect_wrk, get, small_files
 
 HERE = Path(__file__).resolve().parent
+STAT = HERE.parent.parent / "scripts/mtcp-stat"
 PYTHON = "/usr/bin/python3"
 
 
@@ -151,6 +154,62 @@ def haproxy(context):
     expect_wrk(client, f"{url}/s64", more=("-H", "Connection: close"))
     upstream.stop()
     stop(program, 10)
+
+
+def shares(pid):
+    """What each stack of a process has on its device."""
+    lines = command(sys.executable, STAT, "-r", pid).stdout.splitlines()
+    return [dict(word.split("=") for word in line.split()[1:]) for line in lines if line.startswith("share ")]
+
+
+@test("haproxy-by-thread")
+def haproxy_by_thread(context):
+    """Each of its threads has a listener of its own, and so a stack."""
+    server, client = context.veth(more="[stack]\nstacks = 2\n")
+    upstream = Nginx(client.kernel_side(), port=9000).start()
+    configuration = context.new_file("haproxy.cfg")
+    text = HAPROXY.format(address=server.address, upstream=f"{client.address}:9000")
+    configuration.write_text(text.replace(":8080\n", ":8080 shards by-thread\n", 1))
+    program = server.start("haproxy", "-db", "-f", configuration)
+    wait_for_port(client, program, server.address, 8080)
+    url = f"http://{server.address}:8080"
+    expect_files(client, url, small_files(client))
+    expect_wrk(client, f"{url}/s64", connections=50)
+    expect_wrk(client, f"{url}/s64", more=("-H", "Connection: close"))
+    if server.on_stack:
+        expect_equal("stacks of the process", len({share["stack"] for share in shares(program.pid)}), 2)
+    upstream.stop()
+    stop(program, 10)
+
+
+@test("threads-with-own-listeners")
+def threads_own(context):
+    """They come and go with their process, killed or not, and leave nothing behind."""
+    server, client = context.veth(more="[stack]\nstacks = 4\n")
+
+    def start():
+        program = server.start(context.build / "perf/msg_server", server.address, "9000", "1024", "4")
+        wait_for_port(client, program, server.address, 9000)
+        return program
+
+    def load(program, stacks):
+        done = json.loads(client.run(context.build / "perf/msg_client", server.address, "9000", "32", "1").stdout)
+        expect(done["connections"] > 500, f"only {done['connections']} connections")
+        for name in ("connect_errors", "io_errors", "wrong_bytes", "closed_early"):
+            expect_equal(name, done[name], 0)
+        if server.on_stack:
+            expect_equal("stacks of the process", sorted(int(share["stack"]) for share in shares(program.pid)), stacks)
+
+    first = start()
+    load(first, [0, 1, 2, 3])
+    stop(first)
+    second = start()
+    load(second, [0, 1, 2, 3])
+    third = start()  # on the same device
+    wait_until(lambda: not server.on_stack or len(shares(third.pid)) == 4, 5, "the stacks of a second server")
+    second.kill()
+    load(third, [4, 5, 6, 7])  # whatever goes to a stack of the second would not be answered
+    stop(third)
 
 
 def catches(pid, number):
