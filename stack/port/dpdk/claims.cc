@@ -1,53 +1,19 @@
 #include "stack/port/dpdk/claims.hh"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 
 #include "stack/port/dpdk/eal/libc_calls.hh"
+#include "stack/port/dpdk/process_stat.hh"
 #include "stack/port/dpdk/shared_memory.hh"
 
 namespace mtcp::stack::dpdk {
-
-namespace {
-
-struct ProcessStat {
-  char state;
-  std::uint32_t start;  // low bits of the start time in ticks: tells a reused pid
-};
-
-// Fields 3 and 22 of /proc/pid/stat (proc(5)); the name before them may contain anything.
-std::optional<ProcessStat> read_stat(std::uint32_t pid) {
-  char path[32], text[512];
-  snprintf(path, sizeof path, "/proc/%u/stat", pid);
-  const long fd = system_call(SYS_openat, AT_FDCWD, reinterpret_cast<long>(path), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return std::nullopt;
-  const long n = system_call(SYS_read, fd, reinterpret_cast<long>(text), sizeof text - 1);
-  system_call(SYS_close, fd);
-  if (n <= 0) return std::nullopt;
-  text[n] = 0;
-  const char* at = strrchr(text, ')');
-  if (at == nullptr || at[1] != ' ') return std::nullopt;
-  ProcessStat stat{at[2], 0};
-  for (int field = 2; field < 22; ++field) {
-    at = strchr(at + 1, ' ');
-    if (at == nullptr) return std::nullopt;
-  }
-  stat.start = static_cast<std::uint32_t>(strtoull(at, nullptr, 10));
-  return stat;
-}
-
-}  // namespace
 
 std::uint64_t own_identity() {
   static std::atomic<std::uint64_t> known;
@@ -55,7 +21,7 @@ std::uint64_t own_identity() {
   std::uint64_t identity = known.load(std::memory_order_relaxed);
   if (identity >> 32 == pid) return identity;  // else this is the child of a fork
   const auto stat = read_stat(pid);
-  identity = std::uint64_t{pid} << 32 | (stat ? stat->start : 0);
+  identity = std::uint64_t{pid} << 32 | (stat ? static_cast<std::uint32_t>(stat->start) : 0);
   known.store(identity, std::memory_order_relaxed);
   return identity;
 }
@@ -65,7 +31,7 @@ bool is_alive(std::uint64_t owner) {
   const auto pid = static_cast<std::uint32_t>(owner >> 32);
   if (pid == 0 || pid > INT32_MAX) return false;  // no process: others may have written there
   if (const auto stat = read_stat(pid))
-    return stat->start == static_cast<std::uint32_t>(owner) && stat->state != 'Z' && stat->state != 'X';
+    return static_cast<std::uint32_t>(stat->start) == static_cast<std::uint32_t>(owner) && stat->state != 'Z' && stat->state != 'X';
   // Not visible (hidepid): then the kernel still tells whether there is such a process.
   return system_call(SYS_kill, pid, 0) == 0 || errno == EPERM;
 }

@@ -84,9 +84,7 @@ extern "C" int mtcp_dpdk_ioctl(int fd, unsigned long request, void* argument) {
 }
 
 void af_packet_prepare(const PacketRing& ring, std::uint32_t tx_ring) {
-  const auto set = [&](int level, int name, int value) {
-    system_call(SYS_setsockopt, ring.fd, level, name, reinterpret_cast<long>(&value), sizeof value);
-  };
+  const auto set = [&ring](int level, int name, int value) { (void)set_option(ring.fd, level, name, value); };
   // A packet too large for its slot is queued on the socket as well.
   set(SOL_PACKET, PACKET_COPY_THRESH, 1);
   set(SOL_SOCKET, SO_RCVBUF, 8 << 20);

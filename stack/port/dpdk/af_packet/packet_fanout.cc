@@ -14,8 +14,8 @@
 #include <utility>
 
 #include "fanout_program.hh"
-#include "stack/port/dpdk/interface/bpf_calls.hh"
 #include "stack/port/dpdk/af_packet/fanout_layout.h"
+#include "stack/port/dpdk/interface/bpf_calls.hh"
 #include "stack/steering/control_block.hh"
 
 namespace mtcp::stack::dpdk {
@@ -24,11 +24,6 @@ namespace {
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kStateBytes = (sizeof(mtcp_fanout) + kPage - 1) / kPage * kPage;
 static_assert(MTCP_FANOUT_ENTRIES == kMaxSteeringEntries && MTCP_FANOUT_HALVES == FlowHash::kHalves);
-
-template <typename Value>
-bool set(int fd, int level, int name, const Value& value) {
-  return system_call(SYS_setsockopt, fd, level, name, arg(&value), sizeof value) == 0;
-}
 
 std::size_t bytes_of(const PacketRing& ring) { return std::size_t{ring.frames.tp_frame_nr} * ring.frames.tp_frame_size; }
 
@@ -46,7 +41,7 @@ long load(const Descriptor& map) {
 // Between its binding and its joining a socket would get what is another one's.
 bool take_nothing(int fd) {
   sock_filter none{BPF_RET | BPF_K, 0, 0, 0};
-  return set(fd, SOL_SOCKET, SO_ATTACH_FILTER, sock_fprog{1, &none});
+  return set_option(fd, SOL_SOCKET, SO_ATTACH_FILTER, sock_fprog{1, &none});
 }
 
 }  // namespace
@@ -102,13 +97,13 @@ bool PacketFanout::add(std::span<const PacketRing> rings) {
   sockaddr_ll interface{};
   socklen_t size = sizeof interface;
   if (system_call(SYS_getsockname, first, arg(&interface), arg(&size)) != 0) return false;
-  if (!set(fd, SOL_PACKET, PACKET_RX_RING, rings[n].frames) && errno != EBUSY) return false;
+  if (!set_option(fd, SOL_PACKET, PACKET_RX_RING, rings[n].frames) && errno != EBUSY) return false;
   int group = 0;
   socklen_t length = sizeof group;
   if (system_call(SYS_getsockopt, first, SOL_PACKET, PACKET_FANOUT, arg(&group), arg(&length)) != 0) return false;
   const bool bound = system_call(SYS_bind, fd, arg(&interface), sizeof interface) == 0 || errno == EINVAL;  // it has joined
-  if (!bound || (!set(fd, SOL_PACKET, PACKET_FANOUT, group) && errno != EALREADY)) return false;
-  (void)set(fd, SOL_SOCKET, SO_DETACH_FILTER, group);
+  if (!bound || (!set_option(fd, SOL_PACKET, PACKET_FANOUT, group) && errno != EALREADY)) return false;
+  (void)set_option(fd, SOL_SOCKET, SO_DETACH_FILTER, group);
   std::atomic_ref(state_->queues).compare_exchange_strong(n, n + 1, std::memory_order_acq_rel);
   return true;
 }
@@ -127,7 +122,7 @@ std::vector<PacketRing> open_spare_rings(const PacketRing& like, std::uint32_t s
   while (out.size() < n) {
     const int fd = move_high(static_cast<int>(system_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)));
     if (fd < 0) break;
-    if (!set(fd, SOL_PACKET, PACKET_VERSION, int{TPACKET_V2}) || (like.offload && !set(fd, SOL_PACKET, PACKET_VNET_HDR, 1)) ||
+    if (!set_option(fd, SOL_PACKET, PACKET_VERSION, int{TPACKET_V2}) || (like.offload && !set_option(fd, SOL_PACKET, PACKET_VNET_HDR, 1)) ||
         !take_nothing(fd)) {
       mtcp_dpdk_close(fd);
       break;

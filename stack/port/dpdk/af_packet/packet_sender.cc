@@ -39,21 +39,18 @@ VirtioHeader work_left(const MergedFrame& f) {
 int sending_room(std::uint32_t tx_ring) { return static_cast<int>(std::min(tx_ring, 1U << 20) * 1024); }
 
 int open_sending_socket(int ifindex, std::uint32_t tx_ring) {
-  const long fd = system_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);  // of no protocol: it receives nothing
+  const auto fd = static_cast<int>(system_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));  // of no protocol: it receives nothing
   if (fd < 0) return -1;
-  const auto set = [fd](int level, int name, int value) {
-    return system_call(SYS_setsockopt, fd, level, name, reinterpret_cast<long>(&value), sizeof value) == 0;
-  };
   sockaddr_ll where{};
   where.sll_family = AF_PACKET;
   where.sll_ifindex = ifindex;
-  if (!set(SOL_PACKET, PACKET_VNET_HDR, 1) || system_call(SYS_bind, fd, reinterpret_cast<long>(&where), sizeof where) != 0) {
+  if (!set_option(fd, SOL_PACKET, PACKET_VNET_HDR, 1) || system_call(SYS_bind, fd, reinterpret_cast<long>(&where), sizeof where) != 0) {
     system_call(SYS_close, fd);
     return -1;
   }
-  set(SOL_SOCKET, SO_SNDBUF, sending_room(tx_ring));
-  set(SOL_SOCKET, SO_SNDBUFFORCE, sending_room(tx_ring));
-  return move_high(static_cast<int>(fd));
+  (void)set_option(fd, SOL_SOCKET, SO_SNDBUF, sending_room(tx_ring));
+  (void)set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, sending_room(tx_ring));
+  return move_high(fd);
 }
 
 // A frame takes two parts more than it has packets, and one of several packets has two of those at least.

@@ -97,9 +97,7 @@ bool af_xdp_check(const DeviceConfig& config, std::uint32_t& queues, std::uint32
 }
 
 void af_xdp_prepare(const Xsk& socket) {
-  const int bytes = 8 << 20;
-  for (const int name : {SO_SNDBUF, SO_SNDBUFFORCE})
-    system_call(SYS_setsockopt, socket.fd, SOL_SOCKET, name, reinterpret_cast<long>(&bytes), sizeof bytes);
+  for (const int name : {SO_SNDBUF, SO_SNDBUFFORCE}) (void)set_option(socket.fd, SOL_SOCKET, name, 8 << 20);
 }
 
 bool has_partial_checksum(std::span<const std::byte> frame) {

@@ -50,6 +50,14 @@ long system_call(long number, long a, long b, long c, long d, long e, long f) {
 #endif
 }
 
+std::string_view read_beginning(const std::string& path, std::span<char> room) {
+  const long fd = system_call(SYS_openat, AT_FDCWD, arg(path.c_str()), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return {};
+  const long n = system_call(SYS_read, fd, arg(room.data()), static_cast<long>(room.size()));
+  system_call(SYS_close, fd);
+  return {room.data(), static_cast<std::size_t>(std::max(n, 0L))};
+}
+
 namespace {
 
 // Below the soft limit, and above what programs that use select() or small arrays need; not much above, because the kernel copies a
@@ -175,6 +183,7 @@ std::string log_last_error() {
 
 using mtcp::stack::dpdk::arg;
 using mtcp::stack::dpdk::move_high;
+using mtcp::stack::dpdk::set_option;
 using mtcp::stack::dpdk::system_call;
 using mtcp::stack::dpdk::watch;
 
@@ -329,13 +338,12 @@ static int join_fanout(int fd, int argument) {
   argument &= ~kExtras & ~0xffff;
   argument |= group < 0 ? PACKET_FANOUT_FLAG_UNIQUEID << 16 : group;
   const auto join = [fd, argument](int kind) {
-    const int all = argument | (kind | kIgnoreOutgoing) << 16;
-    return static_cast<int>(system_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_FANOUT, arg(&all), sizeof all));
+    return set_option(fd, SOL_PACKET, PACKET_FANOUT, argument | (kind | kIgnoreOutgoing) << 16) ? 0 : -1;
   };
   if (group >= 0) return join(has_program ? PACKET_FANOUT_EBPF : PACKET_FANOUT_HASH);
   has_program = program >= 0 && join(PACKET_FANOUT_EBPF) == 0;
   if (const int result = has_program ? 0 : join(PACKET_FANOUT_HASH); result != 0) return result;
-  if (has_program) (void)system_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_FANOUT_DATA, arg(&program), sizeof program);
+  if (has_program) (void)set_option(fd, SOL_PACKET, PACKET_FANOUT_DATA, program);
   socklen_t length = sizeof argument;
   if (system_call(SYS_getsockopt, fd, SOL_PACKET, PACKET_FANOUT, arg(&argument), arg(&length)) == 0) group = argument & 0xffff;
   return 0;

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <linux/if_packet.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace mtcp::stack::dpdk {
 
@@ -18,6 +20,14 @@ template <typename T>
 long arg(T* p) {
   return reinterpret_cast<long>(p);
 }
+
+// setsockopt with one value. False: errno says why.
+template <typename Value>
+bool set_option(int fd, int level, int name, const Value& value) {
+  return system_call(SYS_setsockopt, fd, level, name, arg(&value), sizeof value) == 0;
+}
+// What a small file, as those of /proc and /sys are, begins with. Empty if it is not there.
+[[nodiscard]] std::string_view read_beginning(const std::string& path, std::span<char> room);
 
 // Moves a descriptor to a high number with O_CLOEXEC, so that the application finds the low numbers free as
 // without us. Returns the new number, or `fd` itself with O_CLOEXEC if there is no high number. Negative

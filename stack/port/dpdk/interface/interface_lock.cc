@@ -100,7 +100,7 @@ int try_to_take(unsigned interface, int& fd) {
   int error = 0;
   if (system_call(SYS_bind, fd, reinterpret_cast<long>(&address), sizeof address) != 0) {
     error = errno;
-  } else if (system_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_FANOUT, reinterpret_cast<long>(&alone), sizeof alone) != 0) {
+  } else if (!set_option(static_cast<int>(fd), SOL_PACKET, PACKET_FANOUT, alone)) {
     error = errno;
     if (error == ENOSPC) error = EADDRINUSE;
     // A kernel before 5.11: the mark alone then, which leaves a moment in which two may take it.

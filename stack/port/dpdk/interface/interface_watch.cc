@@ -70,12 +70,8 @@ std::vector<ifreq> kernel_addresses(const Asking& kernel) {
 }
 
 bool forwards(const std::string& interface) {
-  const std::string path = "/proc/sys/net/ipv4/conf/" + interface + "/forwarding";
-  const long fd = system_call(SYS_openat, AT_FDCWD, reinterpret_cast<long>(path.c_str()), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
   char value = '0';
-  (void)system_call(SYS_read, fd, reinterpret_cast<long>(&value), 1);
-  system_call(SYS_close, fd);
+  (void)read_beginning("/proc/sys/net/ipv4/conf/" + interface + "/forwarding", {&value, 1});
   return value != '0';
 }
 

@@ -1,14 +1,12 @@
 #include "stack/port/dpdk/memif/memif_copy.hh"
 
 #include <emmintrin.h>
-#include <fcntl.h>
-#include <sys/syscall.h>
 
 #include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstring>
-#include <string>
+#include <string_view>
 
 #include "stack/port/dpdk/eal/libc_calls.hh"
 #include "stack/wire/checksum.hh"
@@ -79,22 +77,13 @@ bool is_checksum_good(std::span<const std::byte> frame, std::uint32_t sum) {
   return sum_is_good(std::uint64_t{sum} + in_front + sum_of_pseudo_header(&frame[at.ip], at.v4, at.length - at.tcp));
 }
 
-// Empty if it is not there.
-std::string first_bytes_of(const std::string& path) {
-  const long fd = system_call(SYS_openat, AT_FDCWD, reinterpret_cast<long>(path.c_str()), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return {};
-  std::array<char, 256> text;
-  const long n = system_call(SYS_read, fd, reinterpret_cast<long>(text.data()), text.size());
-  system_call(SYS_close, fd);
-  return std::string(text.data(), static_cast<std::size_t>(std::max(n, 0L)));
-}
-
 }  // namespace
 
 Stores stores_for_this_machine() {
-  const std::string all = first_bytes_of("/sys/devices/system/cpu/online");
+  std::array<char, 256> first, second;
+  const std::string_view all = read_beginning("/sys/devices/system/cpu/online", first);
   // The last one that there is; without a third level the second is hardly a common one.
-  const std::string last = first_bytes_of("/sys/devices/system/cpu/cpu0/cache/index3/shared_cpu_list");
+  const std::string_view last = read_beginning("/sys/devices/system/cpu/cpu0/cache/index3/shared_cpu_list", second);
   return !all.empty() && all == last ? Stores::cached : Stores::past_caches;
 }
 
