@@ -1,6 +1,10 @@
 // Control messages of recvmsg, one behind the other as the kernel's put_cmsg() puts them: what does not fit is cut off, and said to be.
 #pragma once
 
+#include <time.h>
+// After <time.h>, which it needs.
+#include <linux/errqueue.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -33,7 +37,21 @@ class ControlMessages {
     m_.msg_controllen += space;
   }
 
+  // As ip_recv_error() and its like of IPv6, of a stream, which has no offender.
+  void put_error(bool v6, const sock_extended_err& error) {
+    if (v6)
+      put(IPPROTO_IPV6, IPV6_RECVERR, Error<sockaddr_in6>{error, {}});
+    else
+      put(IPPROTO_IP, IP_RECVERR, Error<sockaddr_in>{error, {}});
+  }
+
  private:
+  template <typename Address>
+  struct Error {
+    sock_extended_err error;
+    Address offender;
+  };
+
   msghdr& m_;
   std::byte* at_;
   std::size_t left_;

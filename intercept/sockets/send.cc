@@ -109,31 +109,22 @@ ssize_t sent_now(Guard& guard, ssize_t sent) {
   return sent;
 }
 
-ssize_t send_zerocopy(Process& process, Guard& guard, Socket& s, std::span<const iovec> v,
-                      std::size_t total, int flags) {
+// With MSG_ZEROCOPY, or with control messages that say which times are wanted of what it sends (SO_TIMESTAMPING). `control`: null if there are none.
+ssize_t send_with_extras(Process& process, Guard& guard, Socket& s, std::span<const iovec> v, std::size_t total, int flags,
+                         const msghdr* control) {
+  SendControl wanted;
+  if (control != nullptr)
+    if (const int error = read_send_control(*control, wanted); error != 0) return error;
   const Hold hold_it(process, s);
+  if (wanted.asks) ask_for_stamps(s, wanted);
   const ssize_t sent = Send<>(process, guard, s, v, total, flags).run();
-  if (sent > 0) complete_zerocopy(s);
-  return sent_now(guard, sent);
-}
-
-// A call whose control messages say which times are wanted of what it sends (SO_TIMESTAMPING).
-ssize_t send_with_control(Process& process, Guard& guard, Socket& s, std::span<const iovec> v, std::size_t total, int flags,
-                          const msghdr& m) {
-  SendControl control;
-  if (const int error = read_send_control(m, control); error != 0) return error;
-  const Hold hold_it(process, s);
-  if (control.asks) ask_for_stamps(s, control);
-  const ssize_t sent = Send<>(process, guard, s, v, total, flags).run();
-  if (control.asks) ask_for_stamps(s);
+  if (wanted.asks) ask_for_stamps(s);
   if (sent > 0 && s.zerocopy && (flags & MSG_ZEROCOPY) != 0) complete_zerocopy(s);
   return sent_now(guard, sent);
 }
 
 // For a connection that another process has, too. What the kernel takes at once needs no look at O_NONBLOCK.
 ssize_t send_to_relay(Process& process, Guard& guard, Socket& s, std::span<const iovec> v, std::size_t total, int flags) {
-  // Completions of MSG_ZEROCOPY would be this process's and the connection another's.
-  if ((flags & MSG_ZEROCOPY) != 0 && s.zerocopy) return -ENOBUFS;
   const ssize_t sent = send_relayed(process, s, v);
   if ((sent < 0 && sent != -EAGAIN) || sent == static_cast<ssize_t>(total)) return sent_now(guard, sent);
   s.nonblocking = is_nonblocking(process, s);
@@ -194,15 +185,15 @@ ssize_t send_all(Process& process, int fd, std::span<const iovec> v, std::size_t
   if (const int error = check_sending(*s, flags); error != 0) return error;
   const bool has_control = m != nullptr && m->msg_controllen != 0;
   if (s->state == Socket::State::relayed) {
+    // Completions of MSG_ZEROCOPY would be this process's and the connection another's.
+    if ((flags & MSG_ZEROCOPY) != 0 && s->zerocopy) return -ENOBUFS;
     if (!has_control) return send_to_relay(process, guard, *s, v, total, flags);
     s->nonblocking = is_nonblocking(process, *s);
   }
   settle(process, *s);
-  if (has_control && (flags & MSG_OOB) == 0) [[unlikely]]
-    return send_with_control(process, guard, *s, v, total, flags, *m);
-  if ((flags & (MSG_ZEROCOPY | MSG_OOB)) != 0) [[unlikely]] {
+  if (has_control || (flags & (MSG_ZEROCOPY | MSG_OOB)) != 0) [[unlikely]] {
     if ((flags & MSG_OOB) != 0) return sent_now(guard, Send<true>(process, guard, *s, v, total, flags).run());
-    if (s->zerocopy) return send_zerocopy(process, guard, *s, v, total, flags);
+    if (has_control || s->zerocopy) return send_with_extras(process, guard, *s, v, total, flags, has_control ? m : nullptr);
   }
   return sent_now(guard, Send<>(process, guard, *s, v, total, flags).run());
 }

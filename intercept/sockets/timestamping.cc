@@ -1,12 +1,9 @@
 #include "intercept/sockets/timestamping.hh"
 
 #include <errno.h>
-#include <time.h>
-// After <time.h>, which it needs.
-#include <linux/errqueue.h>
 #include <linux/net_tstamp.h>
-#include <netinet/in.h>
 #include <sys/time.h>
+#include <time.h>
 
 #include <algorithm>
 #include <cstring>
@@ -47,13 +44,21 @@ timespec time_of_day(stack::Time when) {
   return {.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
 }
 
+// As it is set; nothing is, where it was never asked for.
+Timestamping times_of(const Socket& s) { return s.timestamping != nullptr ? *s.timestamping : Timestamping{}; }
+
+Timestamping& need_times(Socket& s) {
+  if (s.timestamping == nullptr) s.timestamping = std::make_unique<Timestamping>();
+  return *s.timestamping;
+}
+
 bool is_connected(const Socket& s) { return s.state == Socket::State::stream && s.connection->hot.state != stack::State::closed; }
 
 // As sock_set_timestamping().
 int set_flags(Socket& s, std::uint32_t flags, bool wide) {
   if ((flags & ~kKnown) != 0) return -EINVAL;
   if ((flags & kOptIdTcp) != 0 && (flags & SOF_TIMESTAMPING_OPT_ID) == 0) return -EINVAL;
-  const std::uint32_t before = s.timestamping != nullptr ? s.timestamping->flags : 0;
+  const std::uint32_t before = times_of(s).flags;
   std::optional<std::uint32_t> first;
   if ((flags & SOF_TIMESTAMPING_OPT_ID) != 0 && (before & SOF_TIMESTAMPING_OPT_ID) == 0) {
     if (!is_connected(s)) return -EINVAL;
@@ -63,17 +68,16 @@ int set_flags(Socket& s, std::uint32_t flags, bool wide) {
   // Statistics beside each time: not here.
   if ((flags & SOF_TIMESTAMPING_OPT_STATS) != 0) return -EINVAL;
   if ((flags & SOF_TIMESTAMPING_BIND_PHC) != 0) return -EOPNOTSUPP;  // as Linux without SO_BINDTODEVICE
-  if (s.timestamping == nullptr) s.timestamping = std::make_unique<Timestamping>();
-  s.timestamping->flags = flags;
-  s.timestamping->wide = wide;
-  if (first) s.timestamping->first = *first;
+  Timestamping& t = need_times(s);
+  t.flags = flags;
+  t.wide = wide;
+  if (first) t.first = *first;
   ask_for_stamps(s);
   return 0;
 }
 
 int set_receive(Socket& s, bool on, bool nanoseconds, bool wide) {
-  if (s.timestamping == nullptr) s.timestamping = std::make_unique<Timestamping>();
-  Timestamping& t = *s.timestamping;
+  Timestamping& t = need_times(s);
   t.receive = on;
   t.nanoseconds = on && nanoseconds;
   if (on) t.wide = wide;
@@ -105,12 +109,6 @@ std::size_t copy_out(std::span<const std::byte> data, std::span<const iovec> v) 
   return done;
 }
 
-template <typename Address>
-struct ErrorMessage {
-  sock_extended_err error;
-  Address offender;
-};
-
 }  // namespace
 
 bool is_timestamping(int name) {
@@ -128,7 +126,7 @@ int set_timestamping(Socket& s, int name, const void* v, socklen_t n) {
 }
 
 int get_timestamping(const Socket& s, int name, void* v, socklen_t* n) {
-  const Timestamping none, &t = s.timestamping != nullptr ? *s.timestamping : none;
+  const Timestamping t = times_of(s);
   int value = 0;
   switch (name) {
     case kTimestamp: value = t.receive && !t.wide && !t.nanoseconds; break;
@@ -154,14 +152,13 @@ std::span<const TimestampingOption> timestamping_options(const Socket& s, std::s
 
 void ask_for_stamps(Socket& s) {
   if (s.state != Socket::State::stream) return;
-  const std::uint32_t flags = s.timestamping != nullptr ? s.timestamping->flags : 0;
+  const std::uint32_t flags = times_of(s).flags;
   (void)s.shard->instance->worker().want_stamps(*s.connection, kinds_of(flags), (flags & SOF_TIMESTAMPING_OPT_TSONLY) == 0);
 }
 
 void ask_for_stamps(Socket& s, const SendControl& control) {
   if (s.state != Socket::State::stream) return;
-  if (s.timestamping == nullptr) s.timestamping = std::make_unique<Timestamping>();
-  const bool bare = (s.timestamping->flags & SOF_TIMESTAMPING_OPT_TSONLY) != 0;
+  const bool bare = (need_times(s).flags & SOF_TIMESTAMPING_OPT_TSONLY) != 0;
   (void)s.shard->instance->worker().want_stamps(*s.connection, kinds_of(control.flags), !bare);
 }
 
@@ -211,7 +208,7 @@ ssize_t receive_stamp(Socket& s, std::span<const iovec> v, msghdr* m) {
   if (s.state != Socket::State::stream || !s.shard->instance->worker().take_stamp(*s.connection, report)) return -EAGAIN;
   const auto copied = static_cast<ssize_t>(copy_out(report.frame, v));
   if (m == nullptr) return copied;
-  const Timestamping none, &t = s.timestamping != nullptr ? *s.timestamping : none;
+  const Timestamping t = times_of(s);
   m->msg_flags = MSG_ERRQUEUE | (static_cast<std::size_t>(copied) < report.frame.size() ? MSG_TRUNC : 0);
   m->msg_namelen = 0;
   ControlMessages out(*m);
@@ -225,10 +222,7 @@ ssize_t receive_stamp(Socket& s, std::span<const iovec> v, msghdr* m) {
                   : report.kind == stack::kStampSent ? SCM_TSTAMP_SND
                                                      : SCM_TSTAMP_ACK;
   if ((t.flags & SOF_TIMESTAMPING_OPT_ID) != 0) error.ee_data = report.byte.value() - t.first;
-  if (s.v6)
-    out.put(IPPROTO_IPV6, IPV6_RECVERR, ErrorMessage<sockaddr_in6>{error, {}});
-  else
-    out.put(IPPROTO_IP, IP_RECVERR, ErrorMessage<sockaddr_in>{error, {}});
+  out.put_error(s.v6, error);
   return copied;
 }
 

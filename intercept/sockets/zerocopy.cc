@@ -1,23 +1,12 @@
 #include "intercept/sockets/zerocopy.hh"
 
 #include <errno.h>
-#include <linux/errqueue.h>
-#include <netinet/in.h>
 #include <sys/epoll.h>
 
 #include "intercept/descriptors/socket.hh"
 #include "intercept/sockets/control_messages.hh"
 
 namespace mtcp::intercept {
-namespace {
-
-template <typename Address>
-struct ErrorMessage {
-  sock_extended_err error;
-  Address offender;
-};
-
-}  // namespace
 
 void complete_zerocopy(Socket& s) {
   const std::uint32_t number = s.zerocopy_sends++;
@@ -41,11 +30,7 @@ int receive_completion(Socket& s, msghdr* m) {
   error.ee_data = done.last;
   m->msg_flags = MSG_ERRQUEUE;
   m->msg_namelen = 0;
-  if (s.v6) {
-    ControlMessages(*m).put(IPPROTO_IPV6, IPV6_RECVERR, ErrorMessage<sockaddr_in6>{error, {}});
-  } else {
-    ControlMessages(*m).put(IPPROTO_IP, IP_RECVERR, ErrorMessage<sockaddr_in>{error, {}});
-  }
+  ControlMessages(*m).put_error(s.v6, error);
   return 0;
 }
 
