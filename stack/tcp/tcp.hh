@@ -58,14 +58,13 @@ class Tcp {
   // A connection in CLOSED, not in the flow table yet; null without a slot.
   Connection* new_connection(const FlowKey& key, std::uint32_t hash, const Path& path,
                              const SocketOptions& options, Time now);
-  void destroy(Connection& c);      // leaves the flow table, frees packets, timers, slot
-  void leave_table(Connection& c);  // and gives the port back
-  void free_packets(Connection& c);
   void raise(SocketBase& s, std::uint8_t edges);  // puts it in the event list
-  [[nodiscard]] static ConnectionExtras* need_extras(Connection& c);  // null: no memory
-  // The connection is over: error for the application (ok: none), state CLOSED; destroyed if detached.
-  void finish(Connection& c, Errc error);
   void request_ack(Connection& c);  // an ACK leaves with the next flush
+  // What the kernel, or the neighbours, have changed.
+  void follow_kernel(Time now);
+  void follow_mtu(std::uint32_t mtu, Time now);
+  void follow_routes(Time now);
+  void on_neighbour_moved(const IpAddress& next_hop, Time now);
 
   // --- memory.cc: packets are shared by all connections
   void update_memory(Time now);  // for each burst; for each write MemoryBudget::update() alone
@@ -110,12 +109,16 @@ class Tcp {
   void on_fin_acked(Connection& c, Time now);  // ours is acknowledged: FIN-WAIT-1 -> FIN-WAIT-2, ...
   void on_icmp(IcmpError& e, Time now);  // takes the packet
   void on_icmp(FlowRef ref, const IcmpError& e, Time now);
-  void on_neighbour_moved(const IpAddress& next_hop, Time now);
-  void follow_kernel(Time now);
-  void follow_mtu(std::uint32_t mtu, Time now);
-  void follow_routes(Time now);
   // The application has let go. Orphans are bounded: past that the connection is reset, and gone (false).
   bool detach(Connection& c, Time now);
+
+  // --- closing/end.cc
+  void destroy(Connection& c);      // leaves the flow table, frees packets, timers, slot
+  void leave_table(Connection& c);  // and gives the port back
+  void free_packets(Connection& c);
+  [[nodiscard]] static ConnectionExtras* need_extras(Connection& c);  // null: no memory
+  // The connection is over: error for the application (ok: none), state CLOSED; destroyed if detached.
+  void finish(Connection& c, Errc error);
 
   // --- closing/reset.cc: RST (RFC 9293 3.5.2, RFC 5961)
   void send_reset_for(const Segment& s, Time now);  // in answer to a segment that has no connection

@@ -25,10 +25,7 @@ void Tcp::send_reset_for(const Segment& s, Time now) {
 
 void Tcp::send_reset(Connection& c, Time now) {
   const auto& hot = c.hot;
-  if (hot.state == State::closed || hot.state == State::syn_sent || hot.state == State::last_ack ||
-      hot.state == State::closing || hot.state == State::time_wait) {
-    if (hot.state != State::last_ack && hot.state != State::closing) return;
-  }
+  if (hot.state == State::closed || hot.state == State::syn_sent || hot.state == State::time_wait) return;
   Header h;
   h.key = c.key;
   h.seq = hot.snd_nxt;
