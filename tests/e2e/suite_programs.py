@@ -138,15 +138,22 @@ backend upstream
 """
 
 
+def start_haproxy(context, *options, more="", edit=("", "")):
+    """haproxy in front of an nginx on the kernel. `edit`: what is another text in its configuration."""
+    server, client = context.veth(more=more)
+    upstream = Nginx(client.kernel_side(), port=9000).start()
+    text = HAPROXY.format(address=server.address, upstream=f"{client.address}:9000")
+    expect(edit[0] in text, f"the configuration has no {edit[0]!r}")
+    configuration = context.new_file("haproxy.cfg")
+    configuration.write_text(text.replace(*edit, 1))
+    program = server.start("haproxy", *options, "-db", "-f", configuration)
+    wait_for_port(client, program, server.address, 8080)
+    return server, client, upstream, program, f"http://{server.address}:8080"
+
+
 @test("haproxy-two-threads")
 def haproxy(context):
-    server, client = context.veth()
-    upstream = Nginx(client.kernel_side(), port=9000).start()
-    configuration = context.new_file("haproxy.cfg")
-    configuration.write_text(HAPROXY.format(address=server.address, upstream=f"{client.address}:9000"))
-    program = server.start("haproxy", "-db", "-f", configuration)
-    wait_for_port(client, program, server.address, 8080)
-    url = f"http://{server.address}:8080"
+    server, client, upstream, program, url = start_haproxy(context)
     expect_equal("the answer", get(client, f"{url}/here"), "hello from haproxy\n")
     expect_files(client, url, small_files(client))
     expect_wrk(client, f"{url}/here")
@@ -165,14 +172,7 @@ def shares(pid):
 @test("haproxy-by-thread")
 def haproxy_by_thread(context):
     """Each of its threads has a listener of its own, and so a stack."""
-    server, client = context.veth(more="[stack]\nstacks = 2\n")
-    upstream = Nginx(client.kernel_side(), port=9000).start()
-    configuration = context.new_file("haproxy.cfg")
-    text = HAPROXY.format(address=server.address, upstream=f"{client.address}:9000")
-    configuration.write_text(text.replace(":8080\n", ":8080 shards by-thread\n", 1))
-    program = server.start("haproxy", "-db", "-f", configuration)
-    wait_for_port(client, program, server.address, 8080)
-    url = f"http://{server.address}:8080"
+    server, client, upstream, program, url = start_haproxy(context, more="[stack]\nstacks = 2\n", edit=(":8080\n", ":8080 shards by-thread\n"))
     expect_files(client, url, small_files(client))
     expect_wrk(client, f"{url}/s64", connections=50)
     expect_wrk(client, f"{url}/s64", more=("-H", "Connection: close"))
@@ -223,15 +223,8 @@ def catches(pid, number):
 @test("haproxy-splices")
 def haproxy_splices(context):
     """Bodies go from socket to socket through pipes, both ways."""
-    server, client = context.veth()
-    upstream = Nginx(client.kernel_side(), port=9000).start()
-    configuration = context.new_file("haproxy.cfg")
-    text = HAPROXY.format(address=server.address, upstream=f"{client.address}:9000")
-    expect("defaults" in text, "the configuration has no defaults")
-    configuration.write_text(text.replace("defaults\n", "defaults\n  option splice-response\n  option splice-request\n", 1))
-    program = server.start("haproxy", "-db", "-f", configuration)
-    wait_for_port(client, program, server.address, 8080)
-    url = f"http://{server.address}:8080"
+    _, client, upstream, program, url = start_haproxy(
+        context, edit=("defaults\n", "defaults\n  option splice-response\n  option splice-request\n"))
     expect_files(client, url, ["k64", "m1", "m10"])
     expect_wrk(client, f"{url}/m1", at_least=20, seconds=2, connections=8)
     upstream.stop()
@@ -240,13 +233,7 @@ def haproxy_splices(context):
 
 @test("haproxy-master-worker-reload")
 def haproxy_reload(context):
-    server, client = context.veth()
-    upstream = Nginx(client.kernel_side(), port=9000).start()
-    configuration = context.new_file("haproxy.cfg")
-    configuration.write_text(HAPROXY.format(address=server.address, upstream=f"{client.address}:9000"))
-    program = server.start("haproxy", "-W", "-db", "-f", configuration)
-    wait_for_port(client, program, server.address, 8080)
-    url = f"http://{server.address}:8080"
+    server, client, upstream, program, url = start_haproxy(context, "-W")
     for _ in range(3):
         # While the master starts itself again to watch its worker, it ignores the signal.
         wait_until(lambda: catches(program.pid, signal.SIGUSR2), 10, "the master's handler of SIGUSR2")

@@ -152,8 +152,7 @@ def reload_under_load(nginx, client, path, rounds):
 
 @test("workers-reload-under-load-accept-mutex", long_only=True)
 def reload_with_mutex(context):
-    """Connections wander between the workers with the mutex, and none of their segments is refused on the way. It fails now
-    and then: in one run of three of them one or two new connections of 500,000 are reset (README, "Not yet")."""
+    """Connections go from worker to worker with the mutex, and none of their segments is refused on the way."""
     nginx, client = serve(context, 2, 2, accept_mutex="on")
     reload_under_load(nginx, client, "/k8", 30)
     nginx.stop()
@@ -237,7 +236,7 @@ def check_kill(failures, pid, when, new_pids, slack):
 
 
 def successor(nginx, old):
-    """The one of two workers that was not there before; None if there is none. Looks once: a dead one may vanish between
+    """The one of two workers that was not there before; None if there is none. Looks once: a dead one may be gone between
     two looks."""
     now = set(nginx.workers())
     return (now - set(old)).pop() if len(now) == 2 and now != set(old) else None

@@ -85,6 +85,8 @@ void end(World& w, std::barrier<>& ready, std::atomic<bool>& over) {
   over = true;
   ready.arrive_and_wait();
   w.server.join();
+  CHECK(w.server.mistakes == 0);
+  CHECK(w.client.mistakes == 0);
 }
 
 }  // namespace
@@ -104,8 +106,6 @@ TEST_CASE("device: each thread with a listener of its own (SO_REUSEPORT) has a s
   }
   CHECK(sum == 180);
   end(w, ready, over);
-  CHECK(w.server.mistakes == 0);
-  CHECK(w.client.mistakes == 0);
 }
 
 TEST_CASE("device: listeners that one thread has made go to the stacks of those who put them into their sets") {
@@ -127,8 +127,6 @@ TEST_CASE("device: listeners that one thread has made go to the stacks of those 
   CHECK(w.stacks() == kThreads);
   for (unsigned i = 0; i < kThreads; ++i) CHECK(w.accepted_by(i) > 0);
   end(w, ready, over);
-  CHECK(w.server.mistakes == 0);
-  CHECK(w.client.mistakes == 0);
 }
 
 TEST_CASE("device: what a thread connects to is on its own stack") {
@@ -177,7 +175,6 @@ TEST_CASE("device: threads whose listeners have nothing in common share one stac
   w.talk(1, 20);
   CHECK(w.server.bench->shards.count() == 1);
   end(w, ready, over);
-  CHECK(w.server.mistakes == 0);
 }
 
 TEST_CASE("device: a thread for which there is no slot on the device goes on with the first one's stack") {
@@ -189,8 +186,6 @@ TEST_CASE("device: a thread for which there is no slot on the device goes on wit
   w.talk(2, 40);
   CHECK(w.stacks() == 2);
   end(w, ready, over);
-  CHECK(w.server.mistakes == 0);
-  CHECK(w.client.mistakes == 0);
 }
 
 TEST_CASE("device: listeners come and go in threads with stacks of their own, and every connection is served or refused") {
