@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from harness import Failure, children, expect, wait_until
+from harness import Failure, children, expect, kill, wait_until
 
 TEMPLATE = """{load}daemon {daemon};
 master_process {master};
@@ -138,22 +138,32 @@ class Nginx:
         self.expect_clean_log()
 
     def kill(self):
-        """As if the machine had lost it: every process at once."""
-        for pid in self.all_pids():
-            self.kill_one(pid)
+        """As if the machine had lost it: every process at once. Returns when all have ended: until then their listeners are open."""
+        self.stop_forking()
+        pids = self.all_pids()
+        for pid in pids:
+            kill(pid, signal.SIGKILL)
         if self.program is not None:
             self.program.child.wait()
+        self.wait_gone(pids)
 
-    @staticmethod
-    def kill_one(pid):
-        from harness import kill
-        kill(pid, signal.SIGKILL)
+    def stop_forking(self):
+        """Stops the master, so that the list of its workers stays true."""
+        kill(self.pid(), signal.SIGSTOP)
+        wait_until(lambda: state(self.pid()) in "TZ", 5, "the stop of nginx's master")
 
 
 def zombie(pid):
     """It has ended, with all its threads: while one of them is still on its way out, sockets are open."""
     try:
-        ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        return ended and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
+        return state(pid) == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
     except OSError:
         return True
+
+
+def state(pid):
+    """The letter that /proc has for it (proc(5)); Z as well when it is no more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"

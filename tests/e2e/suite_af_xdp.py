@@ -1,7 +1,6 @@
 """nginx on one end of a veth pair over af_xdp, which has one queue there: the workers without it receive and send through the one
 that has it."""
 
-import signal
 import time
 
 from harness import command, expect, expect_equal, wait_until
@@ -76,11 +75,7 @@ def started_again(context):
         nginx = Nginx(server, workers=2).start()
         expect_equal("the answer", get(client, f"{nginx.url}/hello"), "hello\n")
         expect(program_on(server.namespace), "there is no XDP program on the interface")
-        pids = nginx.all_pids()
-        for pid in pids:
-            command("kill", f"-{int(signal.SIGKILL)}", pid)
-        nginx.program.wait(5)
-        time.sleep(0.05)
+        nginx.kill()
 
 
 @test("af_xdp-mistakes-are-named", shim_only=True)

@@ -9,7 +9,7 @@ from nginx import Nginx
 from registry import test
 from suite_af_xdp import program_on
 from suite_programs import expect_benchmark, redis_cli, start_redis
-from suite_share import expect_on_kernel, refused, serve_files
+from suite_share import expect_on_kernel, expect_refused, refused, serve_files
 from suite_wire import counters_of, stack_opens
 from suite_workers import expect_no_failure, result_of, start_flows
 from web import expect_files, expect_wrk, get, get_status
@@ -59,10 +59,10 @@ def together(context):
     expect(stack_opens(nginx) > 50, "nginx's connections were not the stack's")
     expect(opens(redis.pid) >= 20, "redis's connections were not the stack's")
     expect_equal("connections of nginx that came to redis", opens(redis.pid, "connections_adopted"), 0)
-    expect(refused(client, f"http://{server.address}:7777/"), "a port that nobody has is not refused")
+    expect_refused(client, f"http://{server.address}:7777/", "a port that nobody has")
     redis_cli(client, server.address, "shutdown", "nosave")
     expect_equal("the status of redis", redis.wait(15), 0)
-    expect(refused(client, f"http://{server.address}:6379/"), "the port of what has ended is not refused")
+    expect_refused(client, f"http://{server.address}:6379/", "the port of what has ended")
     expect_files(client, nginx.url, ["k64"])
     nginx.stop()
     upstream.stop()
@@ -97,7 +97,7 @@ def first_killed(context):
     expect_files(client, again.url, ["k64", "m1"])
     again.kill()
     expect_nothing_left(server)
-    expect(refused(client, f"{again.url}/hello"), "the port of what was killed is not refused")
+    expect_refused(client, f"{again.url}/hello", "the port of what was killed")
 
 
 @test("join-another-users-program-runs-on-the-kernel", shim_only=True)

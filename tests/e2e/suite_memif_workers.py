@@ -1,8 +1,9 @@
 """Several processes on each end of memif, each with a wire of its own ({worker} in the port string)."""
 
+import signal
 from pathlib import Path
 
-from harness import expect, expect_equal, wait_until
+from harness import expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from web import WrkResult
@@ -83,7 +84,7 @@ def worker_killed(context):
     for victim, other in (wires, wires[::-1]):
         (killed,), (untouched,) = victim.next(), other.next()
         failures = other.failures()
-        nginx.kill_one(killed)
+        kill(killed, signal.SIGKILL)
         # Its successor has its number, so its client finds it.
         wait_until(lambda v=victim, k=killed: v.answers()[-1] != k, 20, "an answer of the successor")
         expect_equal("who answers the other client", other.next(), {untouched})
@@ -130,7 +131,7 @@ def too_many(context):
     wire = Wire(client, nginx)
     (serving,) = wire.next()
     wait_until(lambda: "is taken: waiting" in nginx.log(), 10, "the other worker's word that it waits")
-    nginx.kill_one(serving)
+    kill(serving, signal.SIGKILL)
     wait_until(lambda: wire.answers()[-1] != serving, 20, "an answer of another worker")
     expect(wire.next() <= set(nginx.workers()), "an answer from nowhere")
     second = Wire(client, nginx)  # there is no wire for it: no connection, and no harm to the first

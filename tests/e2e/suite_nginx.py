@@ -2,9 +2,10 @@
 
 import os
 import pwd
+import signal
 import time
 
-from harness import Failure, command, expect, expect_equal, wait_until
+from harness import Failure, command, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from web import expect_files, expect_wrk, get, get_hash, get_status, small_files
@@ -352,7 +353,7 @@ def worker_killed(context):
     nginx, client = serve(context)
     expect_equal("the answer", get(client, f"{nginx.url}/hello"), "hello\n")
     old = nginx.workers()
-    nginx.kill_one(old[0])
+    kill(old[0], signal.SIGKILL)
     wait_until(lambda: nginx.workers() and nginx.workers() != old, 10, "a new worker")
     wait_until(lambda: answers(client, nginx, "hello\n"), 15, "an answer of the new worker")
     nginx.command("stop")

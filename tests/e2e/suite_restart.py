@@ -81,9 +81,7 @@ class Proxy:
                     wait_until(lambda gone=before: not gone & set(nginx.workers()), 10, "the former worker's end")
                 self.ask(port)
                 if end == "kill":
-                    pids = nginx.all_pids()
                     nginx.kill()
-                    nginx.wait_gone(pids)
                 else:
                     nginx.stop()
         self.upstream.stop()

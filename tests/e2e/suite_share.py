@@ -23,6 +23,10 @@ def refused(client, url):
     return get_status(client, url, 3)[0] == 7
 
 
+def expect_refused(client, url, what):
+    expect_equal(f"curl's status for {what}", get_status(client, url, 3)[0], 7)
+
+
 def beside_test(name, workers):
     """nginx on the stack, another in the kernel, clients of both, and what is the kernel's alone."""
 
@@ -36,7 +40,7 @@ def beside_test(name, workers):
         expect_files(client, nginx.url, small_files(client))
         loads = [start_flows(client, "load", n, "/k8", 2, 8, 8) for n in (nginx, other)]
         expect_equal("answered echo requests", client.run(PYTHON, HERE / "wire_tool.py", "ping", server.address).stdout.strip(), "5 of 5")
-        expect(refused(client, f"http://{server.address}:7777/"), "a port that nobody has is not refused")
+        expect_refused(client, f"http://{server.address}:7777/", "a port that nobody has")
         expect_equal("the answer on the machine itself", get(server.kernel_side(), f"{nginx.url}/hello"), "hello\n")
         for load in loads:
             expect_no_failure(result_of(load), 100)
@@ -53,7 +57,7 @@ def beside_test(name, workers):
             expect(program_on(server.namespace), "there is no XDP program on the interface")
         nginx.stop()
         wait_until(lambda: not program_on(server.namespace), 5, "the end of the XDP program")
-        expect(refused(client, f"{nginx.url}/hello"), "the port of what has ended is not refused")
+        expect_refused(client, f"{nginx.url}/hello", "the port of what has ended")
         expect_equal("the kernel's answer", get(client, f"{other.url}/hello"), "kernel\n")
         other.stop()
 
@@ -81,7 +85,7 @@ def comes_and_goes(context):
         wait_until(lambda: get_status(client, f"{nginx.url}/hello", 3)[1] == "200", 5, "an answer")
         time.sleep(0.7)
         nginx.stop()
-        expect(refused(client, f"{nginx.url}/hello"), "the port of what has ended is not refused")
+        expect_refused(client, f"{nginx.url}/hello", "the port of what has ended")
     expect_equal("the client's status", load.wait(30), 0)
     result = json.loads(load.output().splitlines()[-1])
     # What a listener has not accepted is reset when it is closed.
@@ -131,9 +135,7 @@ def killed(context):
             kill(victim, signal.SIGKILL)  # its successor and the other go on
             time.sleep(0.5)
             get(client, f"{nginx.url}/hello")
-            for pid in nginx.all_pids():
-                kill(pid, signal.SIGKILL)
-            nginx.program.wait(5)
+            nginx.kill()
             wait_until(lambda: not program_on(server.namespace), 2, "the end of the XDP program")
             wait_until(lambda n=nginx: refused(client, f"{n.url}/hello"), 2, "the refusal of what was killed")
             load.kill()

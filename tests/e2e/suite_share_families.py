@@ -63,9 +63,11 @@ def both_families_test(name, workers):
             get(client, f"{url}/hello", 5, "-g")
             get(client, f"{nginx.url}/hello", 5)
         expect_equal("the answer on the machine itself", get(server.kernel_side(), f"{url}/hello", 5, "-g"), "hello\n")
+        pids = nginx.all_pids()
         nginx.command("stop")
+        nginx.wait_gone(pids)
         wait_until(lambda: not program_on(server.namespace), 5, "the end of the XDP program")
-        expect_equal("curl's status on a port of nobody's", get_status(client, f"{url}/hello", 3, "-g")[0], 7)
+        expect_equal("curl's status for a port of nobody's", get_status(client, f"{url}/hello", 3, "-g")[0], 7)
 
     return run
 
