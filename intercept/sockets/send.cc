@@ -52,6 +52,8 @@ class Send {
   ssize_t attempt() {
     if (s_.state == Socket::State::relayed) [[unlikely]] return attempt_relayed();
     if (is_opening(*s_.connection)) return -EAGAIN;
+    // What has been sent is returned before an error is told, which is the next call's then: it must not be taken yet.
+    if (done_ > 0 && s_.shard->instance->worker().readiness(*s_.connection).error) [[unlikely]] return result();
     const auto sent = hand_over();
     if (!sent) {
       if (sent.error() == stack::Errc::would_block) return done_ > 0 && !blocking_ ? result() : -EAGAIN;

@@ -88,6 +88,7 @@ class SendFile {
     else
       s_.shard->instance->moved(bytes);
   }
+  // As in Linux, whose sendfile() is several writes inside: an error that ends it after something was sent is not told any more.
   [[nodiscard]] ssize_t give_up(int error) const { return done_ > 0 ? result() : error; }
   [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
 

@@ -100,6 +100,21 @@ TEST_CASE("send: a blocking write returns when all has been taken", "[send]") {
   REQUIRE((got == data));
 }
 
+TEST_CASE("send: a reset in the midst of a blocking write is told by the next call", "[send]") {
+  Pair pair = small_pair();
+  const std::string data = pattern(4 << 20, 4);
+  std::thread resetter([&] {
+    std::this_thread::sleep_for(milliseconds(50));
+    pair.server.reset();  // there is unread data
+  });
+  const ssize_t n = ::send(pair.client, data.data(), data.size(), MSG_NOSIGNAL);
+  resetter.join();
+  REQUIRE(n > 0);
+  REQUIRE(n < static_cast<ssize_t>(data.size()));
+  REQUIRE(error_of(::send(pair.client, "x", 1, MSG_NOSIGNAL)) == ECONNRESET);
+  REQUIRE(error_of(::send(pair.client, "x", 1, MSG_NOSIGNAL)) == EPIPE);
+}
+
 TEST_CASE("send: a blocking writev of many large parts sends them in order", "[send]") {
   const Pair pair = small_pair();
   std::string data = pattern(64 * 5000, 6);

@@ -106,6 +106,21 @@ TEST_CASE("sendfile: a blocking call sends the whole of a big file", "[sendfile]
   REQUIRE((got == data));
 }
 
+TEST_CASE("sendfile: a reset in the midst of a blocking call is told by nobody", "[sendfile]") {
+  Pair pair = small_pair();
+  const std::string data = pattern(4 << 20, 7);
+  const Fd file = file_with(data);
+  std::thread resetter([&] {
+    std::this_thread::sleep_for(milliseconds(50));
+    pair.server.reset();  // there is unread data
+  });
+  const ssize_t n = ::sendfile(pair.client, file, nullptr, data.size());
+  resetter.join();
+  REQUIRE(n > 0);
+  REQUIRE(n < static_cast<ssize_t>(data.size()));
+  REQUIRE(error_of(::send(pair.client, "x", 1, MSG_NOSIGNAL)) == EPIPE);
+}
+
 TEST_CASE("sendfile: mixes with write in order", "[sendfile]") {
   const Pair pair = connected_pair();
   const Fd file = file_with("body");
