@@ -29,6 +29,7 @@
 #include "intercept/shards/guard.hh"
 #include "intercept/sockets/decisions.hh"
 #include "intercept/sockets/route.hh"
+#include "intercept/support/cpus.hh"
 #include "intercept/support/lock.hh"
 #include "intercept/waiting/epoll.hh"
 #include "stack/port/device.hh"
@@ -40,7 +41,7 @@ class ServiceThread;
 
 class Process final : public Engine {
  public:
-  using OpenAsGuest = std::unique_ptr<stack::Device> (*)(const stack::DeviceInvitation&, std::uint64_t program);
+  using OpenAsGuest = std::unique_ptr<stack::Device> (*)(const stack::DeviceInvitation&, std::uint64_t program, std::uint32_t cpus);
   using OpenDevice = std::unique_ptr<stack::Device> (*)(const stack::DeviceConfig&, std::string& message);
 
   Process(const Services& services, Options options, OpenDevice open_device, OpenAsGuest open_as_guest = nullptr,
@@ -276,6 +277,7 @@ class Process final : public Engine {
   bool on_kernel = false;      // the device could not be opened, and so all sockets are the kernel's (on_failure)
   bool in_use = false;         // why the device could not be opened: another program has it
   bool successor = false;      // listeners came from a program that may still have the device
+  const std::uint32_t cpus = program_cpus();
   std::uint64_t program = 0;   // program_number(), or that of the program that the listeners came from
   bool told_of_exec = false;   // that a connection ends with it
   bool exiting = false;        // there will be no stack any more

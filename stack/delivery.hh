@@ -6,13 +6,11 @@
 
 namespace mtcp::stack {
 
-class Port;
-
 // To be asked after each poll, from the moment on when the application has let go of all that it had.
 class Delivery {
  public:
-  // `port` may be null, as the worker's.
-  Delivery(const Worker& worker, const Port* port, Duration at_most, Time now);
+  // `device`: the worker's.
+  Delivery(const Worker& worker, const Attachment& device, Duration at_most, Time now);
   // All have everything, or nobody is left for whom a longer wait is likely to do anything: who has not answered what was sent
   // again several times, nor said within some seconds that he reads slowly, or, while the link is down, anybody.
   [[nodiscard]] bool is_over(Time now);
@@ -21,7 +19,7 @@ class Delivery {
 
  private:
   const Worker& worker_;
-  const Port* port_;
+  const Attachment device_;
   const Duration patience_;
   const Time end_;
   std::uint64_t least_ = UINT64_MAX;  // of what was still to be delivered, so far

@@ -4,9 +4,9 @@
 
 namespace mtcp::stack {
 
-Worker::Worker(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets,
+Worker::Worker(const Options& options, const Attachment& device, PacketPool& pool, Stats& stats, const Secrets& secrets,
                Time now, KernelNetwork* kernel)
-    : tcp_(std::make_unique<Tcp>(options, port, pool, stats, secrets, now, kernel)) {}
+    : tcp_(std::make_unique<Tcp>(options, device, pool, stats, secrets, now, kernel)) {}
 Worker::~Worker() = default;
 
 std::size_t Worker::poll(Time now) { return tcp_->poll(now, nullptr); }

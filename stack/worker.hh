@@ -13,7 +13,7 @@
 
 #include "stack/base/result.hh"
 #include "stack/options.hh"
-#include "stack/port/port.hh"
+#include "stack/port/attachment.hh"
 #include "stack/socket_base.hh"
 #include "stack/stats.hh"
 #include "stack/tcp/connection.hh"
@@ -109,10 +109,10 @@ using Clock = Time (*)();  // for the one place where the time is wanted in the 
 
 class Worker {
  public:
-  // `port` may be null: then only the loopback wire exists. `pool` must be the port's own pool where there is a port.
+  // Without a port only the loopback wire exists. `pool` must be the port's own pool where there is a port.
   // `kernel`: whose addresses, routes and neighbours are the stack's as well, instead of those of the options; or null.
   // All references outlive the Worker.
-  Worker(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets, Time now,
+  Worker(const Options& options, const Attachment& device, PacketPool& pool, Stats& stats, const Secrets& secrets, Time now,
          KernelNetwork* kernel = nullptr);
   ~Worker();
 

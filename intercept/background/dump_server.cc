@@ -144,9 +144,8 @@ DumpAnswer DumpServer::describe() const {
   const Program& program = process_.router.program();
   put(answer.program, program.names.empty() ? "?" : program.names.front());
   put(answer.device, process_.options.device.port.empty() ? "loopback" : process_.options.device.port);
-  stack::Port::Share share;
   process_.for_each_stack([&](Instance& i) {
-    if (i.port() != nullptr && i.port()->share(share)) answer.stack = share.stack;
+    if (const stack::Steering* s = i.device().steering; s != nullptr) answer.stack = s->share().stack;
   });
   return answer;
 }

@@ -85,18 +85,21 @@ void append_stack(std::string& out, const Shard& shard, std::vector<stack::Conne
          instance.sleeping.load(), static_cast<unsigned long long>(instance.turns.load()), static_cast<unsigned long long>(instance.useful_turns),
          static_cast<unsigned long long>(shard.lock.contended()));
   append_memory(out, instance.worker().memory());
-  if (stack::Port::Share share; instance.port() != nullptr && instance.port()->share(share))
+  if (const stack::Steering* steering = instance.device().steering; steering != nullptr) {
+    const stack::Steering::Share share = steering->share();
     append(out,
            "share stack=%u queues=%u packets_free=%zu forwarded=%llu received=%llu lost=%llu hash_agrees=%u "
            "hash_differs=%u\n",
            share.stack, share.queues, share.packets_free, static_cast<unsigned long long>(share.sent),
            static_cast<unsigned long long>(share.received), static_cast<unsigned long long>(share.lost),
            share.hash_agrees, share.hash_differs);
-  if (const stack::Port* port = instance.port(); port != nullptr)
-    append(out, "wire link=%s checksums=%s merged=%llu tx_dropped=%llu rx_dropped=%llu\n",
-           port->link_up() ? "up" : "down", port->tx_checksum_offload() ? "device" : "stack", static_cast<unsigned long long>(port->tx_merged()),
-           static_cast<unsigned long long>(port->tx_dropped()),
-           static_cast<unsigned long long>(port->rx_dropped()));
+  }
+  if (const stack::Port* port = instance.port(); port != nullptr) {
+    const stack::Port::Status status = port->status();
+    append(out, "wire link=%s checksums=%s merged=%llu tx_dropped=%llu rx_dropped=%llu\n", port->link_up() ? "up" : "down",
+           port->tx_checksum_offload() ? "device" : "stack", static_cast<unsigned long long>(status.tx_merged),
+           static_cast<unsigned long long>(status.tx_dropped), static_cast<unsigned long long>(status.rx_dropped));
+  }
   instance.worker().for_each(
       [](void* context, const stack::ConnectionInfo& info) {
         static_cast<std::vector<stack::ConnectionInfo>*>(context)->push_back(info);

@@ -5,7 +5,7 @@
 //   process pid=N program=NAME device=STRING
 //   stack connections=N time_waits=N packets_free=N packets=N sleeping=N turns=N
 //   memory used=BYTES level=low|pressure|high low=BYTES pressure=BYTES high=BYTES ...  (of packet buffers: [tcp] mem)
-//   share stack=N queues=N packets_free=N ...  (if other stacks may use the device, too: Port::Share)
+//   share stack=N queues=N packets_free=N ...  (if other stacks may use the device, too: Steering::Share)
 //   counter NAME VALUE SEVERITY TEXT          (one line each)
 //   connection STATE LOCAL REMOTE rx_queued=N tx_queued=N cwnd=N ... (one line each)
 //   end

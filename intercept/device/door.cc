@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
@@ -84,6 +85,25 @@ int receive_invitation(Kernel& kernel, int fd, stack::DeviceInvitation& invitati
   return whole && invitation.descriptors.size() > 1 ? 0 : -EPROTO;
 }
 
+// To whoever has this name, and may be believed: a descriptor, or -errno. -EAGAIN: so many ask it that it can't hear this one yet.
+int connect_trusted(Process& process, const sockaddr* name, socklen_t size) {
+  Kernel& kernel = process.kernel;
+  const int fd = kernel.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return fd;
+  int error = fd < process.files.size() ? kernel.connect(fd, name, size) : -EMFILE;
+  if (error == 0 && !is_trusted(kernel, fd)) error = -EACCES;
+  if (error == 0) return process.keep_high(fd);
+  (void)kernel.close(fd);
+  return error;
+}
+
+// The device of an invitation, whose descriptors it has from now on. Null, and they are closed, if there is an error.
+std::unique_ptr<stack::Device> open_invited(const Process& process, const stack::DeviceInvitation& invitation, int error) {
+  if (error == 0) return process.open_as_guest(invitation, process.program, process.cpus);
+  for (const int passed : invitation.descriptors) (void)process.kernel.close(passed);
+  return nullptr;
+}
+
 }  // namespace
 
 struct Door::Name {
@@ -138,21 +158,13 @@ void Door::stop_knocking() {
   waiting_ = refused_ = false;
 }
 
-// -EAGAIN: it is there, and so many ask it that it can't hear this one yet.
 int Door::begin_to_knock() {
-  Kernel& kernel = process_.kernel;
-  const int fd = kernel.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return fd;
   const Name where = name();
-  int error = fd < process_.files.size() ? kernel.connect(fd, where.generic(), sizeof where) : -EMFILE;
-  if (error == 0 && !is_trusted(kernel, fd)) error = -EACCES;
-  if (error == 0) {
-    answer_fd_ = process_.keep_high(fd);
-    asked_ = now();
-  } else {
-    (void)kernel.close(fd);
-  }
-  return error;
+  const int fd = connect_trusted(process_, where.generic(), sizeof where);
+  if (fd < 0) return fd;
+  answer_fd_ = fd;
+  asked_ = now();
+  return 0;
 }
 
 Door::Answer Door::knock(std::unique_ptr<stack::Device>& device) {
@@ -164,18 +176,16 @@ Door::Answer Door::knock(std::unique_ptr<stack::Device>& device) {
   waiting_ = error == -EAGAIN || refused_;
   if (waiting_) return Answer::waiting;
   stop_knocking();
-  if (error != 0) {
-    for (const int passed : invitation.descriptors) (void)process_.kernel.close(passed);
-    return Answer::nobody;
+  int door = -1;
+  if (error == 0) {
+    door = invitation.descriptors.back();
+    invitation.descriptors.pop_back();
   }
-  const int door = invitation.descriptors.back();
-  invitation.descriptors.pop_back();
-  device = process_.open_as_guest(invitation, process_.program);
-  if (device == nullptr || door >= process_.files.size()) {
+  device = open_invited(process_, invitation, error);
+  if (door >= 0 && (device == nullptr || door >= process_.files.size()))
     (void)process_.kernel.close(door);
-  } else {
+  else if (door >= 0)
     fd_ = process_.keep_high(door);
-  }
   return device != nullptr ? Answer::device : Answer::nobody;
 }
 
@@ -187,19 +197,16 @@ bool Door::ask_opener(std::unique_ptr<stack::Device>& device) {
   const std::string path = std::string(kOpenerDirectory) + "/" + stack::value_of(process_.options.device.port, "iface") + ".sock";
   if (!is_for_others() || path.size() >= sizeof address.sun_path || ::access(path.c_str(), F_OK) != 0) return false;
   path.copy(address.sun_path, path.size());
-  const int fd = kernel.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return false;
+  int fd = connect_trusted(process_, reinterpret_cast<const sockaddr*>(&address), sizeof address);
   stack::DeviceInvitation invitation;
-  int error = kernel.connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  if (error == 0 && !is_trusted(kernel, fd)) error = -EACCES;
   pollfd answer{fd, POLLIN, 0};
+  int error = std::min(fd, 0);
   if (error == 0 && kernel.ppoll(&answer, 1, &kAtMost, nullptr) != 1) error = -ETIMEDOUT;
   if (error == 0) error = receive_invitation(kernel, fd, invitation);
-  (void)kernel.close(fd);
-  if (error == 0) device = process_.open_as_guest(invitation, process_.program);
+  close_internal(process_, fd);
   if (error != 0 && error != -ECONNREFUSED)
     log(LogLevel::info, "%s does not let this program have the device: %s", path.c_str(), strerror(-error));
-  for (const int passed : error != 0 ? invitation.descriptors : std::vector<int>{}) (void)kernel.close(passed);
+  device = open_invited(process_, invitation, error);
   return device != nullptr;
 }
 

@@ -37,14 +37,15 @@ std::uint32_t events_of_rare_edges(std::uint8_t edges, const Socket& s, Kernel* 
 
 }  // namespace
 
-Instance::Instance(const Options& options, std::unique_ptr<stack::Port> port,
-                   std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* follower)
+Instance::Instance(const Options& options, stack::OwnedAttachment device, std::unique_ptr<stack::PacketPool> own_pool,
+                   const stack::Secrets& secrets, KernelFollower* follower)
     : device_name_(options.device.port),
-      port_(std::move(port)),
+      device_(std::move(device)),
+      port_(device_.port.get()),
       own_pool_(std::move(own_pool)),
       follower_(follower),
       last_now_(now()) {
-  worker_ = std::make_unique<stack::Worker>(options.stack, port_.get(), port_ ? port_->pool() : *own_pool_,
+  worker_ = std::make_unique<stack::Worker>(options.stack, device_.get(), port_ ? port_->pool() : *own_pool_,
                                             stats_, secrets, last_now_, follower_);
 }
 

@@ -23,14 +23,14 @@ class Relay;
 
 class Instance {
  public:
-  // Starts a stack on `port` (null: loopback only) with packets from `pool`. `follower`: whose networking it has part in, or
+  // Starts a stack on `device` (no port: loopback only) with packets from `pool`. `follower`: whose networking it has part in, or
   // null; outlives it.
-  Instance(const Options& options, std::unique_ptr<stack::Port> port,
-           std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* follower = nullptr);
+  Instance(const Options& options, stack::OwnedAttachment device, std::unique_ptr<stack::PacketPool> own_pool, const stack::Secrets& secrets, KernelFollower* follower = nullptr);
   ~Instance();
 
   [[nodiscard]] stack::Worker& worker() { return *worker_; }
-  [[nodiscard]] stack::Port* port() { return port_.get(); }
+  [[nodiscard]] stack::Port* port() { return port_; }
+  [[nodiscard]] const stack::OwnedAttachment& device() const { return device_; }
   [[nodiscard]] const stack::Stats& stats() const { return stats_; }
   [[nodiscard]] stack::Stats& stats() { return stats_; }
   [[nodiscard]] const stack::PacketPool& pool() const { return port_ ? port_->pool() : *own_pool_; }
@@ -72,7 +72,7 @@ class Instance {
   void finish_sleep(bool goes_on = false);
   [[nodiscard]] std::span<const int> pollable();
   // Whoever has nothing to do may poll for a while: not if that takes a CPU from another stack of the device.
-  [[nodiscard]] bool may_spin() const { return port_ == nullptr || !port_->crowded(); }
+  [[nodiscard]] bool may_spin() const { return device_.steering == nullptr || !device_.steering->crowded(); }
   // The last turn() found something that concerned one of our connections or listeners, as far as that can be told cheaply:
   // not only segments that were refused.
   [[nodiscard]] bool moved_on() const { return moved_on_; }
@@ -100,7 +100,8 @@ class Instance {
   static constexpr std::size_t kLeastMoved = 512;       // what a call counts for that moves less
 
   const std::string device_name_;
-  std::unique_ptr<stack::Port> port_;
+  const stack::OwnedAttachment device_;
+  stack::Port* const port_;  // the device's
   std::unique_ptr<stack::PacketPool> own_pool_;
   KernelFollower* follower_;
   std::vector<int> pollable_;  // what pollable() has returned last, with `follower_`

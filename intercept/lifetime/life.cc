@@ -65,7 +65,7 @@ void flush_all(Process& process) {
   constexpr stack::Duration kAtMost = stack::milliseconds(300);
   const stack::Time end = now() + kAtMost;
   const auto flush = [](Instance& i) { i.worker().flush(now()); };
-  const auto undelivered = [](Instance& i) { return i.worker().pending() || (i.port() != nullptr && !i.port()->delivered()); };
+  const auto undelivered = [](Instance& i) { return i.worker().pending() || (i.port() != nullptr && !i.port()->tx_state().delivered); };
   process.for_each_stack(flush);
   while (process.any_stack(undelivered)) {
     if (now() >= end) return;
@@ -80,7 +80,7 @@ void flush_all(Process& process) {
 // peers have everything, as long as there is progress; who has not got everything then is told so by a reset.
 void deliver(Process& process, stack::Duration at_most) {
   std::vector<stack::Delivery> deliveries;
-  process.for_each_stack([&](Instance& i) { deliveries.emplace_back(i.worker(), i.port(), at_most, now()); });
+  process.for_each_stack([&](Instance& i) { deliveries.emplace_back(i.worker(), i.device().get(), at_most, now()); });
   for (;;) {
     const stack::Time t = now();
     turn_all(process);
@@ -175,7 +175,7 @@ void Process::after_fork(bool child) {
   pid = ::getpid();
   // Abandoned, not destroyed: their packets, queues and threads are the parent's.
   shards.for_each([](Shard& s) {
-    if (s.instance != nullptr && s.instance->port() != nullptr) s.instance->port()->leave_to_parent();
+    if (s.instance != nullptr && s.instance->device().kernel_share != nullptr) s.instance->device().kernel_share->leave_to_parent();
     (void)s.instance.release();
     if (s.service_thread != nullptr) s.service_thread->abandon();
     (void)s.service_thread.release();
@@ -239,7 +239,7 @@ void Process::at_exit() {
   if (last_of_device && device->any_unclaimed() && ensure_started() == 0) {
     // Nobody will serve these any more: their peers are told.
     first().instance->worker().part();
-    first().instance->port()->take_all_unclaimed();
+    first().instance->device().steering->take_all_unclaimed();
     (void)first().instance->turn(now());
   }
   end_connections(stack::seconds(10), true);

@@ -17,6 +17,7 @@
 #include "intercept/lifetime/program_key.hh"
 #include "intercept/process.hh"
 #include "intercept/support/clock.hh"
+#include "intercept/support/cpus.hh"
 #include "intercept/support/log.hh"
 #include "intercept/support/memory.hh"
 #include "intercept/background/service_thread.hh"
@@ -130,6 +131,7 @@ void Process::release_worker_number() {
 stack::DeviceConfig device_config(const Options& options) {
   return {.port = options.device.port,
           .queues = options.device.queues,
+          .cpus = program_cpus(),
           .rx_ring = options.device.rx_ring,
           .tx_ring = options.device.tx_ring,
           .mtu = options.stack.interface.mtu,
@@ -175,6 +177,7 @@ int Process::open_device_now() {
   config.in_use = &in_use;
   config.peer_key = peer_key();
   config.program = program;
+  config.cpus = cpus;
   in_use = misconfigured = false;
   std::string message;
   const int numbered = options.device.is_numbered() ? number_device(config, message) : 0;
@@ -317,7 +320,7 @@ int Process::ensure_started(Shard& shard) {
   if (t < next_attempt) return -EBUSY;
   if (!memory_to_spare() || !memory_available(kStackMemory)) return wait_for_memory(t);
   follow_kernel();
-  std::unique_ptr<stack::Port> port;
+  stack::OwnedAttachment place;
   std::unique_ptr<stack::PacketPool> heap;
   if (options.device.port.empty()) {
     heap = std::make_unique<stack::HeapPool>(packets_of(options));
@@ -333,8 +336,8 @@ int Process::ensure_started(Shard& shard) {
       if (misconfigured) exit_without_device();  // as for any other mistake in the configuration
       return -ENETDOWN;
     }
-    port = device->join();
-    if (port == nullptr) return wait_for_slot(t);
+    place = device->join();
+    if (place.port == nullptr) return wait_for_slot(t);
   }
   if (const int e = load_secrets(); e != 0) return e;
   stack::Secrets secrets = *lasting;
@@ -344,7 +347,7 @@ int Process::ensure_started(Shard& shard) {
     return -EAGAIN;
   }
   clock_start();
-  shard.instance = std::make_unique<Instance>(options, std::move(port), std::move(heap), secrets, follower.get());
+  shard.instance = std::make_unique<Instance>(options, std::move(place), std::move(heap), secrets, follower.get());
   shard.instance->relay = &relay;
   shard.instance->kernel = &kernel;
   shard.instance->worker().set_captures(captures);

@@ -11,6 +11,7 @@
 #include "stack/packet/heap_pool.hh"
 #include "stack/steering/flow_hash.hh"
 #include "stack/steering/shared_device.hh"
+#include "tests/bare_port.hh"
 
 namespace mtcp::perf {
 
@@ -47,36 +48,26 @@ class PacketFifo {
 class MemoryCard;
 
 // Both a queue of the card and the far end: receives from a fifo, sends to the card.
-class CardPort final : public stack::Port {
+class CardPort final : public test::BarePort {
  public:
   static constexpr std::uint32_t kFarEnd = UINT32_MAX;
 
   // `queue`: the card's, or kFarEnd.
   CardPort(MemoryCard& card, PacketFifo& received, stack::PacketPool& pool, std::uint32_t queue)
-      : card_(card), received_(received), pool_(pool), queue_(queue) {}
+      : BarePort(pool), card_(card), received_(received), queue_(queue) {}
   ~CardPort() override;
   CardPort(const CardPort&) = delete;
   CardPort& operator=(const CardPort&) = delete;
   std::size_t rx(stack::Packet** out, std::size_t max) override { return received_.pop(out, max); }
   std::size_t tx(stack::Packet* const* packets, std::size_t n) override;
-  [[nodiscard]] bool busy(const stack::Packet&) const override { return false; }
-  void service(stack::Time) override {}
   bool arm() override { return received_.empty(); }
-  void disarm() override {}
-  [[nodiscard]] std::span<const int> pollable() const override { return {}; }
-  [[nodiscard]] stack::Duration max_sleep() const override { return stack::Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return true; }
   [[nodiscard]] stack::MacAddress mac() const override {
     return {{2, 0, 0, 0, 0, std::uint8_t{queue_ == kFarEnd ? std::uint8_t{2} : std::uint8_t{1}}}};
   }
-  [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
-  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
-  [[nodiscard]] stack::PacketPool& pool() override { return pool_; }
 
  private:
   MemoryCard& card_;
   PacketFifo& received_;
-  stack::PacketPool& pool_;
   const std::uint32_t queue_;
 };
 

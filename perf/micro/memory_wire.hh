@@ -8,14 +8,15 @@
 #include <limits>
 #include <vector>
 
-#include "stack/port/port.hh"
+#include "tests/bare_port.hh"
+
 
 namespace mtcp::perf {
 
-class MemoryPort final : public stack::Port {
+class MemoryPort final : public test::BarePort {
  public:
   // The pool serves both ports; `number` makes the hardware address.
-  MemoryPort(stack::PacketPool& pool, std::uint8_t number) : pool_(pool), cache_(pool) {
+  MemoryPort(stack::PacketPool& pool, std::uint8_t number) : BarePort(pool), cache_(pool) {
     mac_.bytes = {2, 0, 0, 0, 0, number};
   }
   ~MemoryPort() override {
@@ -61,17 +62,8 @@ class MemoryPort final : public stack::Port {
     return n;
   }
 
-  [[nodiscard]] bool busy(const stack::Packet&) const override { return false; }
-  void service(stack::Time) override {}
   bool arm() override { return head_ == tail_; }
-  void disarm() override {}
-  [[nodiscard]] std::span<const int> pollable() const override { return {}; }
-  [[nodiscard]] stack::Duration max_sleep() const override { return stack::Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return true; }
   [[nodiscard]] stack::MacAddress mac() const override { return mac_; }
-  [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
-  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
-  [[nodiscard]] stack::PacketPool& pool() override { return pool_; }
 
   // Of what is sent from here on, one of `n` frames with data is lost; 0: none.
   void lose_one_of(unsigned n) { lose_one_of_ = n; }
@@ -87,7 +79,6 @@ class MemoryPort final : public stack::Port {
   }
 
   static constexpr std::size_t kMask = 1023;
-  stack::PacketPool& pool_;
   stack::PacketCache cache_;
   stack::MacAddress mac_;
   MemoryPort* peer_ = nullptr;

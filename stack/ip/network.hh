@@ -24,7 +24,7 @@ struct IcmpError {
   std::uint8_t type = 0;  // RFC 792; v4 numbering
   std::uint8_t code = 0;
   std::uint32_t mtu = 0;  // next-hop MTU of "fragmentation needed", 0 if unknown
-  Packet* packet = nullptr;  // that said so, as Port::forward_unknown() wants it
+  Packet* packet = nullptr;  // that said so, as Steering::forward_unknown() wants it
 };
 
 class Network {

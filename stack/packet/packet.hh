@@ -75,10 +75,10 @@ enum PacketFlag : std::uint16_t {
   kRxL4Good = 1 << 2,     // the device has verified the TCP checksum
   kTxL4Offload = 1 << 3,  // the device fills in the TCP checksum
   kPayloadSum = 1 << 4,   // payload_sum is valid
-  kHandover = 1 << 5,     // no frame but a message of another stack: Port::migrate
+  kHandover = 1 << 5,     // no frame but a message of another stack: Steering::migrate
   kRxHash = 1 << 7,       // received: the device has computed a hash of the flow
   kSteered = 1 << 8,      // payload_offset and flow_hash are valid (stack/steering)
-  kPull = 1 << 11,        // another stack asks for connections that nobody here accepts: Port::offer
+  kPull = 1 << 11,        // another stack asks for connections that nobody here accepts: Steering::offer
   kNotHome = 1 << 6,      // received: another stack is its flow's home (stack/steering)
   kAsked = 1 << 9,        // and has sent it here, because it does not know the flow
   kFinal = 1 << 10,       // and nobody else is to be asked

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "stack/base/siphash.hh"
-#include "stack/port/port.hh"
+#include "stack/port/attachment.hh"
 
 namespace mtcp::stack {
 
@@ -30,6 +30,7 @@ struct DeviceConfig {
   // A DPDK device string ("net_af_packet0,iface=eth0") or a PCI address; nothing to replace.
   std::string port;
   std::uint32_t queues = 1;  // wanted; 0: one per CPU where stacks can share the device, else one
+  std::uint32_t cpus = 0;    // that the program may run on; 0: all that there are
   std::uint32_t rx_ring = 1024, tx_ring = 1024;
   std::uint32_t mtu = 1500;
   std::uint32_t packets = 65536;  // buffers per stack
@@ -58,12 +59,12 @@ class Device {
       default;  // stops and closes the device; only in the process that opened it or the last one
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
   // A place for a stack of the calling process, with its share of the queues; destroying the port leaves.
-  // Null when there is none: all slots are taken, or (a device that cannot be shared) another process has it.
-  virtual std::unique_ptr<Port> join() = 0;
+  // A null port when there is none: all slots are taken, or (a device that cannot be shared) another process has it.
+  virtual OwnedAttachment join() = 0;
   // What all stacks of this device derive their secrets from, so that one understands what another has
   // chosen; none if it has one stack only.
   [[nodiscard]] virtual std::optional<std::array<std::uint64_t, 4>> secrets() const = 0;
-  // Connections wait for a stack that will have this listener (Port::migrate_away).
+  // Connections wait for a stack that will have this listener (Steering::migrate_away).
   [[nodiscard]] virtual bool unclaimed(const Endpoint& /*local*/) const { return false; }
   [[nodiscard]] virtual bool any_unclaimed() const { return false; }  // for whatever endpoint
   // One queue without the other stacks: for tests and tools. Null if a living process has it; the claim of a
@@ -95,6 +96,7 @@ class Device {
 std::unique_ptr<Device> open_device(const DeviceConfig& config, std::string& message);
 // The device behind an invitation that came from another process; its descriptors, copies of this process, are taken. Null if
 // it can't be had.
-std::unique_ptr<Device> open_as_guest(const DeviceInvitation& invitation, std::uint64_t program = 0);
+// `program`, `cpus`: as in DeviceConfig.
+std::unique_ptr<Device> open_as_guest(const DeviceInvitation& invitation, std::uint64_t program, std::uint32_t cpus);
 
 }  // namespace mtcp::stack

@@ -16,7 +16,7 @@
 #include <span>
 #include <vector>
 
-#include "stack/port/port.hh"
+#include "stack/port/steering.hh"
 #include "stack/steering/directory.hh"
 #include "stack/steering/stack_set.hh"
 #include "stack/wire/address.hh"

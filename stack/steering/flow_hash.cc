@@ -77,8 +77,7 @@ FrameKind classify(std::span<const std::byte> frame, const FlowHash& hash) {
   if (flow.v4 && !flow.quoted) {
     const std::byte *ip = flow.ip.data(), *tcp = flow.tcp.data();
     return {Kind::flow,
-            hash.of_v4(load_be<std::uint32_t>(ip + 12), load_be<std::uint32_t>(ip + 16), load_be<std::uint16_t>(tcp),
-                       load_be<std::uint16_t>(tcp + 2)),
+            hash.of_v4(load_be<std::uint32_t>(ip + 12), load_be<std::uint32_t>(ip + 16), source_port(tcp), destination_port(tcp)),
             true};
   }
   return {Kind::flow, hash.of(flow.key()), !flow.quoted};

@@ -44,9 +44,7 @@ bool SteeringPort::balance_queues() {
   const std::size_t share = (device_.queues() + stacks - 1) / stacks;
   const std::size_t before = queues_.size();
   while (queues_.size() > share) {
-    dropped_before_ += queues_.back()->rx_dropped();
-    tx_dropped_before_ += queues_.back()->tx_dropped();
-    tx_merged_before_ += queues_.back()->tx_merged();
+    add_counters(before_, queues_.back()->status());
     queues_.pop_back();
     queue_numbers_.pop_back();
   }

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <utility>
 
-#include "stack/base/bytes.hh"
 #include "stack/wire/frame.hh"
 
 namespace mtcp::stack {
@@ -89,12 +88,9 @@ void SteeringPort::reload() {
   next_round_ = {};
 }
 
-bool SteeringPort::share(Share& out) const {
-  std::size_t packets_free = 0;
-  for (const auto& q : queues_) packets_free += q->packets_free();
-  out = {me_, static_cast<std::uint32_t>(queues_.size()), packets_free, traffic_.sent, traffic_.received,
+Steering::Share SteeringPort::share() const {
+  return {me_, static_cast<std::uint32_t>(queues_.size()), status().packets_free, traffic_.sent, traffic_.received,
          traffic_.lost, hash_agrees_, hash_differs_};
-  return true;
 }
 
 // --- receiving
@@ -145,9 +141,9 @@ void SteeringPort::compare_hashes(Packet* const* packets, std::size_t n) {
 bool SteeringPort::is_for_own_listener(const Packet& p) const {
   const TcpLayout at = find_tcp(p.bytes());
   if (at.headers == 0 || p.len < at.headers) return false;
-  constexpr std::byte kSynFlag{0x02};
-  if ((p.data[at.tcp + 13] & kSynFlag) != std::byte{}) return false;
-  return std::ranges::find(listener_ports_, load_be<std::uint16_t>(p.data + at.tcp + 2)) != listener_ports_.end();
+  constexpr std::uint8_t kSynFlag = 0x02;
+  if ((tcp_flags(p.data + at.tcp) & kSynFlag) != 0) return false;
+  return std::ranges::find(listener_ports_, destination_port(p.data + at.tcp)) != listener_ports_.end();
 }
 
 // Keeps what is ours, in order; the rest goes to whom it belongs.
@@ -323,22 +319,18 @@ bool SteeringPort::busy(const Packet& p) const {
 }
 
 // What another stack of this process is to send or to receive ends with the process as well.
-bool SteeringPort::delivered() const {
-  for (const std::uint32_t stack : siblings_)
-    if (message_ring(me_, stack).room() < ControlBlock::kRingMessages) return false;
-  return std::ranges::all_of(queues_, [](const auto& q) { return q->delivered(); });
+Port::TxState SteeringPort::tx_state() const {
+  TxState s;
+  for (const std::uint32_t stack : siblings_) s.delivered = s.delivered && message_ring(me_, stack).room() == ControlBlock::kRingMessages;
+  for (const auto& q : queues_) s.delivered = s.delivered && q->tx_state().delivered;
+  s.congested = !queues_.empty() && queues_.front()->tx_state().congested;
+  return s;
 }
 
 // --- what the queues say
 
-bool SteeringPort::link_up() const {
-  return queues_.empty() || std::ranges::any_of(queues_, [](const auto& q) { return q->link_up(); });
-}
-
-std::size_t SteeringPort::packets_held() const {
-  std::size_t sum = 0;
-  for (const auto& q : queues_) sum += q->packets_held();
-  return sum;
+Port::Link SteeringPort::link() const {
+  return {queues_.empty() || std::ranges::any_of(queues_, [](const auto& q) { return q->link_up(); })};
 }
 
 std::uint32_t SteeringPort::mtu() const {
@@ -347,15 +339,26 @@ std::uint32_t SteeringPort::mtu() const {
   return least;
 }
 
-std::uint64_t SteeringPort::rx_dropped() const {
-  std::uint64_t sum = dropped_before_ + traffic_.lost;
-  for (const auto& q : queues_) sum += q->rx_dropped();
+std::size_t SteeringPort::packets_held() const {
+  std::size_t sum = 0;
+  for (const auto& q : queues_) sum += q->packets_held();
   return sum;
 }
 
-std::uint64_t SteeringPort::tx_dropped() const {
-  std::uint64_t sum = tx_dropped_before_;
-  for (const auto& q : queues_) sum += q->tx_dropped();
+void SteeringPort::add_counters(Status& sum, const Status& more) {
+  sum.rx_dropped += more.rx_dropped;
+  sum.tx_dropped += more.tx_dropped;
+  sum.tx_merged += more.tx_merged;
+}
+
+Port::Status SteeringPort::status() const {
+  Status sum = before_;
+  sum.rx_dropped += traffic_.lost;
+  for (const auto& q : queues_) {
+    const Status s = q->status();
+    add_counters(sum, s);
+    sum.packets_free += s.packets_free;
+  }
   return sum;
 }
 
@@ -363,12 +366,6 @@ Port::Notice SteeringPort::notice() {
   for (auto& q : queues_)
     if (Notice n = q->notice(); !n.text.empty()) return n;
   return {};
-}
-
-std::uint64_t SteeringPort::tx_merged() const {
-  std::uint64_t sum = tx_merged_before_;
-  for (const auto& q : queues_) sum += q->tx_merged();
-  return sum;
 }
 
 }  // namespace mtcp::stack

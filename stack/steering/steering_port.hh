@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "stack/port/port.hh"
+#include "stack/port/steering.hh"
 #include "stack/steering/control_block.hh"
 #include "stack/steering/death_watch.hh"
 #include "stack/steering/flow_hash.hh"
@@ -17,7 +18,7 @@
 
 namespace mtcp::stack {
 
-class SteeringPort final : public Port {
+class SteeringPort final : public Port, public Steering {
  public:
   // Joins the device's stacks; null if all slots of the control block are taken, or without memory. `device` outlives the port. The
   // destructor leaves, if `device.self()` is still the process that joined.
@@ -29,36 +30,33 @@ class SteeringPort final : public Port {
   std::size_t rx(Packet** out, std::size_t max) override;
   std::size_t tx(Packet* const* packets, std::size_t n) override;
   [[nodiscard]] bool busy(const Packet& p) const override;
-  [[nodiscard]] bool congested() const override { return !queues_.empty() && queues_.front()->congested(); }
-  [[nodiscard]] bool delivered() const override;
-  // Those that sleep count as well: they may have been woken, and wait for a CPU.
-  [[nodiscard]] bool crowded() const override { return others_.size() >= device_.cpus(); }
+  [[nodiscard]] TxState tx_state() const override;
   void service(Time now) override;
   bool arm() override;
   void disarm() override;
   [[nodiscard]] std::span<const int> pollable() const override { return pollable_; }
   [[nodiscard]] Duration max_sleep() const override;
-  [[nodiscard]] bool link_up() const override;
+  [[nodiscard]] Link link() const override;
   [[nodiscard]] MacAddress mac() const override { return device_.mac(); }
   [[nodiscard]] std::uint32_t mtu() const override;
   [[nodiscard]] bool tx_checksum_offload() const override { return device_.tx_checksum_offload(); }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
-  [[nodiscard]] std::uint64_t rx_dropped() const override;
-  [[nodiscard]] std::uint64_t tx_dropped() const override;
-  [[nodiscard]] std::uint64_t tx_merged() const override;
   [[nodiscard]] std::size_t packets_held() const override;
+  [[nodiscard]] Status status() const override;
   Notice notice() override;
 
-  [[nodiscard]] bool shared() const override { return true; }
+  [[nodiscard]] bool has_others() const override { return !others_.empty(); }
+  // Those that sleep count as well: they may have been woken, and wait for a CPU.
+  [[nodiscard]] bool crowded() const override { return others_.size() >= device_.cpus(); }
+  [[nodiscard]] Share share() const override;
   bool forward_unknown(Packet* p, const FlowKey& key, bool opens, Time now) override;
   [[nodiscard]] bool may_open(const FlowKey& key) const override;
+  [[nodiscard]] bool is_home(const FlowKey& key) const override;
   bool publish(const FlowKey& key, FlowKind kind) override;
   void withdraw(const FlowKey& key) override;
   bool settle(const FlowKey& key, bool here) override;
-  [[nodiscard]] bool is_home(const FlowKey& key) const override;
   [[nodiscard]] bool must_publish() const override { return must_publish_; }
   void all_published() override;
-  [[nodiscard]] bool has_others() const override { return !others_.empty(); }
   void set_serving(bool on) override;
   void note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) override;
   [[nodiscard]] bool others_listen(const Endpoint& local) const override;
@@ -66,15 +64,14 @@ class SteeringPort final : public Port {
   void set_offering(bool on) override { control_.slot(me_).offering.store(on, std::memory_order_release); }
   bool migrate(const FlowKey& key, Messages messages, std::uint32_t to) override;
   bool migrate_away(const FlowKey& key, Messages messages, bool may_wait) override;
+  void take_all_unclaimed() override { take_unclaimed(ControlBlock::kNobody); }
   void set_closing(bool on) override { closing_ = on; }
   [[nodiscard]] bool must_give_way() const override { return must_give_way_; }
   void has_given_way() override;
-  void take_all_unclaimed() override { take_unclaimed(ControlBlock::kNobody); }
   void note_flow(std::uint32_t index, const FlowKey& key) override;
   void forget_flow(std::uint32_t index) override;
   bool next_orphan(FlowKey& key, std::uint32_t& number) override;
   void orphan_told(std::uint32_t number) override;
-  bool share(Share& out) const override;
 
   [[nodiscard]] std::uint8_t number() const { return me_; }
   [[nodiscard]] std::size_t queues() const { return queues_.size(); }
@@ -142,6 +139,7 @@ class SteeringPort final : public Port {
   Packet* receive_message(const Message& message, std::uint32_t from);
   std::size_t receive_inherited(Packet** out, std::size_t max);
   void rebuild_pollable();
+  static void add_counters(Status& sum, const Status& more);
 
   SharedDevice& device_;
   ControlBlock& control_;
@@ -181,8 +179,7 @@ class SteeringPort final : public Port {
   bool retry_held_ = false;
   Traffic traffic_;
   std::uint32_t hash_agrees_ = 0, hash_differs_ = 0;
-  // By queues that have been given back.
-  std::uint64_t dropped_before_ = 0, tx_dropped_before_ = 0, tx_merged_before_ = 0;
+  Status before_;  // what the queues counted that have been given back
   std::size_t first_queue_ = 0;       // which is asked first in the next rx()
   std::uint32_t handed_over_ = 0;     // the last one that got something that was not its own
   std::vector<Listening> unlisted_;   // listeners beyond ControlBlock::kListeners

@@ -223,7 +223,7 @@ struct Connection : SocketBase {
   bool was_passive : 1 = false;
   bool in_table : 1 = false;
   bool holds_port : 1 = false;   // an active open: the local port counts as used
-  bool published : 1 = false;    // the directory says that this stack has it (Port::publish)
+  bool published : 1 = false;    // the directory says that this stack has it (Steering::publish)
   bool urgent : 1 = false;       // there has been urgent data, in either direction: urgent.hh
   bool stamped : 1 = false;      // times of what is sent are wanted: sender/stamps.hh
   bool fast_open : 1 = false;    // our SYN had a Fast Open option, or data, or answered such a one (RFC 7413)

@@ -35,6 +35,7 @@ struct Tcp::Private {
   std::uint32_t challenge_budget = 0;
   std::uint64_t challenge_random = 0;
   bool link_was_up = false;
+  std::uint32_t peers_ended = 0;  // Port::Link, as last seen
   bool peer_gone = false;  // the wire's only peer has ended, and no other one has come
   Batch batch;
 };

@@ -25,17 +25,19 @@ Tcp::Private::Private(const Options& options, const Secrets& secrets, Time now)
       last_tick(TimerWheel::tick_of(now)),
       challenge_random(siphash_words<2, 4>(derive_key(secrets.key, KeyPurpose::challenges), 0U)) {}
 
-Tcp::Tcp(const Options& o, Port* p, PacketPool& pool, Stats& st, const Secrets& s, Time now, KernelNetwork* kernel)
+Tcp::Tcp(const Options& o, const Attachment& device, PacketPool& pool, Stats& st, const Secrets& s, Time now, KernelNetwork* kernel)
     : options(o),
       stats(st),
       secrets(s),
-      port(p),
-      sums_payload(p != nullptr && !p->tx_checksum_offload()),
+      port(device.port),
+      steering(device.steering),
+      kernel_share(device.kernel_share),
+      sums_payload(port != nullptr && !port->tx_checksum_offload()),
       cache(pool),
       memory(o.tcp.mem, cache),
       little_packets(pool.capacity() / 2, kLittlePacket),
       tx(kTxBound, st),
-      network(o, p, cache, tx, st, kernel),
+      network(o, port, cache, tx, st, kernel),
       wheel(now),
       flows(derive_key(s.key, KeyPurpose::flows)),
       connections(std::min(o.tcp.max_connections, FlowRef::kMaxIndex), 1024),
@@ -220,13 +222,12 @@ std::size_t Tcp::run_timers(Time now) {
   update_memory(now);
   if (port != nullptr) {
     port->service(now);
-    if (port->must_publish()) [[unlikely]] others.publish_flows();
-    others.tell_orphans(now);
-    if (port->must_give_way()) [[unlikely]] others.give_way(now);
-    if (const bool ended = port->take_peer_end(); ended || priv->peer_gone) [[unlikely]] follow_peer(ended);
-    const bool up = port->link_up();
-    if (up && !priv->link_was_up) network.announce(now);
-    priv->link_was_up = up;
+    if (steering != nullptr) others.run_timers(now);
+    const Port::Link link = port->link();
+    const bool ended = std::exchange(priv->peers_ended, link.peers_ended) != link.peers_ended;
+    if (ended || priv->peer_gone) [[unlikely]] follow_peer(ended);
+    if (link.up && !priv->link_was_up) network.announce(now);
+    priv->link_was_up = link.up;
     follow_kernel(now);
   }
   priv->network_due = network.run_timers(now);
@@ -251,7 +252,7 @@ void Tcp::follow_mtu(std::uint32_t mtu, Time now) {
 // The kernel's addresses or routes have changed: connections go the way that new ones would. One whose address is gone, or
 // that has no way, stays as in Linux: it sends nothing until that is back, or it times out.
 void Tcp::follow_routes(Time now) {
-  if (port != nullptr) port->forget_left();
+  if (kernel_share != nullptr) kernel_share->forget_left();
   connections.for_each([&](Connection& c, std::uint32_t) {
     const Path* before = std::exchange(c.path, network.path_again(*c.path, c.key.remote, c.key.local));
     if (c.path == before) return;
@@ -317,7 +318,7 @@ bool Tcp::pending() const {
 
 bool Tcp::must_poll() const {
   if (!acks.empty() || network.loopback_waiting()) return true;
-  return pending() && !port->congested();
+  return pending() && !port->tx_state().congested;
 }
 
 Time Tcp::next_deadline() const {

@@ -32,7 +32,7 @@ namespace mtcp::stack {
 
 class Tcp {
  public:
-  Tcp(const Options& options, Port* port, PacketPool& pool, Stats& stats, const Secrets& secrets, Time now,
+  Tcp(const Options& options, const Attachment& device, PacketPool& pool, Stats& stats, const Secrets& secrets, Time now,
       KernelNetwork* kernel);
   ~Tcp();
 
@@ -126,7 +126,7 @@ class Tcp {
   // RFC 5961 sections 3 and 4: RST or SYN on a synchronized connection. True: the segment has been dealt with
   // (`c` may be gone). The segment's sequence number has not been checked yet.
   bool on_reset_or_syn(Connection& c, Segment& s, Time now);
-  // The wire's only peer has ended (Port::take_peer_end), just now or before: as if it had reset its connections.
+  // The wire's only peer has ended (Port::Link), just now or before: as if it had reset its connections.
   void follow_peer(bool just_ended);
   void end_connections_of_peer();
   void send_challenge_ack(Connection& c, Time now);
@@ -192,7 +192,9 @@ class Tcp {
   const Options& options;
   Stats& stats;
   Secrets secrets;
-  Port* port;
+  Port* const port;
+  Steering* const steering;
+  KernelShare* const kernel_share;
   const bool sums_payload;  // checksums are filled in here, and begun where the payload is copied
   PacketCache cache;
   MemoryBudget memory;

@@ -65,6 +65,10 @@ FlowHeaders flow_of_v6(std::span<const std::byte> ip, bool quoted) {
 
 }  // namespace
 
+bool is_plain_and_whole(const std::byte* ip) {
+  return ip[0] == std::byte{0x40 | kIpv4Header / 4} && (load_be<std::uint16_t>(ip + 6) & ipv4_detail::kDontFragment) != 0;
+}
+
 TcpLayout find_tcp(std::span<const std::byte> start) {
   TcpLayout f;
   if (start.size() < kEthernetHeader + kIpv4Header + kTcpHeader) return f;

@@ -6,7 +6,10 @@
 #include <cstdint>
 #include <span>
 
+#include "stack/base/bytes.hh"
 #include "stack/wire/address.hh"
+#include "stack/wire/ethernet.hh"
+#include "stack/wire/tcp_header.hh"
 
 namespace mtcp::stack {
 
@@ -22,6 +25,18 @@ struct TcpLayout {
 
 // `start`: the first bytes of the frame, all headers at least. What it says of its length is not compared with anything.
 [[nodiscard]] TcpLayout find_tcp(std::span<const std::byte> start);
+
+// What the TCP header at `tcp` says, as find_tcp() has found it.
+[[nodiscard]] inline std::uint16_t source_port(const std::byte* tcp) { return load_be<std::uint16_t>(tcp); }
+[[nodiscard]] inline std::uint16_t destination_port(const std::byte* tcp) { return load_be<std::uint16_t>(tcp + 2); }
+[[nodiscard]] inline std::uint32_t sequence_number(const std::byte* tcp) { return load_be<std::uint32_t>(tcp + 4); }
+[[nodiscard]] inline std::uint8_t tcp_flags(const std::byte* tcp) { return std::to_integer<std::uint8_t>(tcp[kTcpFlagsOffset]); }
+// The IPv4 header at `ip` has no options, and says that nobody may cut the packet.
+[[nodiscard]] bool is_plain_and_whole(const std::byte* ip);
+// The EtherType; 0 if there is none.
+[[nodiscard]] inline std::uint16_t type_of(std::span<const std::byte> frame) {
+  return frame.size() < kEthernetHeader ? std::uint16_t{0} : load_be<std::uint16_t>(frame.data() + 12);
+}
 
 // Of a TCP segment of `length` bytes, header included, behind the IP header at `ip`: as the other sum_of_pseudo_header() (checksum.hh).
 [[nodiscard]] std::uint64_t sum_of_pseudo_header(const std::byte* ip, bool v4, std::size_t length);

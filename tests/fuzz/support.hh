@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "stack/packet/heap_pool.hh"
-#include "stack/port/port.hh"
+#include "tests/bare_port.hh"
 
 namespace mtcp::stack {
 
@@ -96,10 +96,10 @@ class FuzzPool final : public PacketPool {
   std::unordered_map<Packet*, Reading> reading_;
 };
 
-class FuzzPort final : public Port {
+class FuzzPort final : public test::BarePort {
  public:
   static constexpr MacAddress kMac{{2, 0, 0, 0, 0, 2}};
-  explicit FuzzPort(FuzzPool& pool) : pool_(pool) {}
+  explicit FuzzPort(FuzzPool& pool) : BarePort(pool), fuzz_pool_(pool) {}
 
   // Queues a frame for rx(), at the end of its buffer so that the sanitizer sees a read behind it.
   void feed(const Bytes& frame, std::uint16_t flags = 0) {
@@ -127,21 +127,13 @@ class FuzzPort final : public Port {
       if ((p->flags & kKeep) == 0)
         pool_.free(&p, 1);
       else if (slow)
-        pool_.begin_reading(p);
+        fuzz_pool_.begin_reading(p);
     }
     return n;
   }
-  [[nodiscard]] bool busy(const Packet& p) const override { return pool_.is_read(p); }
-  void service(Time) override {}
+  [[nodiscard]] bool busy(const Packet& p) const override { return fuzz_pool_.is_read(p); }
   bool arm() override { return arrived_.empty(); }
-  void disarm() override {}
-  [[nodiscard]] std::span<const int> pollable() const override { return {}; }
-  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return true; }
   [[nodiscard]] MacAddress mac() const override { return kMac; }
-  [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
-  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
-  [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] bool has_frames() const { return !arrived_.empty(); }
 
   std::vector<Bytes> sent;
@@ -149,7 +141,7 @@ class FuzzPort final : public Port {
   bool slow = false;            // it goes on reading kept packets until end_reading()
 
  private:
-  FuzzPool& pool_;
+  FuzzPool& fuzz_pool_;
   PacketList arrived_;
 };
 

@@ -1,6 +1,8 @@
 // Several stacks of one process on a device: threads with a listener each (SO_REUSEPORT). Part of thread_stress_test, so
 // ThreadSanitizer looks at it.
 #include <poll.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include <array>
 #include <barrier>
@@ -106,6 +108,24 @@ TEST_CASE("device: each thread with a listener of its own (SO_REUSEPORT) has a s
   }
   CHECK(sum == 180);
   end(w, ready, over);
+}
+
+TEST_CASE("device: how many CPUs there are is not decided by a thread that has chosen its own before the device is opened") {
+  cpu_set_t all;
+  REQUIRE(sched_getaffinity(getpid(), sizeof all, &all) == 0);
+  TestWire wire;
+  std::uint32_t stacks = 0;
+  std::thread([&] {
+    cpu_set_t one = all;
+    for (int cpu = 0; CPU_COUNT(&one) > 1; ++cpu) CPU_CLR(cpu, &one);
+    (void)sched_setaffinity(0, sizeof one, &one);
+    Threads t(on_wire("wire0", 0), &TestWire::open);
+    Loop loop(t);
+    loop.connect(kPort, kPeer);
+    stacks = t.bench->options.stacks;
+  }).join();
+  CHECK(wire.cpus == static_cast<std::uint32_t>(CPU_COUNT(&all)));
+  CHECK(stacks == wire.cpus);
 }
 
 TEST_CASE("device: listeners that one thread has made go to the stacks of those who put them into their sets") {

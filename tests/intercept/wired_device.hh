@@ -17,6 +17,7 @@
 #include "stack/packet/heap_pool.hh"
 #include "stack/port/device.hh"
 #include "stack/steering/steering_port.hh"
+#include "tests/bare_port.hh"
 
 namespace mtcp::intercept::testing {
 
@@ -99,9 +100,9 @@ class WireEnd final : public stack::SharedDevice {
   std::array<std::unique_ptr<stack::HeapPool>, stack::kMaxStacks> pools_;
 };
 
-class WireQueue final : public stack::Port {
+class WireQueue final : public test::BarePort {
  public:
-  WireQueue(WireEnd& end, WireEnd::Queue& queue, stack::PacketPool& pool) : end_(end), queue_(queue), pool_(pool) {}
+  WireQueue(WireEnd& end, WireEnd::Queue& queue, stack::PacketPool& pool) : BarePort(pool), end_(end), queue_(queue) {}
   ~WireQueue() override { queue_.taken = false; }
 
   std::size_t rx(stack::Packet** out, std::size_t max) override {
@@ -121,26 +122,18 @@ class WireQueue final : public stack::Port {
     }
     return n;
   }
-  [[nodiscard]] bool busy(const stack::Packet&) const override { return false; }
-  void service(stack::Time) override {}
   bool arm() override {
     WireEnd::silence(queue_.bell);
     const std::lock_guard guard(queue_.lock);
     return queue_.waiting.empty();
   }
-  void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {&queue_.bell, 1}; }
-  [[nodiscard]] stack::Duration max_sleep() const override { return stack::Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return true; }
   [[nodiscard]] stack::MacAddress mac() const override { return end_.mac(); }
   [[nodiscard]] std::uint32_t mtu() const override { return end_.mtu(); }
-  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
-  [[nodiscard]] stack::PacketPool& pool() override { return pool_; }
 
  private:
   WireEnd& end_;
   WireEnd::Queue& queue_;
-  stack::PacketPool& pool_;
 };
 
 inline std::unique_ptr<stack::Port> WireEnd::claim_queue(std::uint32_t queue, std::uint32_t stack) {
@@ -161,7 +154,9 @@ class TestWire {
   TestWire& operator=(const TestWire&) = delete;
 
   [[nodiscard]] WireEnd& end(std::size_t i) { return ends_[i]; }
+  std::uint32_t cpus = 0;  // as whoever opened an end last had them
   static std::unique_ptr<stack::Device> open(const stack::DeviceConfig& config, std::string& /*message*/) {
+    current_->cpus = config.cpus;
     return std::make_unique<EndDevice>(current_->ends_[config.port == "wire1" ? 1 : 0]);
   }
 
@@ -170,7 +165,11 @@ class TestWire {
    public:
     explicit EndDevice(WireEnd& end) : end_(end) {}
     [[nodiscard]] std::uint32_t queues() const override { return end_.queues(); }
-    std::unique_ptr<stack::Port> join() override { return stack::SteeringPort::join(end_); }
+    stack::OwnedAttachment join() override {
+      auto port = stack::SteeringPort::join(end_);
+      stack::Steering* const steering = port.get();
+      return {std::move(port), steering};
+    }
     [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override { return end_.control().secrets(); }
     std::unique_ptr<stack::Port> claim(std::uint32_t, std::uint32_t) override { return nullptr; }
 

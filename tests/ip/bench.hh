@@ -10,13 +10,13 @@
 
 #include "stack/ip/network.hh"
 #include "stack/packet/heap_pool.hh"
-#include "stack/port/port.hh"
 #include "stack/wire/arp.hh"
 #include "stack/wire/ethernet.hh"
 #include "stack/wire/icmp.hh"
 #include "stack/wire/ipv4.hh"
 #include "stack/wire/ipv6.hh"
 #include "stack/wire/tcp_header.hh"
+#include "tests/bare_port.hh"
 
 namespace mtcp::stack {
 
@@ -27,10 +27,9 @@ inline constexpr MacAddress kOurMac{{2, 0, 0, 0, 0, 2}}, kPeerMac{{2, 0, 0, 0, 0
 inline constexpr std::uint32_t kUs = 0x0a090002, kPeer = 0x0a090001, kGateway = 0x0a0900fe, kFar = 0xc0000201;
 
 // Takes everything; keeps a copy of the bytes.
-class RecordingPort final : public Port {
+class RecordingPort final : public test::BarePort {
  public:
-  explicit RecordingPort(PacketPool& pool) : pool_(pool) {}
-  std::size_t rx(Packet**, std::size_t) override { return 0; }
+  using BarePort::BarePort;
   std::size_t tx(Packet* const* packets, std::size_t n) override {
     for (std::size_t i = 0; i < n; ++i) {
       sent.emplace_back(packets[i]->data, packets[i]->end());
@@ -39,25 +38,14 @@ class RecordingPort final : public Port {
     }
     return n;
   }
-  [[nodiscard]] bool busy(const Packet&) const override { return false; }
-  void service(Time) override {}
-  bool arm() override { return true; }
-  void disarm() override {}
-  [[nodiscard]] std::span<const int> pollable() const override { return {}; }
-  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return true; }
   [[nodiscard]] MacAddress mac() const override { return kOurMac; }
   [[nodiscard]] std::uint32_t mtu() const override { return mtu_now; }
   std::uint32_t mtu_now = 1500;
   [[nodiscard]] bool tx_checksum_offload() const override { return offload; }
-  [[nodiscard]] PacketPool& pool() override { return pool_; }
 
   std::vector<Bytes> sent;
   std::vector<std::uint16_t> flags;
   bool offload = false;
-
- private:
-  PacketPool& pool_;
 };
 
 inline Options example_options() {

@@ -4,17 +4,17 @@
 #include <vector>
 
 #include "stack/packet/heap_pool.hh"
-#include "stack/port/port.hh"
 #include "stack/stats.hh"
+#include "tests/bare_port.hh"
 
 using namespace mtcp::stack;
 
 namespace {
 
 // Takes what there is room for and remembers it.
-class Sink final : public Port {
+class Sink final : public mtcp::test::BarePort {
  public:
-  explicit Sink(PacketPool& pool) : pool_(pool) {}
+  using BarePort::BarePort;
   std::size_t room = SIZE_MAX;
   std::vector<std::uint32_t> lengths;  // tells the packets apart
 
@@ -29,21 +29,6 @@ class Sink final : public Port {
     return i;
   }
   int queued_flags = 0;
-  std::size_t rx(Packet**, std::size_t) override { return 0; }
-  bool busy(const Packet&) const override { return false; }
-  void service(Time) override {}
-  bool arm() override { return true; }
-  void disarm() override {}
-  std::span<const int> pollable() const override { return {}; }
-  Duration max_sleep() const override { return Duration::max(); }
-  bool link_up() const override { return true; }
-  MacAddress mac() const override { return {}; }
-  std::uint32_t mtu() const override { return 1500; }
-  bool tx_checksum_offload() const override { return false; }
-  PacketPool& pool() override { return pool_; }
-
- private:
-  PacketPool& pool_;
 };
 
 struct World {

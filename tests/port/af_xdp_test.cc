@@ -112,7 +112,7 @@ TEST_CASE(
     tcp.drop(syn);
     const std::string data(1 << 20, 'x');
     EXPECT(within(seconds(5), [&] { return ::send(fd, data.data(), data.size(), MSG_NOSIGNAL) > 0; }));
-    EXPECT(within(seconds(5), [&] { return port->rx_dropped() > 0; }));
+    EXPECT(within(seconds(5), [&] { return port->status().rx_dropped > 0; }));
   });
   CHECK(p.join() == 0);
 }

@@ -151,18 +151,18 @@ TEST_CASE("a device has slots for 32 stacks or two for each CPU, and one that le
   Process p([](Process&) {
     const auto device = open_or_die(config("net_ring0"));
     std::vector<std::unique_ptr<Port>> stacks;
-    while (auto port = device->join()) stacks.push_back(std::move(port));
+    while (auto port = device->join().port) stacks.push_back(std::move(port));
     EXPECT(stacks.size() == std::clamp<std::size_t>(2 * get_nprocs(), 32, kMaxStacks));
     stacks[3].reset();
-    EXPECT(device->join() != nullptr);
+    EXPECT(device->join().port != nullptr);
     Process child([&](Process& parent) {
       for (auto& s : stacks) s.reset();  // the parent's: nothing happens to them
       parent.tell();
       (void)parent.wait();
     });
     EXPECT(child.wait());
-    stacks[3] = device->join();
-    EXPECT(stacks[3] != nullptr && device->join() == nullptr);
+    stacks[3] = device->join().port;
+    EXPECT(stacks[3] != nullptr && device->join().port == nullptr);
   });
   CHECK(p.join() == 0);
 }
@@ -172,10 +172,10 @@ TEST_CASE("stacks send and receive through queues whose packets are not theirs")
     auto c = config("net_ring0");
     c.queues = 2;
     const auto device = open_or_die(c);
-    auto first = device->join();
+    auto first = device->join().port;
     EXPECT(first != nullptr && send(*first, "alone") && receive(*first, "alone"));
     // It has both queues, and gives the second's number's owner one when it comes.
-    auto second = device->join();
+    auto second = device->join().port;
     EXPECT(second != nullptr && &first->pool() != &second->pool());
     PacketPool& pool = second->pool();
     for (int i = 0; i < 2000; ++i) {
@@ -188,7 +188,7 @@ TEST_CASE("stacks send and receive through queues whose packets are not theirs")
     first.reset();
     EXPECT(within(seconds(1), [&] { return send(*second, "left") && receive(*second, "left"); }));
     EXPECT(pool.available() == pool.capacity());
-    first = device->join();
+    first = device->join().port;
     EXPECT(first != nullptr && first->pool().available() == first->pool().capacity());
     EXPECT(send(*first, "again"));
     EXPECT(within(seconds(1), [&] { return receive(*first, "again") || receive(*second, "again"); }));

@@ -28,7 +28,7 @@ inline void exchange_frames(const DeviceConfig& wanted, int n) {
   EXPECT(mtcp::test::send(*port, full) && within(seconds(1), [&] { return kernel_receives(fd, full); }));
   const std::string f = raw_frame(full);
   EXPECT(::send(fd, f.data(), f.size(), 0) == 1514 && within(seconds(1), [&] { return receive(*port, full); }));
-  EXPECT(port->rx_dropped() == 0);
+  EXPECT(port->status().rx_dropped == 0);
 }
 
 inline void expect_sleep_until_a_frame_comes(const DeviceConfig& wanted) {
@@ -51,13 +51,13 @@ inline void expect_no_standstill_without_packets(const DeviceConfig& wanted) {
   while (sleep_on(*port, milliseconds(50))) (void)receive(*port, "");  // the kernel's own first words
   std::vector<Packet*> all(port->pool().capacity());
   all.resize(port->pool().alloc(all.data(), all.size()));
-  const std::uint64_t before = port->rx_dropped();
+  const std::uint64_t before = port->status().rx_dropped;
   const std::string f = raw_frame("too much");
   for (int i = 0; i < 300; ++i) EXPECT(::send(fd, f.data(), f.size(), 0) == 60);
   EXPECT(within(seconds(2), [&] {
     Packet* in[32];
     EXPECT(port->rx(in, 32) == 0);
-    return port->rx_dropped() == before + 300;
+    return port->status().rx_dropped == before + 300;
   }));
   EXPECT(!sleep_on(*port, milliseconds(50)));
   port->pool().free(all.data(), all.size());

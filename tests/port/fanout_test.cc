@@ -26,36 +26,30 @@ std::string segment(std::uint16_t port, bool v6 = false) {
   return f;
 }
 
-Port::Share share_of(const Port& port) {
-  Port::Share s;
-  EXPECT(port.share(s));
-  return s;
-}
+using Stacks = std::vector<OwnedAttachment>;
 
-using Ports = std::vector<std::unique_ptr<Port>>;
-
-void have_turns(Ports& ports) {
+void have_turns(Stacks& stacks) {
   for (int i = 0; i < 5; ++i) {
     usleep(25'000);
-    for (auto& p : ports) p->service(now());
+    for (auto& s : stacks) s.port->service(now());
   }
 }
 
 // Sends `n` segments of as many flows; how many each of the ports got as its own.
-std::vector<std::size_t> spread(Ports& ports, int n, bool v6) {
+std::vector<std::size_t> spread(Stacks& stacks, int n, bool v6) {
   const int out = packet_socket("peer");
   for (int i = 0; i < n; ++i) {
     const std::string frame = segment(static_cast<std::uint16_t>(1000 + i), v6);
     EXPECT(write(out, frame.data(), frame.size()) == static_cast<ssize_t>(frame.size()));
   }
   close(out);
-  std::vector<std::size_t> got(ports.size());
+  std::vector<std::size_t> got(stacks.size());
   for (int turn = 0; turn < 20; ++turn)
-    for (std::size_t i = 0; i < ports.size(); ++i) {
+    for (std::size_t i = 0; i < stacks.size(); ++i) {
       Packet* in[64];
-      const std::size_t k = ports[i]->rx(in, 64);
+      const std::size_t k = stacks[i].port->rx(in, 64);
       for (std::size_t p = 0; p < k; ++p) got[i] += (in[p]->flags & kSteered) != 0 ? 1 : 0;
-      ports[i]->pool().free(in, k);
+      stacks[i].port->pool().free(in, k);
     }
   return got;
 }
@@ -77,34 +71,34 @@ TEST_CASE("every stack has a packet socket, and each segment comes on that of it
     c.queues = 0;
     const auto device = open_or_die(c);
     EXPECT(device->summary().empty());
-    Ports ports;
+    Stacks stacks;
     for (int n : {1, 3, 8}) {
-      while (ports.size() < static_cast<std::size_t>(n)) ports.push_back(device->join());
-      have_turns(ports);
-      for (const auto& p : ports) EXPECT(share_of(*p).queues > 0);
+      while (stacks.size() < static_cast<std::size_t>(n)) stacks.push_back(device->join());
+      have_turns(stacks);
+      for (const auto& s : stacks) EXPECT(s.steering->share().queues > 0);
       for (const bool v6 : {false, true}) {
         std::size_t sum = 0;
-        for (const std::size_t k : spread(ports, 240, v6)) {
+        for (const std::size_t k : spread(stacks, 240, v6)) {
           EXPECT(k > 0 || n == 1);
           sum += k;
         }
         EXPECT(sum == 240 || n == 1);  // one alone looks at nothing
       }
-      for (const auto& p : ports) EXPECT(share_of(*p).sent == 0);
+      for (const auto& s : stacks) EXPECT(s.steering->share().sent == 0);
     }
     // Who has gone leaves its queues and its flows to others.
-    ports.resize(3);
-    have_turns(ports);
+    stacks.resize(3);
+    have_turns(stacks);
     std::size_t sum = 0;
-    for (const std::size_t k : spread(ports, 240, false)) sum += k;
+    for (const std::size_t k : spread(stacks, 240, false)) sum += k;
     EXPECT(sum == 240);
-    for (const auto& p : ports) EXPECT(share_of(*p).sent == 0);
+    for (const auto& s : stacks) EXPECT(s.steering->share().sent == 0);
     // A link that goes down and up again puts the sockets into the same order.
     run("ip link set ours down && ip link set ours up");
-    have_turns(ports);
-    for (int i = 0; i < 40; ++i) have_turns(ports), i += ports.front()->link_up() ? 40 : 0;
-    (void)spread(ports, 240, false);
-    for (const auto& p : ports) EXPECT(share_of(*p).sent == 0);
+    have_turns(stacks);
+    for (int i = 0; i < 40; ++i) have_turns(stacks), i += stacks.front().port->link_up() ? 40 : 0;
+    (void)spread(stacks, 240, false);
+    for (const auto& s : stacks) EXPECT(s.steering->share().sent == 0);
   });
   CHECK(child.join() == 0);
 }
@@ -116,14 +110,14 @@ TEST_CASE("a program that may not have a BPF program has packets all the same, a
     auto c = config(kPort);
     c.queues = 2;
     const auto device = open_or_die(c);
-    Ports ports;
-    for (int i = 0; i < 2; ++i) ports.push_back(device->join());
-    have_turns(ports);
+    Stacks stacks;
+    for (int i = 0; i < 2; ++i) stacks.push_back(device->join());
+    have_turns(stacks);
     std::size_t sum = 0;
-    for (const std::size_t k : spread(ports, 100, false)) sum += k;
+    for (const std::size_t k : spread(stacks, 100, false)) sum += k;
     EXPECT(sum == 100);
     if (device->summary().empty())  // where everybody may
-      for (const auto& p : ports) EXPECT(share_of(*p).sent == 0);
+      for (const auto& s : stacks) EXPECT(s.steering->share().sent == 0);
     else
       EXPECT(device->summary().find("capability bpf") != std::string::npos);
   });

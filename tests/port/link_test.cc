@@ -130,7 +130,7 @@ TEST_CASE("an error that a link left behind while nobody looked does not cost th
     run("ip link set ours down && ip link set ours up");
     Packet* p = make_frame(port->pool(), "after");
     EXPECT(port->tx(&p, 1) == 1);
-    EXPECT(port->tx_dropped() == 0);
+    EXPECT(port->status().tx_dropped == 0);
     EXPECT(within(seconds(2), [&] { return kernel_receives(kernel, "after"); }));
   });
 }

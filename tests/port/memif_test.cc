@@ -49,7 +49,7 @@ TEST_CASE("two memif processes exchange frames, whichever comes first") {
     const auto port = device->claim(0, 2);
     EXPECT(exchange(*port));
     EXPECT(port->link_up());
-    EXPECT(within(seconds(5), [&] { return port->delivered(); }));
+    EXPECT(within(seconds(5), [&] { return port->tx_state().delivered; }));
     EXPECT(threads() == 1);
     EXPECT(only_hidden_descriptors_since(before));
   });
@@ -84,8 +84,7 @@ TEST_CASE("a memif port survives its peer's death and serves the next one") {
         (void)receive(*port, "pong");
         return !port->link_up();
       }));
-      EXPECT(port->take_peer_end());  // nothing of the next one comes before that has been asked
-      EXPECT(!port->take_peer_end());
+      EXPECT(port->link().peers_ended == static_cast<std::uint32_t>(life + 1));
       EXPECT(within(seconds(5), [&] { return port->pool().available() == port->pool().capacity(); }));
     }
   });
@@ -117,7 +116,7 @@ TEST_CASE("the last frames of a memif peer that has ended are received, and then
       port->pool().free(in, n);
       return !port->link_up();
     }));
-    EXPECT(port->take_peer_end());
+    EXPECT(port->link().peers_ended == 1);
     EXPECT(received == kFrames);
   });
   Process peer([&](Process& parent) {
@@ -127,7 +126,7 @@ TEST_CASE("the last frames of a memif peer that has ended are received, and then
       if (receive(*port, "ping")) (void)send(*port, "pong");
     (void)parent.wait();
     for (int i = 0; i < kFrames; ++i) EXPECT(send(*port, "last"));
-    EXPECT(!port->delivered());
+    EXPECT(!port->tx_state().delivered);
     parent.tell();
     if (killed) pause();
   });
@@ -151,7 +150,7 @@ TEST_CASE("a memif port without packets drops what comes") {
     Packet* ping = make_frame(port->pool(), "ping");
     std::vector<Packet*> all(port->pool().capacity());
     all.resize(port->pool().alloc(all.data(), all.size()));
-    const std::uint64_t before = port->rx_dropped();
+    const std::uint64_t before = port->status().rx_dropped;
     EXPECT(port->tx(&ping, 1) == 1);
     // The packet of the question has come back to the pool: it is taken, too, before the answer comes.
     Packet* last = nullptr;
@@ -159,7 +158,7 @@ TEST_CASE("a memif port without packets drops what comes") {
     EXPECT(within(seconds(5), [&] {
       Packet* in[32];
       EXPECT(port->rx(in, 32) == 0);
-      return port->rx_dropped() == before + 1;
+      return port->status().rx_dropped == before + 1;
     }));
     EXPECT(port->arm());
     port->disarm();

@@ -112,7 +112,7 @@ TEST_CASE("segments of a flow reach a kernel peer's socket whole, many at a time
       }
       return received >= all;
     }));
-    EXPECT(port->tx_merged() > 10 && port->tx_dropped() == 0);
+    EXPECT(port->status().tx_merged > 10 && port->status().tx_dropped == 0);
     EXPECT(port->pool().available() == port->pool().capacity());
   });
   CHECK(p.join() == 0);
@@ -131,7 +131,7 @@ TEST_CASE("where the interface cuts nothing itself, the kernel does: as they wer
     for (int i = 0; i < 20; ++i) burst.push_back(segments.next(i < 19 ? 700 : 33, i < 19 ? 0x10 : 0x19));
     burst.push_back(segments.next(0, 0x14));  // alone, and without data
     send_all(*port, burst);
-    EXPECT(port->tx_merged() == 1);
+    EXPECT(port->status().tx_merged == 1);
     for (int i = 0; i < 21; ++i) {
       const std::size_t payload = i < 19 ? 700 : i == 19 ? 33 : 0;
       std::array<std::byte, 2048> frame;
@@ -162,7 +162,7 @@ TEST_CASE("a kernel without PACKET_VNET_HDR is given frames as they are, with th
       burst.back()->flags = 0;
     }
     send_all(*port, burst);
-    EXPECT(port->tx_merged() == 0 && port->tx_dropped() == 0);
+    EXPECT(port->status().tx_merged == 0 && port->status().tx_dropped == 0);
     for (int i = 0; i < 20; ++i) {
       std::array<std::byte, 2048> frame;
       EXPECT(within(seconds(1), [&] { return ::recv(fd, frame.data(), frame.size(), 0) == 166; }));
@@ -178,18 +178,18 @@ TEST_CASE("behind a slow link a full port is not asked again at once, and takes 
     const auto device = open_or_die(config(kPort));
     const auto port = device->claim(0, 1);
     Segments segments(port->pool());
-    EXPECT(!port->congested() && port->max_sleep() == Duration::max());
+    EXPECT(!port->tx_state().congested && port->max_sleep() == Duration::max());
     Packet* rest = nullptr;
     for (int i = 0; rest == nullptr && i < 4000; ++i) {
       Packet* q = segments.next(1400);
       if (port->tx(&q, 1) == 0) rest = q;
     }
-    EXPECT(rest != nullptr && port->congested() && port->max_sleep() == milliseconds(1));
+    EXPECT(rest != nullptr && port->tx_state().congested && port->max_sleep() == milliseconds(1));
     EXPECT(within(seconds(2), [&] {
       port->service(now());
       return port->tx(&rest, 1) == 1;
     }));
-    EXPECT(!port->congested() && port->max_sleep() == Duration::max() && port->tx_dropped() == 0);
+    EXPECT(!port->tx_state().congested && port->max_sleep() == Duration::max() && port->status().tx_dropped == 0);
   });
   CHECK(p.join() == 0);
 }

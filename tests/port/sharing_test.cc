@@ -120,7 +120,7 @@ TEST_CASE("processes that share a device each have flows of their own, whatever 
     std::vector<std::unique_ptr<Process>> processes;
     for (std::uint32_t i = 1; i <= stacks; ++i) {
       processes.push_back(std::make_unique<Process>([&, i](Process& parent) {
-        const auto port = device->join();
+        const auto port = device->join().port;
         EXPECT(port != nullptr && port->mtu() == 1500);
         EXPECT((port->mac() == MacAddress{{2, 0, 0, 0, 0, 2}}));
         parent.tell();
@@ -153,7 +153,7 @@ TEST_CASE(
     Peer peer;
     const auto device = open_or_die(shared(queues, kind));
     Process survivor([&](Process& parent) {
-      const auto port = device->join();
+      const auto port = device->join().port;
       EXPECT(port != nullptr);
       const std::size_t all = port->pool().capacity();
       EXPECT(port->pool().available() == all);
@@ -172,7 +172,7 @@ TEST_CASE(
     const auto before = descriptors();
     for (std::uint32_t life = 1; life <= 50; ++life) {
       Process victim([&](Process& parent) {
-        const auto port = device->join();
+        const auto port = device->join().port;
         EXPECT(port != nullptr);
         // What had been passed on to the one before it is received first; what that one had in hand is not missing.
         EXPECT(within(seconds(2), [&] {
@@ -249,14 +249,14 @@ TEST_CASE("a stack without a queue sleeps until another one sends it something")
     Peer peer;
     const auto device = open_or_die(shared(1));
     Process first([&](Process& parent) {
-      const auto port = device->join();
+      const auto port = device->join().port;
       EXPECT(port != nullptr);
       parent.tell();
       serve_for_ever(*port, 1);
     });
     EXPECT(first.wait());
     Process second([&](Process& parent) {
-      const auto port = device->join();
+      const auto port = device->join().port;
       EXPECT(port != nullptr);
       parent.tell();
       // Never looks without having been woken.
@@ -300,11 +300,11 @@ TEST_CASE("a child that is forked by a process with a stack gets a stack of its 
     Peer peer;
     const auto device = open_or_die(shared(2));
     Process parent([&](Process& test) {
-      auto port = device->join();
+      auto port = device->join().port;
       EXPECT(port != nullptr);
       Process child([&](Process& me) {
         (void)port.release();  // the parent's
-        const auto own = device->join();
+        const auto own = device->join().port;
         EXPECT(own != nullptr && own->pool().available() == own->pool().capacity());
         me.tell();
         serve_for_ever(*own, 2);

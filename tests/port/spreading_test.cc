@@ -65,15 +65,15 @@ TEST_CASE("a card's table spreads evenly at first, and then as the stacks that a
     for (std::uint32_t i = 0; i < table.size(); ++i) EXPECT(table[i] == i % kQueues);
     if (device->control().entries() > table.size()) return;  // too few for as many stacks as this machine may have
     std::vector<std::unique_ptr<Port>> stacks;
-    for (int i = 0; i < 3; ++i) stacks.push_back(device->join());
+    for (int i = 0; i < 3; ++i) stacks.push_back(device->join().port);
     have_turns(stacks);
     EXPECT(follows(*device));
     EXPECT(card_table() != table);
     stacks[0].reset();  // who told the card
     have_turns(stacks);
     EXPECT(follows(*device));
-    stacks[0] = device->join();
-    stacks.push_back(device->join());
+    stacks[0] = device->join().port;
+    stacks.push_back(device->join().port);
     have_turns(stacks);
     EXPECT(follows(*device));
   });
@@ -84,19 +84,19 @@ TEST_CASE("the child of a fork leaves the driver alone unless it works by regist
   Process p([](Process&) {
     const auto device = open();
     std::vector<std::unique_ptr<Port>> stacks;
-    for (int i = 0; i < 3; ++i) stacks.push_back(device->join());
+    for (int i = 0; i < 3; ++i) stacks.push_back(device->join().port);
     have_turns(stacks);
     stacks.clear();
     const auto table = card_table();
     Process child([&](Process&) {
       EXPECT(!device->redirect(std::vector<std::uint8_t>(device->control().entries())));
       std::vector<std::unique_ptr<Port>> its;
-      its.push_back(device->join());
+      its.push_back(device->join().port);
       have_turns(its);
     });
     EXPECT(child.join() == 0);
     EXPECT(card_table() == table);
-    for (int i = 0; i < 2; ++i) stacks.push_back(device->join());
+    for (int i = 0; i < 2; ++i) stacks.push_back(device->join().port);
     have_turns(stacks);
     EXPECT(card_table() == table);
     EXPECT(device->redirect(std::vector<std::uint8_t>(device->control().entries())) ==

@@ -138,7 +138,7 @@ inline std::size_t take_megabyte(Port& port) {
     return received.size() == sent.size();
   }));
   EXPECT(received == sent);
-  EXPECT(port.rx_dropped() == 0);
+  EXPECT(port.status().rx_dropped == 0);
   EXPECT(port.pool().available() == port.pool().capacity());
   close(fd);
   return frames;

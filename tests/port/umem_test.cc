@@ -66,7 +66,7 @@ Count count(Device& device) {
     (void)receive_all(*port);
     const std::string f = raw_frame("count");
     for (int i = 0; i < 3000; ++i) EXPECT(::send(fd, f.data(), f.size(), 0) == 60);
-    EXPECT(within(seconds(2), [&] { return port->rx_dropped() > 0; }));
+    EXPECT(within(seconds(2), [&] { return port->status().rx_dropped > 0; }));
     shared->receive = receive_all(*port);
     expect_distinct();
     run("ip link set ours down");

@@ -12,7 +12,7 @@ namespace {
 
 void end_peer(Sim& sim, Host& host) {
   host.port.has_link = false;
-  host.port.peer_ended = true;
+  host.port.peers_ended = 1;
   sim.run_for(milliseconds(3));
 }
 
@@ -116,7 +116,7 @@ TEST_CASE("a stack whose peer has ended does not keep its process waiting", "[pe
     w.host.worker->abort_orphans(w.sim.now);
   }
   SECTION("the peer has ended") {
-    w.host.port.peer_ended = true;
+    w.host.port.peers_ended = 1;
     w.sim.run_for(milliseconds(2));
     CHECK(is_over());
   }

@@ -1,3 +1,4 @@
+#include "tests/bare_port.hh"
 #include "tests/sim/shared_device.hh"
 
 #include <sys/mman.h>
@@ -21,10 +22,10 @@ std::byte* map_control_block(std::size_t bytes) {
 
 }  // namespace
 
-class SimQueue final : public Port {
+class SimQueue final : public test::BarePort {
  public:
   SimQueue(SimSharedDevice& d, std::uint32_t number, std::uint32_t stack)
-      : device_(d), number_(number), process_(d.control().slot(stack).owner), pool_(d.pool_of(stack)) {}
+      : BarePort(d.pool_of(stack)), device_(d), number_(number), process_(d.control().slot(stack).owner) {}
   // A process that is killed gives nothing back.
   ~SimQueue() override {
     if (device_.alive(process_)) device_.queues_[number_].owner = 0;
@@ -48,23 +49,13 @@ class SimQueue final : public Port {
     }
     return n;
   }
-  [[nodiscard]] bool busy(const Packet&) const override { return false; }
-  void service(Time) override {}
-  bool arm() override { return true; }
-  void disarm() override {}
-  [[nodiscard]] std::span<const int> pollable() const override { return {}; }
-  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return true; }
   [[nodiscard]] MacAddress mac() const override { return device_.mac_; }
   [[nodiscard]] std::uint32_t mtu() const override { return device_.mtu(); }
-  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
-  [[nodiscard]] PacketPool& pool() override { return pool_; }
 
  private:
   SimSharedDevice& device_;
   std::uint32_t number_;
   std::uint64_t process_;
-  HeapPool& pool_;
 };
 
 SimSharedDevice::SimSharedDevice(Wire& wire, std::uint8_t number, std::uint32_t queues, std::uint32_t slots,

@@ -5,12 +5,14 @@
 #include "stack/wire/ethernet.hh"
 #include "stack/wire/ipv4.hh"
 #include "tests/sim/raw_peer.hh"
+#include "tests/sim/stub_steering.hh"
 
 using namespace mtcp::sim;
 
 namespace {
 
 struct World {
+  StubSteering others;
   Sim sim{11};
   Host& host = sim.add_host();
   RawPeer peer{sim, host, 4000, 80};
@@ -18,7 +20,8 @@ struct World {
   bool taken = true;
 
   World() {
-    host.port.others.take_unknown = [this](Packet* p) {
+    host.share_with(others);
+    others.take_unknown = [this](Packet* p) {
       ++offered;
       check_whole(*p);
       if (taken) p->pool->free(&p, 1);
@@ -112,21 +115,24 @@ TEST_CASE("segments on the loopback wire are offered to nobody", "[sharing]") {
   w.sim.run_for(milliseconds(2));
   CHECK(s.error == Errc::connection_refused);
   CHECK(w.offered == 0);
-  CHECK(w.host.port.others.flows.empty());
+  CHECK(w.others.flows.empty());
 }
 
 TEST_CASE("the flows in hand are noted while they are in the table", "[sharing]") {
+  StubSteering server_others, client_others;
   Sim sim;
   INFO(sim.label());
   Host& server = sim.add_host();
   Host& client = sim.add_host();
+  server.share_with(server_others);
+  client.share_with(client_others);
   server.listen(80);
-  const auto& noted = server.port.others.flows;
+  const auto& noted = server_others.flows;
   Socket& a = client.connect(server, 80);
   Socket& b = client.connect(server, 80);
   REQUIRE(sim.run_until([&] { return server.accepted.size() == 2; }));
   CHECK(noted.size() == 2);
-  CHECK(client.port.others.flows.size() == 2);
+  CHECK(client_others.flows.size() == 2);
   CHECK(noted.at(server.accepted[0]->connection->index) == server.accepted[0]->key);
   a.close();
   server.accepted[0]->close();
@@ -134,13 +140,14 @@ TEST_CASE("the flows in hand are noted while they are in the table", "[sharing]"
   sim.run_for(milliseconds(200));
   CHECK(client.worker->time_waits() == 1);
   CHECK(noted.size() == 0);
-  CHECK(client.port.others.flows.empty());
+  CHECK(client_others.flows.empty());
 }
 
 TEST_CASE("the device is told when there are listeners and when there are none", "[sharing]") {
+  StubSteering told;
   Sim sim;
   Host& host = sim.add_host([](Options& o) { o.loopback = true; });
-  const auto& told = host.port.others;
+  host.share_with(told);
   CHECK_FALSE(told.serving);
   REQUIRE(host.worker->listen({IpAddress::v4(127, 0, 0, 1), 80}, {}));
   CHECK_FALSE(told.serving);  // no peer comes there by the device
@@ -155,10 +162,13 @@ TEST_CASE("the device is told when there are listeners and when there are none",
 }
 
 TEST_CASE("peers of a dead process are told by another stack of its address", "[sharing]") {
+  StubSteering server_others, client_others;
   Sim sim;
   INFO(sim.label());
   Host& server = sim.add_host();
   Host& client = sim.add_host();
+  server.share_with(server_others);
+  client.share_with(client_others);
   server.listen(80);
   server.on_accept = [](Socket& s) { s.send(100'000); };
   std::vector<Socket*> sockets;
@@ -172,18 +182,18 @@ TEST_CASE("peers of a dead process are told by another stack of its address", "[
   // Its successor: the same address, none of its memory. Some of the peers are in the middle of sending.
   for (std::size_t i = 0; i < sockets.size(); i += 3) sockets[i]->to_send = 5000;
   std::deque<FlowKey> flows;
-  for (const auto& [index, key] : server.port.others.flows) flows.push_back(key);
+  for (const auto& [index, key] : server_others.flows) flows.push_back(key);
   CHECK(flows.size() == 200);
   for (auto& s : server.sockets) s->connection = nullptr;
   server.listeners.clear();
   Secrets secrets{.key = {1, 2, 3, 4}};
-  server.worker = std::make_unique<Worker>(server.options, &server.port, server.pool, server.stats, secrets, sim.now);
-  server.port.others.orphans = flows;
+  server.worker = std::make_unique<Worker>(server.options, Attachment(&server.port, &server_others), server.pool, server.stats, secrets, sim.now);
+  server_others.orphans = flows;
   // Most of the first round is lost before the neighbour's address is known, then some of the resets.
   sim.wire.drop(is_rst, 10, 30);
   sim.run_for(seconds(4));
   CHECK(server.count(Counter::orphans_told) == 600);
-  CHECK(server.port.others.orphans_told == 200);
+  CHECK(server_others.orphans_told == 200);
   std::size_t reset = 0;
   for (Socket* s : sockets) reset += s->error == Errc::connection_reset ? 1U : 0U;
   CHECK(reset == 200);
@@ -191,10 +201,13 @@ TEST_CASE("peers of a dead process are told by another stack of its address", "[
 }
 
 TEST_CASE("200,000 connections in a row to one address do not run out of the ports that come home", "[sharing]") {
+  StubSteering server_others, client_others;
   Sim sim;
   INFO(sim.label());
   Host& server = sim.add_host();
   Host& client = sim.add_host();
+  server.share_with(server_others);
+  client.share_with(client_others);
   server.listen(80, {.backlog = 1000});
   server.on_accept = [](Socket& s) { s.close_on_eof = true; };
   const std::uint64_t stacks = GENERATE(2, 4, 64);
@@ -202,7 +215,7 @@ TEST_CASE("200,000 connections in a row to one address do not run out of the por
   const auto home = [stacks](const FlowKey& key) {
     return (key.local_port * 0x9e3779b97f4a7c15U >> 40) % stacks == 1;
   };
-  client.port.others.home = [&](const FlowKey& key) { return ++asked, home(key); };
+  client_others.home = [&](const FlowKey& key) { return ++asked, home(key); };
   CAPTURE(stacks);
   const std::uint64_t total = stacks == 2 ? 20'000 : 200'000;
   for (std::uint64_t opened = 0; opened < total;) {

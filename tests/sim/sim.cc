@@ -155,6 +155,10 @@ void Host::restart(bool kept) {
   worker = std::make_unique<Worker>(options, &port, pool, stats, secrets, sim.now);
 }
 
+void Host::share_with(Steering& others) {
+  worker = std::make_unique<Worker>(options, Attachment(&port, &others), pool, stats, secrets, sim.now);
+}
+
 void Host::exit() {
   worker->abort_orphans(clock());
   worker->flush(clock());

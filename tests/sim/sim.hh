@@ -103,6 +103,8 @@ class Host {
   // and its next step), but never runs backwards.
   Duration clock_delay{};
   Time clock();
+  // Others are said to be on its device, who must outlive it: before it has done anything.
+  void share_with(Steering& others);
   // Called for each accepted socket.
   std::function<void(Socket&)> on_accept;
   // One turn of the application: poll, events, flush. Returns what poll() did.

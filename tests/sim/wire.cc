@@ -44,18 +44,6 @@ std::size_t SimPort::tx(Packet* const* packets, std::size_t n) {
   return n;
 }
 
-void SimPort::set_serving(bool on) {
-  others.serving = on;
-  ++others.calls;
-}
-
-bool SimPort::next_orphan(FlowKey& key, std::uint32_t&) {
-  if (others.orphans.empty()) return false;
-  key = others.orphans.front();
-  others.orphans.pop_front();
-  return true;
-}
-
 // --- Wire
 
 std::size_t Wire::add_port(MacAddress mac) {

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "stack/packet/heap_pool.hh"
-#include "stack/port/port.hh"
 #include "stack/wire/segment.hh"
+#include "tests/bare_port.hh"
 
 namespace mtcp::sim {
 
@@ -61,53 +61,24 @@ inline bool is_pure_ack(const FrameInfo& f) { return f.tcp && f.len == 0 && (f.f
 class Wire;
 
 // One stack's end of the wire.
-class SimPort final : public Port {
+class SimPort final : public test::BarePort {
  public:
-  SimPort(Wire& wire, std::size_t number, PacketPool& pool) : wire_(wire), number_(number), pool_(pool) {}
+  SimPort(Wire& wire, std::size_t number, PacketPool& pool) : BarePort(pool), wire_(wire), number_(number) {}
 
   std::size_t rx(Packet** out, std::size_t max) override;
   std::size_t tx(Packet* const* packets, std::size_t n) override;
-  [[nodiscard]] bool busy(const Packet&) const override { return false; }
-  void service(Time) override {}
-  bool arm() override { return true; }
-  void disarm() override {}
-  [[nodiscard]] std::span<const int> pollable() const override { return {}; }
-  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return has_link; }
-  bool take_peer_end() override { return std::exchange(peer_ended, false); }
+  [[nodiscard]] Link link() const override { return {has_link, peers_ended}; }
   [[nodiscard]] MacAddress mac() const override {
     return MacAddress{
         {2, 0, 0, 0, static_cast<std::uint8_t>(number_ >> 8), static_cast<std::uint8_t>(number_)}};
   }
-  [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
-  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
-  [[nodiscard]] PacketPool& pool() override { return pool_; }
 
   bool has_link = true;     // false: nothing is taken, nothing comes
-  bool peer_ended = false;  // to be told
-
-  // What a test says in place of other stacks on this device, and what they would be told.
-  struct Others {
-    std::function<bool(Packet*)> take_unknown;
-    std::function<bool(const FlowKey&)> home;
-    std::deque<FlowKey> orphans;
-    std::uint64_t orphans_told = 0;
-    std::map<std::uint32_t, FlowKey> flows;  // as noted, by index
-    bool serving = false;                    // as set_serving() said
-    std::uint64_t calls = 0;                 // of set_serving and home
-  } others;
-  bool forward_unknown(Packet* p, const FlowKey&, bool, Time) override { return others.take_unknown && others.take_unknown(p); }
-  [[nodiscard]] bool may_open(const FlowKey& key) const override { return !others.home || others.home(key); }
-  void set_serving(bool on) override;
-  void note_flow(std::uint32_t index, const FlowKey& key) override { others.flows[index] = key; }
-  void forget_flow(std::uint32_t index) override { others.flows.erase(index); }
-  bool next_orphan(FlowKey& key, std::uint32_t& number) override;
-  void orphan_told(std::uint32_t) override { ++others.orphans_told; }
+  std::uint32_t peers_ended = 0;
 
  private:
   Wire& wire_;
   std::size_t number_;
-  PacketPool& pool_;
 };
 
 class Wire {

@@ -1,3 +1,4 @@
+#include "tests/bare_port.hh"
 #include "tests/steering/fake_device.hh"
 
 #include <sys/mman.h>
@@ -18,8 +19,8 @@ std::byte* map_control_block(std::size_t bytes) {
   return static_cast<std::byte*>(at);
 }
 
-struct FakeQueue : Port {
-  FakeQueue(FakeDevice& d, std::uint32_t n, std::uint32_t s) : device(d), number(n), stack(s) {}
+struct FakeQueue : BarePort {
+  FakeQueue(FakeDevice& d, std::uint32_t n, std::uint32_t s) : BarePort(d.pools[s]), device(d), number(n), stack(s) {}
   ~FakeQueue() override {
     if (device.queue_owner[number] == device.process) device.queue_owner[number] = 0;
   }
@@ -47,17 +48,10 @@ struct FakeQueue : Port {
     }
     return n;
   }
-  [[nodiscard]] bool busy(const Packet&) const override { return false; }
-  void service(Time) override {}
   bool arm() override { return device.waiting[number].empty(); }
-  void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {&descriptor, 1}; }
-  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return true; }
   [[nodiscard]] MacAddress mac() const override { return device.mac(); }
   [[nodiscard]] std::uint32_t mtu() const override { return device.mtu(); }
-  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
-  [[nodiscard]] PacketPool& pool() override { return device.pools[stack]; }
 
   FakeDevice& device;
   const std::uint32_t number, stack;

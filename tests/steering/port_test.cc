@@ -75,13 +75,12 @@ TEST_CASE("a stack of its own has all queues and takes everything as it comes", 
 TEST_CASE("the hashes that a device tells are compared with ours, as long as it may be news", "[steering]") {
   World w(1);
   const FlowHash hash(FlowHash::make_key(w.device.control().secrets()));
-  Port::Share share;
   for (std::uint16_t i = 0; i < 30; ++i) {
     w.device.waiting[0].push_back(tcp_frame(7, i));
     w.device.hashes.push_back(hash.of(flow(7, i)) + (i < 10 ? 1 : 0));
   }
   w.receive(0);
-  REQUIRE(w.ports[0]->share(share));
+  Steering::Share share = w.ports[0]->share();
   CHECK(share.hash_agrees == 20);
   CHECK(share.hash_differs == 10);
   w.device.waiting[0].push_back(tcp_frame(7, 1));  // it tells none
@@ -91,7 +90,7 @@ TEST_CASE("the hashes that a device tells are compared with ours, as long as it 
     w.device.hashes.push_back(hash.of(flow(7, 1)));
     w.receive(0);
   }
-  REQUIRE(w.ports[0]->share(share));
+  share = w.ports[0]->share();
   CHECK(share.hash_differs == 10);
   CHECK(share.hash_agrees == 990);
 }
@@ -199,8 +198,8 @@ TEST_CASE("a flow that the directory has goes to its owner, with one forward", "
   World w(4);
   const FlowKey key = flow(7, 5);
   const std::size_t home = w.owner(key), owner = (home + 1) % 4;
-  REQUIRE(w.ports[owner]->publish(key, Port::FlowKind::connection));
-  CHECK_FALSE(w.ports[home]->publish(key, Port::FlowKind::connection));
+  REQUIRE(w.ports[owner]->publish(key, Steering::FlowKind::connection));
+  CHECK_FALSE(w.ports[home]->publish(key, Steering::FlowKind::connection));
   w.device.waiting[0].push_back(tcp_frame(7, 5));
   Packet* p = nullptr;
   for (std::size_t i = 0; i < 4; ++i) {
@@ -400,11 +399,11 @@ TEST_CASE("two stacks of one process do not look whether the other lives, and en
   std::copy(f.begin(), f.end(), p->data);
   p->len = static_cast<std::uint32_t>(f.size());
   REQUIRE(second->tx(&p, 1) == 1);
-  CHECK_FALSE(second->delivered());
+  CHECK_FALSE(second->tx_state().delivered);
   CHECK(device.sent.empty());
   std::array<Packet*, 4> none;
   CHECK(first->rx(none.data(), none.size()) == 0);
-  CHECK(second->delivered());
+  CHECK(second->tx_state().delivered);
   CHECK(device.sent.size() == 1);
 
   auto other = device.join(2);

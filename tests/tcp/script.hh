@@ -10,32 +10,22 @@
 #include <vector>
 
 #include "stack/packet/heap_pool.hh"
-#include "stack/port/port.hh"
 #include "stack/wire/segment.hh"
 #include "stack/worker.hh"
+#include "tests/bare_port.hh"
 
 namespace mtcp::test {
 
 using namespace mtcp::stack;
 
 // A device that keeps what is sent, and answers ARP.
-class ScriptPort final : public Port {
+class ScriptPort final : public BarePort {
  public:
-  explicit ScriptPort(PacketPool& pool) : pool_(pool) {}
+  using BarePort::BarePort;
   ~ScriptPort() override;
   std::size_t rx(Packet** out, std::size_t max) override;
   std::size_t tx(Packet* const* packets, std::size_t n) override;
   [[nodiscard]] bool busy(const Packet&) const override { return still_reading; }
-  void service(Time) override {}
-  bool arm() override { return true; }
-  void disarm() override {}
-  [[nodiscard]] std::span<const int> pollable() const override { return {}; }
-  [[nodiscard]] Duration max_sleep() const override { return Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return true; }
-  [[nodiscard]] MacAddress mac() const override { return {{2, 0, 0, 0, 0, 1}}; }
-  [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
-  [[nodiscard]] bool tx_checksum_offload() const override { return false; }
-  [[nodiscard]] PacketPool& pool() override { return pool_; }
 
   // Puts a frame into the receive queue.
   void arrive(std::span<const std::byte> frame);
@@ -44,7 +34,6 @@ class ScriptPort final : public Port {
   std::size_t room = SIZE_MAX;              // frames that tx() takes from now on
 
  private:
-  PacketPool& pool_;
   std::deque<Packet*> arrived_;
 };
 

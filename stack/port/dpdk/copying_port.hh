@@ -16,19 +16,23 @@ class CopyingPort final : public Port {
   std::size_t rx(Packet** out, std::size_t max) override;
   std::size_t tx(Packet* const* packets, std::size_t n) override;
   [[nodiscard]] bool busy(const Packet&) const override { return false; }
-  [[nodiscard]] bool delivered() const override { return queue_->delivered(); }
+  [[nodiscard]] TxState tx_state() const override { return queue_->tx_state(); }
   void service(Time now) override { queue_->service(now); }
   bool arm() override { return queue_->arm(); }
   void disarm() override { queue_->disarm(); }
   [[nodiscard]] std::span<const int> pollable() const override { return queue_->pollable(); }
   [[nodiscard]] Duration max_sleep() const override { return queue_->max_sleep(); }
-  [[nodiscard]] bool link_up() const override { return queue_->link_up(); }
+  [[nodiscard]] Link link() const override { return queue_->link(); }
   [[nodiscard]] MacAddress mac() const override { return queue_->mac(); }
   [[nodiscard]] std::uint32_t mtu() const override { return queue_->mtu(); }
   [[nodiscard]] bool tx_checksum_offload() const override { return queue_->tx_checksum_offload(); }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
-  [[nodiscard]] std::size_t packets_free() override { return queue_->packets_free(); }
-  [[nodiscard]] std::uint64_t rx_dropped() const override { return queue_->rx_dropped() + dropped_; }
+  [[nodiscard]] std::size_t packets_held() const override { return 0; }  // none of pool()'s
+  [[nodiscard]] Status status() const override {
+    Status s = queue_->status();
+    s.rx_dropped += dropped_;
+    return s;
+  }
   Notice notice() override { return queue_->notice(); }
 
  private:

@@ -55,7 +55,9 @@ Kind kind_of(std::string_view port) {
 }  // namespace
 
 DpdkDevice::DpdkDevice(Kind kind, DeviceConfig config)
-    : kind_(kind), config_(std::move(config)), opener_(getpid()), cpus_(SharedState::cpus()) {}
+    : kind_(kind), config_(std::move(config)), opener_(getpid()) {
+  if (config_.cpus == 0) config_.cpus = static_cast<std::uint32_t>(sysconf(_SC_NPROCESSORS_ONLN));
+}
 
 // After a fork the memory is shared, but DPDK's knowledge of what is free is not: only the process that
 // opened the device may give anything back, and only when nobody uses it.
@@ -93,7 +95,7 @@ bool DpdkDevice::check(std::string& message) {
     // A card's have a pool each: who wants more than some 3 GB of packets says so.
     constexpr std::uint32_t kMostOfCard = 16;
     const std::uint32_t most = kind_ == Kind::af_packet ? kMaxStacks : kind_ == Kind::pci ? kMostOfCard : 1;
-    config_.queues = std::min(cpus_, most);
+    config_.queues = std::min(config_.cpus, most);
   }
   if (config_.queues > kMaxStacks || config_.packets < 512 || config_.mtu < 68 || config_.mtu > 9600) {
     message = "port " + config_.port + ": 1 to " + std::to_string(kMaxStacks) +

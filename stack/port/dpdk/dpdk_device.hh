@@ -48,7 +48,7 @@ class DpdkDevice final : public Device, public SharedDevice {
 
   // --- Device
   [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues(rings_.size()) : config_.queues; }
-  std::unique_ptr<Port> join() override;
+  OwnedAttachment join() override;
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override;
   [[nodiscard]] bool unclaimed(const Endpoint& local) const override;
   [[nodiscard]] bool any_unclaimed() const override;
@@ -67,7 +67,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::uint64_t program() const override { return config_.program; }
   [[nodiscard]] bool alive(std::uint64_t process) const override { return is_alive(process); }
   [[nodiscard]] std::unique_ptr<DeathWatch> watch_deaths() override { return std::make_unique<PidWatch>(tell_); }
-  [[nodiscard]] std::uint32_t cpus() const override { return cpus_; }
+  [[nodiscard]] std::uint32_t cpus() const override { return config_.cpus; }
   bool add_queue() override;
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
@@ -125,7 +125,6 @@ class DpdkDevice final : public Device, public SharedDevice {
   const Kind kind_;
   DeviceConfig config_;
   const pid_t opener_;
-  const std::uint32_t cpus_;
   CardLock card_;
   InterfaceLock interface_;
   bool probed_ = false;

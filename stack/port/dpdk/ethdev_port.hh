@@ -26,19 +26,23 @@ class EthdevPort : public Port {
   std::size_t rx(Packet** out, std::size_t max) override;
   std::size_t tx(Packet* const* packets, std::size_t n) override;
   [[nodiscard]] bool busy(const Packet& p) const override;
+  [[nodiscard]] TxState tx_state() const override { return {}; }
   void service(Time now) override;
   // A device that tells nothing: sleep for a moment only.
   bool arm() override { return true; }
   void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {}; }
   [[nodiscard]] Duration max_sleep() const override { return milliseconds(1); }
-  [[nodiscard]] bool link_up() const override { return link_up_; }
+  [[nodiscard]] Link link() const override { return {link_up_}; }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
   [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
   [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] std::size_t packets_held() const override { return state_.ring_packets; }
-  [[nodiscard]] std::uint64_t rx_dropped() const override { return dropped_; }
+  [[nodiscard]] Status status() const override {
+    return {.rx_dropped = dropped_, .packets_free = pool_.available()};
+  }
+  Notice notice() override { return {}; }
 
  protected:
   static constexpr std::size_t kBurst = 64;

@@ -58,13 +58,13 @@ DeviceInvitation invitation(const GuestTerms& terms, std::vector<int> descriptor
   return out;
 }
 
-std::unique_ptr<GuestDevice> GuestDevice::create(const DeviceInvitation& invitation, std::uint64_t program) {
+std::unique_ptr<GuestDevice> GuestDevice::create(const DeviceInvitation& invitation, std::uint64_t program, std::uint32_t cpus) {
   GuestTerms terms;
   memcpy(&terms, invitation.terms.data(), sizeof terms);
   std::vector<int> high;
   for (const int fd : invitation.descriptors) high.push_back(move_high(fd));
   const bool complete = std::ranges::all_of(high, [](int fd) { return fd >= 0; });
-  std::unique_ptr<GuestDevice> device(new GuestDevice(terms, std::move(high)));
+  std::unique_ptr<GuestDevice> device(new GuestDevice(terms, std::move(high), cpus));
   if (complete && plausible(terms, device->descriptors_.size()) && device->open(program)) return device;
   const std::size_t taken = device->shared_ != nullptr ? SharedState::descriptors(terms.slots) : 0;  // closed by it
   for (std::size_t i = 0; i < device->descriptors_.size(); ++i)
@@ -124,7 +124,7 @@ bool GuestDevice::redirect(std::span<const std::uint8_t> queues) {
   return true;
 }
 
-std::unique_ptr<Port> GuestDevice::join() {
+OwnedAttachment GuestDevice::join() {
   return SharingPort::join(*this, ports_.get(), terms_.interface.data(), terms_.follows != 0, tell_);
 }
 
@@ -171,8 +171,8 @@ std::unique_ptr<Port> GuestDevice::claim(std::uint32_t queue, std::uint32_t stac
 
 namespace mtcp::stack {
 
-std::unique_ptr<Device> open_as_guest(const DeviceInvitation& invitation, std::uint64_t program) {
-  return dpdk::GuestDevice::create(invitation, program);
+std::unique_ptr<Device> open_as_guest(const DeviceInvitation& invitation, std::uint64_t program, std::uint32_t cpus) {
+  return dpdk::GuestDevice::create(invitation, program, cpus);
 }
 
 }  // namespace mtcp::stack

@@ -51,13 +51,13 @@ struct GuestTerms {
 class GuestDevice final : public Device, public SharedDevice {
  public:
   // Null, and all descriptors closed, if it makes no sense or there is no memory.
-  // `program`: the calling process's.
-  static std::unique_ptr<GuestDevice> create(const DeviceInvitation& invitation, std::uint64_t program);
+  // `program`, `cpus`: the calling process's.
+  static std::unique_ptr<GuestDevice> create(const DeviceInvitation& invitation, std::uint64_t program, std::uint32_t cpus);
   ~GuestDevice() override;
 
   // --- Device
   [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues(rings_.size()) : terms_.queues; }
-  std::unique_ptr<Port> join() override;
+  OwnedAttachment join() override;
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override { return shared_->control().secrets(); }
   [[nodiscard]] bool unclaimed(const Endpoint& local) const override { return shared_->control().unclaimed(local); }
   [[nodiscard]] bool any_unclaimed() const override { return shared_->control().any_unclaimed(); }
@@ -86,13 +86,14 @@ class GuestDevice final : public Device, public SharedDevice {
   [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }
 
  private:
-  GuestDevice(const GuestTerms& terms, std::vector<int> descriptors) : terms_(terms), descriptors_(std::move(descriptors)) {}
+  GuestDevice(const GuestTerms& terms, std::vector<int> descriptors, std::uint32_t cpus)
+      : terms_(terms), cpus_(cpus), descriptors_(std::move(descriptors)) {}
   bool open(std::uint64_t program);
   bool open_rings();
   void open_xdp_queues(std::span<const int> descriptors);
 
   GuestTerms terms_;
-  const std::uint32_t cpus_ = SharedState::cpus();
+  const std::uint32_t cpus_;
   std::vector<int> descriptors_;  // in the order of GuestTerms
   DeviceState state_;
   std::unique_ptr<SharedState> shared_;

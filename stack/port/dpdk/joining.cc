@@ -19,8 +19,8 @@
 
 namespace mtcp::stack::dpdk {
 
-std::unique_ptr<Port> DpdkDevice::join() {
-  if (!is_shared()) return claim(0, 0);
+OwnedAttachment DpdkDevice::join() {
+  if (!is_shared()) return {claim(0, 0)};
   return SharingPort::join(*this, shared_ports_.get(), interface_of(config_.port), config_.addresses.empty(), tell_);
 }
 

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -20,11 +19,6 @@ namespace mtcp::stack::dpdk {
 std::uint32_t SharedState::slots() {
   constexpr long kLeast = 32;
   return static_cast<std::uint32_t>(std::clamp(2 * sysconf(_SC_NPROCESSORS_ONLN), kLeast, long{kMaxStacks}));
-}
-
-std::uint32_t SharedState::cpus() {
-  cpu_set_t cpus;
-  return sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? static_cast<std::uint32_t>(CPU_COUNT(&cpus)) : 1;
 }
 
 std::unique_ptr<SharedState> SharedState::create(const ControlBlock::Shape& shape) {

@@ -17,8 +17,6 @@ class SharedState {
   // As many stacks as this machine may want at a time: two for each CPU, so that as many workers as there are CPUs can
   // be reloaded at once, within reason.
   [[nodiscard]] static std::uint32_t slots();
-  // That the calling process may run on.
-  [[nodiscard]] static std::uint32_t cpus();
   // Null without memory, descriptors or randomness.
   static std::unique_ptr<SharedState> create(const ControlBlock::Shape& shape);
   // The same in a process that was forked before, from the descriptors() there, which are taken unless it is null.

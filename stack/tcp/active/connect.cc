@@ -37,16 +37,18 @@ Errc ActiveOpens::claim_flow(const FlowKey& key, std::uint32_t hash, std::option
 // Where stacks share a device, no other one may have the flow: that is `published`.
 Errc ActiveOpens::choose_local_port(FlowKey& key, std::uint32_t& hash, bool& published, std::optional<Seq>& isn, Time now) {
   const std::uint64_t id = destination_id(key);
-  const bool steered = tcp_.port != nullptr && !tcp_.network.is_local(key.remote);
-  const bool publish = steered && tcp_.port->has_others();
+  const bool local = tcp_.network.is_local(key.remote);
+  Steering* const steering = local ? nullptr : tcp_.steering;
+  KernelShare* const kernel = local ? nullptr : tcp_.kernel_share;
+  const bool publish = steering != nullptr && steering->has_others();
   const std::uint16_t port_found = ports.choose(id, [&](std::uint16_t candidate) {
     key.local_port = candidate;
-    if (steered && !tcp_.port->may_open(key)) return false;
+    if (steering != nullptr && !steering->may_open(key)) return false;
     hash = tcp_.flows.hash(key);
     if (claim_flow(key, hash, isn, now) != Errc::ok) return false;
-    if (steered && !tcp_.port->reserve_flow(key)) return false;
-    published = publish && tcp_.port->publish(key, Port::FlowKind::connection);
-    if (published != publish) tcp_.port->release_flow(key);
+    if (kernel != nullptr && !kernel->reserve_flow(key)) return false;
+    published = publish && steering->publish(key, Steering::FlowKind::connection);
+    if (published != publish && kernel != nullptr) kernel->release_flow(key);
     return published == publish;
   });
   if (port_found != 0) return Errc::ok;
@@ -62,7 +64,7 @@ Result<Connection*> ActiveOpens::connect(const Endpoint& local, const Endpoint& 
   FlowKey key{local.address.is_any() ? (*path)->source : local.address, remote.address, local.port,
               remote.port};
   if (!tcp_.network.is_local(key.local)) return Errc::address_unavailable;
-  if (tcp_.port != nullptr && !(*path)->local && !tcp_.port->receives(key.local)) return Errc::shut_down;
+  if (tcp_.kernel_share != nullptr && !(*path)->local && !tcp_.kernel_share->receives(key.local)) return Errc::shut_down;
   if (tcp_.connections.full()) return stats_.add(Counter::no_connection_slots), Errc::no_buffers;
   std::optional<Seq> isn;
   std::uint32_t hash = 0;
@@ -73,16 +75,16 @@ Result<Connection*> ActiveOpens::connect(const Endpoint& local, const Endpoint& 
   } else {
     hash = tcp_.flows.hash(key);
     claimed = claim_flow(key, hash, isn, now);
-    if (claimed == Errc::ok && tcp_.port != nullptr && !(*path)->local && tcp_.port->has_others()) {
-      published = tcp_.port->publish(key, Port::FlowKind::connection);
+    if (claimed == Errc::ok && tcp_.steering != nullptr && !(*path)->local && tcp_.steering->has_others()) {
+      published = tcp_.steering->publish(key, Steering::FlowKind::connection);
       if (!published) claimed = Errc::address_unavailable;
     }
   }
   if (claimed != Errc::ok) return claimed;
   Connection* made = tcp_.new_connection(key, hash, **path, o, now);
   if (made == nullptr || !tcp_.flows.insert(hash, FlowRef(FlowRef::Kind::connection, made->index))) {
-    if (published) tcp_.port->withdraw(key);
-    if (tcp_.port != nullptr) tcp_.port->release_flow(key);
+    if (published) tcp_.steering->withdraw(key);
+    if (tcp_.kernel_share != nullptr) tcp_.kernel_share->release_flow(key);
     if (made != nullptr) tcp_.destroy(*made);
     return Errc::no_buffers;
   }

@@ -21,7 +21,7 @@ void Tcp::leave_table(Connection& c) {
     active.ports.release(c.key.local_port);
     c.holds_port = false;
   }
-  if (c.published) port->withdraw(c.key);
+  if (c.published) steering->withdraw(c.key);
   c.published = false;
 }
 

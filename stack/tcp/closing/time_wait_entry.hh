@@ -19,7 +19,7 @@ struct alignas(64) TimeWaitEntry {
   bool answered : 1 = false;         // something that does not belong here, lately
   bool timestamps : 1 = false;
   bool holds_port : 1 = false;  // an active open: the local port counts as used
-  bool published : 1 = false;   // Port::publish
+  bool published : 1 = false;   // Steering::publish
 };
 static_assert(sizeof(TimeWaitEntry) == 64);
 

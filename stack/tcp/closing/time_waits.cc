@@ -33,7 +33,7 @@ void TimeWaits::drop(std::uint32_t index) {
   tcp_.flows.erase(tcp_.flows.hash(e.key), FlowRef(FlowRef::Kind::time_wait, index));
   unlink(e);
   if (e.holds_port) tcp_.active.ports.leave_time_wait(e.key.local_port);
-  if (e.published) tcp_.port->withdraw(e.key);
+  if (e.published) tcp_.steering->withdraw(e.key);
   entries.destroy(index);
 }
 

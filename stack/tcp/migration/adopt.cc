@@ -78,7 +78,7 @@ bool Migration::make_way(const FlowKey& key, std::uint32_t hash) {
 }
 
 void Migration::refuse_adoption(const HandoverConnection& m, Time now) {
-  (void)tcp_.port->settle(m.head.key, false);
+  (void)tcp_.steering->settle(m.head.key, false);
   stats_.add(Counter::adoptions_refused);
   const Result<const Path*> path = tcp_.network.path(m.head.key.remote, m.head.key.local);
   if (!path) return stats_.add(Counter::no_route);
@@ -96,7 +96,7 @@ void Migration::adopt(const HandoverConnection& m, Time now) {
   const std::uint32_t hash = tcp_.flows.hash(key);
   const Result<const Path*> path = tcp_.network.path(key.remote, key.local);
   if (m.data > kMostBytes || !path || !make_way(key, hash)) {
-    (void)tcp_.port->settle(key, false);
+    (void)tcp_.steering->settle(key, false);
     return stats_.add(Counter::adoptions_refused);
   }
   Listener* l = find_adopter(key, hash);
@@ -108,7 +108,7 @@ void Migration::adopt(const HandoverConnection& m, Time now) {
     return refuse_adoption(m, now);
   }
   tcp_.others.enter_table(c);
-  c.published = tcp_.port->settle(key, true);
+  c.published = tcp_.steering->settle(key, true);
   restore(c, m, now);
   tcp_.passive.queue_for_accept(*l, c);
   stats_.add(Counter::connections_adopted);
@@ -231,13 +231,13 @@ void Migration::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   const FlowRef ref = tcp_.find_flow(key, hash);
   const bool older = ref.kind() == FlowRef::Kind::syn_entry && tcp_.passive.entries.at(ref.index()).created >= created;
   const bool possible = path && l != nullptr && !older && make_way(key, hash);
-  (void)tcp_.port->settle(key, false);  // it is not on its way any more
+  (void)tcp_.steering->settle(key, false);  // it is not on its way any more
   if (!possible) return stats_.add(Counter::adoptions_refused);
   // Another stack has the connection by now: the peer has taken its answer, and this is the half of an open that it has not.
-  if (!tcp_.port->publish(key, Port::FlowKind::half_open)) return stats_.add(Counter::half_open_lost);
+  if (!tcp_.steering->publish(key, Steering::FlowKind::half_open)) return stats_.add(Counter::half_open_lost);
   const std::uint32_t index = tcp_.passive.entries.create();
   if (index == Slab<SynEntry>::kNone) {
-    tcp_.port->withdraw(key);
+    tcp_.steering->withdraw(key);
     return stats_.add(Counter::syn_backlog_full);
   }
   SynEntry& e = tcp_.passive.entries.at(index);
@@ -258,7 +258,7 @@ void Migration::adopt_half_open(const HandoverHalfOpen& m, Time now) {
   e.created = created;
   if (!tcp_.flows.insert(hash, FlowRef(FlowRef::Kind::syn_entry, index))) {
     tcp_.passive.entries.destroy(index);
-    tcp_.port->withdraw(key);
+    tcp_.steering->withdraw(key);
     return stats_.add(Counter::no_connection_slots);
   }
   ++l->syn_count;

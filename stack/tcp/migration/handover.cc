@@ -119,7 +119,7 @@ void Migration::run_timers(Time now) {
 Time Migration::next_deadline() const { return adopting_.empty() ? due_ : std::min(due_, adopting_.front().deadline); }
 
 void Migration::listen_again() {
-  if (closing_) tcp_.port->set_closing(false);
+  if (closing_) tcp_.steering->set_closing(false);
   closing_ = false;
 }
 
@@ -137,7 +137,7 @@ Migration::Outcome Migration::migrate(Connection& c, const Destination& to, Time
   messages.add(describe(c, Tcp::find_urgent(c), now));
   messages.add_data(c, piece);
   const auto spans = messages.spans();
-  const bool gone = to.stack ? tcp_.port->migrate(c.key, spans, *to.stack) : tcp_.port->migrate_away(c.key, spans, to.may_wait);
+  const bool gone = to.stack ? tcp_.steering->migrate(c.key, spans, *to.stack) : tcp_.steering->migrate_away(c.key, spans, to.may_wait);
   if (!gone) return Outcome::refused;
   stats_.add(Counter::connections_handed_over);
   probe::migrate(c.key);
@@ -204,12 +204,12 @@ Time Migration::tend(Listener& l, Time now) {
   if (!l.left && !l.unwatched) return kNever;
   if (l.accept_count != 0 && now - l.offered >= kOfferAgain) {
     l.offered = now;
-    tcp_.port->offer(l.local);
+    tcp_.steering->offer(l.local);
   }
   if (!l.left) return l.accept_count != 0 ? next_tick : kNever;
   // Whoever has it will accept some time; and there is no end to the wait while a process without a stack has it.
   if (now >= l.left_since + kPatience) {
-    const bool others = tcp_.port->others_listen(l.local);
+    const bool others = tcp_.steering->others_listen(l.local);
     if (others ? l.accept_count != 0 : still_held(l)) l.left_since = now;
   }
   reset_unaccepted(l, kPatience, now);
@@ -226,12 +226,12 @@ void Migration::hand_over_waiting(Time now) {
   must_look_ = false;
   Time due = kNever;
   bool offering = false;
-  if (tcp_.port != nullptr)
+  if (tcp_.steering != nullptr)
     tcp_.passive.listeners.for_each([&](Listener& l, std::uint32_t) {
       offering = offering || (l.accept_count != 0 && (l.left || l.unwatched));
       due = std::min(due, tend(l, now));
     });
-  if (offering != offering_) tcp_.port->set_offering(offering);
+  if (offering != offering_) tcp_.steering->set_offering(offering);
   offering_ = offering;
   due_ = due;
 }
@@ -241,7 +241,7 @@ void Migration::migrate_half_open(Listener& l, bool may_wait, Time now) {
   tcp_.passive.entries.for_each([&](SynEntry& e, std::uint32_t) {
     if (e.listener != &l || e.path->local) return;
     // The peer has taken another stack's answer, which says that the flow is its own.
-    if (!tcp_.port->publish(e.key, Port::FlowKind::half_open)) return tcp_.passive.drop(e);
+    if (!tcp_.steering->publish(e.key, Steering::FlowKind::half_open)) return tcp_.passive.drop(e);
     HandoverHalfOpen m;
     m.head.kind = HandoverHead::half_open;
     m.head.key = e.key;
@@ -251,7 +251,7 @@ void Migration::migrate_half_open(Listener& l, bool may_wait, Time now) {
     m.retries = e.retries;
     m.acked = e.acked;
     const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&m), sizeof m);
-    if (!tcp_.port->migrate_away(e.key, {&bytes, 1}, true)) return stats_.add(Counter::half_open_lost);
+    if (!tcp_.steering->migrate_away(e.key, {&bytes, 1}, true)) return stats_.add(Counter::half_open_lost);
     stats_.add(Counter::connections_handed_over);
     probe::migrate(e.key);
     tcp_.passive.drop(e);
@@ -265,18 +265,18 @@ bool Migration::still_held(const Listener& l) const { return still_held_ && stil
 // there already, or has begun to arrive, is there as a whole (unless a part of it was lost for want of a packet), and goes.
 // How many connections found no room with those who have their listener: they may yet.
 std::size_t Migration::end_listeners(bool last_try, Time now) {
-  if (tcp_.port == nullptr || !tcp_.port->shared()) return 0;
+  if (tcp_.steering == nullptr) return 0;
   tcp_.passive.listeners.for_each([&](Listener& l, std::uint32_t) {
-    if (!l.local.address.is_loopback()) tcp_.port->note_listener(l.index, l.local, l.v6_only, Listening::no);
+    tcp_.others.forget_listener(l);
   });
   const auto wanted = [this](int i) { return i < kLastBursts || (i < kMostBursts && !adopting_.empty()); };
   for (int i = 0; !closing_ && wanted(i) && tcp_.receive_burst(now, nullptr) != 0; ++i) {
   }
   closing_ = true;
-  tcp_.port->set_closing(true);
+  tcp_.steering->set_closing(true);
   std::size_t waiting = 0;
   tcp_.passive.listeners.for_each([&](Listener& l, std::uint32_t) {
-    const bool others = tcp_.port->others_listen(l.local);
+    const bool others = tcp_.steering->others_listen(l.local);
     const bool may_wait = (l.accept_count != 0 || l.syn_count != 0) && (others || still_held(l));
     migrate_queue(l, {.may_wait = may_wait}, UINT32_MAX, now);
     if (l.accept_count != 0 && others && !last_try) {
@@ -292,14 +292,14 @@ std::size_t Migration::end_listeners(bool last_try, Time now) {
 // --- leaving
 
 bool Migration::takes_new(const Listener& l, const Endpoint& local, Time now) const {
-  return l.left && now - l.left_since < kPatience && !tcp_.port->others_listen(local);
+  return l.left && now - l.left_since < kPatience && !tcp_.steering->others_listen(local);
 }
 
 void Migration::leave(Listener& l, Time now) {
   const Endpoint local = l.local;
   auto& left = tcp_.passive.left;
   if (std::find(left.begin(), left.end(), local) == left.end()) left.push_back(local);
-  if (tcp_.port == nullptr || !tcp_.port->shared() || local.address.is_loopback()) return tcp_.passive.close(l, now);
+  if (tcp_.steering == nullptr || local.address.is_loopback()) return tcp_.passive.close(l, now);
   l.left = true;
   l.left_since = now;
   l.user = nullptr;

@@ -1,4 +1,4 @@
-// What one stack writes to another that takes over a connection which nobody has accepted yet (Port::migrate): a
+// What one stack writes to another that takes over a connection which nobody has accepted yet (Steering::migrate): a
 // description, then what the peer has sent so far. Both are of the same build, and their clocks are one.
 #pragma once
 

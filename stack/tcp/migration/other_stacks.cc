@@ -1,8 +1,8 @@
-// One stack among several on the same device: what it asks of the others and tells them, through its Port.
+// One stack among several on the same device: what it asks of the others and tells them.
 #include <algorithm>
 #include <vector>
 
-#include "stack/port/port.hh"
+#include "stack/port/steering.hh"
 #include "stack/tcp/private.hh"
 
 namespace mtcp::stack {
@@ -15,10 +15,10 @@ constexpr Duration kTellAgain = seconds(1);  // longer than peers limit their an
 
 OtherStacks::OtherStacks(Tcp& tcp) : tcp_(tcp), stats_(tcp.stats) {}
 
-// The packet has been cut to its payload, but no byte of it has been changed: the port finds the frame again.
+// The packet has been cut to its payload, but no byte of it has been changed: steering finds the frame again.
 bool OtherStacks::offer(Packet*& p, const FlowKey& key, bool opens, Time now) {
   // From our own address it came by the loopback wire, which nobody shares.
-  if (tcp_.port == nullptr || tcp_.network.is_local(key.remote) || !tcp_.port->forward_unknown(p, key, opens, now)) return false;
+  if (tcp_.steering == nullptr || tcp_.network.is_local(key.remote) || !tcp_.steering->forward_unknown(p, key, opens, now)) return false;
   p = nullptr;
   stats_.add(Counter::forwarded_unknown);
   return true;
@@ -30,58 +30,73 @@ bool OtherStacks::forward_unknown(Segment& s, Time now) {
 
 void OtherStacks::enter_table(Connection& c) {
   c.in_table = true;
-  if (tcp_.port != nullptr && !c.path->local) tcp_.port->note_flow(c.index, c.key);
+  if (c.path->local) return;
+  if (tcp_.steering != nullptr) tcp_.steering->note_flow(c.index, c.key);
+  if (tcp_.kernel_share != nullptr) tcp_.kernel_share->note_flow(c.index, c.key);
 }
 
 void OtherStacks::forget_flow(const Connection& c) {
-  if (tcp_.port != nullptr && !c.path->local) tcp_.port->forget_flow(c.index);
+  if (c.path->local) return;
+  if (tcp_.steering != nullptr) tcp_.steering->forget_flow(c.index);
+  if (tcp_.kernel_share != nullptr) tcp_.kernel_share->forget_flow(c.index);
 }
 
 // The table has changed, and this stack is no longer the home of some of its flows: they go into the directory.
 void OtherStacks::publish_flows() {
   constexpr int kTimeWaits = 16384;  // the newest of them: the others' peers have long heard our last ACK
   const auto strays = [this](const auto& flow) {
-    return !flow.published && !tcp_.network.is_local(flow.key.remote) && !tcp_.port->is_home(flow.key);
+    return !flow.published && !tcp_.network.is_local(flow.key.remote) && !tcp_.steering->is_home(flow.key);
   };
   tcp_.connections.for_each([&](Connection& c, std::uint32_t) {
     if (!c.in_table || c.published || c.path->local) return;
     // What has been opened here the new home might open as well.
     if (!c.was_passive)
-      c.published = tcp_.port->publish(c.key, Port::FlowKind::connection);
+      c.published = tcp_.steering->publish(c.key, Steering::FlowKind::connection);
     else if (strays(c))
-      c.published = tcp_.port->settle(c.key, true);
+      c.published = tcp_.steering->settle(c.key, true);
   });
   tcp_.passive.entries.for_each([&](SynEntry& e, std::uint32_t) {
     if (strays(e)) publish(e);
   });
   tcp_.time_waits.for_newest(kTimeWaits, [&](TimeWaitEntry& e) {
-    if (strays(e)) e.published = tcp_.port->publish(e.key, Port::FlowKind::time_wait);
+    if (strays(e)) e.published = tcp_.steering->publish(e.key, Steering::FlowKind::time_wait);
   });
-  tcp_.port->all_published();
+  tcp_.steering->all_published();
 }
 
 // A half-open connection whose home lacks the listener. That many of them whatever anybody sends.
 void OtherStacks::publish(SynEntry& e) {
   constexpr std::uint32_t kMostHalfOpen = 4096;
-  if (tcp_.passive.published >= kMostHalfOpen) return;
-  e.published = tcp_.port->publish(e.key, Port::FlowKind::half_open);
+  if (tcp_.steering == nullptr || tcp_.passive.published >= kMostHalfOpen) return;
+  e.published = tcp_.steering->publish(e.key, Steering::FlowKind::half_open);
   tcp_.passive.published += e.published ? 1 : 0;
 }
 
+void OtherStacks::settle(Connection& c) {
+  c.published = tcp_.steering != nullptr && tcp_.steering->settle(c.key, true);
+}
+
 void OtherStacks::update_serving() {
-  if (tcp_.port == nullptr) return;
+  if (tcp_.steering == nullptr) return;
   bool serving = false;
   tcp_.passive.listeners.for_each(
       [&](const Listener& l, std::uint32_t) { serving = serving || (!l.left && !l.local.address.is_loopback()); });
-  if (serving != serving_) tcp_.port->set_serving(serving);
+  if (serving != serving_) tcp_.steering->set_serving(serving);
   serving_ = serving;
 }
 
 // What the others may send to `l`.
 void OtherStacks::note_listener(const Listener& l) {
-  if (tcp_.port == nullptr || l.local.address.is_loopback()) return;
+  if (l.local.address.is_loopback()) return;
   const Listening how = l.left ? Listening::left : l.unwatched ? Listening::yes : Listening::accepting;
-  tcp_.port->note_listener(l.index, l.local, l.v6_only, how);
+  if (tcp_.steering != nullptr) tcp_.steering->note_listener(l.index, l.local, l.v6_only, how);
+  if (tcp_.kernel_share != nullptr) tcp_.kernel_share->note_listener(l.index, l.local, l.v6_only, true);
+}
+
+void OtherStacks::forget_listener(const Listener& l) {
+  if (l.local.address.is_loopback()) return;
+  if (tcp_.steering != nullptr) tcp_.steering->note_listener(l.index, l.local, l.v6_only, Listening::no);
+  if (tcp_.kernel_share != nullptr) tcp_.kernel_share->note_listener(l.index, l.local, l.v6_only, false);
 }
 
 // A peer of a process that has died learns of it as from a host that has rebooted (RFC 9293 3.5.1, turned
@@ -112,11 +127,11 @@ void OtherStacks::tell_orphans(Time now) {
     told.pop_front();
     tell_orphan(o.key, now);
     o.again = now + kTellAgain;
-    --o.left != 0 ? told.push_back(o) : tcp_.port->orphan_told(o.number);
+    --o.left != 0 ? told.push_back(o) : tcp_.steering->orphan_told(o.number);
   }
   FlowKey key;
   std::uint32_t number = 0;
-  for (; n < kOrphansPerTick && tcp_.port->next_orphan(key, number); ++n) {
+  for (; n < kOrphansPerTick && tcp_.steering->next_orphan(key, number); ++n) {
     tell_orphan(key, now);
     told.push_back({key, number, now + kTellAgain, kTellings - 1});
   }
@@ -135,7 +150,13 @@ void OtherStacks::give_way(Time now) {
     tcp_.send_reset(*c, now);
     tcp_.finish(*c, Errc::connection_reset);
   }
-  tcp_.port->has_given_way();
+  tcp_.steering->has_given_way();
+}
+
+void OtherStacks::run_timers(Time now) {
+  if (tcp_.steering->must_publish()) [[unlikely]] publish_flows();
+  tell_orphans(now);
+  if (tcp_.steering->must_give_way()) [[unlikely]] give_way(now);
 }
 
 Time OtherStacks::next_deadline() const {

@@ -85,7 +85,7 @@ bool PassiveOpens::begin_fast(Listener& l, SynEntry& e, Segment& s, Time now) {
   h.snd_una = e.iss;
   h.snd_nxt = e.iss + 1;
   tcp_.apply_terms(c, e.terms, s.window, false, now);
-  if ((s.packet->flags & kNotHome) != 0) [[unlikely]] c.published = tcp_.port->settle(c.key, true);
+  if ((s.packet->flags & kNotHome) != 0) [[unlikely]] tcp_.others.settle(c);
   const std::uint32_t taken = std::min(s.len, e.window);
   if (taken != 0) {
     s.packet->trim(taken);

@@ -81,7 +81,7 @@ void PassiveOpens::close(Listener& l, Time now) {
   tcp_.active.ports.release(l.local.port);
   table_.erase(table_.hash(listener_key(l.local)),
                              FlowRef(FlowRef::Kind::connection, l.index));
-  if (tcp_.port != nullptr) tcp_.port->note_listener(l.index, l.local, l.v6_only, Listening::no);
+  tcp_.others.forget_listener(l);
   listeners.destroy(l.index);
   tcp_.others.update_serving();
 }
@@ -90,7 +90,7 @@ bool PassiveOpens::left_to_another(const Segment& s) const {
   if (left.empty() || !s.has(kSyn) || s.has(kAck) || s.has(kRst)) return false;
   if (tcp_.network.is_local(s.key.remote)) return false;  // from this process: nobody else will ever see it
   // Nobody has gone on with it.
-  if (tcp_.port != nullptr && tcp_.port->shared() && !tcp_.port->others_listen({s.key.local, s.key.local_port})) return false;
+  if (tcp_.steering != nullptr && !tcp_.steering->others_listen({s.key.local, s.key.local_port})) return false;
   return std::any_of(left.begin(), left.end(), [&](const Endpoint& e) {
     return e.port == s.key.local_port && (e.address.is_any() || e.address == s.key.local);
   });

@@ -52,7 +52,7 @@ void PassiveOpens::on_syn(Listener& l, Segment& s, std::uint32_t hash, const Seq
   if (admission == Admission::drop) return;
   const Result<const Path*> path = tcp_.network.path(s.key.remote, s.key.local);
   if (!path) {
-    if (tcp_.port != nullptr) tcp_.port->leave_opens_of(s.key.remote);
+    if (tcp_.kernel_share != nullptr) tcp_.kernel_share->leave_opens_of(s.key.remote);
     return stats_.add(Counter::no_route);
   }
 
@@ -123,7 +123,7 @@ void PassiveOpens::forget(SynEntry& e) {
   --e.listener->syn_count;
   if (e.published) [[unlikely]] {
     --published;
-    tcp_.port->withdraw(e.key);
+    tcp_.steering->withdraw(e.key);
   }
   if (e.listener->left) tcp_.migration.look_again();
   entries.destroy(e.index);
@@ -258,7 +258,7 @@ bool PassiveOpens::establish(SynEntry& e, FlowRef replaced, Segment& s, Time now
     forget(e);
   }
   tcp_.active.recall_metrics(c, now);
-  if (!c.published && (s.packet->flags & kNotHome) != 0) [[unlikely]] c.published = tcp_.port->settle(c.key, true);
+  if (!c.published && (s.packet->flags & kNotHome) != 0) [[unlikely]] tcp_.others.settle(c);
   stats_.add(Counter::passive_opens);
   queue_for_accept(l, c);
   tcp_.on_segment(c, s, now);

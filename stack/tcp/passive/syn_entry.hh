@@ -34,7 +34,7 @@ struct SynEntry {
   SynTerms terms;
   std::uint8_t rcv_wscale = 0;  // shift of our windows
   std::uint8_t retries = 0;     // SYN-ACKs sent again
-  bool published = false;  // Port::publish
+  bool published = false;  // Steering::publish
   bool acked = false;  // the ACK came, and the listener was not ready for it (TCP_DEFER_ACCEPT, full queue)
   bool fast_open = false;    // our answer has a Fast Open cookie ...
   bool experimental = false;  // ... in the option that the SYN had it in (FastOpenCookie)

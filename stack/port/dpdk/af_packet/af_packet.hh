@@ -51,22 +51,23 @@ class AfPacketPort final : public Port {
   std::size_t rx(Packet** out, std::size_t max) override;
   std::size_t tx(Packet* const* packets, std::size_t n) override;
   [[nodiscard]] bool busy(const Packet&) const override { return false; }
-  [[nodiscard]] bool congested() const override { return sender_.congested(); }
+  [[nodiscard]] TxState tx_state() const override { return {.congested = sender_.congested()}; }
   void service(Time now) override;
   // The socket is readable while there is a frame that has not been taken; what has been taken already is not
   // seen.
   bool arm() override;
   void disarm() override { slept_ = true; }
   [[nodiscard]] std::span<const int> pollable() const override { return {&ring_.fd, 1}; }
-  [[nodiscard]] Duration max_sleep() const override { return congested() ? milliseconds(1) : Duration::max(); }
-  [[nodiscard]] bool link_up() const override { return state_.started && link_->up(); }
+  [[nodiscard]] Duration max_sleep() const override { return sender_.congested() ? milliseconds(1) : Duration::max(); }
+  [[nodiscard]] Link link() const override { return {state_.started && link_->up()}; }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
   [[nodiscard]] std::uint32_t mtu() const override { return std::min(state_.mtu, link_->mtu()); }
   [[nodiscard]] bool tx_checksum_offload() const override { return ring_.offload; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
-  [[nodiscard]] std::uint64_t rx_dropped() const override { return dropped_; }
-  [[nodiscard]] std::uint64_t tx_dropped() const override { return sender_.dropped(); }
-  [[nodiscard]] std::uint64_t tx_merged() const override { return sender_.merged(); }
+  [[nodiscard]] std::size_t packets_held() const override { return 0; }
+  [[nodiscard]] Status status() const override {
+    return {.rx_dropped = dropped_, .tx_dropped = sender_.dropped(), .tx_merged = sender_.merged(), .packets_free = pool_.available()};
+  }
   Notice notice() override { return addresses_ ? addresses_->notice() : Notice{}; }
 
  private:

@@ -185,13 +185,15 @@ void AfXdpPort::wake_driver() {
   if (xsk_ring_prod__needs_wakeup(&socket_.fill) != 0) system_call(SYS_recvfrom, socket_.fd, 0, 0, MSG_DONTWAIT, 0, 0);
 }
 
-std::uint64_t AfXdpPort::rx_dropped() const {
+Port::Status AfXdpPort::status() const {
+  Status s{.rx_dropped = dropped_, .packets_free = pool_.available()};
+  if (sender_) s.tx_dropped = sender_->dropped(), s.tx_merged = sender_->merged();
   xdp_statistics lost{};
   socklen_t size = sizeof lost;
   if (system_call(SYS_getsockopt, socket_.fd, SOL_XDP, XDP_STATISTICS, reinterpret_cast<long>(&lost),
-                  reinterpret_cast<long>(&size)) < 0)
-    return dropped_;
-  return dropped_ + lost.rx_dropped + lost.rx_ring_full;
+                  reinterpret_cast<long>(&size)) >= 0)
+    s.rx_dropped += lost.rx_dropped + lost.rx_ring_full;
+  return s;
 }
 
 // --- sending

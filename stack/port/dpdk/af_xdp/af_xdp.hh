@@ -59,18 +59,18 @@ class AfXdpPort final : public Port {
   void disarm() override {}
   [[nodiscard]] std::span<const int> pollable() const override { return {&socket_.fd, 1}; }
   [[nodiscard]] Duration max_sleep() const override {
-    return congested() || (unsent() > 0 && link_->up()) ? milliseconds(1) : Duration::max();
+    return tx_state().congested || (unsent() > 0 && link_->up()) ? milliseconds(1) : Duration::max();
   }
-  [[nodiscard]] bool link_up() const override { return state_.started && link_->up(); }
+  [[nodiscard]] Link link() const override { return {state_.started && link_->up()}; }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
   [[nodiscard]] std::uint32_t mtu() const override { return std::min(state_.mtu, link_->mtu()); }
   [[nodiscard]] bool tx_checksum_offload() const override { return sender_.has_value(); }
-  [[nodiscard]] bool congested() const override { return sender_ && sender_->congested(); }
-  [[nodiscard]] std::uint64_t tx_dropped() const override { return sender_ ? sender_->dropped() : 0; }
-  [[nodiscard]] std::uint64_t tx_merged() const override { return sender_ ? sender_->merged() : 0; }
+  [[nodiscard]] TxState tx_state() const override { return {.congested = sender_ && sender_->congested()}; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
-  // Frames that did not fit, and those for which the kernel had no frame or no room in the ring.
-  [[nodiscard]] std::uint64_t rx_dropped() const override;
+  [[nodiscard]] std::size_t packets_held() const override { return 0; }
+  // Dropped: frames that did not fit, and those for which the kernel had no frame or no room in the ring.
+  [[nodiscard]] Status status() const override;
+  Notice notice() override { return {}; }
 
  private:
   static constexpr std::size_t kBurst = 64;

@@ -16,7 +16,7 @@ constexpr std::size_t kMostIp = 65535;  // bytes: what the length field of IPv4 
 constexpr std::uint8_t kFin = 0x01, kPsh = 0x08, kAck = 0x10;
 
 std::uint8_t flags_of(const Packet& p, const MergedFrame& f) {
-  return std::to_integer<std::uint8_t>(p.data[f.tcp + 13]);
+  return tcp_flags(p.data + f.tcp);
 }
 
 bool same(const std::byte* a, const std::byte* b, std::size_t from, std::size_t to) {
@@ -51,7 +51,7 @@ bool same_headers(const MergedFrame& f, const Packet& a, const Packet& b) {
 // Whether a segment may be the first of several: of IPv4, no options and no fragmentation on the way.
 bool may_begin(const MergedFrame& f, const Packet& p) {
   if (f.payload == 0 || flags_of(p, f) != kAck) return false;
-  return !f.v4 || (f.tcp - f.ip == kIpv4Header && (load_be<std::uint16_t>(p.data + f.ip + 6) & 0x4000) != 0);
+  return !f.v4 || is_plain_and_whole(p.data + f.ip);
 }
 
 }  // namespace
@@ -60,14 +60,14 @@ MergedFrame merge(std::span<const Packet* const> packets) {
   const Packet& first = *packets.front();
   MergedFrame f = analyse(first);
   if (f.headers == 0 || !may_begin(f, first)) return f;
-  const auto seq = load_be<std::uint32_t>(first.data + f.tcp + 4);
+  const std::uint32_t seq = sequence_number(first.data + f.tcp);
   while (f.packets < packets.size()) {
     const Packet& p = *packets[f.packets];
     const MergedFrame g = analyse(p);
     if (g.headers != f.headers || g.v4 != f.v4 || g.tcp != f.tcp || g.payload == 0 || g.payload > f.segment)
       break;
     if (f.size() + g.payload > f.ip + kMostIp || !same_headers(f, first, p)) break;
-    if (load_be<std::uint32_t>(p.data + f.tcp + 4) != static_cast<std::uint32_t>(seq + f.payload)) break;
+    if (sequence_number(p.data + f.tcp) != static_cast<std::uint32_t>(seq + f.payload)) break;
     const std::uint8_t flags = flags_of(p, f);
     if ((flags & ~(kPsh | kFin)) != kAck) break;
     f.payload += g.payload;
@@ -91,7 +91,7 @@ void write_merged_headers(const MergedFrame& merged, std::span<const Packet* con
     store_be<std::uint16_t>(ip + 4, segment);
   }
   store_checksum(tcp + kTcpChecksumOffset, ~fold_sum(sum_of_pseudo_header(ip, merged.v4, segment)) & 0xffff);
-  tcp[13] = std::byte{flags_of(*packets[merged.packets - 1], merged)};
+  tcp[kTcpFlagsOffset] = std::byte{flags_of(*packets[merged.packets - 1], merged)};
 }
 
 }  // namespace mtcp::stack::dpdk

@@ -41,12 +41,12 @@ void write_piece_headers(const LargeFrame& large, std::size_t index, std::byte* 
   } else {
     store_be<std::uint16_t>(ip + 4, static_cast<std::uint16_t>(ip_length - kIpv6Header));
   }
-  store_be<std::uint32_t>(tcp + 4, static_cast<std::uint32_t>(load_be<std::uint32_t>(tcp + 4) + offset));
-  std::uint8_t flags = std::to_integer<std::uint8_t>(tcp[13]);
+  store_be<std::uint32_t>(tcp + 4, static_cast<std::uint32_t>(sequence_number(tcp) + offset));
+  std::uint8_t flags = tcp_flags(tcp);
   // RFC 3168 section 6.1.2: CWR once; the end of the stream and of a write at the end only.
   if (index > 0) flags = static_cast<std::uint8_t>(flags & ~kCwr);
   if (index + 1 < large.pieces()) flags = static_cast<std::uint8_t>(flags & ~(kFin | kPsh));
-  tcp[13] = std::byte{flags};
+  tcp[kTcpFlagsOffset] = std::byte{flags};
 }
 
 }  // namespace mtcp::stack::dpdk

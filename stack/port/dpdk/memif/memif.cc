@@ -118,7 +118,7 @@ std::string memif_hint(const DeviceConfig& config) {
 std::size_t MemifPort::rx(Packet** out, std::size_t max) {
   if (!receiver_.attached()) return 0;
   const std::size_t want = std::min<std::size_t>(max, receiver_.waiting());
-  if (want == 0 || peer_ended_) return 0;  // the next peer's frames wait until that has been taken note of
+  if (want == 0 || is_between_peers_) return 0;  // the next peer's frames wait until that has been taken note of
   const std::size_t have = pool_.alloc(out, want);
   // Without packets what comes is dropped, as a card does it: nobody may wait for a ring that stands still.
   if (have == 0) [[unlikely]] {
@@ -212,7 +212,8 @@ void MemifPort::look() {
   const bool was_up = link_up_;
   update_link();
   if (was_up && !link_up_) {
-    peer_ended_ = memif_guard().peer_is_stack();
+    is_between_peers_ = memif_guard().peer_is_stack();
+    if (is_between_peers_) ++peers_ended_;
     disconnected();
   }
   if (was_up || !link_up_ || connected()) return;
@@ -225,6 +226,12 @@ void MemifPort::restart() {
   if (state_.started) rte_eth_dev_stop(state_.port);
   state_.started = rte_eth_dev_start(state_.port) == 0;
   update_link();
+}
+
+// Whoever calls it looks at link() afterwards.
+void MemifPort::service(Time now) {
+  EthdevPort::service(now);
+  is_between_peers_ = false;
 }
 
 void MemifPort::control(Time now) {

@@ -4,7 +4,6 @@
 
 #include <span>
 #include <string>
-#include <utility>
 
 #include "stack/port/device.hh"
 #include "stack/port/dpdk/ethdev_port.hh"
@@ -28,7 +27,8 @@ class MemifPort final : public EthdevPort {
   std::size_t tx(Packet* const* packets, std::size_t n) override;
   // What we copy ourselves the driver never holds.
   [[nodiscard]] bool busy(const Packet& /*p*/) const override { return false; }
-  [[nodiscard]] bool delivered() const override { return !sender_.attached() || sender_.empty(); }
+  [[nodiscard]] TxState tx_state() const override { return {.delivered = !sender_.attached() || sender_.empty()}; }
+  void service(Time now) override;
   bool arm() override;
   void disarm() override;
   [[nodiscard]] std::span<const int> pollable() const override {
@@ -36,7 +36,7 @@ class MemifPort final : public EthdevPort {
   }
   [[nodiscard]] Duration max_sleep() const override;
   Notice notice() override;
-  bool take_peer_end() override { return std::exchange(peer_ended_, false); }
+  [[nodiscard]] Link link() const override { return {link_up_, peers_ended_}; }
 
  private:
   std::size_t send(Packet* const* packets, std::size_t n);
@@ -55,7 +55,8 @@ class MemifPort final : public EthdevPort {
   MemifRing* tx_ring_ = nullptr;
   int rx_event_ = -1;
   int tx_event_ = -1;
-  bool peer_ended_ = false;  // and nobody has asked yet
+  std::uint32_t peers_ended_ = 0;
+  bool is_between_peers_ = false;  // one has ended, and service() has not been called since then
   MemifSender sender_;
   MemifReceiver receiver_;
 

@@ -6,21 +6,23 @@
 #include <array>
 #include <utility>
 
-#include "stack/base/bytes.hh"
 #include "stack/port/dpdk/interface/kernel_interface.hh"
 #include "stack/steering/steering_port.hh"
 #include "stack/wire/ethernet.hh"
+#include "stack/wire/frame.hh"
 
 namespace mtcp::stack::dpdk {
 
 using Kind = SharedPorts::Kind;
 
-std::unique_ptr<Port> SharingPort::join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows,
-                                        HeldPorts::Tell tell) {
-  auto port = SteeringPort::join(device);
-  if (port == nullptr || ports == nullptr) return port;
-  const std::uint8_t number = port->number();
-  return std::make_unique<SharingPort>(std::move(port), *ports, number, interface, follows, std::move(tell));
+OwnedAttachment SharingPort::join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows,
+                                  HeldPorts::Tell tell) {
+  auto stack = SteeringPort::join(device);
+  SteeringPort* const steering = stack.get();
+  if (steering == nullptr || ports == nullptr) return {std::move(stack), steering};
+  auto port = std::make_unique<SharingPort>(std::move(stack), *ports, steering->number(), interface, follows, std::move(tell));
+  SharingPort* const kernel_share = port.get();
+  return {std::move(port), steering, kernel_share};
 }
 
 SharingPort::SharingPort(std::unique_ptr<Port> inner, SharedPorts& ports, std::uint32_t stack, const std::string& interface, bool follows,
@@ -46,7 +48,7 @@ SharingPort::~SharingPort() {
 // --- frames
 
 bool SharingPort::is_arp(const Packet& p) {
-  return p.len >= kEthernetHeader && load_be<std::uint16_t>(p.data + 12) == kEtherArp;
+  return type_of(p.bytes()) == kEtherArp;
 }
 
 // A question of ours is the kernel's to answer; what we would tell others it has told them.
@@ -91,6 +93,12 @@ std::size_t SharingPort::rx(Packet** out, std::size_t max) {
   return n + inner().rx(out + n, max - n);
 }
 
+Port::TxState SharingPort::tx_state() const {
+  TxState s = inner().tx_state();
+  s.delivered = s.delivered && answers_.empty() && !neighbours_.waiting();
+  return s;
+}
+
 Duration SharingPort::max_sleep() const {
   return neighbours_.waiting() ? std::min<Duration>(milliseconds(1), inner().max_sleep()) : inner().max_sleep();
 }
@@ -121,17 +129,16 @@ void SharingPort::follow_addresses(Time now) {
     if (l.local.port != 0) ports_.set(stack_, Kind::listeners, l.local, true, l.v6_only);
 }
 
-void SharingPort::note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) {
+void SharingPort::note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, bool here) {
   if (index >= listeners_.size()) listeners_.resize(index + 1);
-  listeners_[index] = how == Listening::no ? Listens{} : Listens{local, v6_only};
-  if (how != Listening::no) {
+  listeners_[index] = here ? Listens{local, v6_only} : Listens{};
+  if (here) {
     ports_.set(stack_, Kind::listeners, local, true, v6_only);
   } else {
     ports_.set(stack_, Kind::listeners, local, false, v6_only);
     for (const Listens& other : listeners_)  // a wildcard's and an address's share some
       if (other.local.port == local.port) ports_.set(stack_, Kind::listeners, other.local, true, other.v6_only);
   }
-  ForwardingPort::note_listener(index, local, v6_only, how);
 }
 
 // One that the kernel has just got may not be there yet: whoever looks after that does so now, others leave it to the kernel.
@@ -144,24 +151,17 @@ bool SharingPort::receives(const IpAddress& local) {
 
 bool SharingPort::reserve_flow(const FlowKey& key) {
   if (!held_.hold({key.local, key.local_port})) return false;
-  if (!ForwardingPort::reserve_flow(key)) {
-    held_.release({key.local, key.local_port});
-    return false;
-  }
   reserved_ = key;
   return true;
 }
 
 void SharingPort::release_flow(const FlowKey& key) {
-  if (reserved_ == key) {
-    held_.release({key.local, key.local_port});
-    reserved_ = {};
-  }
-  ForwardingPort::release_flow(key);
+  if (reserved_ != key) return;
+  held_.release({key.local, key.local_port});
+  reserved_ = {};
 }
 
 void SharingPort::note_flow(std::uint32_t index, const FlowKey& key) {
-  ForwardingPort::note_flow(index, key);
   if (index >= flow_ports_.size()) flow_ports_.resize(std::max<std::size_t>(index + 1, 2 * flow_ports_.size()), kNone);
   const int place = ports_.place_of(key.local);
   if (place < 0 || uses_ == nullptr) return;
@@ -175,7 +175,6 @@ void SharingPort::note_flow(std::uint32_t index, const FlowKey& key) {
 }
 
 void SharingPort::forget_flow(std::uint32_t index) {
-  ForwardingPort::forget_flow(index);
   if (index >= flow_ports_.size() || flow_ports_[index] == kNone) return;
   const std::uint32_t noted = std::exchange(flow_ports_[index], kNone), port = noted & ~kHeld;
   if ((noted & kHeld) != 0) held_.release(ports_.endpoint(port));

@@ -14,6 +14,7 @@
 #include "stack/port/dpdk/share/held_ports.hh"
 #include "stack/port/dpdk/share/kernel_neighbours.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
+#include "stack/port/attachment.hh"
 #include "stack/port/forwarding_port.hh"
 #include "stack/wire/arp.hh"
 
@@ -23,12 +24,11 @@ class SharedDevice;
 
 namespace mtcp::stack::dpdk {
 
-class SharingPort final : public ForwardingPort {
+class SharingPort final : public ForwardingPort, public KernelShare {
  public:
   // A stack of the calling process on `device`, as SteeringPort::join(); `ports`, which outlives the port, is null where the
   // interface is the stacks' alone. `follows`: their addresses are those that the kernel has on the interface, as they change.
-  static std::unique_ptr<Port> join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows,
-                                    HeldPorts::Tell tell);
+  static OwnedAttachment join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows, HeldPorts::Tell tell);
   // `stack`: the inner port's number on the device.
   SharingPort(std::unique_ptr<Port> inner, SharedPorts& ports, std::uint32_t stack, const std::string& interface, bool follows,
               HeldPorts::Tell tell);
@@ -38,11 +38,11 @@ class SharingPort final : public ForwardingPort {
   std::size_t tx(Packet* const* packets, std::size_t n) override;
   void service(Time now) override;
   // A packet waits for the address that has been asked for: of a process that ends, the resets that tell its peers.
-  [[nodiscard]] bool delivered() const override { return answers_.empty() && !neighbours_.waiting() && inner().delivered(); }
+  [[nodiscard]] TxState tx_state() const override;
   bool arm() override { return answers_.empty() && inner().arm(); }
   [[nodiscard]] Duration max_sleep() const override;
 
-  void note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, Listening how) override;
+  void note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, bool here) override;
   bool reserve_flow(const FlowKey& key) override;
   void release_flow(const FlowKey& key) override;
   [[nodiscard]] bool receives(const IpAddress& local) override;
