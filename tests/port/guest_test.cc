@@ -39,6 +39,6 @@ TEST_CASE("an invitation that comes to nothing leaves no descriptor open") {
   sent.push_back(open("/dev/null", O_RDWR | O_CLOEXEC));  // in the place of a packet socket: it can't be mapped so
   SECTION("with a ring that can't be mapped") {}
   SECTION("with a control block that is too small") { REQUIRE(dup2(sent[0], sent[1]) == sent[1]); }
-  CHECK(GuestDevice::create(invitation(terms, sent, 1), 0) == nullptr);
+  CHECK(GuestDevice::create(invitation(terms, sent), 0, 1) == nullptr);
   CHECK(open_files() == before);
 }
