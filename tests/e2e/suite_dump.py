@@ -193,7 +193,7 @@ def dump_drops(context):
 def dump_killed(context):
     server, client = context.veth()
     nginx = Nginx(server, workers=2).start()
-    one, other = sorted(nginx.workers())
+    one, other = wait_until(lambda: len(nginx.workers()) == 2 and sorted(nginx.workers()), what="two workers")
     descriptors = lambda: len(os.listdir(f"/proc/{one}/fd"))  # noqa: E731
     get(client, f"{nginx.url}/hello")
     before = descriptors()
