@@ -40,7 +40,7 @@ const Key kKeys[] = {
      "  net_af_packet0,iface=NAME           a kernel interface: veth, any NIC\n"
      "  net_af_xdp0,iface=NAME              the same through AF_XDP: the kernel receives nothing there meanwhile\n"
      "  net_af_xdp0,iface=NAME,share=kernel the same, shared: the stack has its own TCP ports, the kernel all else on the same\n"
-     "                                      addresses. xdp=generic or xdp=native: how\n"
+     "                                      addresses. xdp=native, xdp=generic or xdp=no: how\n"
      "  auto                                that, with the interface of the default route\n"
      "  net_memif0,role=server,socket-abstract=yes,socket=/NAME\n"
      "                                      shared memory to another mtcp process, which has role=client\n"

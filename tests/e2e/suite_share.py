@@ -27,12 +27,12 @@ def expect_refused(client, url, what):
     expect_equal(f"curl's status for {what}", get_status(client, url, 3)[0], 7)
 
 
-def beside_test(name, workers):
+def beside_test(name, workers, share=True):
     """nginx on the stack, another in the kernel, clients of both, and what is the kernel's alone."""
 
     @test(name)
     def run(context):
-        server, client = context.veth(driver="af_xdp", share=True, queues=workers)
+        server, client = context.veth(driver="af_xdp", share=share, queues=workers)
         nginx = Nginx(server, workers=workers, server=PID).start()
         other = Nginx(server.kernel_side(), port=9000, greeting="kernel").start()
         wait_until(lambda: len(nginx.workers()) == workers, 10, f"{workers} workers")
@@ -52,11 +52,11 @@ def beside_test(name, workers):
         expect_equal("the difference of what came", same.returncode, 0)
         if server.on_stack:
             queues = sum(int(re.search(r"^share .* queues=(\d+)", stat(pid, "-r"), re.MULTILINE)[1]) for pid in nginx.workers())
-            expect_equal("queues of the workers", queues, workers)
+            expect(queues == workers if share == "generic" else queues >= workers, f"{workers} workers have {queues} queues")
             expect(stack_opens(nginx) > 100, "the connections were not the stack's")
-            expect(program_on(server.namespace), "there is no XDP program on the interface")
+            expect_equal("the program on the interface", program_on(server.namespace), "xdp" if share == "generic" else "classifier")
         nginx.stop()
-        wait_until(lambda: not program_on(server.namespace), 5, "the end of the XDP program")
+        wait_until(lambda: not program_on(server.namespace), 5, "the end of the program on the interface")
         expect_refused(client, f"{nginx.url}/hello", "the port of what has ended")
         expect_equal("the kernel's answer", get(client, f"{other.url}/hello"), "kernel\n")
         other.stop()
@@ -66,6 +66,8 @@ def beside_test(name, workers):
 
 beside_test("share-beside-the-kernel", 1)
 beside_test("share-beside-the-kernel-4-workers", 4)
+beside_test("share-by-xdp-beside-the-kernel", 1, "generic")
+beside_test("share-by-xdp-beside-the-kernel-4-workers", 4, "generic")
 
 
 def several(client, server, seconds, clients=50):
@@ -73,11 +75,10 @@ def several(client, server, seconds, clients=50):
     return client.start(PYTHON, HERE / "refused_client.py", server.address, "8080", str(seconds), str(clients))
 
 
-@test("share-listener-comes-and-goes-under-load")
-def comes_and_goes(context):
+def comes_and_goes(context, share):
     """In between the kernel refuses, as for any other port, and takes over at once for who listens there without the stack."""
-    server, client = context.veth(driver="af_xdp", share=True)
-    load = several(client, server, 8)
+    server, client = context.veth(driver="af_xdp", share=share)
+    load = several(client, server, 8, clients=100)
     sides = (server, server.kernel_side(), server)
     for side in sides:
         time.sleep(0.3)
@@ -91,6 +92,16 @@ def comes_and_goes(context):
     # What a listener has not accepted is reset when it is closed.
     expect_equal("what else happened to the clients", set(result["other"]) - {"ConnectionResetError: [Errno 104] Connection reset by peer"}, set())
     expect(result["answered"] > 100 and result["refused"] > 10, f"the clients saw {result}")
+
+
+@test("share-listener-comes-and-goes-under-load")
+def comes_and_goes_by_classifier(context):
+    comes_and_goes(context, True)
+
+
+@test("share-by-xdp-listener-comes-and-goes-under-load", long_only=True)
+def comes_and_goes_by_xdp(context):
+    comes_and_goes(context, "generic")
 
 
 class Steady:
@@ -121,10 +132,9 @@ class Steady:
             self.longest = max(self.longest, time.monotonic() - began)
 
 
-@test("share-all-killed-under-load", shim_only=True)
-def killed(context):
+def killed(context, share):
     """Nothing of the stack remains, and nobody else notices."""
-    server, client = context.veth(driver="af_xdp", share=True, queues=4)
+    server, client = context.veth(driver="af_xdp", share=share, queues=4)
     other = Nginx(server.kernel_side(), port=9000, greeting="kernel").start()
     with Steady(client, f"{other.url}/hello"):
         for _ in range(2):
@@ -136,13 +146,23 @@ def killed(context):
             time.sleep(0.5)
             get(client, f"{nginx.url}/hello")
             nginx.kill()
-            wait_until(lambda: not program_on(server.namespace), 2, "the end of the XDP program")
+            wait_until(lambda: not program_on(server.namespace), 2, "the end of the program on the interface")
             wait_until(lambda n=nginx: refused(client, f"{n.url}/hello"), 2, "the refusal of what was killed")
             load.kill()
             again = Nginx(server.kernel_side(), greeting="again").start()
             expect_equal("the kernel's answer on that port", get(client, f"{again.url}/hello"), "again\n")
             again.stop()
     other.stop()
+
+
+@test("share-all-killed-under-load", shim_only=True)
+def killed_by_classifier(context):
+    killed(context, True)
+
+
+@test("share-by-xdp-all-killed-under-load", shim_only=True)
+def killed_by_xdp(context):
+    killed(context, "generic")
 
 
 @test("share-clients")
@@ -171,7 +191,9 @@ def clients(context):
 @test("share-mistakes-are-named", shim_only=True)
 def mistakes(context):
     server, _ = context.veth(driver="af_xdp", share=True)
-    for port, words in (("net_af_xdp0,iface=wire,share=all", "write share=kernel"), ("net_af_xdp0,iface=wire,xdp=fast", "expected xdp=native or xdp=generic")):
+    for port, words in (("net_af_xdp0,iface=wire,share=all", "write share=kernel"), ("net_af_xdp0,iface=wire,xdp=fast", "expected xdp=native or xdp=generic"),
+                        ("net_af_xdp0,iface=wire,xdp=no", "xdp=no goes with share=kernel only"),
+                        ("net_af_packet0,iface=wire,share=kernel,xdp=generic", "net_af_packet uses no XDP")):
         server.config = context.write_config(port, server.address)
         nginx = Nginx(server)
         done = server.run(*nginx.words(), check=False, timeout=20)
@@ -205,12 +227,24 @@ def without_permission(context):
 @test("share-on-an-old-kernel-the-program-runs-on-the-kernel", shim_only=True)
 def old_kernel(context):
     server, client = context.veth(driver="af_xdp", share=True)
-    for lacks, reason in (("sockets", "has no AF_XDP"), ("programs", "takes Linux 5.18 or later"), ("links", "Linux 5.9 or later does")):
+    configs = {share: context.write_config(f"net_af_xdp0,iface=wire,share=kernel{share}", server.address) for share in ("", ",xdp=no", ",xdp=generic")}
+    for share, lacks, reason in ((",xdp=generic", "sockets", "has no AF_XDP"), ("", "programs", "takes Linux 5.18 or later"),
+                                 ("", "links", "Linux 5.9 or later does"), (",xdp=no", "links", "takes Linux 6.6 or later")):
+        server.config = configs[share]
         program = serve_files(server, 8080, before=(PYTHON, HERE / "old_kernel.py", lacks))
         expect_on_kernel(client, server, program, 8080, reason)
         expect_equal("lines of mtcp", program.output().count("mtcp["), 1)
         program.kill()
-    expect(not program_on(server.namespace), "there is an XDP program on the interface")
+    expect(not program_on(server.namespace), "there is a program on the interface")
+
+
+@test("share-without-AF_XDP-a-veth-is-shared-all-the-same", shim_only=True)
+def no_af_xdp(context):
+    server, client = context.veth(driver="af_xdp", share=True)
+    program = serve_files(server, 8080, before=(PYTHON, HERE / "old_kernel.py", "sockets"))
+    wait_until(lambda: get_status(client, f"http://{server.address}:8080/one", 3)[1] == "200", 10, "an answer")
+    expect_files(client, f"http://{server.address}:8080", ["k64", "m1"])
+    expect(counters_of(program.pid).get("passive_opens", 0) > 0, "the connections were not the stack's")
 
 
 @test("share-auto-is-the-interface-of-the-default-route", shim_only=True)
@@ -231,14 +265,20 @@ def automatic(context):
 def capabilities(context):
     """Those that the documentation names, and no others."""
     server, client = context.veth(driver="af_xdp", share=True)
-    names = "+net_raw,+net_admin,+bpf,+ipc_lock"
+    for how, names in (("", "+net_raw,+net_admin,+bpf"), (",xdp=generic", "+net_raw,+net_admin,+bpf,+ipc_lock")):
+        server.config = context.write_config(f"net_af_xdp0,iface=wire,share=kernel{how}", server.address)
+        serve_with(server, client, names)
+
+
+def serve_with(server, client, names):
     program = server.start("setpriv", "--reuid=www-data", "--regid=www-data", "--clear-groups", f"--inh-caps={names}",
-                           f"--ambient-caps={names}", PYTHON, "-u", "-m", "http.server", "8080", "--directory", context.files.root)
+                           f"--ambient-caps={names}", PYTHON, "-u", "-m", "http.server", "8080", "--directory", server.context.files.root)
     url = f"http://{server.address}:8080"
     wait_until(lambda: get_status(client, f"{url}/one", 3)[1] == "200", 10, "an answer")
     expect_files(client, url, ["k64", "m1"])
     expect_equal("what the program said of mtcp", [line for line in program.output().splitlines() if "mtcp[" in line], [])
     expect(counters_of(program.pid).get("passive_opens", 0) > 0, "the connections were not the stack's")
+    program.kill()
 
 
 @test("share-more-queues-than-sockets-the-program-runs-on-the-kernel", shim_only=True)
@@ -248,6 +288,25 @@ def queues(context):
     server.namespace.run("ethtool", "-L", "wide", "rx", "4", "tx", "2")
     for name in ("wide", "wide-peer"):
         server.namespace.run("ip", "link", "set", name, "up")
-    server.config = context.write_config("net_af_xdp0,iface=wide,share=kernel", server.address)
+    server.config = context.write_config("net_af_xdp0,iface=wide,share=kernel,xdp=generic", server.address)
     program = serve_files(server, 8080)
     expect_on_kernel(client, server, program, 8080, "sudo ethtool -L wide rx 1 tx 1")
+
+
+@test("share-tagged-frames")
+def tags(context):
+    """A priority is no VLAN, and the stack has such a frame; one of a VLAN is not for this interface, and nobody answers it."""
+    for share in (True, "generic"):
+        server, client = context.veth(driver="af_xdp", share=share, prefix="x" if share == "generic" else "")
+        nginx = Nginx(server).start()
+        get(client, f"{nginx.url}/hello")
+        mac = server.namespace.run("cat", "/sys/class/net/wire/address").stdout.strip()
+        # Its resets of what it knows nothing of would come before ours.
+        client.namespace.run("ip", "route", "add", "blackhole", f"{server.address}/32")
+        before = sum(counters_of(pid)["segments_received"] for pid in nginx.serving_pids()) if server.on_stack else 0
+        out = client.run(PYTHON, HERE / "wire_tool.py", "tagged", server.address, client.address, mac).stdout
+        expect_equal("frames that were answered", out.split(), ["none", "4", "priority", "4", "vlan", "0"])
+        if server.on_stack:
+            after = sum(counters_of(pid)["segments_received"] for pid in nginx.serving_pids())
+            expect(after - before >= 16, f"the stack has had {after - before} segments of 16")
+        nginx.stop()

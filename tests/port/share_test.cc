@@ -1,4 +1,4 @@
-// The XDP program that shares an interface with the kernel, packet by packet: what it gives to the stack, and what it leaves. The
+// The programs that share an interface with the kernel, XDP's and the classifier, packet by packet: what they give to the stack, and what they leave. The
 // kernel runs it on what it is given (BPF_PROG_TEST_RUN); whole programs on such an interface: tests/e2e/suite_share.py.
 #include <catch2/catch.hpp>
 
@@ -84,32 +84,37 @@ Bytes icmp(std::uint8_t type, const Bytes& about) {
 
 class Shared {
  public:
-  Shared() : sockets_(create_map({BPF_MAP_TYPE_CPUMAP, 4, 1, 0, "test"})) {
+  explicit Shared(bool classifies) : classifies_(classifies), sockets_(create_map({BPF_MAP_TYPE_CPUMAP, 4, 1, 0, "test"})) {
     const std::uint32_t packets = 64;  // in the place of a socket: what goes there has been redirected
     EXPECT(sockets_ && put(sockets_, 0, &packets));
     ports_ = SharedPorts::create(3);
     EXPECT(ports_ != nullptr);
     ports_->add(std::vector{kOurs, v6(2)});
-    program_ = std::make_unique<Descriptor>(load_for_some(sockets_, *ports_));
+    program_ = std::make_unique<Descriptor>(classifies ? load_classifier_for_some(*ports_) : load_for_some(sockets_, *ports_));
     EXPECT(*program_);
     ports_->join(0);
     ports_->join(1);
   }
   SharedPorts& ports() { return *ports_; }
+  [[nodiscard]] bool classifies() const { return classifies_; }
 
   // Whether the stack gets it, without a tag; if not, the kernel must, as it is.
   bool takes(Bytes packet) const {
     bpf_attr a{};
-    Bytes out(packet.size());
+    Bytes out(packet.size() + 4);
     a.test.data_out = reinterpret_cast<std::uintptr_t>(out.data());
     a.test.data_size_out = static_cast<std::uint32_t>(out.size());
     a.test.prog_fd = program_->number();
     a.test.data_in = reinterpret_cast<std::uintptr_t>(packet.data());
     a.test.data_size_in = static_cast<std::uint32_t>(packet.size());
     EXPECT(bpf(BPF_PROG_TEST_RUN, a) == 0);
-    EXPECT(a.test.retval == XDP_REDIRECT || a.test.retval == XDP_PASS);
-    const bool taken = a.test.retval == XDP_REDIRECT;
-    if (taken && load_be<std::uint16_t>(&packet[12]) == 0x8100) packet.erase(packet.begin() + 12, packet.begin() + 16);
+    const std::uint32_t pass = classifies_ ? UINT32_MAX : std::uint32_t{XDP_PASS}, take = classifies_ ? 0 : std::uint32_t{XDP_REDIRECT};
+    EXPECT(a.test.retval == take || a.test.retval == pass);
+    const bool taken = a.test.retval == take;
+    if (taken && classifies_) {
+      const std::array tag{std::byte{0x88}, std::byte{0xa8}, std::byte{0x0f}, std::byte{0xff}};
+      packet.insert(packet.begin() + 12, tag.begin(), tag.end());
+    } else if (taken && load_be<std::uint16_t>(&packet[12]) == 0x8100) packet.erase(packet.begin() + 12, packet.begin() + 16);
     out.resize(a.test.data_size_out);
     EXPECT(out == packet);
     return taken;
@@ -128,6 +133,7 @@ class Shared {
   }
 
  private:
+  const bool classifies_;
   Descriptor sockets_;
   std::unique_ptr<SharedPorts> ports_;
   std::unique_ptr<Descriptor> program_;
@@ -136,13 +142,17 @@ class Shared {
 // In a namespace of its own, because the program asks the kernel about its connections.
 template <typename Body>
 int apart(Body body) {
-  Process p([&](Process&) {
-    EXPECT(unshare(CLONE_NEWNET) == 0);
-    run("ip link set lo up");
-    Shared shared;
-    body(shared);
-  });
-  return p.join();
+  int failures = 0;
+  for (const bool classifies : {false, true}) {
+    Process p([&](Process&) {
+      EXPECT(unshare(CLONE_NEWNET) == 0);
+      run("ip link set lo up");
+      Shared shared(classifies);
+      body(shared);
+    });
+    failures += p.join() == 0 ? 0 : 1;
+  }
+  return failures;
 }
 
 }  // namespace
@@ -242,9 +252,9 @@ TEST_CASE("shared with the kernel: UDP, ARP, fragments, tagged and short frames 
           EXPECT(!s.takes(frame(ip(kPeer, kOurs, 6, syn, 0x2000))) && !s.takes(frame(ip(kPeer, kOurs, 6, syn, 5))));
           EXPECT(s.takes(frame(ip(kPeer, kOurs, 6, syn, 0x4000))));  // DF
           EXPECT(!s.takes(frame(ip(kPeer, kOurs, 6, syn), 0, 5)));
-          EXPECT(s.takes(frame(ip(kPeer, kOurs, 6, syn), 0, 0)));
-          EXPECT(s.takes(frame(ip(kPeer, kOurs, 6, syn), 0, 0x6000)));  // priority 3
-          for (std::size_t n = 14; n < 54; ++n) {
+          // VLAN 0 is none, and the rest a priority; the kernel has taken a tag off before there is a classifier.
+          for (const int priority : {0, 0x6000}) EXPECT(s.classifies() || s.takes(frame(ip(kPeer, kOurs, 6, syn), 0, priority)));
+          for (std::size_t n = s.classifies() ? 34 : 14; n < 54; ++n) {  // the kernel gives a classifier no less
             Bytes cut = frame(ip(kPeer, kOurs, 6, syn));
             cut.resize(n);
             EXPECT(!s.takes(cut));
@@ -326,8 +336,8 @@ TEST_CASE("shared with the kernel: what a killed process had is withdrawn by ano
 
 TEST_CASE("shared with the kernel: nanoseconds for a packet", "[.bench]") {
   CHECK(apart([](Shared& s) {
-          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
-          const auto time = [&](const char* what, const Bytes& packet) { printf("%-40s %u ns\n", what, s.nanoseconds(packet)); };
+          if (!s.classifies()) s.ports().set(0, Kind::listeners, {kOurs, 80}, true);  // what a classifier has taken is another frame the next time
+          const auto time = [&](const char* what, const Bytes& packet) { printf("%-10s %-40s %u ns\n", s.classifies() ? "classifier" : "XDP", what, s.nanoseconds(packet)); };
           time("a segment of the stack's", frame(ip(kPeer, kOurs, 6, tcp(5000, 80, kAck))));
           time("a SYN for the stack", frame(ip(kPeer, kOurs, 6, tcp(5000, 80, kSyn))));
           time("a segment of the kernel's", frame(ip(kPeer, kOurs, 6, tcp(5000, 81, kAck))));

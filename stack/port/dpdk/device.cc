@@ -27,6 +27,7 @@
 #include "stack/port/dpdk/interface/kernel_interface.hh"
 #include "stack/port/dpdk/memif/memif.hh"
 #include "stack/port/dpdk/memif/memif_guard.hh"
+#include "stack/port/dpdk/share/layout.h"
 
 namespace mtcp::stack {
 
@@ -114,6 +115,9 @@ bool DpdkDevice::check(std::string& message) {
   if (!check_rings(config_.rx_ring, config_.tx_ring, message)) return false;
   if (kind_ == Kind::memif) return memif_check(config_, message);
   const std::uint32_t mtu = config_.mtu;
+  if (kind_ == Kind::af_packet && !value_of(config_.port, "share").empty())
+    return af_packet_check(config_, config_.mtu, message) && check_mtu(mtu, message) && read_sharing(config_, true, sharing_, message) &&
+           may_classify(interface_of(config_.port), message);
   if (kind_ == Kind::af_packet)
     return af_packet_check(config_, config_.mtu, message) && check_mtu(mtu, message) && check_addresses(message);
   if (kind_ == Kind::af_xdp) {
@@ -211,6 +215,7 @@ bool DpdkDevice::probe(std::string& message) {
   std::string hint;
   if (kind_ == Kind::af_packet) {
     port = af_packet_arguments(config_, config_.queues);
+    receive_packets_of(sharing_.tagged ? MTCP_SHARE_ETHER_TYPE : 0);
     prepare_spreading();
   }
   if (kind_ == Kind::af_xdp) {
@@ -339,7 +344,7 @@ bool DpdkDevice::configure(std::string& message) {
 bool DpdkDevice::start(std::string& message) {
   log_clear();
   state_.started = rte_eth_dev_start(state_.port) == 0;
-  if (state_.started && kind_ == Kind::af_xdp) return attach_program(message);
+  if (state_.started && (kind_ == Kind::af_xdp || sharing_.shared)) return attach_program(message);
   // A memif client may be there before its server; its port goes on trying.
   if (state_.started) return spread(message);
   if (kind_ == Kind::memif) return true;
@@ -358,6 +363,7 @@ bool DpdkDevice::attach_program(std::string& message) {
     for (const std::uint32_t a : config_.addresses) addresses.push_back(IpAddress::v4(a));
     shared_ports_->add(addresses.empty() ? addresses_of(interface_of(config_.port)) : addresses);
   }
+  if (sharing_.tagged) return program_.attach_classifier(interface_of(config_.port), *shared_ports_, message);
   return program_.attach(interface_of(config_.port), sharing_, shared_ports_.get(), message);
 }
 
@@ -372,14 +378,21 @@ bool DpdkDevice::open(std::string& message) {
 
 }  // namespace dpdk
 
+namespace {
+
+std::unique_ptr<dpdk::DpdkDevice> device_of(DeviceConfig config) {
+  config.port = dpdk::port_for_sharing(config.port);
+  return std::make_unique<dpdk::DpdkDevice>(dpdk::kind_of(config.port), config);
+}
+
+}  // namespace
+
 std::unique_ptr<Device> open_device(const DeviceConfig& config, std::string& message) {
-  auto device = std::make_unique<dpdk::DpdkDevice>(dpdk::kind_of(config.port), config);
+  auto device = device_of(config);
   if (!device->open(message)) return nullptr;
   return device;
 }
 
-bool check_device(const DeviceConfig& config, std::string& message) {
-  return dpdk::DpdkDevice(dpdk::kind_of(config.port), config).check(message);
-}
+bool check_device(const DeviceConfig& config, std::string& message) { return device_of(config)->check(message); }
 
 }  // namespace mtcp::stack

@@ -143,7 +143,7 @@ class DpdkDevice final : public Device, public SharedDevice {
   std::unique_ptr<XdpQueues> xdp_queues_;             // af_xdp
   XdpProgram program_;
   bool virtual_ = false;  // af_xdp: the interface is
-  Sharing sharing_;       // af_xdp: how
+  Sharing sharing_;       // af_xdp and af_packet: how
   std::vector<int> sending_sockets_;  // af_xdp: one per queue; none: they send by themselves
   std::function<void(int fd, bool opened)> tell_;
   std::unique_ptr<SharedPorts> shared_ports_;  // null: the interface is the stack's alone

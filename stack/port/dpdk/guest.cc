@@ -17,7 +17,7 @@
 namespace mtcp::stack::dpdk {
 namespace {
 
-constexpr std::uint32_t kVersion = 4;
+constexpr std::uint32_t kVersion = 5;
 
 std::size_t maps_of(const GuestTerms& t) { return t.addresses != 0 ? SharedPorts::kMaps : 0; }
 
@@ -108,7 +108,7 @@ bool GuestDevice::open_rings() {
     if (per_block == 0) return false;
     const std::uint32_t slots = rings_.size() < terms_.rings - terms_.spare ? terms_.frames : terms_.spare_frames;
     const tpacket_req frames{terms_.block_size, slots / per_block, terms_.frame_size, slots};
-    rings_.push_back({.fd = fd, .frames = frames, .offload = terms_.offload != 0, .map = nullptr});
+    rings_.push_back({.fd = fd, .frames = frames, .offload = terms_.offload != 0, .map = nullptr, .tagged = terms_.addresses != 0});
   }
   return true;
 }

@@ -186,7 +186,8 @@ std::unique_ptr<Port> DpdkDevice::claim_ring(std::uint32_t queue, PacketPool& po
     return std::make_unique<AfXdpPort>(state_, static_cast<std::uint16_t>(queue), pool, xdp_queues_->frames(queue), virtual_, sharing_.generic,
                                        sending_sockets_.empty() ? -1 : sending_sockets_[queue], config_);
   return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), pool, rings_[queue],
-                                        outcome == Claims::Outcome::inherited, config_.addresses);
+                                        outcome == Claims::Outcome::inherited,
+                                        sharing_.shared ? std::vector<std::uint32_t>{} : config_.addresses);
 }
 
 std::unique_ptr<Port> DpdkDevice::claim(std::uint32_t queue, std::uint32_t stack) {

@@ -58,6 +58,7 @@ void DpdkDevice::prepare_spreading() {
 bool DpdkDevice::set_up_packet_sockets(std::string& message) {
   const auto rings = packet_rings();
   rings_.assign(rings.begin(), rings.end());
+  for (PacketRing& ring : rings_) ring.tagged = sharing_.tagged;
   if (rings_.size() != config_.queues) {
     message = "leave qpairs= out of " + config_.port + ", and set queues = " + std::to_string(rings_.size());
     return false;

@@ -18,13 +18,17 @@
 
 #include "stack/port/dpdk/interface/kernel_interface.hh"
 #include "stack/port/dpdk/interface/split.hh"
+#include "stack/port/dpdk/share/sharing.hh"
 
 namespace mtcp::stack::dpdk {
 
 namespace {
 
+// A tag that the program on a shared interface has put into a frame: behind the addresses.
+constexpr std::size_t kTagAt = 12, kTag = 4;
+
 // Frame slots: a power of two that holds TPACKET's headers, at most 76 bytes, and the frame.
-std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048u, mtu + 18 + 76)); }
+std::uint32_t frame_size(std::uint32_t mtu) { return std::bit_ceil(std::max(2048u, mtu + 22 + 76)); }
 
 // A program that may have little address space (RLIMIT_AS) has other uses for it.
 bool has_room() {
@@ -50,7 +54,7 @@ std::uint32_t af_packet_slot(const DeviceConfig& config) {
 }
 
 std::string af_packet_arguments(const DeviceConfig& config, std::uint32_t queues) {
-  std::string port = config.port;
+  std::string port = value_of(config.port, "share").empty() ? config.port : without_sharing(config.port);
   const auto add = [&](const char* key, std::uint32_t value) {
     if (value_of(port, key).empty()) port += "," + std::string(key) + "=" + std::to_string(value);
   };
@@ -109,6 +113,7 @@ AfPacketPort::AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& 
       link_(state.watch(interface_of_socket(ring.fd))) {
   // One of the device's queues is enough to look after its addresses.
   if (index == 0 && !addresses.empty()) addresses_.emplace(interface_of_socket(ring.fd), addresses);
+  if (ring.tagged) sender_.send_any_protocol();
   if (inherited) repair();
 }
 
@@ -162,10 +167,16 @@ AfPacketPort::Frame AfPacketPort::look_at(std::uint32_t n) const {
 
 bool AfPacketPort::take(const Frame& frame, Packet* p) {
   // A tag that the kernel took off: another VLAN's packet.
-  if (frame.present < frame.length || frame.present > p->tailroom() || (frame.status & TP_STATUS_VLAN_VALID) != 0)
-    return false;
-  memcpy(p->data, frame.data, frame.present);
-  p->len = frame.present;
+  if (frame.present < frame.length || frame.present > p->tailroom() || (frame.status & TP_STATUS_VLAN_VALID) != 0) return false;
+  if (ring_.tagged) {
+    if (frame.present < kTagAt + kTag) return false;
+    memcpy(p->data, frame.data, kTagAt);
+    memcpy(p->data + kTagAt, frame.data + kTagAt + kTag, frame.present - kTagAt - kTag);
+    p->len = static_cast<std::uint32_t>(frame.present - kTag);
+  } else {
+    memcpy(p->data, frame.data, frame.present);
+    p->len = frame.present;
+  }
   // Not ready: it comes from this machine, and a network card would fill the checksum in.
   if ((frame.status & (TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID)) != 0) p->flags = kRxL4Good;
   return true;
@@ -176,37 +187,36 @@ bool AfPacketPort::take(const Frame& frame, Packet* p) {
 void AfPacketPort::take_large(const Frame& frame) {
   constexpr std::size_t kMaxPieces = 128;
   std::array<Packet*, kMaxPieces> pieces;
-  std::array<iovec, kMaxPieces + 2> parts;
+  std::array<iovec, kMaxPieces + 4> parts;
   VirtioHeader work;
+  std::array<std::byte, kTag> tag;
   std::array<std::byte, 256> headers, start;
   if (std::exchange(ahead_, false)) {
     ++dropped_;
     return;
   }
-  const std::size_t begin = std::min(start.size(), std::size_t{frame.present});
-  memcpy(start.data(), frame.data, begin);
-  const LargeFrame large = analyse_large({start.data(), begin}, frame.length, state_.mtu);
+  const std::size_t begin = read_beginning(frame, start), in_tag = ring_.tagged ? kTag : 0;
+  const LargeFrame large = analyse_large({start.data(), begin}, frame.length - in_tag, state_.mtu);
   std::size_t n = large.headers == 0 || large.headers > headers.size() ? 0 : large.pieces();
   if (n > kMaxPieces) n = 0;
   const std::size_t got = n == 0 ? 0 : pool_.alloc(pieces.data(), n);
-  parts[0] = {&work, sizeof work};
-  parts[1] = {headers.data(),
-              n > 0 && got == n ? large.headers : begin};
-  std::size_t count = 2;
-  if (got == n) {
-    for (std::size_t i = 0; i < n; ++i)
-      parts[count++] = {pieces[i]->data + large.headers,
-                        std::min(large.segment, large.payload - i * large.segment)};
+  const std::size_t known = n > 0 && got == n ? large.headers : begin, first = ring_.tagged ? std::min(kTagAt, known) : 0;
+  std::size_t count = 0;
+  if (ring_.offload) parts[count++] = {&work, sizeof work};
+  if (ring_.tagged) {
+    parts[count++] = {headers.data(), first};
+    parts[count++] = {tag.data(), tag.size()};
   }
+  parts[count++] = {headers.data() + first, known - first};
+  const std::span payloads(&parts[count], got == n ? n : 0);
+  for (std::size_t i = 0; i < payloads.size(); ++i)
+    payloads[i] = {pieces[i]->data + large.headers, std::min(large.segment, large.payload - i * large.segment)};
   // In any case it must leave the queue.
   msghdr message{};
-  const std::size_t in_front = ring_.offload ? sizeof work : 0;
-  message.msg_iov = &parts[ring_.offload ? 0 : 1];
-  message.msg_iovlen = count - (ring_.offload ? 0 : 1);
-  const long received =
-      system_call(SYS_recvmsg, ring_.fd, reinterpret_cast<long>(&message), MSG_DONTWAIT | MSG_TRUNC) -
-      static_cast<long>(in_front);
-  const std::size_t known = parts[1].iov_len;
+  message.msg_iov = parts.data();
+  message.msg_iovlen = count + payloads.size();
+  const long received = system_call(SYS_recvmsg, ring_.fd, reinterpret_cast<long>(&message), MSG_DONTWAIT | MSG_TRUNC) -
+                        static_cast<long>(ring_.offload ? sizeof work : 0);
   if (received > 0 && memcmp(headers.data(), start.data(), std::min(known, static_cast<std::size_t>(received))) != 0)
     ahead_ = true;
   if (n == 0 || got < n || received != static_cast<long>(frame.length) || ahead_) {
@@ -217,10 +227,23 @@ void AfPacketPort::take_large(const Frame& frame) {
   for (std::size_t i = 0; i < n; ++i) {
     memcpy(pieces[i]->data, headers.data(), large.headers);
     write_piece_headers(large, i, pieces[i]->data);
-    pieces[i]->len = static_cast<std::uint32_t>(large.headers + parts[i + 2].iov_len);
+    pieces[i]->len = static_cast<std::uint32_t>(large.headers + payloads[i].iov_len);
     pieces[i]->flags = kRxL4Good;  // as the card that would have cut it
     cut_.push_back(pieces[i]);
   }
+}
+
+// Without the tag. How many bytes there are of it; of a large frame in a slot, so many as are wanted.
+std::size_t AfPacketPort::read_beginning(const Frame& frame, std::span<std::byte> out) const {
+  if (!ring_.tagged) {
+    const std::size_t n = std::min<std::size_t>(out.size(), frame.present);
+    memcpy(out.data(), frame.data, n);
+    return n;
+  }
+  if (frame.present < out.size() + kTag) return 0;
+  memcpy(out.data(), frame.data, kTagAt);
+  memcpy(out.data() + kTagAt, frame.data + kTagAt + kTag, out.size() - kTagAt);
+  return out.size();
 }
 
 std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {

@@ -97,6 +97,7 @@ class AfPacketPort final : public Port {
   [[nodiscard]] Frame look_at(std::uint32_t n) const;
   bool take(const Frame& frame, Packet* p);
   void take_large(const Frame& frame);
+  std::size_t read_beginning(const Frame& frame, std::span<std::byte> out) const;
   void discard(std::size_t frames);
 
   DeviceState& state_;

@@ -32,20 +32,26 @@ int mtcp_fanout(struct __sk_buff *frame) {
   const struct mtcp_fanout *f = bpf_map_lookup_elem(&fanout, &zero);
   if (!f) return 0;
   __u8 input[36];
-  __u32 hash;
-  if (frame->protocol == bpf_htons(ETH_P_IP)) {
+  __u32 hash, at = 0;
+  __be16 type = frame->protocol;
+  /* On an interface that is shared with the kernel a tag is in front (share/program.bpf.c). */
+  if (type == bpf_htons(ETH_P_8021AD)) {
+    if (bpf_skb_load_bytes_relative(frame, 2, &type, sizeof type, BPF_HDR_START_NET) != 0) return 0;
+    at = 4;
+  }
+  if (type == bpf_htons(ETH_P_IP)) {
     struct iphdr ip;
-    if (bpf_skb_load_bytes_relative(frame, 0, &ip, sizeof ip, BPF_HDR_START_NET) != 0) return 0;
+    if (bpf_skb_load_bytes_relative(frame, at, &ip, sizeof ip, BPF_HDR_START_NET) != 0) return 0;
     /* A later fragment has no ports. */
     if (ip.protocol != IPPROTO_TCP || ip.ihl < 5 || (ip.frag_off & bpf_htons(0x1fff)) != 0) return 0;
     __builtin_memcpy(input, &ip.saddr, 8);
-    if (bpf_skb_load_bytes_relative(frame, ip.ihl * 4, input + 8, 4, BPF_HDR_START_NET) != 0) return 0;
+    if (bpf_skb_load_bytes_relative(frame, at + ip.ihl * 4, input + 8, 4, BPF_HDR_START_NET) != 0) return 0;
     hash = hash_of(f, input, 12);
-  } else if (frame->protocol == bpf_htons(ETH_P_IPV6)) {
+  } else if (type == bpf_htons(ETH_P_IPV6)) {
     struct ipv6hdr ip;
-    if (bpf_skb_load_bytes_relative(frame, 0, &ip, sizeof ip, BPF_HDR_START_NET) != 0 || ip.nexthdr != IPPROTO_TCP) return 0;
+    if (bpf_skb_load_bytes_relative(frame, at, &ip, sizeof ip, BPF_HDR_START_NET) != 0 || ip.nexthdr != IPPROTO_TCP) return 0;
     __builtin_memcpy(input, &ip.saddr, 32);
-    if (bpf_skb_load_bytes_relative(frame, sizeof ip, input + 32, 4, BPF_HDR_START_NET) != 0) return 0;
+    if (bpf_skb_load_bytes_relative(frame, at + sizeof ip, input + 32, 4, BPF_HDR_START_NET) != 0) return 0;
     hash = hash_of(f, input, 36);
   } else {
     return 0;

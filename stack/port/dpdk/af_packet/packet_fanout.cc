@@ -127,7 +127,7 @@ std::vector<PacketRing> open_spare_rings(const PacketRing& like, std::uint32_t s
       mtcp_dpdk_close(fd);
       break;
     }
-    out.push_back({fd, frames, like.offload, nullptr});
+    out.push_back({fd, frames, like.offload, nullptr, 0, like.tagged});
   }
   return out;
 }

@@ -63,7 +63,16 @@ struct PacketSender::Burst {
   std::size_t count = 0;  // frames
 };
 
-void PacketSender::describe(std::span<Packet* const> packets, Burst& burst) const {
+void PacketSender::send_any_protocol() {
+  sockaddr_ll bound{}, where{};
+  socklen_t size = sizeof bound;
+  if (system_call(SYS_getsockname, fd_, arg(&bound), arg(&size)) != 0) return;
+  where.sll_family = AF_PACKET;
+  where.sll_ifindex = bound.sll_ifindex;
+  to_ = where;
+}
+
+void PacketSender::describe(std::span<Packet* const> packets, Burst& burst) {
   std::size_t merged = 0;
   iovec* part = burst.parts.data();
   burst.count = 0;
@@ -85,6 +94,10 @@ void PacketSender::describe(std::span<Packet* const> packets, Burst& burst) cons
     burst.packets[burst.count] = static_cast<std::uint8_t>(f.packets);
     mmsghdr& frame = burst.frames[burst.count++];
     frame = {};
+    if (to_) {
+      frame.msg_hdr.msg_name = &*to_;
+      frame.msg_hdr.msg_namelen = sizeof *to_;
+    }
     frame.msg_hdr.msg_iov = first;
     frame.msg_hdr.msg_iovlen = static_cast<std::size_t>(part - first);
     packets = packets.subspan(f.packets);

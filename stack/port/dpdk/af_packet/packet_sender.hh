@@ -2,8 +2,11 @@
 // one frame.
 #pragma once
 
+#include <linux/if_packet.h>
+
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "stack/packet/packet.hh"
@@ -28,6 +31,8 @@ class PacketSender {
  public:
   // `offload`: the socket has PACKET_VNET_HDR, so that a frame can say what is still to be done to it.
   PacketSender(int fd, bool offload) : fd_(fd), offload_(offload), merges_(offload) {}
+  // The socket receives another protocol than it is to send: the kernel looks into the frames.
+  void send_any_protocol();
 
   // As Port::tx. What the kernel refuses for good is dropped, as on a wire.
   std::size_t send(Packet* const* packets, std::size_t n);
@@ -43,11 +48,12 @@ class PacketSender {
 
  private:
   struct Burst;
-  void describe(std::span<Packet* const> packets, Burst& burst) const;
+  void describe(std::span<Packet* const> packets, Burst& burst);
   bool refused(std::size_t packets);
 
   const int fd_;
   const bool offload_;
+  std::optional<sockaddr_ll> to_;
   bool merges_;  // until the kernel refuses one
   bool congested_ = false, lost_link_ = false;
   std::uint64_t dropped_ = 0, merged_ = 0;

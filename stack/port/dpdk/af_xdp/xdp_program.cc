@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/bpf.h>
 #include <linux/if_link.h>
+#include <net/if.h>
 #include <string.h>
 #include <stddef.h>
 #include <sys/socket.h>
@@ -15,6 +16,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "share_classifier.hh"
 #include "share_program.hh"
 #include "stack/port/dpdk/interface/bpf_calls.hh"
 #include "stack/port/dpdk/af_xdp/xdp_leftover.hh"
@@ -94,17 +96,45 @@ std::string reason(const std::string& interface, std::uint32_t ifindex, int erro
 
 }  // namespace
 
-long load_for_some(const Descriptor& sockets, const SharedPorts& ports) {
-  auto code = share_program::kCode;
-  for (const auto& use : share_program::kMaps) {
+// The code with the maps that it uses: those of `ports`, and `sockets`.
+template <typename Code, typename Maps>
+static Code with_maps(Code code, const Maps& maps, const SharedPorts& ports, int sockets) {
+  for (const auto& use : maps) {
     const std::string_view name = use.map;
-    const auto map = name == "sockets" ? static_cast<int>(sockets.number()) : ports.maps()[name == "state" ? 0 : 1];
     auto i = std::bit_cast<bpf_insn>(code[use.instruction]);
     i.src_reg = BPF_PSEUDO_MAP_FD;
-    i.imm = map;
+    i.imm = name == "sockets" ? sockets : ports.maps()[name == "state" ? 0 : 1];
     code[use.instruction] = std::bit_cast<std::uint64_t>(i);
   }
-  return load_xdp(code, "mtcp_share", kHasFragments);
+  return code;
+}
+
+long load_for_some(const Descriptor& sockets, const SharedPorts& ports) {
+  return load_xdp(with_maps(share_program::kCode, share_program::kMaps, ports, static_cast<int>(sockets.number())), "mtcp_share",
+                  kHasFragments);
+}
+
+long load_classifier_for_some(const SharedPorts& ports) {
+  return load_classifier(with_maps(share_classifier::kCode, share_classifier::kMaps, ports, -1), "mtcp_share");
+}
+
+// To no interface: a kernel that can says that there is none.
+bool may_classify() {
+  bpf_insn pass{}, end{};
+  pass.code = BPF_ALU64 | BPF_MOV | BPF_K;
+  end.code = BPF_JMP | BPF_EXIT;
+  const Descriptor program(load_classifier(std::array{std::bit_cast<std::uint64_t>(pass), std::bit_cast<std::uint64_t>(end)}, "mtcp_try"));
+  if (!program) return false;
+  constexpr std::uint32_t kNone = 0x7fffffff;
+  const Descriptor link(link_classifier(program, kNone));
+  return errno == ENODEV;
+}
+
+bool may_classify(const std::string& interface, std::string& message) {
+  if (may_classify()) return true;
+  message = "interface " + interface + " can't be shared with the kernel without XDP (" + strerror(errno) +
+            "): it takes Linux 6.6 or later, and permission; " + with_capabilities({"net_raw", "net_admin", "bpf"});
+  return false;
 }
 
 bool may_use_xdp(const std::string& interface, std::string& message) {
@@ -137,6 +167,17 @@ bool XdpProgram::attach(const std::string& interface, const Sharing& how, Shared
   const long fd = link_patiently(program, ifindex, how.generic ? XDP_FLAGS_SKB_MODE : how.native ? XDP_FLAGS_DRV_MODE : 0);
   if (fd < 0) {
     message = reason(interface, ifindex, errno);
+    return false;
+  }
+  link_ = move_high(static_cast<int>(fd));
+  return true;
+}
+
+bool XdpProgram::attach_classifier(const std::string& interface, const SharedPorts& shared, std::string& message) {
+  const Descriptor program(load_classifier_for_some(shared));
+  const long fd = program ? link_classifier(program, if_nametoindex(interface.c_str())) : -1;
+  if (fd < 0) {
+    message = std::string("the kernel does not take the classifier for ") + interface + ": " + strerror(errno);
     return false;
   }
   link_ = move_high(static_cast<int>(fd));

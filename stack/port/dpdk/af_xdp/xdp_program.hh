@@ -1,4 +1,5 @@
-// The program on an interface that gives every frame, or those that are the stack's, to the AF_XDP socket of its queue.
+// The program on an interface that gives every frame, or those that are the stack's, to the AF_XDP socket of its queue; or, above
+// XDP, those that are the stack's to packet sockets.
 #pragma once
 
 #include <string>
@@ -12,6 +13,12 @@ class Descriptor;
 // The program for an interface that is shared with the kernel (share/program.bpf.c): its descriptor, or -1 and errno. Segments of
 // the ports in there go to the socket in the map of their queue.
 long load_for_some(const Descriptor& sockets, const SharedPorts& ports);
+
+// The same as a classifier of tc, which gives them the type that packet sockets are bound to.
+long load_classifier_for_some(const SharedPorts& ports);
+// Whether this process may attach such a classifier to an interface, by a link. False: errno says why not.
+bool may_classify();
+bool may_classify(const std::string& interface, std::string& message);
 
 // Whether this process may do so: false and `message` if the kernel has no AF_XDP, or refuses it.
 bool may_use_xdp(const std::string& interface, std::string& message);
@@ -32,6 +39,8 @@ class XdpProgram {
   // `how`: in the driver, or above it (kernel interfaces without hardware), or as the kernel sees fit. `shared`: the program that leaves to the
   // kernel what is not in there; null: the one that takes everything.
   bool attach(const std::string& interface, const Sharing& how, SharedPorts* shared, std::string& message);
+  // The classifier, for what `shared` says.
+  bool attach_classifier(const std::string& interface, const SharedPorts& shared, std::string& message);
   // The link's; -1: none.
   [[nodiscard]] int descriptor() const { return link_; }
   // Other processes that have it keep it.

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -49,6 +50,7 @@ struct PacketRing {
   bool offload;  // every frame is preceded by a virtio_net_hdr
   std::byte* map;       // in the memory of `mapped_by` alone, not of its children (packet_fanout.hh, map_ring)
   pid_t mapped_by = 0;
+  bool tagged = false;  // every frame has a tag, which is not the sender's (share/layout.h)
 };
 [[nodiscard]] std::span<const PacketRing> packet_rings();  // in order of creation: queue 0 first
 void forget_packet_rings();
@@ -56,6 +58,9 @@ void forget_packet_rings();
 // hash does. Whether the last group has taken it.
 void spread_packets_by(int program);
 [[nodiscard]] bool packets_are_spread_by_program();
+
+// The Ethernet type that packet sockets receive which are opened from now on; 0: all.
+void receive_packets_of(std::uint16_t type);
 
 // The shared memory that the memif driver mapped last. A region that it unmapped stays here until the next
 // one.

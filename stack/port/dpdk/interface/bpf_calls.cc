@@ -59,19 +59,36 @@ long load_xdp(std::span<const std::uint64_t> code, std::string_view name, std::u
   return load(a, code, name);
 }
 
+long load_classifier(std::span<const std::uint64_t> code, std::string_view name) {
+  bpf_attr a{};
+  a.prog_type = BPF_PROG_TYPE_SCHED_CLS;
+  return load(a, code, name);
+}
+
 long load_socket_filter(std::span<const std::uint64_t> code, std::string_view name) {
   bpf_attr a{};
   a.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
   return load(a, code, name);
 }
 
-long link_xdp(const Descriptor& program, std::uint32_t ifindex, std::uint32_t mode) {
+namespace {
+
+long link_to(const Descriptor& program, std::uint32_t ifindex, std::uint32_t type, std::uint32_t flags) {
   bpf_attr a{};
   a.link_create.prog_fd = program.number();
   a.link_create.target_ifindex = ifindex;
-  a.link_create.attach_type = BPF_XDP;
-  a.link_create.flags = mode;
+  a.link_create.attach_type = type;
+  a.link_create.flags = flags;
   return bpf(BPF_LINK_CREATE, a);
+}
+
+}  // namespace
+
+long link_xdp(const Descriptor& program, std::uint32_t ifindex, std::uint32_t mode) { return link_to(program, ifindex, BPF_XDP, mode); }
+
+long link_classifier(const Descriptor& program, std::uint32_t ifindex) {
+  constexpr std::uint32_t kTcxIngress = 46;  // not in Debian 12's header
+  return link_to(program, ifindex, kTcxIngress, 0);
 }
 
 }  // namespace mtcp::stack::dpdk

@@ -42,8 +42,11 @@ struct MapShape {
 long create_map(const MapShape& shape);
 bool put(const Descriptor& map, std::uint32_t key, const void* value);
 long load_xdp(std::span<const std::uint64_t> code, std::string_view name, std::uint32_t flags);
+long load_classifier(std::span<const std::uint64_t> code, std::string_view name);
 long load_socket_filter(std::span<const std::uint64_t> code, std::string_view name);
 // `mode`: XDP_FLAGS_*_MODE, or 0 for the driver's if it has one.
 long link_xdp(const Descriptor& program, std::uint32_t ifindex, std::uint32_t mode);
+// For all that the interface receives, before it is anybody's (tcx, Linux 6.6).
+long link_classifier(const Descriptor& program, std::uint32_t ifindex);
 
 }  // namespace mtcp::stack::dpdk

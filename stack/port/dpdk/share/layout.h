@@ -1,8 +1,13 @@
-/* What the XDP program and the stacks have in common: two maps of one array each, which every process of the device maps
+/* What the program on the interface and the stacks have in common: two maps of one array each, which every process of the device maps
  * into its memory and changes without a system call. C for the program (program.bpf.c), and valid C++ for shared_ports.cc. */
 #pragma once
 
 #include <linux/types.h>
+
+/* The type by which packet sockets get what the classifier gives to the stack: ETH_P_8021AD, in a tag of a VLAN that no wire has
+ * (IEEE 802.1Q reserves it). */
+#define MTCP_SHARE_ETHER_TYPE 0x88a8
+#define MTCP_SHARE_VLAN 4095
 
 /* Stacks of a device, a bit each (stack/steering/stack_set.hh). */
 #define MTCP_SHARE_STACKS 64

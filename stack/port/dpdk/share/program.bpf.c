@@ -1,7 +1,10 @@
-/* On an interface that the stack shares with the kernel: TCP segments for ports of the stack go to the AF_XDP socket of
- * their queue, and so do ICMP errors about its segments. All else is the kernel's: ARP and neighbour discovery, UDP, echo,
+/* On an interface that the stack shares with the kernel: TCP segments for ports of the stack go to its sockets, and so do
+ * ICMP errors about its segments. All else is the kernel's: ARP and neighbour discovery, UDP, echo,
  * fragments, tagged frames, other addresses and ports, connections that the kernel itself has from a port which a
- * stack has as well, and those of peers to whom the way is not over this interface. */
+ * stack has as well, and those of peers to whom the way is not over this interface.
+ *
+ * It is compiled twice: for XDP, where the sockets are AF_XDP's, one for each queue; and (MTCP_CLASSIFIER) as a classifier of tc,
+ * where they are packet sockets for the Ethernet type that it gives to what is the stack's (layout.h). */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -13,12 +16,22 @@
 
 #include "layout.h"
 
+#ifdef MTCP_CLASSIFIER
+typedef struct __sk_buff packet;
+#define load_bytes bpf_skb_load_bytes
+#else
+typedef struct xdp_md packet;
+#define load_bytes bpf_xdp_load_bytes
+#endif
+
 /* Only their names matter here: the opener makes the maps (xdp_program.cc). */
+#ifndef MTCP_CLASSIFIER
 struct {
   __uint(type, BPF_MAP_TYPE_XSKMAP);
   __type(key, __u32);
   __type(value, __u32);
 } sockets SEC(".maps");
+#endif
 
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -75,7 +88,7 @@ static __always_inline const struct mtcp_share_port *port_of(const struct flow *
 }
 
 /* Whether the kernel has this very connection: it was there before the stack had the port, or has the port since. */
-static __always_inline int is_kernels(struct xdp_md *context, const struct flow *flow, int v4) {
+static __always_inline int is_kernels(packet *context, const struct flow *flow, int v4) {
   struct bpf_sock_tuple tuple;
   __u32 size;
   if (v4) {
@@ -121,9 +134,9 @@ struct tcp_start {
 };
 enum { SYN = 0x02, ACK = 0x10 };
 
-static __always_inline int segment(struct xdp_md *context, struct flow *flow, __u32 at, int v4) {
+static __always_inline int segment(packet *context, struct flow *flow, __u32 at, int v4) {
   struct tcp_start tcp;
-  if (bpf_xdp_load_bytes(context, at, &tcp, sizeof tcp) != 0) return 0;
+  if (load_bytes(context, at, &tcp, sizeof tcp) != 0) return 0;
   flow->local_port = tcp.dest;
   flow->remote_port = tcp.source;
   const struct mtcp_share_port *port = port_of(flow);
@@ -134,55 +147,82 @@ static __always_inline int segment(struct xdp_md *context, struct flow *flow, __
 }
 
 /* About a segment of ours, the beginning of which it carries: what it came from is our end. */
-static __always_inline int complaint(struct xdp_md *context, struct flow *flow, __u32 at, int v4) {
+static __always_inline int complaint(packet *context, struct flow *flow, __u32 at, int v4) {
   __be16 tcp_ports[2];
-  if (bpf_xdp_load_bytes(context, at, tcp_ports, sizeof tcp_ports) != 0) return 0;
+  if (load_bytes(context, at, tcp_ports, sizeof tcp_ports) != 0) return 0;
   flow->local_port = tcp_ports[0];
   flow->remote_port = tcp_ports[1];
   const struct mtcp_share_port *port = port_of(flow);
   return port && (port->listeners | port->flows) && !is_kernels(context, flow, v4);
 }
 
-static __always_inline int ipv4(struct xdp_md *context, const struct iphdr *ip, __u32 at) {
+static __always_inline int ipv4(packet *context, __u32 at) {
   struct flow flow;
-  if ((void *)(ip + 1) > (void *)(long)context->data_end || ip->ihl < 5 || (ip->frag_off & bpf_htons(0x3fff))) return 0;
-  at += ip->ihl * 4;
-  if (ip->protocol == IPPROTO_TCP) {
-    map_v4(&flow.local, ip->daddr);
-    map_v4(&flow.remote, ip->saddr);
+  struct iphdr ip;
+  if (load_bytes(context, at, &ip, sizeof ip) != 0 || ip.ihl < 5 || (ip.frag_off & bpf_htons(0x3fff))) return 0;
+  at += ip.ihl * 4;
+  if (ip.protocol == IPPROTO_TCP) {
+    map_v4(&flow.local, ip.daddr);
+    map_v4(&flow.remote, ip.saddr);
     return segment(context, &flow, at, 1);
   }
   struct icmp_header icmp;
   struct iphdr sent;
-  if (ip->protocol != IPPROTO_ICMP || bpf_xdp_load_bytes(context, at, &icmp, sizeof icmp) != 0) return 0;
+  if (ip.protocol != IPPROTO_ICMP || load_bytes(context, at, &icmp, sizeof icmp) != 0) return 0;
   if (icmp.type != UNREACHABLE && icmp.type != TIME_EXCEEDED && icmp.type != PARAMETER_PROBLEM && icmp.type != SOURCE_QUENCH)
     return 0;
   at += sizeof icmp;
-  if (bpf_xdp_load_bytes(context, at, &sent, sizeof sent) != 0 || sent.protocol != IPPROTO_TCP || sent.ihl < 5) return 0;
+  if (load_bytes(context, at, &sent, sizeof sent) != 0 || sent.protocol != IPPROTO_TCP || sent.ihl < 5) return 0;
   map_v4(&flow.local, sent.saddr);
   map_v4(&flow.remote, sent.daddr);
   return complaint(context, &flow, at + sent.ihl * 4, 1);
 }
 
-static __always_inline int ipv6(struct xdp_md *context, const struct ipv6hdr *ip, __u32 at) {
+static __always_inline int ipv6(packet *context, __u32 at) {
   struct flow flow;
-  if ((void *)(ip + 1) > (void *)(long)context->data_end) return 0;
-  at += sizeof *ip;
-  if (ip->nexthdr == IPPROTO_TCP) {
-    take_v6(&flow.local, &ip->daddr);
-    take_v6(&flow.remote, &ip->saddr);
+  struct ipv6hdr ip;
+  if (load_bytes(context, at, &ip, sizeof ip) != 0) return 0;
+  at += sizeof ip;
+  if (ip.nexthdr == IPPROTO_TCP) {
+    take_v6(&flow.local, &ip.daddr);
+    take_v6(&flow.remote, &ip.saddr);
     return segment(context, &flow, at, 0);
   }
   struct icmp_header icmp;
   struct ipv6hdr sent;
-  if (ip->nexthdr != IPPROTO_ICMPV6 || bpf_xdp_load_bytes(context, at, &icmp, sizeof icmp) != 0 || icmp.type >= FIRST_NO_ERROR_V6)
+  if (ip.nexthdr != IPPROTO_ICMPV6 || load_bytes(context, at, &icmp, sizeof icmp) != 0 || icmp.type >= FIRST_NO_ERROR_V6)
     return 0;
   at += sizeof icmp;
-  if (bpf_xdp_load_bytes(context, at, &sent, sizeof sent) != 0 || sent.nexthdr != IPPROTO_TCP) return 0;
+  if (load_bytes(context, at, &sent, sizeof sent) != 0 || sent.nexthdr != IPPROTO_TCP) return 0;
   take_v6(&flow.local, &sent.saddr);
   take_v6(&flow.remote, &sent.daddr);
   return complaint(context, &flow, at + sizeof sent, 0);
 }
+
+static __always_inline int takes(packet *context, __be16 type, __u32 at) {
+  if (type == bpf_htons(ETH_P_IP)) return ipv4(context, at);
+  return type == bpf_htons(ETH_P_IPV6) && ipv6(context, at);
+}
+
+#ifdef MTCP_CLASSIFIER
+
+/* TCX_NEXT, for other programs and the kernel; TCX_PASS, past other programs; TCX_DROP. */
+enum { NEXT = -1, PASS = 0, DROP = 2 };
+enum { TO_THIS_HOST = 0 };
+
+/* The kernel has no use for a frame with the type that a tag gives it, but for the sockets that are bound to this type. A tag that is
+ * pushed lies beside the frame, until a second one is; then it is in the frame, which has its type. The kernel drops the second one. */
+SEC("tc")
+int mtcp_share(packet *context) {
+  if (context->pkt_type != TO_THIS_HOST || (context->vlan_present && (context->vlan_tci & 0xfff))) return NEXT;
+  if (!takes(context, (__be16)context->protocol, sizeof(struct ethhdr))) return NEXT;
+  if (context->vlan_present && bpf_skb_vlan_pop(context) != 0) return DROP;
+  for (int i = 0; i < 2; ++i)
+    if (bpf_skb_vlan_push(context, bpf_htons(MTCP_SHARE_ETHER_TYPE), MTCP_SHARE_VLAN) != 0) return DROP;
+  return PASS;
+}
+
+#else
 
 /* A frame with a priority tag is one without (IEEE 802.1Q: VLAN 0 is none), which the stack knows nothing of. */
 struct tag {
@@ -203,19 +243,15 @@ int mtcp_share(struct xdp_md *context) {
   void *end = (void *)(long)context->data_end;
   const struct ethhdr *ethernet = (void *)(long)context->data;
   if ((void *)(ethernet + 1) > end) return XDP_PASS;
-  const void *next = ethernet + 1;
   __be16 type = ethernet->h_proto;
   const int tagged = type == bpf_htons(ETH_P_8021Q);
   if (tagged) {
-    const struct tag *tag = next;
+    const struct tag *tag = (const void *)(ethernet + 1);
     if ((void *)(tag + 1) > end || (tag->control & bpf_htons(0xfff))) return XDP_PASS;
     type = tag->type;
-    next = tag + 1;
   }
-  const __u32 at = sizeof *ethernet + (tagged ? sizeof(struct tag) : 0);
-  int ours = 0;
-  if (type == bpf_htons(ETH_P_IP)) ours = ipv4(context, next, at);
-  if (type == bpf_htons(ETH_P_IPV6)) ours = ipv6(context, next, at);
-  if (!ours || (tagged && !without_tag(context))) return XDP_PASS;
+  if (!takes(context, type, sizeof *ethernet + (tagged ? sizeof(struct tag) : 0)) || (tagged && !without_tag(context))) return XDP_PASS;
   return bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);
 }
+
+#endif
