@@ -14,18 +14,18 @@ from web import expect_files, expect_wrk, get, get_status, small_files
 
 # BPF_PROG_QUERY of BPF_TCX_INGRESS, which iproute2 and tc of Debian 12 know nothing of: how many classifiers there are.
 CLASSIFIERS = """
-import ctypes, socket, struct
-query = ctypes.create_string_buffer(struct.pack("=IIIIQII", socket.if_nametoindex("wire"), 46, 0, 0, 0, 0, 0), 144)
+import ctypes, socket, struct, sys
+query = ctypes.create_string_buffer(struct.pack("=IIIIQII", socket.if_nametoindex(sys.argv[1]), 46, 0, 0, 0, 0, 0), 144)
 ctypes.CDLL(None).syscall(321, 16, query, len(query))
 print(struct.unpack_from("=I", query, 24)[0])
 """
 
 
-def program_on(namespace):
+def program_on(namespace, interface="wire"):
     """Whether the interface has an XDP program, or a classifier attached by a link."""
-    if "xdp" in namespace.run("ip", "link", "show", "dev", "wire").stdout:
+    if "xdp" in namespace.run("ip", "link", "show", "dev", interface).stdout:
         return "xdp"
-    return "classifier" if int(namespace.run("/usr/bin/python3", "-c", CLASSIFIERS).stdout) > 0 else None
+    return "classifier" if int(namespace.run("/usr/bin/python3", "-c", CLASSIFIERS, interface).stdout) > 0 else None
 
 
 @test("af_xdp-files-of-all-sizes-and-idle")

@@ -232,3 +232,17 @@ def native(context):
         program = server.start(PYTHON, "-m", "http.server", "8080")
         expect_equal("the status", program.wait(20), 69)
         expect("write xdp=generic in the port" in program.output(), f"it said: {program.output()}")
+
+
+@test("share-with-a-driver-without-xdp", shim_only=True)
+def without_xdp(context):
+    """Packet sockets take its place. (lo has no XDP, and answers nobody here: what is asked is how it is shared.)"""
+    server, _ = context.veth(driver="af_xdp", share=True)
+    server.namespace.run("ip", "address", "add", "10.77.0.2/32", "dev", "lo")
+    server.config = context.write_config("net_af_xdp0,iface=lo,share=kernel", None)
+    program = server.start(PYTHON, "-m", "http.server", "8080", env={"MTCP_LOG": "info"})
+    program.says("lo is shared with the kernel: by packet sockets, without XDP")
+    program.says("a stack on")
+    expect_equal("the program on the interface", program_on(server.namespace, "lo"), "classifier")
+    program.kill()
+    wait_until(lambda: not program_on(server.namespace, "lo"), 5, "the end of the program on the interface")

@@ -1,8 +1,6 @@
-// Opening a device: what kind it is, DPDK's environment, pools, queues. How stacks get at them is in
-// joining.cc.
+// Opening a device: DPDK's environment, pools, queues. How stacks get at them is in joining.cc.
 #include "stack/port/device.hh"
 
-#include <ctype.h>
 #include <errno.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
@@ -11,10 +9,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <string_view>
 #include <vector>
 
-#include "stack/port/check_device.hh"
 #include "stack/port/dpdk/af_packet/af_packet.hh"
 #include "stack/port/dpdk/af_packet/packet_sender.hh"
 #include "stack/port/dpdk/af_xdp/af_xdp.hh"
@@ -37,21 +33,6 @@ namespace {
 
 // What a driver that copies is given: it wants a pool of some size, and takes nothing from it.
 constexpr std::size_t kUnusedPackets = 512;
-
-// "03:00.0" or "0000:03:00.0", perhaps with arguments.
-bool is_pci_address(std::string_view port) {
-  const std::string_view address = port.substr(0, port.find(','));
-  return address.size() >= 7 && address[address.size() - 2] == '.' && address[address.size() - 5] == ':' &&
-         std::ranges::all_of(address, [](unsigned char c) { return isxdigit(c) || c == ':' || c == '.'; });
-}
-
-Kind kind_of(std::string_view port) {
-  if (is_pci_address(port)) return Kind::pci;
-  if (port.starts_with("net_af_packet") || port.starts_with("eth_af_packet")) return Kind::af_packet;
-  if (port.starts_with("net_af_xdp")) return Kind::af_xdp;
-  if (port.starts_with("net_memif")) return Kind::memif;
-  return Kind::other;
-}
 
 }  // namespace
 
@@ -377,22 +358,5 @@ bool DpdkDevice::open(std::string& message) {
 }
 
 }  // namespace dpdk
-
-namespace {
-
-std::unique_ptr<dpdk::DpdkDevice> device_of(DeviceConfig config) {
-  config.port = dpdk::port_for_sharing(config.port);
-  return std::make_unique<dpdk::DpdkDevice>(dpdk::kind_of(config.port), config);
-}
-
-}  // namespace
-
-std::unique_ptr<Device> open_device(const DeviceConfig& config, std::string& message) {
-  auto device = device_of(config);
-  if (!device->open(message)) return nullptr;
-  return device;
-}
-
-bool check_device(const DeviceConfig& config, std::string& message) { return device_of(config)->check(message); }
 
 }  // namespace mtcp::stack

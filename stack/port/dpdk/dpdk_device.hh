@@ -45,6 +45,8 @@ class DpdkDevice final : public Device, public SharedDevice {
 
   bool open(std::string& message);
   bool check(std::string& message);
+  // open() has failed, and with packet sockets it may not.
+  [[nodiscard]] bool wants_packet_sockets() const { return sharing_.shared && sharing_.native && sharing_.automatic && program_.refused_by_driver(); }
 
   // --- Device
   [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues(rings_.size()) : config_.queues; }

@@ -166,6 +166,7 @@ bool XdpProgram::attach(const std::string& interface, const Sharing& how, Shared
   const std::uint32_t ifindex = xsks().front()->ifindex;
   const long fd = link_patiently(program, ifindex, how.generic ? XDP_FLAGS_SKB_MODE : how.native ? XDP_FLAGS_DRV_MODE : 0);
   if (fd < 0) {
+    refused_ = errno == EOPNOTSUPP || errno == ERANGE || errno == ENOSPC || errno == ENOMEM;
     message = reason(interface, ifindex, errno);
     return false;
   }

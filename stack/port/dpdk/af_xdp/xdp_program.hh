@@ -41,6 +41,8 @@ class XdpProgram {
   bool attach(const std::string& interface, const Sharing& how, SharedPorts* shared, std::string& message);
   // The classifier, for what `shared` says.
   bool attach_classifier(const std::string& interface, const SharedPorts& shared, std::string& message);
+  // attach() has failed because the driver has no XDP, or none for what the interface is set to (MTU, queues, offloads).
+  [[nodiscard]] bool refused_by_driver() const { return refused_; }
   // The link's; -1: none.
   [[nodiscard]] int descriptor() const { return link_; }
   // Other processes that have it keep it.
@@ -48,6 +50,7 @@ class XdpProgram {
 
  private:
   int link_ = -1;
+  bool refused_ = false;
 };
 
 }  // namespace mtcp::stack::dpdk

@@ -1,5 +1,7 @@
 #include "stack/port/dpdk/share/sharing.hh"
 
+#include <algorithm>
+
 #include "stack/port/dpdk/af_xdp/xdp_program.hh"
 #include "stack/port/dpdk/interface/kernel_interface.hh"
 #include "stack/port/dpdk/share/layout.h"
@@ -32,6 +34,7 @@ bool read_sharing(const DeviceConfig& config, bool on_virtual, Sharing& sharing,
     return false;
   }
   sharing.shared = !share.empty();
+  sharing.automatic = mode.empty();
   sharing.tagged = config.port.starts_with(kPacketSockets);
   if (sharing.tagged) {
     sharing.summary = interface_of(config.port) + " is shared with the kernel: by packet sockets, without XDP" +
@@ -51,11 +54,12 @@ bool read_sharing(const DeviceConfig& config, bool on_virtual, Sharing& sharing,
 // XDP above the driver copies every frame of a sender on this machine once more, and those that are the kernel's.
 std::string port_for_sharing(const std::string& port) {
   const std::string mode = value_of(port, "xdp");
-  const std::size_t name = port.find(',');
-  if (!port.starts_with("net_af_xdp") || value_of(port, "share") != "kernel" || name == port.npos) return port;
+  if (!port.starts_with("net_af_xdp") || value_of(port, "share") != "kernel") return port;
   if (mode != "no" && (!mode.empty() || !is_virtual(interface_of(port)) || !may_classify())) return port;
-  return std::string(kPacketSockets) + "0" + port.substr(name);
+  return port_of_packet_sockets(port);
 }
+
+std::string port_of_packet_sockets(const std::string& port) { return std::string(kPacketSockets) + "0" + port.substr(std::min(port.find(','), port.size())); }
 
 std::string without_sharing(std::string port) {
   for (const char* key : {"share", "xdp"}) {

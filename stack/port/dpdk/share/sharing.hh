@@ -12,11 +12,14 @@ struct Sharing {
   bool tagged = false;   // by packet sockets and a classifier, without XDP
   bool generic = false;  // XDP above the driver; frames may come in pieces
   bool native = false;   // in it, or not at all
+  bool automatic = false;  // which of these it is has been chosen here
   std::string summary;
 };
 
 // The port string of the device that serves it: where an interface has no hardware, one of packet sockets, if the kernel lets us.
 [[nodiscard]] std::string port_for_sharing(const std::string& port);
+// The same whatever the interface is.
+[[nodiscard]] std::string port_of_packet_sockets(const std::string& port);
 
 // Of "net_af_xdp0,iface=NAME[,share=kernel][,xdp=native|generic|no]", or the same with net_af_packet0, which uses no XDP. `on_virtual`: the interface has no hardware. False and
 // `message` if a value is wrong.
