@@ -96,6 +96,31 @@ TEST_CASE("rfc8985 6.2: the window for reordering opens with what comes late, an
   CHECK(s.count(Counter::retransmitted_segments) == 1);
 }
 
+TEST_CASE("rfc8985 6.2 step 3: what one ACK tells of, in whatever order, has not come late") {
+  const auto repaired_at_once = [](Script& s, std::uint32_t hole) {
+    const Data sent = data_of(s);
+    CHECK(std::count(sent.begin(), sent.end(), std::pair<std::uint32_t, std::size_t>{hole, 1000}) == 1);
+    CHECK(!s.c->recovery.reordering_seen);
+    CHECK(s.c->recovery.duplicate_threshold == 3);
+  };
+  SECTION("a delayed ACK that what comes behind a hole sets free") {
+    Script s(with_sack());
+    fill(s);
+    ack(s, 1000, {{2000, 3000}});
+    s.forget();
+    ack(s, 1000, {{2000, 5000}});
+    repaired_at_once(s, 1000);
+  }
+  SECTION("blocks whose ACKs were lost, the newest first") {
+    Script s(with_sack());
+    fill(s);
+    ack(s, 0, {{3000, 4000}, {1000, 2000}});
+    s.forget();
+    ack(s, 0, {{3000, 5000}, {1000, 2000}});
+    repaired_at_once(s, 0);
+  }
+}
+
 TEST_CASE("rfc8985 6.2 step 4: a D-SACK widens the window for reordering, to no more than the smoothed RTT") {
   // How long a segment that is left out is waited for, after so many needless retransmissions.
   const auto wait_after = [](int needless) {

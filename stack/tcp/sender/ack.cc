@@ -103,7 +103,7 @@ void Sender::on_marked_acked(Connection& c, const Packet& p, bool whole, std::ui
     a.delivered += n;
     if (p.transmissions == 1) {
       if (!after(p.seq + p.payload_len, r.end)) a.original_arrived = true;
-      if (scoreboard.sacked() != 0 && before(p.seq + p.payload_len, r.highest_sacked)) note_reordered(a, p.seq);
+      if (before(p.seq + p.payload_len, a.sacked_before)) note_reordered(a, p.seq);
       if (a.rtt == kNoSample) a.rtt = since(p.sent_at, now);
       a.latest_rtt = since(p.sent_at, now);
     }

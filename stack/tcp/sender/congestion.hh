@@ -31,6 +31,7 @@ struct AckSample {
   bool dsack = false;               // the peer has got something twice
   bool reordered = false;           // something came later than what was sent after it ...
   Seq reordered_from;               // ... and this is the lowest of that
+  Seq sacked_before;                // end of the highest packet that was sacked before this ACK; SND.UNA if none was
 };
 
 class CongestionControl {

@@ -17,6 +17,7 @@ void Sender::on_unusual_ack(Connection& c, Segment& s, AckSample& a, Time now) {
   auto& h = c.hot;
   auto& r = c.recovery;
   const Seq una_before = h.snd_una;
+  a.sacked_before = c.tx.scoreboard != nullptr && c.tx.scoreboard->sacked() != 0 ? r.highest_sacked : una_before;
   if (h.sack_ok && s.options.sack_count != 0) take_sack(c, s, a, now);
   if (a.advanced) {
     remove_acked(c, s.ack, a, now);

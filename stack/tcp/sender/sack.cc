@@ -82,8 +82,6 @@ void Sender::take_sack(Connection& c, const Segment& s, AckSample& a, Time now) 
 void Sender::mark_sacked(Connection& c, const SackBlock& block, AckSample& a, Time now) {
   auto& r = c.recovery;
   Scoreboard& scoreboard = *c.tx.scoreboard;
-  const bool had = scoreboard.sacked() != 0;
-  const Seq highest = r.highest_sacked;
   // A packet counts when all of it has arrived.
   const Scoreboard::Place stop = scoreboard.first_from(block.end);
   for (auto i = scoreboard.next_unsacked(scoreboard.first_from(block.begin), stop); i < stop;
@@ -92,7 +90,7 @@ void Sender::mark_sacked(Connection& c, const SackBlock& block, AckSample& a, Ti
     const Seq end = p.seq + p.payload_len;
     if (after(end, block.end)) break;
     if (p.transmissions == 1) {
-      if (had && before(end, highest)) note_reordered(a, p.seq);
+      if (before(end, a.sacked_before)) note_reordered(a, p.seq);
       if (!after(end, r.end)) a.original_arrived = true;
       if (a.rtt == kNoSample) a.rtt = since(p.sent_at, now);
       a.latest_rtt = since(p.sent_at, now);
@@ -106,6 +104,8 @@ void Sender::mark_sacked(Connection& c, const SackBlock& block, AckSample& a, Ti
   }
 }
 
+// RFC 8985 section 6.2 step 3: late is what comes after something above it that an earlier ACK has reported. Of what one ACK tells of, in
+// whatever order, nothing is: where others were lost, or an ACK was delayed, it tells of much.
 void Sender::note_reordered(AckSample& a, Seq from) {
   if (a.reordered && at_or_before(a.reordered_from, from)) return;
   a.reordered = true;
