@@ -84,6 +84,53 @@ TEST_CASE("rfc2018 4: data carries the blocks where they fit beside it") {
   CHECK(s.sent().sack.empty());
 }
 
+TEST_CASE("rfc2018 3: a FIN out of order is in its block, as it has a sequence number; acknowledged, it is not reported any more") {
+  const auto fin = [](std::uint32_t from, std::uint32_t n) {
+    In in = at(from, n);
+    in.flags = kAck | kFin;
+    return in;
+  };
+  const auto ends = [](Script& s, std::uint32_t fin_seq) {
+    for (const Out& o : s.all_sent())
+      if (o.ack == fin_seq + 1) CHECK(o.sack.empty());
+    s.wait(milliseconds(100));
+    s.write("x");
+    const Out o = s.last_sent();
+    CHECK(o.ack == fin_seq + 1);
+    CHECK(o.sack.empty());
+  };
+  SECTION("on data") {
+    Script s(with_sack());
+    s.peer(fin(1000, 100));
+    CHECK(s.sent().sack == Blocks{{1000, 1101}});
+    s.peer(at(500, 500));
+    CHECK(s.sent().sack == Blocks{{500, 1101}});
+    s.peer(at(0, 500));
+    ends(s, 1100);
+  }
+  SECTION("alone, and then what precedes it") {
+    Script s(with_sack());
+    s.peer(fin(1000, 0));
+    CHECK(s.sent().sack == Blocks{{1000, 1001}});
+    s.peer(at(900, 100));
+    CHECK(s.sent().sack == Blocks{{900, 1001}});
+    s.peer(at(0, 900));
+    ends(s, 1000);
+  }
+  SECTION("alone, and nothing else out of order") {
+    Script s(with_sack());
+    s.peer(fin(3000, 0));
+    CHECK(s.sent().sack == Blocks{{3000, 3001}});
+    for (std::uint32_t from = 0; from < 3000; from += 1000) s.peer(at(from, 1000), false);
+    s.flush();
+    for (const Out& o : s.all_sent())
+      for (const auto& b : o.sack) CHECK(b.first > o.ack);
+    s.wait(milliseconds(100));
+    s.write("x");
+    CHECK(s.last_sent().sack.empty());
+  }
+}
+
 TEST_CASE("rfc2883 4.1.1: a segment that is wholly known is reported, once, in front of the others") {
   Script s(with_sack());
   s.peer(at(0, 500));

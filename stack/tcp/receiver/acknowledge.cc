@@ -56,13 +56,16 @@ std::uint32_t Receiver::delay_of(const Connection& c) const {
 // RFC 9293 3.8.6.3, RFC 5681 section 4.2: every second full segment at least, the others after the delay. What has come
 // in one turn is acknowledged at its end, as the kernel does with what it has received as one frame; but not more than
 // fits into such a frame, so that the sender need not wait for it. Where data has been lost ACKs are lost as well, and the only one of
-// a small window would be missed for a timeout: there every second segment has its own.
+// a small window would be missed for a timeout: there every second segment has its own; and as long as nobody knows whether this is
+// such a path, no more than eight have one.
 void Receiver::schedule_ack(Connection& c, Time now) {
-  constexpr std::uint32_t kLargestFrame = 65536;
+  constexpr std::uint32_t kLargestFrame = 65536, kFirstSegments = 8, kFirst = 131072;
   auto& h = c.hot;
-  const std::uint32_t unacked = h.rcv_nxt - h.last_ack_sent;
-  if (unacked > c.rx.mss_estimate || (c.rx.quickack_left > 0 && !h.pingpong)) {
-    if (unacked < kLargestFrame && (c.rx.lossy == 0 || unacked <= c.rx.mss_estimate)) return tcp_.request_ack(c);
+  const std::uint32_t unacked = h.rcv_nxt - h.last_ack_sent, segment = c.rx.mss_estimate;
+  if (unacked > segment || (c.rx.quickack_left > 0 && !h.pingpong)) {
+    const std::uint32_t most = c.rx.lossy != 0 ? segment + 1 : c.bytes_received <= kFirst ? kFirstSegments * segment : kLargestFrame;
+    // A FIN that has come before is acknowledged with what it was waiting for.
+    if (unacked < most || c.rx.fin_pending) return tcp_.request_ack(c);
     if (c.rx.lossy != 0) --c.rx.lossy;
     return tcp_.send_ack(c, now);
   }

@@ -125,7 +125,10 @@ bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
     }
   }
   if (s.seq != h.rcv_nxt) {
-    if (s.len != 0) insert_out_of_order(c, s);
+    if (s.len != 0)
+      insert_out_of_order(c, s);
+    else if (s.has(kFin))
+      note_sack(c, rx.fin_seq, rx.fin_seq);
     acknowledge_out_of_order(c, now);
     return true;
   }
@@ -169,6 +172,7 @@ bool Receiver::accept_fin(Connection& c, Time now) {
   c.rx.fin_pending = false;
   if (after(h.rcv_nxt, c.rx.fin_seq)) return true;
   if (!c.rx.out_of_order.empty()) [[unlikely]] prune_out_of_order(c);
+  c.rx.sack.forget_blocks();
   h.rcv_nxt = c.rx.fin_seq + 1;
   h.fin_received = true;
   const State before_fin = h.state;

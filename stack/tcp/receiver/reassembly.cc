@@ -254,8 +254,12 @@ void Receiver::drain_out_of_order(Connection& c) {
   rx.sack.advance(h.rcv_nxt);
 }
 
+// With the FIN at the end, if it has come: it has a sequence number as well, and a segment of which only the data was reported would
+// not count as arrived.
 void Receiver::note_sack(Connection& c, Seq begin, Seq end) {
-  if (c.hot.sack_ok) c.rx.sack.add(begin, end);
+  if (!c.hot.sack_ok) return;
+  if (c.rx.fin_pending && end == c.rx.fin_seq) end += 1;
+  c.rx.sack.add(begin, end);
 }
 
 void Receiver::note_duplicate(Connection& c, Seq begin, Seq end) {

@@ -25,7 +25,7 @@ void SackState::add(Seq begin, Seq end) {
 void SackState::advance(Seq rcv_nxt) {
   std::uint8_t kept = 0;
   for (std::size_t i = 0; i < count_; ++i)
-    if (after(blocks_[i].end, rcv_nxt)) blocks_[kept++] = blocks_[i];
+    if (after(blocks_[i].begin, rcv_nxt)) blocks_[kept++] = blocks_[i];
   count_ = kept;
 }
 

@@ -16,7 +16,7 @@ class SackState {
   [[nodiscard]] bool empty() const { return count_ == 0 && !has_duplicate_; }
   // Data of [begin, end) has been queued out of order: the block that it is in comes first from now on.
   void add(Seq begin, Seq end);
-  // What is before RCV.NXT is acknowledged by itself.
+  // What adjoined RCV.NXT is acknowledged by itself.
   void advance(Seq rcv_nxt);
   // Nothing from `seq` on is there any more.
   void forget_from(Seq seq);
