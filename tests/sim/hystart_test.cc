@@ -89,3 +89,36 @@ TEST_CASE("rfc9406: a timeout that was a mistake brings slow start back, and it 
   s.sim.run_for(seconds(2));
   CHECK(static_cast<double>(s.received() - before) > 2 * 6.25e6 * 1448 / 1538 * 0.9);
 }
+
+TEST_CASE("rfc9406 4.2: slow start that is resumed after needless reductions, however many, notices the queue that stands by then", "[sim]") {
+  for (const int apart : {60, 90, 120}) {
+    Start s("cubic", 16 * kFill);
+    REQUIRE(s.sim.run_until([&] { return s.socket->connection->hot.cwnd >= 60'000; }));
+    // Again and again some packets are late, by more than RACK waits.
+    for (int i = 0; i < 2400 / apart; ++i) {
+      s.sim.wire.options.reorder_by = milliseconds(60);
+      s.sim.wire.options.reorder = 1;
+      s.sim.run_for(microseconds(400));
+      s.sim.wire.options.reorder = 0;
+      s.sim.run_for(milliseconds(apart));
+    }
+    INFO("every " << apart << " ms");
+    CHECK(s.client.count(Counter::reductions_undone) >= 3);
+    CHECK(s.sim.wire.dropped() == 0);
+  }
+}
+
+TEST_CASE("rfc9406: over a short path a train of ACKs ends slow start long before the round trips are longer by 4 ms", "[sim]") {
+  for (const double reorder : {0.0, 0.05}) {
+    RatedPath s("cubic", 1.3e9 / 8, microseconds(500), 1000);
+    s.sim.wire.options.reorder = reorder;
+    s.sim.wire.options.reorder_by = microseconds(250);
+    const Socket& c = s.start(1ULL << 40);
+    s.run(milliseconds(100));
+    INFO("reordered: " << reorder);
+    CHECK(s.sim.wire.dropped() == 0);
+    CHECK(s.client.worker->info(*c.connection).retransmits <= (reorder > 0 ? 10U : 0U));
+    // And not too early.
+    CHECK(static_cast<double>(s.run(milliseconds(200))) > 0.2 * 1.3e9 / 8 * 1448 / 1538 * 0.97);
+  }
+}

@@ -1,8 +1,9 @@
-// CUBIC (RFC 9438), the default as in Linux; its first slow start ends by HyStart++ (RFC 9406).
+// CUBIC (RFC 9438), the default as in Linux; its first slow start ends by HyStart++ (RFC 9406), which also looks at trains of ACKs.
 #include <algorithm>
 #include <cmath>
 
 #include "stack/tcp/sender/controls.hh"
+#include "stack/tcp/sender/pacing.hh"
 
 namespace mtcp::stack {
 namespace {
@@ -15,10 +16,18 @@ constexpr Duration kLeastRise = milliseconds(4), kMostRise = milliseconds(16);
 constexpr std::uint8_t kSamples = 8, kConservativeRounds = 5;
 constexpr std::uint32_t kConservativeDivisor = 4;
 constexpr std::uint32_t kFromSegments = 16;  // as Linux (hystart_low_window): before that there is nothing to learn
+constexpr std::uint32_t kNoReturn = 1;  // as a baseline: no round trip is shorter
+// Of trains of ACKs, as Linux (hystart_ack_delta, hystart_ack_delay); but a quarter of a round trip is a gap in any case: over a short
+// path a few bursts would make a train.
+constexpr Duration kApart = milliseconds(2), kMostCushion = milliseconds(1);
+constexpr std::int64_t kCushionBytes = 262'144;
 
 std::uint32_t micros(Duration d) {
   return static_cast<std::uint32_t>(std::min<std::int64_t>(std::chrono::duration_cast<microseconds>(d).count(), UINT32_MAX - 1));
 }
+
+// Of differences.
+std::uint32_t clock_of(Time t) { return static_cast<std::uint32_t>(std::chrono::duration_cast<microseconds>(t.time_since_epoch()).count()); }
 
 float seconds_of(Duration d) { return static_cast<float>(d.count()) * 1e-9F; }
 
@@ -39,6 +48,7 @@ class Cubic final : public WindowControl {
     std::uint32_t round_rtt, last_rtt;  // the least of this round and of the one before
     std::uint32_t baseline;             // the least when growth became conservative; 0: it has not
     Seq round_end;
+    std::uint32_t round_start, train_end;  // clock_of(): the round's first ACK, and the last that has followed closely
     std::uint8_t samples, rounds;       // of this round; of conservative growth
     bool begun;
   };
@@ -51,14 +61,15 @@ class Cubic final : public WindowControl {
   };
   static_assert(sizeof(FirstSlowStart) <= sizeof(Curve));
   static bool in_first_slow_start(const Connection& c) { return c.tx.ssthresh == UINT32_MAX; }
-  static std::uint32_t start_slowly(Connection& c, std::uint32_t acked, const AckSample& a);
-  static void end_round(Connection& c, FirstSlowStart& f);
+  static std::uint32_t start_slowly(Connection& c, std::uint32_t acked, const AckSample& a, Time now);
+  static void end_round(Connection& c, FirstSlowStart& f, Time now);
+  static bool is_long_train(const Connection& c, FirstSlowStart& f, Time now);
   static void leave_first_slow_start(Connection& c) { state_of<CubicState>(c).curve = {}; }
-  static void resume_first_slow_start(Connection& c);
+  static void resume_first_slow_start(Connection& c, Time now);
   void grow(Connection& c, std::uint32_t acked, const AckSample& a, Time now) const override;
   [[nodiscard]] std::uint32_t reduced(Connection& c, Time now) const override;
-  void on_undone(Connection& c, Time) const override {
-    if (in_first_slow_start(c)) return resume_first_slow_start(c);
+  void on_undone(Connection& c, Time now) const override {
+    if (in_first_slow_start(c)) return resume_first_slow_start(c, now);
     auto& s = state_of<CubicState>(c).curve;
     s.w_max = s.prior_w_max;
     s.epoch = Time{};
@@ -76,16 +87,16 @@ class Cubic final : public WindowControl {
 void Cubic::grow(Connection& c, std::uint32_t acked, const AckSample& a, Time now) const {
   if (in_slow_start(c)) {
     const bool watched = in_first_slow_start(c) && c.hot.cwnd >= kFromSegments * c.hot.mss;
-    acked = watched ? start_slowly(c, acked, a) : slow_start(c, acked);
+    acked = watched ? start_slowly(c, acked, a, now) : slow_start(c, acked);
   }
   if (acked != 0) avoid(c, acked, now);
 }
 
 // RFC 9406 section 4.2: once the round trips become longer, a queue has begun to grow, and the window grows more slowly;
 // after five such rounds it is large enough. If they become shorter again, it was chance.
-std::uint32_t Cubic::start_slowly(Connection& c, std::uint32_t acked, const AckSample& a) {
+std::uint32_t Cubic::start_slowly(Connection& c, std::uint32_t acked, const AckSample& a, Time now) {
   auto& f = state_of<CubicState>(c).first;
-  if (!f.begun || at_or_after(c.hot.snd_una, f.round_end)) end_round(c, f);
+  if (!f.begun || at_or_after(c.hot.snd_una, f.round_end)) end_round(c, f, now);
   if (!in_slow_start(c)) return acked;  // that was the last one
   const Duration rtt = a.latest_rtt != kNoSample ? a.latest_rtt : a.rtt;
   if (rtt != kNoSample) {
@@ -101,12 +112,29 @@ std::uint32_t Cubic::start_slowly(Connection& c, std::uint32_t acked, const AckS
   } else if (f.samples >= kSamples && f.baseline != 0 && f.round_rtt < f.baseline) {
     f.baseline = 0;
   }
+  if (f.baseline == 0 && is_long_train(c, f, now)) {
+    f.baseline = kNoReturn;
+    f.rounds = 0;
+  }
   return slow_start(c, f.baseline == 0 ? acked : std::max(acked / kConservativeDivisor, 1U));
+}
+
+// As Linux (hystart_detect & 1): ACKs that have followed each other closely for half a round trip are those of data that takes as long
+// to pass, so the window fills the path by now. Over a short path the round trips show that late: by then there is four times as much.
+bool Cubic::is_long_train(const Connection& c, FirstSlowStart& f, Time now) {
+  const std::uint32_t clock = clock_of(now);
+  const Duration least = std::min(c.recovery.min_rtt, c.recovery.former_min_rtt);
+  if (clock - f.train_end > micros(std::min<Duration>(kApart, least / 4))) return false;
+  f.train_end = clock;
+  // For what several segments in one frame take, at twice this rate.
+  const Duration cushion = std::min<Duration>(kMostCushion, c.tx.srtt * kCushionBytes / 2 / std::max<std::uint32_t>(c.hot.cwnd, 1));
+  const bool paced = c.pacing != nullptr && c.pacing->paced;  // what leaves so is spread over a round trip anyway
+  return clock - f.round_start > micros(paced ? least + cushion : (least + cushion) / 2);
 }
 
 // Back in it, after a reduction that was needless. What it had learned is gone, so it goes on from the least round trip of the connection: a
 // queue that stands by now is noticed, however often that happens.
-void Cubic::resume_first_slow_start(Connection& c) {
+void Cubic::resume_first_slow_start(Connection& c, Time now) {
   leave_first_slow_start(c);
   const Duration least = std::min(c.recovery.min_rtt, c.recovery.former_min_rtt);
   if (least == Duration::max()) return;
@@ -114,14 +142,16 @@ void Cubic::resume_first_slow_start(Connection& c) {
   f.begun = true;
   f.last_rtt = std::max(micros(least), 1U);
   f.round_end = c.hot.snd_nxt;
+  f.round_start = f.train_end = clock_of(now);
 }
 
-void Cubic::end_round(Connection& c, FirstSlowStart& f) {
+void Cubic::end_round(Connection& c, FirstSlowStart& f, Time now) {
   f.last_rtt = f.begun && f.samples != 0 ? f.round_rtt : 0;
   f.round_rtt = 0;
   f.samples = 0;
   f.begun = true;
   f.round_end = c.hot.snd_nxt;
+  f.round_start = f.train_end = clock_of(now);
   if (f.baseline == 0 || ++f.rounds < kConservativeRounds) return;
   set_ssthresh(c, c.hot.cwnd);
   leave_first_slow_start(c);

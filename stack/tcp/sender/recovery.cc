@@ -49,8 +49,11 @@ void Sender::on_unusual_ack(Connection& c, Segment& s, AckSample& a, Time now) {
   a.lost = lost_of(c) > lost ? lost_of(c) - lost : 0;
   finish_ack(c, a, now);
   if (c.tx.scoreboard != nullptr && c.tx.scoreboard->is_worn()) drop_scoreboard(c);
+  // Where the path is known to reorder, a timer leaves as much time as Linux's, which has this granularity: ACKs that are there and not
+  // processed yet come first.
+  constexpr Duration kMargin = milliseconds(2);
   if (wait > Duration::zero())
-    arm_within_timeout(c, TimerUse::reordering, wait, now);
+    arm_within_timeout(c, TimerUse::reordering, r.reordering_seen ? wait + kMargin : wait, now);
   else if (a.advanced || a.sacked)
     arm_after_progress(c, now);
 }
@@ -98,17 +101,16 @@ bool Sender::leave_phase(Connection& c, const Segment& s, Time now) {
       h.phase = Phase::open;
       return false;
     case Phase::recovery: {
-      if (r.reo_persist > 0) --r.reo_persist;
       r.dupacks = 0;
       r.reno_sacked = 0;
       const bool undone = undo_if_needless(c, s, now);
+      if (!undone && r.reo_persist > 0) --r.reo_persist;  // as Linux: what was none is not counted
       if (!undone && r.undo_possible) c.tx.cc->on_recovered(c, now);
       end_episode(c);
       return undone;
     }
     case Phase::loss:
-      (void)undo_if_needless(c, s, now);
-      if (r.reo_persist > 0) --r.reo_persist;
+      if (!undo_if_needless(c, s, now) && r.reo_persist > 0) --r.reo_persist;
       end_episode(c);
       return false;
     case Phase::open:
