@@ -277,7 +277,7 @@ class Context:
         unless this is a run on the kernel, where both ends have kernel addresses. `offloads`: the ends whose interface has all
         that it has by itself; without, frames on the wire are whole and at most an MTU long. `prefix`: of the namespaces' names,
         for a second pair. `share`: over af_xdp, the stack's end has the address in the kernel as well, and both have all offloads;
-        "generic": with XDP, which a veth is not shared by otherwise.
+        "generic", "native": with XDP, which a veth is not shared by otherwise.
         `queues`: of each end."""
         sides, offloads = {}, ("server", "client") if share else offloads
         spaces = {end: self.namespace(prefix + end[0]) for end in ("server", "client")}
@@ -295,7 +295,7 @@ class Context:
             space.run("ip", "link", "set", "wire", "up")
             config = None
             if end == stack and not self.on_kernel:
-                how = ",share=kernel,xdp=generic" if share == "generic" else ",share=kernel" if share else ""
+                how = f",share=kernel,xdp={share}" if isinstance(share, str) else ",share=kernel" if share else ""
                 config = self.write_config(f"net_{driver}0,iface=wire{how}", address, more, device)
             if config is None or share:
                 space.run("ip", "address", "add", f"{address}/24", "dev", "wire")

@@ -52,9 +52,9 @@ def beside_test(name, workers, share=True):
         expect_equal("the difference of what came", same.returncode, 0)
         if server.on_stack:
             queues = sum(int(re.search(r"^share .* queues=(\d+)", stat(pid, "-r"), re.MULTILINE)[1]) for pid in nginx.workers())
-            expect(queues == workers if share == "generic" else queues >= workers, f"{workers} workers have {queues} queues")
+            expect(queues == workers if isinstance(share, str) else queues >= workers, f"{workers} workers have {queues} queues")
             expect(stack_opens(nginx) > 100, "the connections were not the stack's")
-            expect_equal("the program on the interface", program_on(server.namespace), "xdp" if share == "generic" else "classifier")
+            expect_equal("the program on the interface", program_on(server.namespace), "xdp" if isinstance(share, str) else "classifier")
         nginx.stop()
         wait_until(lambda: not program_on(server.namespace), 5, "the end of the program on the interface")
         expect_refused(client, f"{nginx.url}/hello", "the port of what has ended")
@@ -67,6 +67,8 @@ def beside_test(name, workers, share=True):
 beside_test("share-beside-the-kernel", 1)
 beside_test("share-beside-the-kernel-4-workers", 4)
 beside_test("share-by-xdp-beside-the-kernel", 1, "generic")
+beside_test("share-by-native-xdp-beside-the-kernel", 1, "native")
+beside_test("share-by-native-xdp-beside-the-kernel-2-workers", 2, "native")
 beside_test("share-by-xdp-beside-the-kernel-4-workers", 4, "generic")
 
 
@@ -296,8 +298,8 @@ def queues(context):
 @test("share-tagged-frames")
 def tags(context):
     """A priority is no VLAN, and the stack has such a frame; one of a VLAN is not for this interface, and nobody answers it."""
-    for share in (True, "generic"):
-        server, client = context.veth(driver="af_xdp", share=share, prefix="x" if share == "generic" else "")
+    for number, share in enumerate((True, "generic", "native")):
+        server, client = context.veth(driver="af_xdp", share=share, prefix=f"w{number}")
         nginx = Nginx(server).start()
         get(client, f"{nginx.url}/hello")
         mac = server.namespace.run("cat", "/sys/class/net/wire/address").stdout.strip()
