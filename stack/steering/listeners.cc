@@ -77,9 +77,11 @@ bool ControlBlock::leave_unclaimed(std::uint8_t stack, std::uint64_t destination
   for (std::size_t i = 0; i < messages.size(); ++i)
     if (!box.write(i, {MessageKind::handover, kHandover, destination, messages[i], flow})) return false;
   directory_.set(flow, {Directory::State::waiting, stack});
-  box.announce(messages.size());
   whose.store(program, std::memory_order_relaxed);
+  // Before the messages: if this process dies in between, a listener without connections is forgotten, connections without
+  // a listener would be found by nobody.
   at->store(destination, std::memory_order_release);
+  box.announce(messages.size());
   return true;
 }
 

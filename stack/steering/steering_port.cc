@@ -78,6 +78,12 @@ void SteeringPort::reload() {
     if (control_.slot(stack).owner.load(std::memory_order_relaxed) == self_) siblings_.add(stack);
   }
   must_publish_ = must_publish_ || (was_alone && !others_.empty());
+  for (std::uint32_t i = 0; i < control_.slots(); ++i) {
+    const std::uint64_t owner = control_.slot(i).owner.load(std::memory_order_acquire);
+    const std::uint64_t former = std::exchange(owners_[i], owner);
+    // It may have been killed when it had announced messages and not yet said so.
+    if (former != 0 && former != owner && i != me_) unread_senders_.add(i);
+  }
   for (std::uint32_t i = 0; i <= entry_mask_; ++i) {
     table_[i] = control_.home(i);
     if (table_[i] != ControlBlock::kNobody) without_.remove(table_[i]);

@@ -166,6 +166,7 @@ class SteeringPort final : public Port, public Steering {
   std::array<std::uint8_t, kMaxSteeringEntries> table_{};
   bool unclaimed_ = false;    // connections wait on the control block
   StackSet unread_senders_;  // whose message rings have not been emptied
+  std::array<std::uint64_t, kMaxStacks> owners_{};  // of the slots, as last seen
   std::uint32_t last_sender_ = 0;  // whose message ring was read last
   bool must_publish_ = false;      // entries of the table were ours, and are not any more
   bool closing_ = false;           // nothing is taken over any more

@@ -1,5 +1,6 @@
-// How a stack hears of the deaths of others.
+// How a stack hears of the deaths of others, and what one has left half done.
 #include <algorithm>
+#include <array>
 #include <catch2/catch.hpp>
 
 #include "tests/steering/fake_device.hh"
@@ -113,4 +114,46 @@ TEST_CASE("whoever sleeps is woken when a dead stack's part is shared out") {
   w.wake(1, 201);
   CHECK(w.device.awake.contains(w.ports[3]->number()));
   w.as(3).disarm();
+}
+
+TEST_CASE("what a stack had announced when it was killed, before it could say so, is received") {
+  World w(4);
+  ControlBlock& control = w.device.control();
+  MessageRing ring(control.ring_memory(w.ports[1]->number(), w.ports[2]->number()), control.frame(), ControlBlock::kRingMessages);
+  const std::array<std::byte, 20> bytes{std::byte{77}};
+  REQUIRE(ring.write(0, {MessageKind::handover, kHandover, 0, bytes, 1}));
+  ring.announce(1);
+  std::array<Packet*, 8> received{};
+  CHECK(w.as(2).rx(received.data(), received.size()) == 0);
+  REQUIRE(w.as(2).arm());
+  w.kill(1);
+  w.wake(0, 201);
+  CHECK(w.device.awake.contains(w.ports[2]->number()));
+  w.as(2).disarm();
+  REQUIRE(w.as(2).rx(received.data(), received.size()) == 1);
+  CHECK(received[0]->data[0] == std::byte{77});
+  w.ports[2]->pool().free(received.data(), 1);
+  CHECK(w.as(2).rx(received.data(), received.size()) == 0);
+}
+
+TEST_CASE("whoever loses patience with the holder of the control block's lock does not take it from that") {
+  World w(2);
+  w.kill(1);
+  ControlBlock& control = w.device.control();
+  MessageRing ring(control.ring_memory(0, 1), control.frame(), ControlBlock::kRingMessages);
+  const std::array<std::byte, 20> bytes{};
+  REQUIRE(ring.write(0, {MessageKind::handover, kHandover, 0, bytes, 1}));
+  ring.announce(1);
+  w.device.process = 1;
+  bool visited = false;
+  REQUIRE(control.reap(1, 0, w.device, [&](const Message&) {  // has the lock
+    visited = true;
+    w.device.process = 7;
+    control.set_serving(0, true, w.device);
+    w.device.questions = 0;
+    control.set_serving(0, false, w.device);
+    CHECK(w.device.questions > 0);  // about the one that still has it
+    w.device.process = 1;
+  }));
+  CHECK(visited);
 }
