@@ -1,5 +1,7 @@
 // The programs that share an interface with the kernel, XDP's and the classifier, packet by packet: what they give to the stack, and what they leave. The
 // kernel runs it on what it is given (BPF_PROG_TEST_RUN); whole programs on such an interface: tests/e2e/suite_share.py.
+#include <sys/resource.h>
+
 #include <catch2/catch.hpp>
 
 #include <array>
@@ -9,6 +11,7 @@
 #include "stack/base/bytes.hh"
 #include "stack/port/dpdk/interface/bpf_calls.hh"
 #include "stack/port/dpdk/af_xdp/xdp_program.hh"
+#include "stack/port/dpdk/share/held_ports.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
 #include "tests/port/wire.hh"
 
@@ -343,4 +346,27 @@ TEST_CASE("shared with the kernel: nanoseconds for a packet", "[.bench]") {
           time("a segment of the kernel's", frame(ip(kPeer, kOurs, 6, tcp(5000, 81, kAck))));
           time("a datagram", frame(ip(kPeer, kOurs, 17, tcp(5000, 80, 0))));
         }) == 0);
+}
+
+TEST_CASE("the stacks of a process hold ports with a quarter of its descriptors together") {
+  rlimit before{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const rlimit few{.rlim_cur = 256, .rlim_max = before.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+  {
+    HeldPorts first(HeldPorts::Tell{}), second(HeldPorts::Tell{});
+    const auto port = [](int i) { return Endpoint{IpAddress::v4(127, 0, 0, 9), static_cast<std::uint16_t>(21000 + i)}; };
+    for (int i = 0; i < 40; ++i) CHECK(first.hold(port(i)));
+    CHECK(first.held() == 40);
+    CHECK_FALSE(second.hold(port(0)));  // the kernel gives it to one
+    for (int i = 40; i < 80; ++i) CHECK(second.hold(port(i)));
+    CHECK(second.held() == 24);
+    for (int i = 0; i < 40; ++i) first.release(port(i));
+    for (int i = 80; i < 100; ++i) CHECK(second.hold(port(i)));
+    CHECK(second.held() == 44);
+  }
+  HeldPorts third(HeldPorts::Tell{});
+  for (int i = 0; i < 64; ++i) CHECK(third.hold({IpAddress::v4(127, 0, 0, 9), static_cast<std::uint16_t>(21000 + i)}));
+  CHECK(third.held() == 64);
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
 }

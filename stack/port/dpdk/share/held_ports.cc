@@ -56,6 +56,7 @@ HeldPorts::HeldPorts(Tell tell) : tell_(std::move(tell)) {
 void HeldPorts::close(int fd) const {
   if (tell_) tell_(fd, false);
   system_call(SYS_close, fd);
+  in_process_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void HeldPorts::release_all() {
@@ -68,10 +69,11 @@ bool HeldPorts::hold(const Endpoint& local) {
     ++found->second.uses;
     return true;
   }
-  if (held_.size() >= most_) return true;
+  if (in_process_.load(std::memory_order_relaxed) >= most_) return true;
   const int fd = bound_socket(local);
   if (fd < 0) return errno != EADDRINUSE;
   held_.emplace(local, Held{fd, 1});
+  in_process_.fetch_add(1, std::memory_order_relaxed);
   if (tell_) tell_(fd, true);
   return true;
 }

@@ -2,6 +2,7 @@
 // one of them for the same address, and the stack none that somebody has.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <unordered_map>
@@ -19,7 +20,8 @@ class HeldPorts {
   HeldPorts(const HeldPorts&) = delete;
   HeldPorts& operator=(const HeldPorts&) = delete;
 
-  // False if somebody of the kernel's has it. True as well without descriptors or memory to spare: then it is not held, and
+  // False if somebody of the kernel's has it. True as well without descriptors to spare (a quarter of the process's may be held, by
+  // all of its stacks together) or memory: then it is not held, and
   // a connection of the kernel's from the same to the same endpoint would win (program.bpf.c).
   bool hold(const Endpoint& local);
   void release(const Endpoint& local);
@@ -37,7 +39,8 @@ class HeldPorts {
   std::unordered_map<Endpoint, Held, Hash> held_;
   void close(int fd) const;
   const Tell tell_;
-  std::size_t most_;  // descriptors
+  static inline std::atomic<std::size_t> in_process_{0};  // descriptors of all stacks; `most_` at most
+  std::size_t most_;
 };
 
 }  // namespace mtcp::stack::dpdk
