@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "intercept/background/service_thread.hh"
-#include "intercept/device/kernel_follower.hh"
 #include "intercept/lifetime/program_key.hh"
 
 namespace mtcp::intercept {

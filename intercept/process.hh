@@ -36,7 +36,6 @@
 
 namespace mtcp::intercept {
 
-class KernelFollower;
 class ServiceThread;
 
 class Process final : public Engine {
@@ -144,9 +143,10 @@ class Process final : public Engine {
   // --- start.cc, all locks held: who gets copies of what all stacks receive and send (mtcp-dump); null: nobody.
   void set_captures(stack::CaptureSet* set);
 
-  // --- follow.cc, lock held: where the stack's addresses are the kernel's, what it says of them now. Before each decision.
-  void follow_kernel();
-  void forget_follower();  // in the child of a fork: what comes is the parent's
+  // --- follow.cc, the shard's lock held: where the stacks' addresses are the kernel's, what it says of them now. Before each
+  // decision.
+  void follow_kernel(Shard& shard);
+  void forget_followers();  // in the child of a fork: what comes is the parent's
 
   // --- life.cc, lock held; it is given up for a moment. Takes back a provisional stack: what has come so far is left for the
   // next process that has the listeners.
@@ -263,14 +263,12 @@ class Process final : public Engine {
   std::atomic<std::uint64_t> cookies{0};  // how many sockets have been asked for one
   int starts = 0;                  // calls of exec and posix_spawn in progress: FD_CLOEXEC is as the application wants it
   std::uint64_t conversions = 0;   // how often a socket has become State::relayed: who waits looks again
-  std::unique_ptr<KernelFollower> follower;  // null: the stack's addresses are its own, or nobody has asked yet
-  std::uint32_t followed = 0;                // generation of its view that `options` have the addresses of
   std::optional<stack::Secrets> lasting;  // without `key`
   std::unique_ptr<stack::Device> device;
   WorkerNumber worker_number;  // held from before the device is opened until the end, if it is a numbered one
   OpenDevice open_device;
   OpenAsGuest open_as_guest;
-  bool told_of_routes = false; // that they are too many
+  std::atomic<bool> told_of_routes{false};  // that they are too many
   std::string follow_error;    // why there is no follower; told once
   std::string start_error;     // why ensure_started() failed last time; told once
   bool misconfigured = false;  // why the device could not be opened: its values cannot go together ...
@@ -298,7 +296,7 @@ class Process final : public Engine {
   int start_now(Guard& guard);
   void finish(Socket& s);  // closes the connection or listener and frees the socket
   void finish(EpollSet& set);
-  bool open_follower();
+  bool open_follower(Shard& shard);
   int open_device_now();
   int share_device();
   void await_device(Guard& guard);

@@ -1,5 +1,5 @@
 // Follows the kernel's networking on one interface through rtnetlink: reads it when it is opened, and what changes from then on.
-// Needs no privilege. Each process has one of its own; the process's lock covers it.
+// Needs no privilege. Each shard has one of its own, which its lock covers.
 #pragma once
 
 #include <array>

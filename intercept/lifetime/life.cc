@@ -184,7 +184,7 @@ void Process::after_fork(bool child) {
     device->abandon();
     (void)device.release();
   }
-  forget_follower();
+  forget_followers();
   release_worker_number();  // the parent's: it is to be free when the parent dies
   early_start.abandon();
   door.stop_knocking();

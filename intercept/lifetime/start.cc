@@ -319,7 +319,8 @@ int Process::ensure_started(Shard& shard) {
   const stack::Time t = now();
   if (t < next_attempt) return -EBUSY;
   if (!memory_to_spare() || !memory_available(kStackMemory)) return wait_for_memory(t);
-  follow_kernel();
+  follow_kernel(shard);
+  if (&shard != &first() && options.stack.interface.from_kernel && shard.follower == nullptr) return -EMFILE;
   stack::OwnedAttachment place;
   std::unique_ptr<stack::PacketPool> heap;
   if (options.device.port.empty()) {
@@ -347,7 +348,7 @@ int Process::ensure_started(Shard& shard) {
     return -EAGAIN;
   }
   clock_start();
-  shard.instance = std::make_unique<Instance>(options, std::move(place), std::move(heap), secrets, follower.get());
+  shard.instance = std::make_unique<Instance>(options, std::move(place), std::move(heap), secrets, shard.follower.get());
   shard.instance->relay = &relay;
   shard.instance->kernel = &kernel;
   shard.instance->worker().set_captures(captures);

@@ -19,11 +19,8 @@ bool is_unused(const Socket& s) {
 
 }  // namespace
 
-// A device of which each process opens one for itself has one wire. And what is followed of the kernel's networking is the process's.
-unsigned Process::most_stacks() const {
-  const bool one = options.device.is_private() || options.stack.interface.from_kernel;
-  return !options.device.port.empty() && one ? 1 : options.stacks;
-}
+// A device of which each process opens one for itself has one wire.
+unsigned Process::most_stacks() const { return options.device.is_private() ? 1 : options.stacks; }
 
 bool Process::has_twin(const Socket& listener) const {
   return std::any_of(listeners.begin(), listeners.end(), [&](const Socket* other) {

@@ -15,8 +15,13 @@
 #include "intercept/sockets/decisions.hh"
 #include "intercept/waiting/watch.hh"
 
+namespace mtcp::stack {
+class KernelView;
+}
+
 namespace mtcp::intercept {
 
+class KernelFollower;
 class Process;
 class ServiceThread;
 
@@ -32,11 +37,15 @@ struct alignas(64) Shard {
     return s;
   }
   void free_socket(Socket& s) { slab.free(s); }
+  // What the kernel says of the interface, as this shard last heard of it; null: nothing, or the addresses are the stack's own.
+  [[nodiscard]] const stack::KernelView* kernel_view() const;
 
   Process& process;  // these two are read by all threads: not beside the lock
   const unsigned index;
   alignas(64) Lock lock;
-  std::unique_ptr<Instance> instance;  // null: not started
+  std::unique_ptr<KernelFollower> follower;  // null: nobody here has asked yet (Process::follow_kernel)
+  std::uint32_t followed = 0;                // generation of its view that was looked at last
+  std::unique_ptr<Instance> instance;        // null: not started
   std::unique_ptr<ServiceThread> service_thread;  // runs it while nobody else does
   DescriptorPool pool;
   SocketSlab slab;

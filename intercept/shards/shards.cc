@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "intercept/background/service_thread.hh"
+#include "intercept/device/kernel_follower.hh"
 #include "intercept/process.hh"
 
 namespace mtcp::intercept {

@@ -57,9 +57,9 @@ stack::IpAddress loopback_for(const stack::IpAddress& any, bool v6) {
 // Who is to be connected with: what listens on this host is not always on this process's stack.
 enum class Way { stack, kernel, locally };
 
-Way way_to(Process& process, const stack::Endpoint& remote) {
+Way way_to(Process& process, const Socket& s, const stack::Endpoint& remote) {
   const bool loopback = remote.address.is_any() || remote.address.is_loopback();
-  if (!loopback && !process.router.owns(remote.address)) return Way::stack;
+  if (!loopback && !process.router.owns(remote.address, s.shard->kernel_view())) return Way::stack;
   // A listener that another process has, too: either may be the one that accepts.
   const Socket* listener = process.listener_for(remote);
   if (listener != nullptr && !listener->shared && !listener->forked) return Way::stack;
@@ -159,14 +159,14 @@ int connect_undecided(Process& process, Guard& guard, Socket& s, const sockaddr*
     const int error = process.hand_to_kernel(s);
     return error != 0 ? error : kConnectsInKernel;
   };
-  process.follow_kernel();
-  const Router::Verdict verdict = s.kernel_only ? kKernelOnly : process.on_kernel ? kWithoutDevice : process.router.judge_connect(s.local, remote);
+  process.follow_kernel(*s.shard);
+  const Router::Verdict verdict = s.kernel_only ? kKernelOnly : process.on_kernel ? kWithoutDevice : process.router.judge_connect(s.local, remote, s.shard->kernel_view());
   if (verdict.owner == Router::Owner::kernel) {
     process.decisions.connects(s.shard->connects, remote, verdict);
     return in_kernel();
   }
   if (remote.address.is_any()) remote.address = loopback_for(remote.address, s.v6);
-  const Way way = way_to(process, remote);
+  const Way way = way_to(process, s, remote);
   process.decisions.connects(s.shard->connects, remote, way == Way::kernel ? Router::Verdict{Router::Owner::kernel, "its listener is there"} : verdict);
   switch (way) {
     case Way::kernel:
@@ -231,7 +231,7 @@ void Process::choose_shard(Guard& guard, int fd, const sockaddr* a, socklen_t n)
     if (remote.address.is_any()) remote.address = loopback_for(remote.address, s.v6);
     const Socket* l = listener_for(remote, s.shard);
     // On this host without a listener here it may become the kernel's, or another process's.
-    const bool elsewhere = l == nullptr && !remote.address.is_loopback() && !router.owns(remote.address);
+    const bool elsewhere = l == nullptr && !remote.address.is_loopback() && !router.owns(remote.address, s.shard->kernel_view());
     const bool here = l != nullptr && !l->shared && !l->forked;
     return {l != nullptr ? l->shard : own, (elsewhere || here) && s.watchers.empty()};
   };

@@ -173,7 +173,7 @@ int accept_locally(Process& process, const Socket& listener, int flags, LocalCon
     const int fd = process.kernel.accept4(listener.local_fd, reinterpret_cast<sockaddr*>(&name), &size, flags | SOCK_CLOEXEC);
     if (fd < 0) return fd;
     out = {.fd = fd, .local = read_name(name.local), .remote = read_name(name.remote)};
-    const bool sound = name.is_one(size) && process.router.owns(out.remote.address) && fd < process.files.size();
+    const bool sound = name.is_one(size) && process.router.owns(out.remote.address, listener.shard->kernel_view()) && fd < process.files.size();
     if (sound && is_of_this_program(process.kernel, fd, name)) return 0;
     (void)process.kernel.close(fd);
   }

@@ -30,7 +30,7 @@ namespace {
 // same.
 void allow_stack_address(Process& process, Socket& s, const sockaddr* a, socklen_t n) {
   stack::Endpoint e;
-  if (read_address(a, n, s.v6, e) != 0 || e.address.is_any() || !process.router.owns(e.address)) return;
+  if (read_address(a, n, s.v6, e) != 0 || e.address.is_any() || !process.router.owns(e.address, s.shard->kernel_view())) return;
   const int on = 1;
   // A refusal shows in the bind that follows.
   (void)process.kernel.setsockopt(s.fd, s.v6 ? IPPROTO_IPV6 : IPPROTO_IP, s.v6 ? IPV6_FREEBIND : IP_FREEBIND,
@@ -105,8 +105,8 @@ int Process::listen(int fd, int backlog) {
     if (const int error = replay_options(*this, *s); error != 0) return error;
     if (const int error = bind_automatically(*this, *s); error != 0) return error;
   }
-  follow_kernel();
-  const Router::Verdict verdict = s->kernel_only ? kKernelOnly : on_kernel ? kWithoutDevice : router.judge_listen(s->local);
+  follow_kernel(*s->shard);
+  const Router::Verdict verdict = s->kernel_only ? kKernelOnly : on_kernel ? kWithoutDevice : router.judge_listen(s->local, s->shard->kernel_view());
   const Router::Owner owner = verdict.owner;
   decisions.listens(s->local, verdict);
   if (owner == Router::Owner::kernel) return listen_in_kernel(*this, guard, *s, fd, backlog);

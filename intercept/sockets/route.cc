@@ -23,6 +23,13 @@ constexpr const char* kShared = "an address of the kernel's and the stack's";
 
 bool covers(Rule::Role rule, Rule::Role role) { return rule == Rule::Role::any || rule == role; }
 
+// Not what is link-local: that means nothing without the interface's name.
+Router::Verdict judge_by_kernel(Router::View kernel, const stack::IpAddress& local, const stack::IpAddress& remote) {
+  if (kernel == nullptr || stack::is_link_local(remote)) return {Router::Owner::kernel, "link-local"};
+  if (!kernel->reaches(remote, local)) return {Router::Owner::kernel, "the kernel's route to it is not through the interface"};
+  return {Router::Owner::stack, "the kernel's route to it is through the interface"};
+}
+
 }  // namespace
 
 Router::Router(const Options& options, Program program)
@@ -47,18 +54,18 @@ const Rule* Router::match(Rule::Role role, const stack::Endpoint& e) const {
   return nullptr;
 }
 
-bool Router::owns(const stack::IpAddress& a) const {
+bool Router::owns(const stack::IpAddress& a, View kernel) const {
   if (a.is_loopback()) return options_.stack.loopback;
-  const auto& own = options_.stack.interface.addresses;
-  return std::any_of(own.begin(), own.end(), [&](const auto& i) { return i.address == a; });
+  const auto is_it = [&](const auto& own) { return own.address == a; };
+  return kernel != nullptr ? std::ranges::any_of(kernel->own, is_it) : std::ranges::any_of(options_.stack.interface.addresses, is_it);
 }
 
-Router::Verdict Router::judge_listen(const stack::Endpoint& local) const {
+Router::Verdict Router::judge_listen(const stack::Endpoint& local, View kernel) const {
   const bool wildcard = local.address.is_any();
   // An address that is not the stack's can't be listened on there, whatever a rule says.
   const auto& interface = options_.stack.interface;
   const bool possible = wildcard ? options_.stack.loopback || interface.from_kernel || !interface.addresses.empty()
-                                 : owns(local.address);
+                                 : owns(local.address, kernel);
   if (!possible) return {Owner::kernel, local.address.is_loopback() ? kLoopback : "no address of [interface]"};
   const Rule* rule = match(Rule::Role::listen, local);
   if (rule != nullptr && !rule->to_stack) return {Owner::kernel, kByRule};
@@ -69,31 +76,25 @@ Router::Verdict Router::judge_listen(const stack::Endpoint& local) const {
   return {Owner::stack, rule != nullptr ? kByRule : kOwn};
 }
 
-// Not what is link-local: that means nothing without the interface's name.
-Router::Verdict Router::judge_by_kernel(const stack::IpAddress& local, const stack::IpAddress& remote) const {
-  if (kernel_ == nullptr || stack::is_link_local(remote)) return {Owner::kernel, "link-local"};
-  if (!kernel_->reaches(remote, local)) return {Owner::kernel, "the kernel's route to it is not through the interface"};
-  return {Owner::stack, "the kernel's route to it is through the interface"};
-}
-
-Router::Verdict Router::judge_connect(const stack::Endpoint& local, const stack::Endpoint& remote) const {
+Router::Verdict Router::judge_connect(const stack::Endpoint& local, const stack::Endpoint& remote, View kernel) const {
   if (is_broadcast_or_multicast(remote.address)) return {Owner::kernel, "multicast or broadcast"};
   // 0.0.0.0 and :: mean this host, that is, loopback.
   if ((remote.address.is_loopback() || remote.address.is_any()) && !options_.stack.loopback)
     return {Owner::kernel, kLoopback};
-  if (!local.address.is_any() && !owns(local.address)) return {Owner::kernel, "bound to an address of the kernel"};
+  if (!local.address.is_any() && !owns(local.address, kernel)) return {Owner::kernel, "bound to an address of the kernel"};
   // That means nothing without the name of an interface.
   if (!remote.address.is_v4() && stack::is_link_local(remote.address)) return {Owner::kernel, "link-local"};
   if (const Rule* rule = match(Rule::Role::connect, remote); rule != nullptr) {
     return {rule->to_stack ? Owner::stack : Owner::kernel, kByRule};
   }
-  if (owns(remote.address) && !remote.address.is_loopback() && options_.device.is_shared_with_kernel())
+  const bool own = owns(remote.address, kernel);
+  if (own && !remote.address.is_loopback() && options_.device.is_shared_with_kernel())
     return {Owner::kernel, kShared};
-  if (owns(remote.address) || remote.address.is_any()) return {Owner::stack, kOwn};
+  if (own || remote.address.is_any()) return {Owner::stack, kOwn};
   const auto& interface = options_.stack.interface;
-  if (interface.from_kernel) return judge_by_kernel(local.address, remote.address);
-  for (const auto& own : interface.addresses) {
-    if (stack::Prefix{own.address, own.prefix_length}.contains(remote.address))
+  if (interface.from_kernel) return judge_by_kernel(kernel, local.address, remote.address);
+  for (const auto& ours : interface.addresses) {
+    if (stack::Prefix{ours.address, ours.prefix_length}.contains(remote.address))
       return {Owner::stack, "on a network of [interface]"};
   }
   for (const auto& gateway : interface.gateways) {

@@ -71,7 +71,7 @@ int Process::bind_beside(int fd, const sockaddr* a, socklen_t n) {
   Guard guard(*this, Guard::Everything{});
   const bool v6 = option(*this, fd, SO_DOMAIN) == AF_INET6;
   stack::Endpoint e;
-  if (option(*this, fd, SO_TYPE) != SOCK_DGRAM || read_address(a, n, v6, e) != 0 || !router.owns(e.address)) return -EADDRNOTAVAIL;
+  if (option(*this, fd, SO_TYPE) != SOCK_DGRAM || read_address(a, n, v6, e) != 0 || !router.owns(e.address, first().kernel_view())) return -EADDRNOTAVAIL;
   const int on = 1;
   (void)kernel.setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, &on, sizeof on);
   if (const int error = kernel.bind(fd, a, n); error != 0) return error;

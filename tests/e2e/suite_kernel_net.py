@@ -1,5 +1,6 @@
 """The stack's addresses, routes, neighbours and MTU are the kernel's, and change while programs run."""
 
+import json
 import re
 import time
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 from harness import cpu_seconds, expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
+from suite_programs import shares, start_haproxy, stop, wait_for_port
 from suite_stat import HOLDS
-from suite_wire import stack_opens, stat
+from suite_wire import counters_of, stack_opens, stat
 from suite_workers import PID, expect_no_failure, result_of, start_flows
-from web import expect_files, get, get_status
+from web import expect_files, expect_wrk, get, get_status
 
 HERE = Path(__file__).resolve().parent
 PYTHON = "/usr/bin/python3"
@@ -225,3 +227,58 @@ def another_way_back(context):
     server.namespace.run("ip", "route", "add", "10.50.0.1/32", "via", "10.99.0.1")
     expect_on_stack(nginx, client, OURS, "--interface", "10.50.0.1")
     nginx.stop()
+
+
+def stacks_of(program):
+    return sorted(int(share["stack"]) for share in shares(program.pid))
+
+
+@test("kernel-net-thread-stacks")
+def thread_stacks(context):
+    """Threads with stacks of their own: each of these follows the kernel, and the same ports are the stacks' for all."""
+    server, client = wire(context, more="[stack]\nstacks = 3\n")
+    program = server.start(context.build / "perf/msg_server", "0.0.0.0", "9000", "1024", "3")
+    wait_for_port(client, program, OURS, 9000)
+
+    def load(address, seconds):
+        return client.start(context.build / "perf/msg_client", address, "9000", "32", seconds)
+
+    def expect_served(running):
+        expect_equal("the client's status", running.wait(30), 0)
+        done = json.loads(running.output())
+        expect(done["connections"] > 500, f"only {done['connections']} connections")
+        for name in ("connect_errors", "io_errors", "wrong_bytes", "closed_early"):
+            expect_equal(name, done[name], 0)
+        return done["connections"]
+
+    expect_served(load(OURS, "1"))
+    if server.on_stack:
+        expect_equal("stacks of the process", stacks_of(program), [0, 1, 2])
+    client.namespace.run("sysctl", "-qw", "net.ipv4.conf.wire.arp_notify=1")
+    running = load(OURS, "2")
+    time.sleep(0.5)
+    client.namespace.run("ip", "link", "set", "wire", "address", "02:00:00:00:77:03")
+    expect_served(running)
+    server.namespace.run("ip", "address", "add", f"{SECOND}/24", "dev", "wire")
+    time.sleep(1.5)  # until every stack, and the program on the interface, has it
+    before = counters_of(program.pid)["passive_opens"] if server.on_stack else 0
+    served = expect_served(load(SECOND, "1"))
+    if server.on_stack:
+        opened = counters_of(program.pid)["passive_opens"] - before
+        expect(opened >= served, f"{opened} of {served} connections to the new address were the stacks'")
+    stop(program)
+
+
+@test("kernel-net-haproxy-by-thread")
+def haproxy_by_thread(context):
+    """Both threads' stacks connect to the upstream by the kernel's routes, from ports that the kernel gives to nobody else."""
+    sides = wire(context, more="[stack]\nstacks = 2\n")
+    server, client, upstream, program, url = start_haproxy(context, edit=(":8080\n", ":8080 shards by-thread\n"), sides=sides)
+    expect_files(client, url, ("one", "k64", "m10"))
+    expect_wrk(client, f"{url}/s64", connections=50)
+    expect_wrk(client, f"{url}/s64", more=("-H", "Connection: close"))
+    if server.on_stack:
+        expect_equal("stacks of the process", stacks_of(program), [0, 1])
+        expect(counters_of(program.pid).get("active_opens", 0) > 0, "the stacks have connected to nobody")
+    upstream.stop()
+    stop(program, 10)

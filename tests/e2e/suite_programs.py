@@ -138,9 +138,9 @@ backend upstream
 """
 
 
-def start_haproxy(context, *options, more="", edit=("", "")):
-    """haproxy in front of an nginx on the kernel. `edit`: what is another text in its configuration."""
-    server, client = context.veth(more=more)
+def start_haproxy(context, *options, more="", edit=("", ""), sides=None):
+    """haproxy in front of an nginx on the kernel. `edit`: what is another text in its configuration. `sides`: server and client."""
+    server, client = sides or context.veth(more=more)
     upstream = Nginx(client.kernel_side(), port=9000).start()
     text = HAPROXY.format(address=server.address, upstream=f"{client.address}:9000")
     expect(edit[0] in text, f"the configuration has no {edit[0]!r}")

@@ -1,7 +1,9 @@
 // Several stacks of one process on a device: threads with a listener each (SO_REUSEPORT). Part of thread_stress_test, so
 // ThreadSanitizer looks at it.
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <array>
@@ -10,6 +12,7 @@
 #include <functional>
 #include <set>
 
+#include "intercept/device/kernel_follower.hh"
 #include "tests/intercept/loop.hh"
 #include "tests/intercept/wired_device.hh"
 
@@ -33,7 +36,8 @@ Options on_wire(const char* end, std::uint32_t stacks) {
 
 // A server at one end and a client at the other.
 struct World {
-  explicit World(std::uint32_t stacks = kThreads, std::uint32_t queues = 2, std::uint32_t slots = 8) : wire(queues, slots), server(on_wire("wire0", stacks), &TestWire::open) {}
+  explicit World(std::uint32_t stacks = kThreads, std::uint32_t queues = 2, std::uint32_t slots = 8) : World(on_wire("wire0", stacks), queues, slots) {}
+  explicit World(const Options& options, std::uint32_t queues = 2, std::uint32_t slots = 8) : wire(queues, slots), server(options, &TestWire::open) {}
   ~World() {
     server.join();
     client.join();
@@ -182,6 +186,85 @@ TEST_CASE("device: what a thread connects to is on its own stack") {
     CHECK(w.server.bench->shards[i].instance->stats().get(stack::Counter::active_opens) == 40);
   over = true;
   w.client.join();
+  CHECK(w.server.mistakes == 0);
+  CHECK(w.client.mistakes == 0);
+}
+
+namespace {
+
+// A network namespace with an interface that has the addresses of the server's end; whoever is at the other end of the wire is its neighbour.
+struct OwnNetwork {
+  OwnNetwork() {
+    REQUIRE(unshare(CLONE_NEWNET) == 0);
+    REQUIRE(run("ip link set lo up && ip link add wire address 02:00:00:00:03:00 type veth peer name other && ip link set other up && ip address add 10.77.0.1/24 dev wire && "
+                "ip link set wire up && ip neighbour replace 10.77.0.9 lladdr 02:00:00:00:03:01 dev wire nud permanent"));
+  }
+  ~OwnNetwork() {
+    (void)setns(before, CLONE_NEWNET);
+    close(before);
+  }
+  OwnNetwork(const OwnNetwork&) = delete;
+  OwnNetwork& operator=(const OwnNetwork&) = delete;
+  static bool run(const char* command) { return system(command) == 0; }
+  const int before = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+};
+
+}  // namespace
+
+TEST_CASE("device: each stack of a process follows the kernel's addresses, routes and neighbours, which change all the time") {
+  if (geteuid() != 0) return;  // a network namespace needs root
+  const OwnNetwork network;
+  Options options = on_wire("wire0,iface=wire", kThreads);
+  options.stack.interface.from_kernel = true;
+  options.stack.interface.addresses.clear();
+  World w(options);
+  w.wire.end(0).kernel_answers = true;
+  std::barrier ready(kThreads + 1);
+  std::atomic<bool> over{false};
+  std::atomic<std::uint16_t> port{0};
+  w.client.serve([&] {
+    Loop loop(w.client);
+    port = loop.listen(kPeer);
+    while (!over) loop.turn();
+  });
+  while (port == 0) std::this_thread::yield();
+  std::atomic<int> done{0};
+  for (int i = 0; i < kThreads; ++i) {
+    w.server.start([&] {
+      Loop loop(w.server);
+      loop.listen(kOwn, kPort, true);
+      ready.arrive_and_wait();
+      for (int round = 0; round < 40; ++round) {
+        const int fd = loop.connect(port, kPeer);
+        w.server.expect(w.server.bench->files.socket(fd)->shard == w.server.bench->shards.of_thread());
+        for (const int before = loop.answers; loop.answers < before + 4;) loop.turn();
+      }
+      for (++done; done <= kThreads;) loop.turn();
+    });
+  }
+  ready.arrive_and_wait();
+  CHECK(w.stacks() == kThreads);
+  std::set<const KernelFollower*> followers;
+  w.server.bench->shards.for_each([&](const Shard& s) { followers.insert(s.follower.get()); });
+  CHECK(followers.size() == kThreads);
+  CHECK_FALSE(followers.contains(nullptr));
+  w.client.start([&] {
+    Loop loop(w.client);
+    for (int round = 0; round < 40; ++round) {
+      loop.connect(kPort);
+      for (const int before = loop.answers; loop.answers < before + 4;) loop.turn();
+    }
+    ++done;
+  });
+  for (int i = 0; done <= kThreads || i < 10; ++i) {
+    REQUIRE(OwnNetwork::run("ip address add 10.77.0.5/24 dev wire && ip route add 192.0.2.0/24 via 10.77.0.9 && "
+                            "ip neighbour replace 10.77.0.8 lladdr 02:00:00:00:03:08 dev wire nud permanent && "
+                            "ip address del 10.77.0.5/24 dev wire && ip route del 192.0.2.0/24 && ip neighbour del 10.77.0.8 dev wire"));
+  }
+  over = true;
+  w.server.join();
+  w.client.join();
+  for (unsigned i = 0; i < kThreads; ++i) CHECK(w.server.bench->shards[i].instance->stats().get(stack::Counter::active_opens) == 40);
   CHECK(w.server.mistakes == 0);
   CHECK(w.client.mistakes == 0);
 }

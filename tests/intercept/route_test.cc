@@ -48,7 +48,7 @@ TEST_CASE("without rules connecting follows the interface's network and gateway"
   CHECK(router.connect(kAny, at(0, 0, 0, 0)) == Owner::kernel);
   CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::kernel);
   CHECK(router.connect(kAny, at(224, 0, 0, 1)) == Owner::kernel);
-  CHECK(std::string_view(router.judge_connect(kAny, at(192, 0, 2, 1)).why) == "on no network of [interface], which has no gateway");
+  CHECK(std::string_view(router.judge_connect(kAny, at(192, 0, 2, 1), nullptr).why) == "on no network of [interface], which has no gateway");
   o.stack.interface.gateways.push_back(stack::IpAddress::v4(10, 9, 0, 1));
   CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::stack);
   CHECK(router.connect(kAny, {stack::IpAddress{{0x20, 0x01}}, 80}) == Owner::kernel);  // no IPv6 gateway
@@ -67,18 +67,17 @@ TEST_CASE("where the addresses are the kernel's, its routes say who connects, an
   view.add({{stack::IpAddress::any_v4(), 96}, stack::IpAddress::v4(10, 9, 0, 1), {}, 0, 0, true});
   view.add({{stack::IpAddress::v4(172, 18, 0, 0), 112}, {}, {}, 0, 0, false});
   view.sort_routes();
-  Router router(o, "nginx");
+  const Router router(o, "nginx");
   CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::kernel);  // nothing is known yet
-  router.follow(&view);
-  CHECK(router.connect(kAny, at(192, 0, 2, 1)) == Owner::stack);
-  CHECK(router.connect(kAny, at(172, 18, 0, 9)) == Owner::kernel);   // by way of another interface
-  CHECK(router.connect(kAny, at(172, 17, 0, 1)) == Owner::kernel);   // another address of this host
-  CHECK(router.connect(kAny, at(10, 9, 0, 2)) == Owner::kernel);     // and this one
-  CHECK(router.connect(kAny, at(169, 254, 0, 1)) == Owner::kernel);  // link-local
-  CHECK(router.listen(at(10, 9, 0, 2)) == Owner::both);
-  CHECK(router.listen(at(0, 0, 0, 0)) == Owner::both);
+  CHECK(router.connect(kAny, at(192, 0, 2, 1), &view) == Owner::stack);
+  CHECK(router.connect(kAny, at(172, 18, 0, 9), &view) == Owner::kernel);   // by way of another interface
+  CHECK(router.connect(kAny, at(172, 17, 0, 1), &view) == Owner::kernel);   // another address of this host
+  CHECK(router.connect(kAny, at(10, 9, 0, 2), &view) == Owner::kernel);     // and this one
+  CHECK(router.connect(kAny, at(169, 254, 0, 1), &view) == Owner::kernel);  // link-local
+  CHECK(router.listen(at(10, 9, 0, 2), &view) == Owner::both);
+  CHECK(router.listen(at(0, 0, 0, 0), &view) == Owner::both);
   o.stack.interface.addresses.clear();  // there may be one some time
-  CHECK(router.listen(at(0, 0, 0, 0)) == Owner::both);
+  CHECK(router.listen(at(0, 0, 0, 0), &view) == Owner::both);
   CHECK(router.may_use_stack());
 }
 

@@ -58,6 +58,7 @@ class WireEnd final : public stack::SharedDevice {
   [[nodiscard]] bool tx_checksum_offload() const override { return false; }
 
   WireEnd* peer = nullptr;
+  bool kernel_answers = false;  // ARP questions, in place of the stacks
 
  private:
   friend class WireQueue;
@@ -79,8 +80,20 @@ class WireEnd final : public stack::SharedDevice {
     std::uint64_t count = 0;
     (void)!::read(fd, &count, sizeof count);
   }
+  static bool is_arp_question(const Frame& f) { return f.size() >= 42 && f[12] == std::byte{8} && f[13] == std::byte{6} && f[21] == std::byte{1}; }
+  // From whom it asks about, to who asks.
+  [[nodiscard]] Frame arp_answer(const Frame& question) const {
+    Frame answer = question;
+    std::copy_n(&question[22], 10, &answer[32]);  // its sender
+    std::copy_n(&question[6], 6, answer.data());
+    for (const std::size_t at : {std::size_t{6}, std::size_t{22}}) std::copy(mac_.bytes.begin(), mac_.bytes.end(), reinterpret_cast<std::uint8_t*>(&answer[at]));
+    std::copy_n(&question[38], 4, &answer[28]);
+    answer[21] = std::byte{2};
+    return answer;
+  }
   // Not by steering's hash: many are to be passed on.
   void receive(Frame frame) {
+    if (kernel_answers && is_arp_question(frame)) return peer->receive(arp_answer(frame));
     std::uint32_t sum = 0;
     for (std::size_t i = 26; i < std::min<std::size_t>(frame.size(), 38); ++i) sum = sum * 31 + std::to_integer<std::uint32_t>(frame[i]);
     Queue& q = *queues_[(sum >> 3) % queues()];
