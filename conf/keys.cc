@@ -55,8 +55,8 @@ const Key kKeys[] = {
     {"device", "queues", Count{AT(device.queues), 1, 127, true}, "",
      "Queues of the device, which the stacks of all processes that share it divide among them: at most 64, and not\n"
      "necessarily as many as the processes. \"auto\": one per CPU, no more than the device has, and of a network card,\n"
-     "where each takes `packets` buffers, 16 at most; with af_packet and the capability bpf one for each process. With\n"
-     "{worker} in `port`: how many processes have a device at a time; must be set, and the same on the other end."},
+     "where each takes `packets` buffers, 16 at most; with af_packet and the capabilities bpf and perfmon one for each\n"
+     "process. With {worker} in `port`: how many processes have a device at a time; must be set, and the same on the other end."},
     {"device", "on_failure",
      Choice{kFailures, [](const Options& o) { return static_cast<std::size_t>(o.device.on_failure); },
             [](Options& o, std::size_t i) { o.device.on_failure = static_cast<OnFailure>(i); }},

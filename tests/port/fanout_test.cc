@@ -119,7 +119,7 @@ TEST_CASE("a program that may not have a BPF program has packets all the same, a
     if (device->summary().empty())  // where everybody may
       for (const auto& s : stacks) EXPECT(s.steering->share().sent == 0);
     else
-      EXPECT(device->summary().find("capability bpf") != std::string::npos);
+      EXPECT(device->summary().find("capabilities bpf and perfmon") != std::string::npos);
   });
   CHECK(child.join() == 0);
 }

@@ -52,7 +52,7 @@ void DpdkDevice::prepare_spreading() {
   fanout_ = PacketFanout::create();
   if (fanout_ != nullptr) return spread_packets_by(fanout_->program());
   spreading_ = std::string("packets are spread over the stacks by the kernel's hash, which does not know whose they are, and passed on: no BPF program (") +
-               strerror(errno) + "; it takes the capability bpf)";
+               strerror(errno) + "; it takes the capabilities bpf and perfmon)";
 }
 
 bool DpdkDevice::set_up_packet_sockets(std::string& message) {
