@@ -6,6 +6,8 @@
 #include <time.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -36,11 +38,19 @@ std::uint8_t kinds_of(std::uint32_t flags) {
                                    ((flags & SOF_TIMESTAMPING_TX_ACK) != 0 ? stack::kStampAcknowledged : 0));
 }
 
-// The stack's time as that of day.
+// The stack's time as that of day. The difference of the two clocks is kept as long as a look at them can't tell it from another, so
+// that who reads a time twice (MSG_PEEK) gets the same.
 timespec time_of_day(stack::Time when) {
+  static std::atomic<std::int64_t> kept{0};
+  constexpr std::int64_t kClose = 4'000;  // ns; the stack's clock follows the kernel's to about that
   timespec t{};
+  const stack::Time before = now();
   (void)clock_gettime(CLOCK_REALTIME, &t);
-  const std::int64_t ns = std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec - (now() - when).count();
+  const std::int64_t width = (now() - before).count();
+  const std::int64_t fresh = std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec - before.time_since_epoch().count() - width / 2;
+  std::int64_t difference = kept.load(std::memory_order_relaxed);
+  if (std::abs(fresh - difference) > width + kClose) kept.store(difference = fresh, std::memory_order_relaxed);
+  const std::int64_t ns = when.time_since_epoch().count() + difference;
   return {.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
 }
 
