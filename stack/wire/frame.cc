@@ -65,6 +65,15 @@ FlowHeaders flow_of_v6(std::span<const std::byte> ip, bool quoted) {
 
 }  // namespace
 
+// RFC 1624: the word that the flags are in becomes larger by one.
+void add_fin(std::byte* tcp, bool whole_sum) {
+  constexpr std::byte kFinFlag{0x01};
+  tcp[kTcpFlagsOffset] |= kFinFlag;
+  if (!whole_sum) return;
+  const std::uint32_t sum = (~load_be<std::uint16_t>(tcp + kTcpChecksumOffset) & 0xffffU) + 1;
+  store_be<std::uint16_t>(tcp + kTcpChecksumOffset, static_cast<std::uint16_t>(~(sum + (sum >> 16))));
+}
+
 bool is_plain_and_whole(const std::byte* ip) {
   return ip[0] == std::byte{0x40 | kIpv4Header / 4} && (load_be<std::uint16_t>(ip + 6) & ipv4_detail::kDontFragment) != 0;
 }

@@ -31,6 +31,9 @@ struct TcpLayout {
 [[nodiscard]] inline std::uint16_t destination_port(const std::byte* tcp) { return load_be<std::uint16_t>(tcp + 2); }
 [[nodiscard]] inline std::uint32_t sequence_number(const std::byte* tcp) { return load_be<std::uint32_t>(tcp + 4); }
 [[nodiscard]] inline std::uint8_t tcp_flags(const std::byte* tcp) { return std::to_integer<std::uint8_t>(tcp[kTcpFlagsOffset]); }
+// The segment, whose header has been written already, ends the stream as well (FIN). `whole_sum`: its checksum is there, not only what the
+// device adds the segment to.
+void add_fin(std::byte* tcp, bool whole_sum);
 // The IPv4 header at `ip` has no options, and says that nobody may cut the packet.
 [[nodiscard]] bool is_plain_and_whole(const std::byte* ip);
 // The EtherType; 0 if there is none.

@@ -251,6 +251,27 @@ TEST_CASE("rfc9293 3.8.6.1: a FIN waits for a window, too") {
   CHECK(s.sent().fin());
 }
 
+TEST_CASE("rfc9293 3.10.4: a FIN that comes later goes with the last data while that waits for the device") {
+  Setup setup;
+  setup.timestamps = GENERATE(false, true);
+  Script s(setup);
+  std::string data = GENERATE(std::string("odd"), std::string("even"), pattern(1500));
+  const iovec v{data.data(), data.size()};
+  REQUIRE(s.worker->send(*s.c, {&v, 1}, false, s.now));
+  s.shutdown();
+  const auto all = s.all_sent();  // whose checksums are looked at
+  REQUIRE(all.size() == (data.size() + 999) / 1000);
+  for (const Out& o : all) CHECK(o.fin() == (&o == &all.back()));
+  const auto end = static_cast<std::uint32_t>(data.size());
+  // The last one is lost: both come again.
+  if (all.size() > 1) s.peer_ack(1000);
+  s.wait_for_segment(seconds(3));
+  CHECK(s.last_sent().fin());
+  s.peer_ack(end + 1);
+  CHECK(s.info().state == State::fin_wait_2);
+  CHECK(s.info().tx_queued == 0);
+}
+
 TEST_CASE("rfc9293 3.8.6.2.1: what fits a small window goes when the override timer has run out") {
   Script s;
   s.peer_ack(0, 3);  // scaled by 7: 384 bytes

@@ -8,6 +8,9 @@
 #include "stack/tcp/sender/scoreboard.hh"
 #include "stack/tcp/tcp.hh"
 #include "stack/tcp/urgent.hh"
+#include "stack/wire/frame.hh"
+#include "stack/wire/ipv4.hh"
+#include "stack/wire/ipv6.hh"
 #include "stack/wire/tcp_header.hh"
 
 namespace mtcp::stack {
@@ -258,8 +261,18 @@ void Sender::push_blocked(Time now) {
   }
 }
 
+// As in Linux, what has been written before and has not left yet takes it along: one packet less for whoever closes at once.
+bool Sender::send_fin_with_data(Connection& c) {
+  Packet* last = c.tx.queue.back();
+  if (last == nullptr || (last->flags & kQueued) == 0 || last->seq + last->payload_len != c.hot.snd_nxt || c.stamped) return false;
+  add_fin(last->data + kEthernetHeader + (c.key.local.is_v4() ? kIpv4Header : kIpv6Header), (last->flags & kTxL4Offload) == 0);
+  on_fin_sent(c);
+  return true;
+}
+
 void Sender::send_fin(Connection& c, Time now) {
   auto& h = c.hot;
+  if (!h.fin_sent && send_fin_with_data(c)) return;
   Packet* p = cache.alloc();
   if (p == nullptr) return stats.add(Counter::no_packets);
   const bool again = h.fin_sent;

@@ -70,7 +70,8 @@ class Sender {
   void push_blocked(Time now);    // those that found the transmit queue full; after it was flushed
   // First time or again; false: it is still with the device.
   bool transmit(Connection& c, Packet* p, Time now);
-  void send_fin(Connection& c, Time now);  // a FIN without data
+  void send_fin(Connection& c, Time now);  // a FIN without data, unless the last of it still waits for the device
+  bool send_fin_with_data(Connection& c);
   void release(Packet* p);                 // frees, also what the device still reads
 
   // --- stamps.cc: when it was sent and acknowledged (worker.hh)
