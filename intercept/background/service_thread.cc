@@ -20,14 +20,14 @@ constexpr stack::Duration kCrowdedTick = stack::milliseconds(4);
 // While a thread of the application sleeps in a call of ours, packets and timers wake that thread, and that wakes us; so
 // does a call that arms an earlier timer (Instance::hand_over). Only what is left is looked after: where one of several
 // sleepers has gone, the others may not know of all timers.
-constexpr stack::Duration kStandbyTick = stack::milliseconds(250);
+constexpr stack::Duration kStandbyTick = stack::seconds(1);
 constexpr stack::Duration kSleeperTick = stack::milliseconds(10);
 // An application that works and sleeps in turn, hundreds of times a second, does not wake us: it is looked at so often.
 constexpr stack::Duration kAlternatingTick = stack::milliseconds(10);
 constexpr stack::Duration kBetweenNotices = stack::milliseconds(250);
 // Nothing is open: nobody can need the stack sooner than it takes to open something.
 constexpr stack::Duration kIdleTick = stack::milliseconds(10);
-constexpr stack::Duration kLongest = stack::milliseconds(500);
+constexpr stack::Duration kLongest = stack::seconds(1);
 // A process that is killed: what the peers get of this time, and how long the killed thread waits for it.
 constexpr stack::Duration kFarewell = stack::milliseconds(100);
 constexpr int kFarewellTicks = 250;

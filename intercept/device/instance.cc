@@ -15,8 +15,6 @@
 namespace mtcp::intercept {
 namespace {
 
-// No sleep is longer than this while there is a device: a lost wake-up costs a tenth of a second, not a hang.
-constexpr stack::Duration kLongestSleep = stack::milliseconds(100);
 
 using Base = stack::SocketBase;
 
@@ -104,7 +102,8 @@ bool Instance::prepare_sleep(stack::Time now, stack::Time& latest) {
   if (latest <= now) return false;
   log_notices();
   if (port_) {
-    const stack::Duration longest = std::min(port_->max_sleep(), kLongestSleep);
+    // What waits for a link to come back has it soon.
+    const stack::Duration longest = std::min(port_->max_sleep(), port_->link_up() ? longest_sleep_ : kLongestSleep);
     latest = std::min(latest, now + longest);
     if (!port_->arm()) {
       if (sleeping.load(std::memory_order_relaxed) == 0) port_->disarm();
@@ -121,6 +120,7 @@ void Instance::finish_sleep(bool goes_on) {
   const std::uint32_t left = sleeping.load(std::memory_order_relaxed) - 1;
   sleeping.store(left, std::memory_order_relaxed);
   asleep_until_ = stack::kNever;
+  longest_sleep_ = goes_on ? std::min<stack::Duration>(2 * longest_sleep_, kLongestIdle) : kLongestSleep;
   if (left > 0) return;
   if (port_) port_->disarm();
   if (follower_ != nullptr) follower_->look_soon();

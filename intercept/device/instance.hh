@@ -96,6 +96,9 @@ class Instance {
  private:
   void hand_over_now();
   void settle_loopback_now();
+  // No sleep is longer than this while there is a device: a lost wake-up costs a tenth of a second, not a hang. It doubles with every sleep
+  // in which nothing came: idle is idle.
+  static constexpr stack::Duration kLongestSleep = stack::milliseconds(100), kLongestIdle = stack::seconds(1);
   static constexpr std::size_t kMovedPerTurn = 262144;  // bytes
   static constexpr std::size_t kLeastMoved = 512;       // what a call counts for that moves less
 
@@ -108,6 +111,7 @@ class Instance {
   stack::Stats stats_;
   std::unique_ptr<stack::Worker> worker_;
   stack::Time last_now_{};
+  stack::Duration longest_sleep_ = kLongestSleep;
   std::size_t moved_ = 0;  // since the last turn
   bool moved_on_ = false;
   stack::Time asleep_until_{};  // when the first of those who sleep wakes up by himself; kNever: not known

@@ -44,6 +44,8 @@ class Steering {
   // A received packet of flow `key` that this stack does not know, its data anywhere within the frame: takes it (true) if
   // another stack knows it or may know it, or it must not be refused now. `opens`: it is a SYN.
   virtual bool forward_unknown(Packet* p, const FlowKey& key, bool opens, Time now) = 0;
+  // What forward_unknown() and migrate() have sent is told to those whom it is for: each of them is woken once.
+  virtual void announce() = 0;
   // Whether this stack may open `key`: it is the flow's home, where its packets come.
   [[nodiscard]] virtual bool may_open(const FlowKey& key) const = 0;
   // This stack is the home of `key`.

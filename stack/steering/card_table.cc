@@ -6,18 +6,18 @@
 
 namespace mtcp::stack {
 
-void ControlBlock::spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device) {
+bool ControlBlock::spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device) {
   Card& card = head().card;
-  if (card.fixed.load(std::memory_order_acquire)) return;
+  if (card.fixed.load(std::memory_order_acquire)) return true;
   const auto known = [&card](std::size_t entry) { return card.queues[entry].load(std::memory_order_relaxed) - 1; };
   std::size_t same = 0;
   while (same < queues.size() && known(same) == queues[same]) ++same;
-  if (same == queues.size()) return;
+  if (same == queues.size()) return true;
   std::uint64_t holder = 0;
   if (!card.changer.compare_exchange_strong(holder, self, std::memory_order_acquire)) {
     // Who died in there may have left the driver's own locks taken: nobody goes there again.
     if (!device.alive(holder)) card.fixed.store(true, std::memory_order_release);
-    return;
+    return false;
   }
   if (device.redirect(queues)) {
     for (std::size_t i = 0; i < queues.size(); ++i)
@@ -26,6 +26,7 @@ void ControlBlock::spread_by(std::span<const std::uint8_t> queues, std::uint64_t
     card.fixed.store(true, std::memory_order_release);
   }
   card.changer.store(0, std::memory_order_release);
+  return true;
 }
 
 // Each entry comes on a queue of its owner, on all of them in turn; those of a stack without a queue come anywhere. The
@@ -47,7 +48,7 @@ void SteeringPort::point_card(Time now) {
     }
     queues[i] = static_cast<std::uint8_t>(queue);
   }
-  control_.spread_by(std::span(queues).first(entry_mask_ + 1), self_, device_);
+  card_is_told_ = control_.spread_by(std::span(queues).first(entry_mask_ + 1), self_, device_);
 }
 
 }  // namespace mtcp::stack

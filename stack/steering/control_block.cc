@@ -147,7 +147,7 @@ void ControlBlock::inherit(std::span<const FlowRecord> records, std::uint8_t suc
 
 // The successor has everything before the dead one's is forgotten: whoever dies in between, some are told twice, nobody never.
 bool ControlBlock::reap(std::uint8_t stack, std::uint8_t successor, const SharedDevice& device,
-                 const std::function<void(const Message&)>& messages) {
+                 const std::function<void(std::span<const Message>)>& messages) {
   const Change change(*this, device);
   Slot& p = slot(stack);
   const std::uint64_t owner = p.owner.load(std::memory_order_acquire);

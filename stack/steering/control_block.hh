@@ -80,10 +80,10 @@ class ControlBlock {
   void leave(std::uint8_t stack, const SharedDevice& device);
   // True, to exactly one caller, if the process behind `stack` has died: its slot is free now. Whom it had in hand, and
   // whom it was still to tell of others' deaths, is appended to orphans(successor), and what lay in its message rings is shown to
-  // `messages`. Of a stack that has left the orphans alone. `successor`: the caller's stack, or kNobody: then the orphans wait
+  // `messages`, those of a connection together. Of a stack that has left the orphans alone. `successor`: the caller's stack, or kNobody: then the orphans wait
   // there for the next one.
   [[nodiscard]] bool reap(std::uint8_t stack, std::uint8_t successor, const SharedDevice& device,
-                          const std::function<void(const Message&)>& messages = {});
+                          const std::function<void(std::span<const Message>)>& messages = {});
   // A slot that is free has messages or orphans that somebody should see to, by reap().
   [[nodiscard]] bool left_something(std::uint8_t stack) const;
   // It takes new connections: the flows are shared among those that do (among all, if none does).
@@ -119,9 +119,9 @@ class ControlBlock {
   [[nodiscard]] bool yielded(std::uint8_t stack, std::uint32_t version, const SharedDevice& device);
   [[nodiscard]] Directory& directory() { return directory_; }
   [[nodiscard]] std::uint32_t entries() const { return shape_.entries; }
-  // Tells the device which queue each entry's packets are to come on, if it does not know and another one is not just
-  // telling it.
-  void spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device);
+  // Tells the device which queue each entry's packets are to come on, if it does not know. False if another one is just telling it
+  // something.
+  bool spread_by(std::span<const std::uint8_t> queues, std::uint64_t self, SharedDevice& device);
   [[nodiscard]] const Secrets& secrets() const { return secrets_; }
 
   // --- a stack's own slot

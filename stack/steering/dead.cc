@@ -67,9 +67,11 @@ void SteeringPort::stop_watching() {
 void SteeringPort::reap(std::uint8_t stack) {
   std::vector<Packet*> to_send;
   const std::uint64_t program = control_.slot(stack).program.load(std::memory_order_relaxed);
-  (void)control_.reap(stack, me_, device_, [&](const Message& message) {
-    if (!pass_on(message, stack, program, nullptr)) inherit(message, to_send);
+  (void)control_.reap(stack, me_, device_, [&](std::span<const Message> messages) {
+    if (pass_on(messages, stack, program, nullptr)) return;
+    for (const Message& message : messages) inherit(message, to_send);
   });
+  announce();
   refresh();
   wake_all();
   transmit_for_others(to_send.data(), to_send.size());
@@ -80,9 +82,11 @@ void SteeringPort::take_over_messages() {
   std::vector<Packet*> to_send;
   for (std::uint32_t from = 0; from < control_.slots(); ++from)
     if (from != me_)
-      message_ring(from, me_).drain([&](const Message& message) {
-        if (!pass_on(message, me_, control_.slot(from).program.load(std::memory_order_relaxed), &device_)) inherit(message, to_send);
+      message_ring(from, me_).drain([&](std::span<const Message> messages) {
+        if (pass_on(messages, me_, control_.slot(from).program.load(std::memory_order_relaxed), &device_)) return;
+        for (const Message& message : messages) inherit(message, to_send);
       });
+  announce();
   transmit_for_others(to_send.data(), to_send.size());
 }
 

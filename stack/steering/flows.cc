@@ -69,7 +69,7 @@ bool SteeringPort::pass(Packet* p, std::uint32_t to, std::uint16_t mark) {
   const std::byte* begin = p->buf + p->payload_offset;
   const std::span<const std::byte> frame{begin, static_cast<std::size_t>(p->end() - begin)};
   const auto flags = static_cast<std::uint16_t>((p->flags & kRxL4Good) | mark);
-  if (post(to, {MessageKind::frame, flags, p->flow_hash, frame})) ring(StackSet::of(to));
+  (void)post(to, {MessageKind::frame, flags, p->flow_hash, frame});
   pool_.free(&p, 1);
   return true;
 }

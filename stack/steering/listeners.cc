@@ -1,5 +1,6 @@
 // Which stack has which listener: what each says of its own on the control block, and who is asked for a connection.
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "stack/steering/control_lock.hh"
@@ -155,13 +156,12 @@ bool SteeringPort::others_listen(const Endpoint& local) const {
 // The directory knows before it is sent, so that nobody refuses what comes meanwhile.
 bool SteeringPort::send_messages(std::uint32_t to, std::uint64_t destination, std::uint64_t flow, Messages messages) {
   MessageRing box = message_ring(me_, to);
-  if (box.room() < messages.size()) return false;
+  const std::size_t written = unannounced_[to];
+  if (box.room() < written + messages.size()) return false;
   for (std::size_t i = 0; i < messages.size(); ++i)
-    if (!box.write(i, {MessageKind::handover, kHandover, destination, messages[i], flow})) return false;
+    if (!box.write(written + i, {MessageKind::handover, kHandover, destination, messages[i], flow})) return false;
   if (!control_.directory().set(flow, {Directory::State::in_transit, static_cast<std::uint8_t>(to)})) return false;
-  box.announce(messages.size());
-  traffic_.sent += messages.size();
-  ring(StackSet::of(to));
+  count_written(to, messages.size());
   return true;
 }
 
@@ -182,7 +182,10 @@ bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_
     std::uint32_t to = owner_of(hash_.of(key));
     // Not its home: then each of the others in turn.
     if (!takers.has(to)) to = handed_over_ = takers.after(handed_over_);
-    if (send_messages(to, local, flow, messages)) return true;
+    if (send_messages(to, local, flow, messages)) {
+      announce();
+      return true;
+    }
   }
   return may_wait && control_.leave_unclaimed(me_, local, program_, flow, messages, &device_);
 }
@@ -193,7 +196,8 @@ void SteeringPort::offer(const Endpoint& local) {
 }
 
 void SteeringPort::tell(std::uint32_t stack, MessageKind kind, const Endpoint& local) {
-  if (post(stack, {kind, 0, 0, std::as_bytes(std::span(&local, 1))})) ring(StackSet::of(stack));
+  (void)post(stack, {kind, 0, 0, std::as_bytes(std::span(&local, 1))});
+  announce();
 }
 
 void SteeringPort::pull_from(std::uint32_t stack, const Endpoint& local) {
@@ -201,15 +205,18 @@ void SteeringPort::pull_from(std::uint32_t stack, const Endpoint& local) {
   tell(stack, MessageKind::pull, local);
 }
 
-// What was on its way to `gone`, for a listener that this one lacks: to one that has it, or it waits for one.
-// All messages of a connection go the same way. `device`: as ControlBlock::leave_unclaimed().
-// `program`: whose it is.
-bool SteeringPort::pass_on(const Message& message, std::uint8_t gone, std::uint64_t program, const SharedDevice* device) {
-  if (message.kind != MessageKind::handover) return false;
-  if (program == program_ && control_.listening(me_, message.tag) >= Listening::yes) return false;
-  const StackSet takers = who_takes_over(message.tag, Listening::yes, program) - StackSet::of(gone);
-  if (takers.empty()) return control_.leave_unclaimed(me_, message.tag, program, message.flow, {&message.bytes, 1}, device) || program != program_;
-  return send_messages(takers.first(), message.tag, message.flow, {&message.bytes, 1});
+// What was on its way to `gone`, all messages of a connection, for a listener that this one lacks: to one that has it, or they wait for one.
+// Not announced yet. `program`: whose they are; `device`: as ControlBlock::leave_unclaimed().
+bool SteeringPort::pass_on(std::span<const Message> messages, std::uint8_t gone, std::uint64_t program, const SharedDevice* device) {
+  const Message& first = messages.front();
+  if (first.kind != MessageKind::handover) return false;
+  if (program == program_ && control_.listening(me_, first.tag) >= Listening::yes) return false;
+  std::array<std::span<const std::byte>, MessageRing::kMostGroup> parts;
+  std::ranges::transform(messages, parts.begin(), &Message::bytes);
+  const Messages all = std::span(parts).first(messages.size());
+  for (const std::uint32_t to : who_takes_over(first.tag, Listening::yes, program) - StackSet::of(gone))
+    if (send_messages(to, first.tag, first.flow, all)) return true;
+  return control_.leave_unclaimed(me_, first.tag, program, first.flow, all, device) || program != program_;
 }
 
 }  // namespace mtcp::stack

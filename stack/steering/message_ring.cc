@@ -56,18 +56,38 @@ bool MessageRing::empty() {
   return true;
 }
 
-Message MessageRing::read() const {
-  Cell& s = cell(ends().read.load(std::memory_order_relaxed));
+Message MessageRing::at(std::uint32_t n) const {
+  Cell& s = cell(n);
   constexpr std::uint16_t kFlags = kRxL4Good | kTxL4Offload | kAsked | kFinal | kHandover;
   return {s.kind, static_cast<std::uint16_t>(s.flags & kFlags), s.tag, {s.bytes(), std::min<std::size_t>(s.length, stride_ - kCellHeader)}, s.flow};
 }
 
-void MessageRing::release() {
-  ends().read.store(ends().read.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+Message MessageRing::read() const { return at(ends().read.load(std::memory_order_relaxed)); }
+
+std::span<const Message> MessageRing::read_group(Group& out) const {
+  const std::uint32_t first = ends().read.load(std::memory_order_relaxed);
+  const std::size_t most = std::min<std::size_t>({ends().written.load(std::memory_order_acquire) - first, cells_, out.size()});
+  out[0] = at(first);
+  std::size_t n = 1;
+  for (; out[0].kind == MessageKind::handover && n < most; ++n) {
+    out[n] = at(first + static_cast<std::uint32_t>(n));
+    if (out[n].kind != MessageKind::handover || out[n].flow != out[0].flow) break;
+  }
+  return std::span(out).first(n);
 }
 
-void MessageRing::drain(const std::function<void(const Message&)>& visit) {
-  for (std::uint32_t left = cells_; left > 0 && !empty(); --left, release()) visit(read());
+void MessageRing::release(std::size_t n) {
+  ends().read.store(ends().read.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(n), std::memory_order_release);
+}
+
+void MessageRing::drain(const std::function<void(std::span<const Message>)>& visit) {
+  Group group;
+  for (std::size_t left = cells_; left > 0 && !empty();) {
+    const std::span<const Message> messages = read_group(group);
+    visit(messages);
+    release(messages.size());
+    left -= std::min(left, messages.size());
+  }
 }
 
 }  // namespace mtcp::stack

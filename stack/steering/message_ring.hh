@@ -3,6 +3,7 @@
 // not announced was never there, and what it had not taken is found by its successor.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +15,7 @@ namespace mtcp::stack {
 enum class MessageKind : std::uint16_t {
   frame,     // received for a flow of the reader
   transmit,  // the reader has a queue of the device, the writer has none
-  handover,  // Port::migrate
+  handover,  // Steering::migrate
   offer,     // the writer has connections for a listener of the reader's (its Endpoint) that nobody there accepts
   pull       // the reader of such an offer asks for them
 };
@@ -47,9 +48,13 @@ class MessageRing {
   // The oldest message; the message ring is not empty. Lengths are as the writer said, but not more than fits, and flags those
   // that a message may have.
   [[nodiscard]] Message read() const;
-  void release();
-  // Shows all messages, as many as fit into a message ring at most, and releases them.
-  void drain(const std::function<void(const Message&)>& visit);
+  void release(std::size_t n = 1);
+  // The same, and with the description of a connection what else of it follows: its data. How many there are in `out`.
+  static constexpr std::size_t kMostGroup = 128;
+  using Group = std::array<Message, kMostGroup>;
+  [[nodiscard]] std::span<const Message> read_group(Group& out) const;
+  // Shows all messages so, as many as fit into a message ring at most, and releases them.
+  void drain(const std::function<void(std::span<const Message>)>& visit);
 
  private:
   struct Ends {
@@ -66,6 +71,7 @@ class MessageRing {
   [[nodiscard]] Cell& cell(std::uint32_t n) const {
     return *reinterpret_cast<Cell*>(memory_ + sizeof(Ends) + stride_ * (n & (cells_ - 1)));
   }
+  [[nodiscard]] Message at(std::uint32_t n) const;
   [[nodiscard]] Ends& ends() const { return *reinterpret_cast<Ends*>(memory_); }
 
   std::byte* memory_;

@@ -51,7 +51,7 @@ bool SteeringPort::balance_queues() {
   while (queues_.size() < share && claim_one()) {
   }
   if (queues_.size() != before || pollable_.empty()) rebuild_pollable();
-  if (queues_.size() < before) wake_all();
+  if (queues_.size() != before) wake_all();  // somebody may have his share now, and the first tells the card
   return queues_.size() == share || stacks > device_.queues();
 }
 
@@ -101,6 +101,7 @@ void SteeringPort::service(Time now) {
 // --- sleeping
 
 bool SteeringPort::arm() {
+  announce();
   ControlBlock::Slot& slot = control_.slot(me_);
   bool quiet = true;
   for (auto& q : queues_) quiet = q->arm() && quiet;
@@ -108,6 +109,7 @@ bool SteeringPort::arm() {
   // have been late in waking us.
   const bool was_awake = slot.sleeping.exchange(1, std::memory_order_seq_cst) == 0;
   if (was_awake && (armed_ || std::exchange(late_wake_, false))) device_.clear_wake(me_);
+  if (was_awake && armed_) card_is_told_ = false;
   armed_ = true;
   return quiet && inherited_.empty() && unread_senders_.empty() && slot.senders.load(std::memory_order_seq_cst) == 0 &&
          control_.version() == version_;
@@ -117,13 +119,16 @@ void SteeringPort::disarm() {
   for (auto& q : queues_) q->disarm();
   woken_ = true;
   armed_ = false;
-  if (control_.slot(me_).sleeping.exchange(0, std::memory_order_seq_cst) == 0) device_.clear_wake(me_);
+  if (control_.slot(me_).sleeping.exchange(0, std::memory_order_seq_cst) != 0) return;
+  device_.clear_wake(me_);
+  card_is_told_ = false;  // somebody may have other queues
 }
 
 Duration SteeringPort::max_sleep() const {
-  // Somebody looks after those who die untold, after the queues, and after the device's table.
+  // Somebody looks after those who die untold, after the queues, and after the device's table, until it is as it should be: who changes
+  // something of that wakes everybody.
   const bool told = watch_ != nullptr || others_ == siblings_;
-  const bool points_card = device_.queues() > 1 && !others_.empty() && me_ < others_.first();
+  const bool points_card = device_.queues() > 1 && !others_.empty() && me_ < others_.first() && !card_is_told_;
   const bool looks = !told || !balanced_ || queues_.empty() || waits_since_ != Time{} || points_card;
   Duration longest = looks ? kRound : Duration::max();
   if (!held_.empty() || !left_over_.empty()) longest = kTick;

@@ -58,6 +58,7 @@ SteeringPort::~SteeringPort() {
   control_.slot(me_).queues.store(0, std::memory_order_release);  // nobody else is to ask us from here on
   queues_.clear();
   transmit_left_over();
+  announce();
   pool_.free(left_over_.data(), left_over_.size());
   pool_.free(inherited_.data(), inherited_.size());
   pool_.free(held_.data(), held_.size());
@@ -91,6 +92,7 @@ void SteeringPort::reload() {
   }
   unclaimed_ = control_.any_unclaimed();
   watch_is_stale_ = true;
+  card_is_told_ = false;
   next_round_ = {};
 }
 
@@ -103,6 +105,7 @@ Steering::Share SteeringPort::share() const {
 
 std::size_t SteeringPort::rx(Packet** out, std::size_t max) {
   refresh();
+  announce();
   std::size_t n = 0;
   if (!inherited_.empty()) [[unlikely]] n = receive_inherited(out, max);
   const std::size_t messages = receive_messages(out + n, (max - n + 1) / 2);
@@ -155,7 +158,6 @@ bool SteeringPort::is_for_own_listener(const Packet& p) const {
 // Keeps what is ours, in order; the rest goes to whom it belongs.
 std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
   std::size_t kept = 0;
-  StackSet written;
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     const FrameKind kind = classify(p->bytes(), hash_);
@@ -163,34 +165,47 @@ std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
     if (kind.kind == FrameKind::Kind::flow) {
       const std::uint8_t owner = owner_of(kind.hash);
       if (others_.has(owner) && !(strangers_.has(owner) && kind.tcp && is_for_own_listener(*p))) {
-        if (post(owner, message)) written.add(owner);
+        (void)post(owner, message);
         pool_.free(&p, 1);
         continue;
       }
     } else if (kind.kind == FrameKind::Kind::all) {
-      for (const std::uint32_t stack : others_)
-        if (post(stack, message)) written.add(stack);
+      for (const std::uint32_t stack : others_) (void)post(stack, message);
     }
     mark(*p, kind.hash);
     packets[kept++] = p;
   }
-  if (!written.empty()) ring(written);
+  announce();
   return kept;
 }
 
 // --- messages
 
-// Without ring(): the reader does not know yet. False, and counted, if it did not fit.
+// Until announce() the reader does not know. False, and counted, if it did not fit.
 bool SteeringPort::post(std::uint32_t to, const Message& message) {
   MessageRing box = message_ring(me_, to);
-  if (box.room() == 0 || !box.write(0, message)) {
+  const std::size_t written = unannounced_[to];
+  if (box.room() <= written || !box.write(written, message)) {
     next_round_ = {};  // is it dead?
     ++traffic_.lost;
     return false;
   }
-  box.announce(1);
-  ++traffic_.sent;
+  count_written(to, 1);
   return true;
+}
+
+void SteeringPort::count_written(std::uint32_t to, std::size_t n) {
+  static_assert(ControlBlock::kRingMessages <= UINT8_MAX);
+  unannounced_[to] = static_cast<std::uint8_t>(unannounced_[to] + n);
+  written_to_.add(to);
+  traffic_.sent += n;
+}
+
+void SteeringPort::announce() {
+  if (written_to_.empty()) return;
+  const StackSet stacks = std::exchange(written_to_, {});
+  for (const std::uint32_t stack : stacks) message_ring(me_, stack).announce(std::exchange(unannounced_[stack], std::uint8_t{0}));
+  ring(stacks);
 }
 
 void SteeringPort::ring(StackSet stacks) {
@@ -230,7 +245,6 @@ Packet* SteeringPort::receive_message(const Message& message, std::uint32_t from
     pull_from(from, local);
     return nullptr;
   }
-  if (closing_ && message.kind == MessageKind::handover && pass_on(message, me_, program_, &device_)) return nullptr;
   Packet* p = copy_of(message);
   if (p == nullptr) return nullptr;
   if (message.kind == MessageKind::frame) mark(*p, static_cast<std::uint32_t>(message.tag));
@@ -258,11 +272,20 @@ std::size_t SteeringPort::receive_messages(Packet** out, std::size_t max) {
         break;
       }
       const Message message = box.read();
+      if (closing_ && message.kind == MessageKind::handover) [[unlikely]] {
+        MessageRing::Group group;
+        const std::span<const Message> messages = box.read_group(group);
+        if (pass_on(messages, me_, program_, &device_)) {
+          box.release(messages.size() - 1);
+          continue;
+        }
+      }
       Packet* p = receive_message(message, from);
       if (p == nullptr) continue;
       (message.kind == MessageKind::transmit ? outgoing[to_send++] : out[n++]) = p;
     }
   }
+  announce();
   transmit_for_others(outgoing.data(), to_send);
   return n;
 }
@@ -299,20 +322,15 @@ std::uint32_t SteeringPort::transmitter() const {
 std::size_t SteeringPort::transmit_by_message(Packet* const* packets, std::size_t n) {
   const std::uint32_t to = transmitter();
   if (to == me_) return 0;
-  MessageRing box = message_ring(me_, to);
-  n = std::min(n, box.room());
+  const std::size_t room = message_ring(me_, to).room();
+  n = std::min(n, room - std::min<std::size_t>(room, unannounced_[to]));
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     const auto flags = static_cast<std::uint16_t>(p->flags & kTxL4Offload);
-    if (box.write(0, {MessageKind::transmit, flags, 0, p->bytes()})) {
-      box.announce(1);
-      ++traffic_.sent;
-    } else {
-      ++traffic_.lost;
-    }
+    (void)post(to, {MessageKind::transmit, flags, 0, p->bytes()});
     if ((p->flags & kKeep) == 0) pool_.free(&p, 1);
   }
-  if (n > 0) ring(StackSet::of(to));
+  announce();
   return n;
 }
 

@@ -50,6 +50,7 @@ class SteeringPort final : public Port, public Steering {
   [[nodiscard]] bool crowded() const override { return others_.size() >= device_.cpus(); }
   [[nodiscard]] Share share() const override;
   bool forward_unknown(Packet* p, const FlowKey& key, bool opens, Time now) override;
+  void announce() override;
   [[nodiscard]] bool may_open(const FlowKey& key) const override;
   [[nodiscard]] bool is_home(const FlowKey& key) const override;
   bool publish(const FlowKey& key, FlowKind kind) override;
@@ -104,6 +105,7 @@ class SteeringPort final : public Port, public Steering {
   }
   [[nodiscard]] bool is_for_own_listener(const Packet& p) const;
   bool post(std::uint32_t to, const Message& message);
+  void count_written(std::uint32_t to, std::size_t n);
   void ring(StackSet stacks);
   void wake_all();
   std::size_t receive_messages(Packet** out, std::size_t max);
@@ -129,7 +131,7 @@ class SteeringPort final : public Port, public Steering {
   void stop_watching();
   bool reap_if_dead(std::uint32_t stack);
   void reap(std::uint8_t stack);
-  bool pass_on(const Message& message, std::uint8_t gone, std::uint64_t program, const SharedDevice* device);
+  bool pass_on(std::span<const Message> messages, std::uint8_t gone, std::uint64_t program, const SharedDevice* device);
   void inherit(const Message& message, std::vector<Packet*>& to_send);
   void take_unclaimed(std::uint8_t stack);
   void take_over_messages();
@@ -165,6 +167,8 @@ class SteeringPort final : public Port, public Steering {
   const std::uint32_t entry_mask_;
   std::array<std::uint8_t, kMaxSteeringEntries> table_{};
   bool unclaimed_ = false;    // connections wait on the control block
+  std::array<std::uint8_t, kMaxStacks> unannounced_{};  // messages, by whom they are for
+  StackSet written_to_;      // who has some of these
   StackSet unread_senders_;  // whose message rings have not been emptied
   std::array<std::uint64_t, kMaxStacks> owners_{};  // of the slots, as last seen
   std::uint32_t last_sender_ = 0;  // whose message ring was read last
@@ -191,6 +195,7 @@ class SteeringPort final : public Port, public Steering {
   Time waits_since_{};          // a process for a slot, with nobody who serves
   bool must_give_way_ = false;
   Time next_card_{};
+  bool card_is_told_ = false;  // what the table and the queues were when we were last woken
   bool armed_ = false;
   bool woken_ = false;      // since the last look for packets
   bool late_wake_ = false;  // something woke us, but it was no packet: what wakes us is to be read

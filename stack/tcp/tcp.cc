@@ -117,6 +117,7 @@ std::size_t Tcp::receive_burst(Time& now, Clock clock) {
     }
   }
   dispatch_batch(now);
+  if (steering != nullptr) steering->announce();
   return n;
 }
 

@@ -25,6 +25,7 @@ class StubSteering final : public Steering {
   [[nodiscard]] bool crowded() const override { return false; }
   [[nodiscard]] Share share() const override { return {}; }
   bool forward_unknown(Packet* p, const FlowKey&, bool, Time) override { return take_unknown && take_unknown(p); }
+  void announce() override {}
   [[nodiscard]] bool may_open(const FlowKey& key) const override { return !home || home(key); }
   [[nodiscard]] bool is_home(const FlowKey&) const override { return true; }
   bool publish(const FlowKey&, FlowKind) override { return false; }

@@ -69,15 +69,25 @@ TEST_CASE("a stack that is told of deaths asks about few, sleeps long, and reaps
   CHECK(w.members() == 1);
 }
 
-TEST_CASE("who is told of deaths and has a queue need not wake up by itself") {
+TEST_CASE("who is told of deaths and has a queue need not wake up by itself, nor the first when the device's table is as it should be") {
   World w(2);
+  w.device.is_card = true;
   w.device.waiting.emplace_back();
   w.device.queue_owner.push_back(0);
   for (int ms = 200; ms < 400; ms += 30)
     for (std::size_t i : {0, 1}) w.as(i).service(at(ms));
   REQUIRE(w.as(1).queues() == 1);
   CHECK(w.as(1).max_sleep() == Duration::max());
-  CHECK(w.as(0).max_sleep() == milliseconds(20));  // looks after the device's table
+  CHECK(w.as(0).max_sleep() == Duration::max());
+  const auto table = w.device.table;
+  REQUIRE(w.as(0).arm());
+  w.as(1).set_serving(true);
+  CHECK(w.device.awake.contains(0));
+  w.as(0).disarm();
+  CHECK(w.as(0).max_sleep() == milliseconds(20));  // it looks after the table
+  w.as(0).service(at(420));
+  CHECK(w.device.table != table);
+  CHECK(w.as(0).max_sleep() == Duration::max());
 }
 
 TEST_CASE("a death is found by looking where there are no descriptors to be told by, or the dead can't be seen") {
@@ -146,7 +156,7 @@ TEST_CASE("whoever loses patience with the holder of the control block's lock do
   ring.announce(1);
   w.device.process = 1;
   bool visited = false;
-  REQUIRE(control.reap(1, 0, w.device, [&](const Message&) {  // has the lock
+  REQUIRE(control.reap(1, 0, w.device, [&](std::span<const Message>) {  // has the lock
     visited = true;
     w.device.process = 7;
     control.set_serving(0, true, w.device);

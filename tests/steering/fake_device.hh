@@ -44,7 +44,10 @@ struct FakeDevice : SharedDevice {
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override { return &pools[stack]; }
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override { return 100 + static_cast<int>(stack); }
-  void wake(std::uint32_t stack) override { awake.insert(stack); }
+  void wake(std::uint32_t stack) override {
+    awake.insert(stack);
+    ++wakes;
+  }
   void clear_wake(std::uint32_t stack) override { awake.erase(stack); }
   [[nodiscard]] MacAddress mac() const override { return {{2, 0, 0, 0, 0, 1}}; }
   [[nodiscard]] std::uint32_t mtu() const override { return 1500; }
@@ -67,6 +70,7 @@ struct FakeDevice : SharedDevice {
   bool tells_of_deaths = false;
   std::size_t watchable = 100;                // processes, in all
   std::set<std::uint32_t> awake;
+  int wakes = 0;
   std::vector<std::deque<Frame>> waiting;     // received, by queue
   std::vector<std::uint64_t> queue_owner;     // by queue; 0: nobody
   std::vector<Frame> sent;

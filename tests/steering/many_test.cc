@@ -149,7 +149,10 @@ class Crowd {
         if (m.port->rx(&p, 1) == 0) continue;
         ++seen;
         REQUIRE(m.port->is_home(key));
-        if (m.port->forward_unknown(p, key, false, now)) continue;
+        if (m.port->forward_unknown(p, key, false, now)) {
+          m.port->announce();
+          continue;
+        }
         ++told;
         m.port->pool().free(&p, 1);
       }

@@ -62,6 +62,29 @@ TEST_CASE("what has been written but not announced is not there", "[message_ring
   CHECK(b.box.empty());
 }
 
+TEST_CASE("what is of one connection is read together, and nothing else", "[message_ring]") {
+  Box b;
+  const std::byte byte{1};
+  const auto write = [&](std::size_t n, MessageKind kind, std::uint64_t flow) { return b.box.write(n, {kind, 0, {}, {&byte, 1}, flow}); };
+  REQUIRE((write(0, MessageKind::frame, 7) && write(1, MessageKind::handover, 7) && write(2, MessageKind::handover, 7)));
+  b.box.announce(3);
+  REQUIRE(write(0, MessageKind::handover, 8));
+  MessageRing::Group group;
+  for (const std::size_t n : {1U, 2U}) {
+    CHECK(b.box.read_group(group).size() == n);
+    b.box.release(n);
+  }
+  CHECK(b.box.empty());
+  b.box.announce(1);
+  std::size_t groups = 0;
+  b.box.drain([&](std::span<const Message> messages) {
+    ++groups;
+    CHECK(messages.size() == 1);
+    CHECK(messages.front().flow == 8);
+  });
+  CHECK(groups == 1);
+}
+
 TEST_CASE("a message larger than a slot is refused", "[message_ring]") {
   Box b;
   CHECK(b.put(1, Box::kFrame));

@@ -208,6 +208,7 @@ TEST_CASE("a flow that the directory has goes to its owner, with one forward", "
   }
   REQUIRE(w.ports[home]->rx(&p, 1) == 1);
   REQUIRE(w.ports[home]->forward_unknown(p, key, false, Time{}));
+  w.ports[home]->announce();
   REQUIRE(w.ports[owner]->rx(&p, 1) == 1);
   CHECK((p->flags & (kNotHome | kAsked)) == (kNotHome | kAsked));
   // It has just ended there.
@@ -215,6 +216,54 @@ TEST_CASE("a flow that the directory has goes to its owner, with one forward", "
   for (std::size_t i = 0; i < 4; ++i) w.publish(i);
   CHECK_FALSE(w.ports[owner]->forward_unknown(p, key, false, Time{}));
   w.ports[owner]->pool().free(&p, 1);
+}
+
+TEST_CASE("segments that are passed on in one burst wake their stack once", "[steering]") {
+  World w(2);
+  for (std::size_t i = 0; i < 2; ++i) w.publish(i);
+  constexpr std::size_t kHome = 0, kOwner = 1, kSegments = 3;
+  std::vector<FlowKey> keys;
+  for (std::uint16_t port = 1; keys.size() < kSegments; ++port) {
+    if (w.owner(flow(7, port)) != kHome) continue;
+    keys.push_back(flow(7, port));
+    w.device.waiting[0].push_back(tcp_frame(7, port));
+    w.device.process = kOwner + 1;
+    REQUIRE(w.ports[kOwner]->publish(keys.back(), Steering::FlowKind::connection));
+  }
+  std::array<Packet*, 8> packets{};
+  REQUIRE(w.ports[kOwner]->rx(packets.data(), packets.size()) == 0);  // who may have the queue
+  w.device.process = kHome + 1;
+  REQUIRE(w.ports[kHome]->rx(packets.data(), packets.size()) == kSegments);
+  w.device.process = kOwner + 1;
+  REQUIRE(w.ports[kOwner]->arm());
+  w.device.process = kHome + 1;
+  const int before = w.device.wakes;
+  for (std::size_t i = 0; i < kSegments; ++i) REQUIRE(w.ports[kHome]->forward_unknown(packets[i], keys[i], false, Time{}));
+  CHECK(w.device.wakes == before);
+  w.ports[kHome]->announce();
+  CHECK(w.device.wakes == before + 1);
+  CHECK(w.receive(kOwner) == kSegments);
+}
+
+TEST_CASE("a stack that ends passes on what is of one connection as a whole, or leaves it to wait as a whole", "[steering]") {
+  World w(3);
+  const std::array<std::byte, 40> bytes{};
+  const std::vector<std::span<const std::byte>> messages(3, std::span(bytes));
+  const FlowKey key = flow(7, 1);
+  const Endpoint there{key.local, key.local_port};
+  w.ports[1]->note_listener(0, there, false, Listening::yes);
+  w.device.process = 1;
+  REQUIRE(w.ports[0]->migrate_away(key, messages, false));
+  // Whom it was sent to ends as well, and who has the listener now has room for one message only.
+  w.ports[1]->note_listener(0, there, false, Listening::no);
+  w.ports[2]->note_listener(0, there, false, Listening::yes);
+  w.device.process = 2;
+  w.ports[1]->set_closing(true);
+  const std::vector<std::span<const std::byte>> many(ControlBlock::kRingMessages - 1, std::span(bytes));
+  REQUIRE(w.ports[1]->migrate_away(flow(7, 2), many, false));
+  CHECK(w.receive(1) == 0);
+  CHECK(w.device.control().unclaimed(there));
+  CHECK(w.receive(2) > 0);
 }
 
 TEST_CASE("a segment that is faster than the message which describes its flow waits for that, and not for ever", "[steering]") {
