@@ -167,7 +167,7 @@ class TestWire {
   TestWire& operator=(const TestWire&) = delete;
 
   [[nodiscard]] WireEnd& end(std::size_t i) { return ends_[i]; }
-  std::uint32_t cpus = 0;  // as whoever opened an end last had them
+  std::atomic<std::uint32_t> cpus{0};  // as whoever opened an end last had them
   static std::unique_ptr<stack::Device> open(const stack::DeviceConfig& config, std::string& /*message*/) {
     current_->cpus = config.cpus;
     return std::make_unique<EndDevice>(current_->ends_[config.port == "wire1" ? 1 : 0]);
