@@ -148,6 +148,7 @@ def draw_measured(arguments):
     found = {row["key"]: row for path in arguments.draw for row in json.loads(path.read_text())["rows"]}
     table = [found[cell.key] for cell in all_cells() if cell.key in found]
     voids = print_grid(table)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     draw_grid(table, arguments.out / "loss.svg")
     return 1 if voids else 0
 
