@@ -81,6 +81,10 @@ void Worker::commit(Connection& c, std::size_t bytes, bool more, Time now) {
   tcp_->sender.commit(c, bytes, more, now);
   tcp_->transmit_bursts(now);
 }
+bool Worker::takes_external(const Connection& c) const { return tcp_->sender.takes_external(c); }
+Result<std::size_t> Worker::send_external(Connection& c, ExternalMemory& memory, std::uint32_t offset, std::size_t bytes, bool more, Time now) {
+  return tcp_->sender.send_external(c, memory, offset, bytes, more, now);
+}
 Result<std::size_t> Worker::receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags,
                                     Time now) {
   return tcp_->receiver.receive(c, data, flags, now);

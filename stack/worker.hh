@@ -22,6 +22,7 @@
 namespace mtcp::stack {
 
 class CaptureSet;
+class ExternalMemory;
 class KernelNetwork;
 struct PortCounters;
 class Tcp;
@@ -201,6 +202,10 @@ class Worker {
   // from the front and commit how many bytes are there (the rest is given back). No other call on `c` in between.
   Result<std::size_t> reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now);  // returns pieces
   void commit(Connection& c, std::size_t bytes, bool more, Time now);
+  // And without one even into packets: they refer to `memory` from `offset` on, until they are acknowledged. Where takes_external()
+  // says that there is a device for it. As send().
+  [[nodiscard]] bool takes_external(const Connection& c) const;
+  Result<std::size_t> send_external(Connection& c, ExternalMemory& memory, std::uint32_t offset, std::size_t bytes, bool more, Time now);
   // Copies what is queued; returns bytes. 0 is the end of the stream. would_block if none; the pending error if any. Stops
   // before the peer's urgent byte; a read that begins there leaves that byte out, unless SO_OOBINLINE is on.
   Result<std::size_t> receive(Connection& c, std::span<const iovec> data, ReceiveFlags flags, Time now);

@@ -101,6 +101,7 @@ bool Instance::prepare_sleep(stack::Time now, stack::Time& latest) {
   latest = worker_->next_deadline();
   if (latest <= now) return false;
   log_notices();
+  mapped_files.drop_idle(now);
   if (port_) {
     // What waits for a link to come back has it soon.
     const stack::Duration longest = std::min(port_->max_sleep(), port_->link_up() ? longest_sleep_ : kLongestSleep);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "intercept/options.hh"
+#include "intercept/sockets/mapped_files.hh"
 #include "intercept/support/clock.hh"
 #include "intercept/waiting/watch.hh"
 #include "stack/port/device.hh"
@@ -77,6 +78,7 @@ class Instance {
   // not only segments that were refused.
   [[nodiscard]] bool moved_on() const { return moved_on_; }
 
+  MappedFiles mapped_files;  // that packets of this stack refer to
   Kernel* kernel = nullptr;  // sends SIGURG; may be null
   Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null
   // Who wants to be woken by a call that arms an earlier timer and, if it `standby_follows`, when the last of the sleepers is

@@ -1,4 +1,4 @@
-// sendfile: the file is read straight into the packets that carry it.
+// sendfile: the file is read straight into the packets that carry it, or they refer to it where it is mapped.
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
@@ -42,6 +42,13 @@ class SendFile {
     if (is_opening(*s_.connection)) return -EAGAIN;
     stack::Worker& worker = s_.shard->instance->worker();
     while (left_ > 0) {
+      if (const auto sent = attempt_mapped(worker); !sent) {
+        if (sent.error() == stack::Errc::would_block) return -EAGAIN;
+        return give_up(-to_errno(sent.error()));
+      } else if (*sent > 0) {
+        account(*sent);
+        continue;
+      }
       std::array<iovec, kPieces> pieces;
       const auto lent = worker.reserve(*s_.connection, std::min(left_, kPart), pieces, now());
       if (!lent) {
@@ -60,6 +67,14 @@ class SendFile {
       account(bytes);
     }
     return result();
+  }
+
+  // Without a copy. 0: it has to be read.
+  stack::Result<std::size_t> attempt_mapped(stack::Worker& worker) {
+    if (offset_ == nullptr || left_ < MappedFiles::kLeast || !worker.takes_external(*s_.connection)) return std::size_t{0};
+    const auto piece = s_.shard->instance->mapped_files.find(process_.kernel, in_, *offset_, left_, now());
+    if (piece.memory == nullptr) return std::size_t{0};
+    return worker.send_external(*s_.connection, *piece.memory, piece.offset, piece.bytes, piece.bytes < left_ && !piece.last, now());
   }
 
   ssize_t attempt_relayed() {

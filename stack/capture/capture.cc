@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "stack/packet/external.hh"
 #include "stack/wire/ethernet.hh"
 
 namespace mtcp::stack {
@@ -63,7 +64,10 @@ void Capture::offer(Packet* const* packets, std::size_t n, Time now) {
   assert(n <= kBurst);
   after_[0] = at_;
   for (std::size_t i = 0; i < n; ++i) {
-    write(packets[i]->bytes(), CaptureDirection::out, now);
+    if ((packets[i]->flags & kExternal) != 0)
+      write(copy_of_frame(*packets[i]), CaptureDirection::out, now);
+    else
+      write(packets[i]->bytes(), CaptureDirection::out, now);
     after_[i + 1] = at_;
   }
 }

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "stack/packet/external.hh"
 #include "stack/packet/packet.hh"
 #include "stack/packet/tx_queue.hh"
 #include "stack/stats.hh"
@@ -37,13 +38,18 @@ struct Link {
   [[nodiscard]] Packet* copy(const Packet& p) {
     Packet* q = alloc();
     if (q == nullptr) return nullptr;
+    const bool external = (p.flags & kExternal) != 0;
+    if (external && p.headroom() + p.len > q->capacity) return cache.free(q), nullptr;  // a device was to cut it
     assert(p.headroom() + p.len <= q->capacity);
     q->data = q->buf + p.headroom();
     q->len = p.len;
     q->seq = p.seq;
     q->tos = p.tos;
     q->ttl = p.ttl;
-    std::memcpy(q->data, p.data, p.len);
+    if (external) [[unlikely]]
+      std::memcpy(q->data, copy_of_frame(p).data(), p.len);
+    else
+      std::memcpy(q->data, p.data, p.len);
     return q;
   }
 };

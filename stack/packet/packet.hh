@@ -33,7 +33,10 @@ struct alignas(64) Packet {
   // A sent packet's payload stays where it is while headers come and go in front of it; TCP keeps these.
   std::uint16_t payload_offset;  // from buf; received: where the frame begins (stack/steering)
   std::uint16_t payload_len;     // bytes
-  std::uint32_t payload_sum;     // ones'-complement partial sum of the payload, with kPayloadSum; the hash with kRxHash
+  union {
+    std::uint32_t payload_sum;      // ones'-complement partial sum of the payload, with kPayloadSum; the hash with kRxHash
+    std::uint32_t external_offset;  // with kExternal: where the payload begins in that memory
+  };
   Seq seq;                       // sequence number of the first payload byte (sent and received)
   std::uint8_t marks;            // sent: PacketMark bits (stack/tcp/sender/scoreboard.hh)
   std::uint8_t transmissions;    // times handed to the device
@@ -78,6 +81,7 @@ enum PacketFlag : std::uint16_t {
   kHandover = 1 << 5,     // no frame but a message of another stack: Steering::migrate
   kRxHash = 1 << 7,       // received: the device has computed a hash of the flow
   kSteered = 1 << 8,      // payload_offset and flow_hash are valid (stack/steering)
+  kExternal = 1 << 12,    // sent: the payload is not in the buffer (stack/packet/external.hh), though `len` counts it
   kPull = 1 << 11,        // another stack asks for connections that nobody here accepts: Steering::offer
   kNotHome = 1 << 6,      // received: another stack is its flow's home (stack/steering)
   kAsked = 1 << 9,        // and has sent it here, because it does not know the flow
@@ -93,6 +97,9 @@ enum PacketMark : std::uint8_t {
   kRecordEnd = 1 << 4,   // MSG_EOR: nothing is added to it any more
   kUrgent = 1 << 5,      // it was there when the last urgent byte was written: it carries URG
 };
+
+// `p`, with kExternal, refers to that memory no longer.
+void drop_external(Packet& p);
 
 // A source of packets, shared by all that use a device. Not for the fast path: see PacketCache.
 class PacketPool {
@@ -132,9 +139,12 @@ class PacketCache {
   }
   // Takes a packet back. One that still waits in a transmit queue is released after transmission instead.
   void free(Packet* p) {
-    if ((p->flags & kQueued) != 0) {
-      p->flags = static_cast<std::uint16_t>(p->flags & ~kKeep);
-      return;
+    if ((p->flags & (kQueued | kExternal)) != 0) [[unlikely]] {
+      if ((p->flags & kQueued) != 0) {
+        p->flags = static_cast<std::uint16_t>(p->flags & ~kKeep);
+        return;
+      }
+      drop_external(*p);
     }
     if (p->pool != &pool_) return p->pool->free(&p, 1);
     if (count_ == stock_.size()) {

@@ -57,13 +57,16 @@ class Port {
   [[nodiscard]] virtual std::uint32_t mtu() const = 0;       // IP packet size, bytes
   [[nodiscard]] virtual bool tx_checksum_offload() const = 0;  // honours kTxL4Offload
   [[nodiscard]] virtual PacketPool& pool() = 0;
+  // Takes packets with kExternal, also such that are to be cut into segments (stack/packet/external.hh), and is done with their
+  // memory when tx() returns. Not for ever, where others share the device: who offers one nevertheless has it copied, or loses it.
+  [[nodiscard]] virtual bool takes_external() const { return false; }
 
   // Packets of pool() that the device has in its rings, at most: neither free nor in use.
   [[nodiscard]] virtual std::size_t packets_held() const = 0;
 
   // For mtcp-stat: may take a system call.
   struct Status {
-    // Frames since the start: that the port had to drop itself (larger than a packet, or no packets left for them), that the
+    // Frames since the start: that did not fit (larger than a packet, no packets left for them, no room in a ring that tells of it), that the
     // device refused for good, and those that carried several segments each.
     std::uint64_t rx_dropped = 0, tx_dropped = 0, tx_merged = 0;
     std::size_t packets_free = 0;  // of those that the queue receives into: not pool()'s where what it receives is copied

@@ -4,7 +4,9 @@
 #include <cassert>
 #include <cstring>
 #include <utility>
+#include <vector>
 
+#include "stack/packet/external.hh"
 #include "stack/wire/frame.hh"
 
 namespace mtcp::stack {
@@ -327,8 +329,12 @@ std::size_t SteeringPort::transmit_by_message(Packet* const* packets, std::size_
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     const auto flags = static_cast<std::uint16_t>(p->flags & kTxL4Offload);
-    (void)post(to, {MessageKind::transmit, flags, 0, p->bytes()});
-    if ((p->flags & kKeep) == 0) pool_.free(&p, 1);
+    std::vector<std::byte> whole;
+    if ((p->flags & kExternal) != 0) [[unlikely]] whole = copy_of_frame(*p);
+    (void)post(to, {MessageKind::transmit, flags, 0, whole.empty() ? p->bytes() : std::span<const std::byte>(whole)});
+    if ((p->flags & kKeep) != 0) continue;
+    if ((p->flags & kExternal) != 0) [[unlikely]] drop_external(*p);
+    pool_.free(&p, 1);
   }
   announce();
   return n;

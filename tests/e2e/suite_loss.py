@@ -36,7 +36,7 @@ def counts(wire):
 def transfer(context, faults, kinds, stack):
     server, client, wire = context.bad_wire(*faults, "seed=4", stack=stack, prefix=stack[0])
     nginx = Nginx(server).start()
-    expect_files(client, nginx.url, ["one", "k100", "m1"], 60)
+    expect_files(client, nginx.url, ["one", "k100", "m1", "m1", "k100"], 60)  # again: from where it is mapped
     client.run("curl", "-sSf", "--max-time", 60, "-T", context.files.root / "m1", f"{nginx.url}/put/m1", timeout=80)
     stored = hashlib.sha256((nginx.prefix / "put/m1").read_bytes()).hexdigest()
     expect_equal("the hash of what was sent", stored, context.files.sums["m1"])

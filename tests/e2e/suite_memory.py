@@ -21,7 +21,7 @@ def memory(pid):
 
 def serve_beside_stalled(context, packets, driver):
     server, client = context.veth(device=f"packets = {packets}\n", driver=driver)
-    nginx = Nginx(server).start()
+    nginx = Nginx(server, sendfile="off").start()  # what a file has is not in packets
     stalled = client.start(PYTHON, "-u", PEER, "stall", server.address, "8080", "/m10", "150")
     stalled.says("stalled 150")
     expect_files(client, nginx.url, ["k100", "one"], 20)

@@ -2,13 +2,16 @@
 // frame.
 #include "stack/port/dpdk/af_packet/packet_sender.hh"
 
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <catch2/catch.hpp>
 #include <optional>
 
+#include "stack/packet/external.hh"
 #include "tests/port/segments.hh"
 
 using namespace mtcp::stack;
@@ -44,6 +47,35 @@ struct Wire {
   std::array<int, 2> fds{};
   std::optional<PacketSender> sender;
 };
+
+// A mapping, as of a file, of bytes that follow the segments' pattern.
+struct Mapped final : ExternalMemory {
+  static constexpr std::size_t kSize = 65536;
+  explicit Mapped(std::uint32_t seq) {
+    void* const at = mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(at != MAP_FAILED);
+    for (std::uint32_t i = 0; i < kSize; ++i) static_cast<std::byte*>(at)[i] = Segments::byte_at(seq + i);
+    base = static_cast<const std::byte*>(at);
+  }
+  ~Mapped() override { munmap(const_cast<std::byte*>(base), kSize); }
+  void read(std::uint32_t, std::span<std::byte> out) const override { std::ranges::fill(out, std::byte{0}); }
+  // As a file that is cut off.
+  void vanish() const { REQUIRE(mprotect(const_cast<std::byte*>(base), kSize, PROT_NONE) == 0); }
+};
+
+// The next `payload` bytes of `segments`, in `memory`; to be cut into segments of `segment`.
+Packet* next_external(Segments& segments, Mapped& memory, std::uint32_t offset, std::size_t payload, std::size_t segment, std::uint8_t flags = 0x10) {
+  Packet* p = segments.next(std::min<std::size_t>(payload, 1448), flags);
+  const std::size_t more = payload - std::min<std::size_t>(payload, 1448);
+  store_be<std::uint16_t>(p->data + 16, static_cast<std::uint16_t>(52 + payload));
+  segments.skip(static_cast<std::uint32_t>(more));
+  std::memset(p->data + segments.headers(), 0xee, std::min<std::size_t>(payload, 1448));  // not what is to be sent
+  p->len = static_cast<std::uint32_t>(segments.headers() + payload);
+  p->payload_len = static_cast<std::uint16_t>(payload);
+  refer(*p, memory, offset);
+  set_segment(*p, static_cast<std::uint32_t>(segment));
+  return p;
+}
 
 VirtioHeader header_of(const std::vector<std::byte>& frame) {
   VirtioHeader h;
@@ -159,4 +191,58 @@ TEST_CASE("what can never be sent is dropped and counted, and does not hold up t
   CHECK(w.sender->dropped() == 1);
   CHECK(w.receive().size() == kHeader + 76);
   CHECK(large.available() == 2);
+}
+
+TEST_CASE("what is gathered follows on what was written in front of it, in one frame, and is referred to no longer") {
+  Wire w;
+  Segments segments(w.pool);
+  const std::uint32_t first = segments.seq();
+  Mapped memory(first + 250);
+  const std::vector<Packet*> packets = {segments.next(250, 0x18), next_external(segments, memory, 0, 20000, 1000, 0x18),
+                                        next_external(segments, memory, 20000, 700, 0, 0x18)};
+  CHECK(memory.references == 2);
+  CHECK(w.send(packets) == 3);
+  CHECK(memory.references == 0);
+  CHECK(w.pool.available() == w.pool.capacity());
+  const auto frame = w.receive();
+  REQUIRE(frame.size() == kHeader + segments.headers() + 20950);
+  CHECK(int{header_of(frame).gso_type} == 1);
+  CHECK(header_of(frame).gso_size == 1000);
+  std::size_t wrong = 0;
+  for (std::uint32_t i = 0; i < 20950; ++i) wrong += frame[kHeader + segments.headers() + i] != Segments::byte_at(first + i) ? 1 : 0;
+  CHECK(wrong == 0);
+  CHECK(w.receive().empty());
+}
+
+TEST_CASE("packets of several segments leave alone where more would be too much for one frame, and those that stay are the sender's") {
+  Wire w;
+  Segments segments(w.pool);
+  Mapped memory(segments.seq());
+  const std::vector<Packet*> packets = {next_external(segments, memory, 0, 43440, 1448, 0x18),
+                                        next_external(segments, memory, 1000, 30408, 1448, 0x18)};
+  packets[0]->flags |= kKeep;
+  CHECK(w.send(packets) == 2);
+  CHECK(memory.references == 1);
+  CHECK(w.sender->merged() == 2);
+  CHECK(w.receive().size() == kHeader + segments.headers() + 43440);
+  CHECK(w.receive().size() == kHeader + segments.headers() + 30408);
+  drop_external(*packets[0]);
+  w.pool.free(packets.data(), 1);
+}
+
+TEST_CASE("of a file that was cut off zeros are sent, and the burst goes on") {
+  Wire w;
+  Segments segments(w.pool);
+  Mapped memory(segments.seq());
+  memory.vanish();
+  const std::vector<Packet*> packets = {next_external(segments, memory, 0, 5000, 1000, 0x18), segments.next(0), next_external(segments, memory, 5000, 100, 0)};
+  CHECK(w.send(packets) == 3);
+  const auto frame = w.receive();
+  REQUIRE(frame.size() == kHeader + segments.headers() + 5000);
+  CHECK(header_of(frame).gso_size == 1000);
+  CHECK(std::ranges::all_of(std::span(frame).subspan(kHeader + segments.headers()), [](std::byte b) { return b == std::byte{0}; }));
+  CHECK(w.receive().size() == kHeader + segments.headers());
+  CHECK(w.receive().size() == kHeader + segments.headers() + 100);
+  CHECK(w.sender->dropped() == 0);
+  CHECK(memory.references == 0);
 }

@@ -73,6 +73,7 @@ class Segments {
   [[nodiscard]] std::size_t tcp() const { return v4_ ? 34 : 54; }
   [[nodiscard]] std::size_t headers() const { return tcp() + 32; }
   [[nodiscard]] std::uint32_t seq() const { return seq_; }
+  void skip(std::uint32_t bytes) { seq_ += bytes; }
 
   // From 10.77.0.2:80 (02:00:00:00:00:02) to 10.77.0.1.
   stack::MacAddress to{{2, 0, 0, 0, 0, 1}};

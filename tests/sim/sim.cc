@@ -26,6 +26,8 @@ std::uint64_t choose_seed(std::uint64_t seed) {
 
 }  // namespace
 
+std::byte pattern_of(std::uint16_t from, std::uint16_t to, std::uint64_t position) { return pattern(pattern_key(from, to), position); }
+
 // --- Socket
 
 Socket::Socket(Host& h, Connection& c) : host(h), connection(&c), key(c.key) { c.user = this; }

@@ -29,6 +29,9 @@ namespace mtcp::sim {
 class Sim;
 class Host;
 
+// The `position`-th byte that the end with port `from` sends to that with port `to`.
+[[nodiscard]] std::byte pattern_of(std::uint16_t from, std::uint16_t to, std::uint64_t position);
+
 // An application's end of a connection: sends patterned bytes when there is room, reads and compares what
 // comes.
 class Socket {

@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <cstring>
 
+#include "stack/packet/external.hh"
+#include "stack/wire/checksum.hh"
 #include "stack/wire/ethernet.hh"
+#include "stack/wire/frame.hh"
 #include "stack/wire/ipv4.hh"
+#include "stack/wire/tcp_header.hh"
 #include "stack/wire/tcp_options.hh"
 
 namespace mtcp::sim {
@@ -38,10 +42,41 @@ std::size_t SimPort::tx(Packet* const* packets, std::size_t n) {
   if (!has_link) return 0;
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
-    wire_.send(number_, Wire::Frame(p->data, p->data + p->len));
-    if ((p->flags & kKeep) == 0) p->pool->free(&p, 1);
+    if (gathers)
+      send_as_device(*p);
+    else
+      wire_.send(number_, Wire::Frame(p->data, p->data + p->len));
+    if ((p->flags & kKeep) != 0) continue;
+    if ((p->flags & kExternal) != 0) drop_external(*p);
+    p->pool->free(&p, 1);
   }
   return n;
+}
+
+void SimPort::send_as_device(const Packet& p) {
+  const Wire::Frame whole = copy_of_frame(p);
+  if ((p.flags & kTxL4Offload) == 0) return wire_.send(number_, whole);
+  constexpr std::size_t kTcp = kEthernetHeader + kIpv4Header;
+  const std::size_t headers = kTcp + std::to_integer<std::size_t>(whole[kTcp + 12] >> 4) * 4, payload = whole.size() - headers;
+  const std::size_t marked = (p.flags & kExternal) != 0 ? external_of(p).segment : 0, segment = marked != 0 ? marked : payload;
+  cut += payload > segment ? 1 : 0;
+  for (std::size_t at = 0; at == 0 || at < payload; at += std::max<std::size_t>(segment, 1)) {
+    const std::size_t n = std::min(segment, payload - at);
+    const bool last = at + n == payload;
+    Wire::Frame frame(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(headers));
+    frame.insert(frame.end(), whole.begin() + static_cast<std::ptrdiff_t>(headers + at), whole.begin() + static_cast<std::ptrdiff_t>(headers + at + n));
+    std::byte* const ip = frame.data() + kEthernetHeader;
+    std::byte* const tcp = frame.data() + kTcp;
+    const auto length = static_cast<std::uint16_t>(frame.size() - kTcp);
+    store_be<std::uint16_t>(ip + 2, static_cast<std::uint16_t>(kIpv4Header + length));
+    store_be<std::uint16_t>(ip + 10, 0);
+    store_checksum(ip + 10, partial_sum(ip, kIpv4Header));
+    store_be<std::uint32_t>(tcp + 4, load_be<std::uint32_t>(tcp + 4) + static_cast<std::uint32_t>(at));
+    if (!last) tcp[13] &= ~std::byte{kFin | kPsh};
+    store_be<std::uint16_t>(tcp + kTcpChecksumOffset, 0);
+    store_checksum(tcp + kTcpChecksumOffset, sum_of_pseudo_header(ip, true, length) + partial_sum(tcp, length));
+    wire_.send(number_, std::move(frame));
+  }
 }
 
 // --- Wire

@@ -72,11 +72,18 @@ class SimPort final : public test::BarePort {
     return MacAddress{
         {2, 0, 0, 0, static_cast<std::uint8_t>(number_ >> 8), static_cast<std::uint8_t>(number_)}};
   }
+  [[nodiscard]] bool tx_checksum_offload() const override { return gathers; }
+  [[nodiscard]] bool takes_external() const override { return gathers && !gathers_no_more; }
 
   bool has_link = true;     // false: nothing is taken, nothing comes
+  // As a device that gathers, cuts into segments and fills in checksums: before the stack is made, so restart() after it.
+  bool gathers = false;
+  bool gathers_no_more = false;
+  std::uint64_t cut = 0;  // packets of several segments
   std::uint32_t peers_ended = 0;
 
  private:
+  void send_as_device(const Packet& p);
   Wire& wire_;
   std::size_t number_;
 };

@@ -76,7 +76,10 @@ void Sender::remove_acked(Connection& c, Seq ack, AckSample& a, Time now) {
     }
     if (!whole) {
       p->seq += n;
-      p->payload_offset = static_cast<std::uint16_t>(p->payload_offset + n);
+      if ((p->flags & kExternal) != 0) [[unlikely]]
+        p->external_offset += n;
+      else
+        p->payload_offset = static_cast<std::uint16_t>(p->payload_offset + n);
       p->payload_len = static_cast<std::uint16_t>(p->payload_len - n);
       p->flags = static_cast<std::uint16_t>(p->flags & ~kPayloadSum);
       break;

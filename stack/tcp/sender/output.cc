@@ -1,6 +1,7 @@
 // RFC 9293 section 3.8.6.2.1 and what may be sent now: windows, Nagle, cork; segments and their headers.
 #include <algorithm>
 
+#include "stack/packet/external.hh"
 #include "stack/port/port.hh"
 #include "stack/tcp/buffers.hh"
 #include "stack/tcp/sender/congestion.hh"
@@ -45,6 +46,9 @@ bool heard_lately(const Connection& c, Time now) {
          at_or_before(c.tx.small_end, h.snd_nxt) && !in_urgent_mode(c);
 }
 
+// What was written in front of a file: they share segments on the wire (stack/port/dpdk/interface/merge.hh).
+bool is_continued(const Packet& p) { return p.next != nullptr && (p.next->flags & kExternal) != 0; }
+
 // Nothing will follow on `p`, of several that leave now, for whatever reason. In flight there will be something.
 bool ends_burst(const Connection& c, const Packet& p, std::uint32_t full, bool override) {
   const auto& h = c.hot;
@@ -82,6 +86,7 @@ void Sender::release(Packet* p) {
   // A packet that the device still reads goes back to its pool, which waits for the device; only then is it
   // used again.
   if (port != nullptr && (p->flags & (kKeep | kQueued)) == kKeep && port->busy(*p)) {
+    if ((p->flags & kExternal) != 0) drop_external(*p);
     p->pool->free(&p, 1);
     return;
   }
@@ -103,17 +108,26 @@ bool Sender::transmit(Connection& c, Packet* p, Time now) {
   // Built before the path's MTU was known: on_path_mtu() could not cut it then. Without a packet it goes as
   // it is.
   const bool again = p->transmissions != 0;
-  if (!again && p->payload_len > h.mss) [[unlikely]]
-    (void)split(c, p, h.mss);
+  if (!again && p->payload_len > h.mss) [[unlikely]] {
+    const std::uint32_t segment = (p->flags & kExternal) != 0 ? external_of(*p).segment : 0U;
+    if (segment == 0 || segment > h.mss)
+      (void)split(c, p, h.mss);
+    else
+      note_segments(c, *p, now);
+  }
   Packet* out = p;
   if (again && port != nullptr && port->busy(*p)) {
     // The device still reads the old headers: send a copy.
     out = cache.alloc();
     if (out == nullptr) return stats.add(Counter::no_packets), false;
-    std::memcpy(out->data, p->buf + p->payload_offset, p->payload_len);
     out->payload_len = p->payload_len;
-    out->payload_sum = p->payload_sum;
-    out->flags = static_cast<std::uint16_t>(p->flags & kPayloadSum);
+    if ((p->flags & kExternal) != 0) {
+      refer(*out, *external_of(*p).memory, p->external_offset);
+    } else {
+      std::memcpy(out->data, p->buf + p->payload_offset, p->payload_len);
+      out->payload_sum = p->payload_sum;
+      out->flags = static_cast<std::uint16_t>(p->flags & kPayloadSum);
+    }
   } else {
     p->flags |= kKeep;
   }
@@ -179,7 +193,7 @@ inline bool Sender::may_send(const Connection& c, const Packet& p, std::uint32_t
   bool limited = false, by_window = false;
   std::size_t sent = 0;
   while (Packet* p = t.unsent) {
-    if (p->payload_len > full && !split(c, p, full)) break;
+    if (p->payload_len > full && !cut_to_leave(c, p, full)) break;
     // The rest of one that was cut does not go alone.
     if (p->payload_len < full && p->next != nullptr) [[unlikely]] {
       const Seq edge = h.snd_una + h.snd_wnd;
@@ -191,7 +205,7 @@ inline bool Sender::may_send(const Connection& c, const Packet& p, std::uint32_t
     if (sent != 0 && ((sent + 1) % kTxBurst == 0 || ends_burst(c, *p, full, override)))
       p->marks = static_cast<std::uint8_t>(p->marks | kPush);
     if (!transmit(c, p, now)) break;
-    if (p->payload_len < full) t.small_end = p->seq + p->payload_len;
+    if (p->payload_len < full && !is_continued(*p)) t.small_end = p->seq + p->payload_len;
     t.unsent = p->next;
     ++sent;
   }

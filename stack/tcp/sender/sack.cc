@@ -28,6 +28,7 @@ bool Sender::need_scoreboard(Connection& c) {
   auto& t = c.tx;
   if (t.queue.front() == t.unsent) return false;  // nothing but a FIN is in flight
   if (t.scoreboard != nullptr) return true;
+  cut_into_segments(c);
   std::unique_ptr<Scoreboard> scoreboard;
   if (!spare_scoreboards_.empty()) {
     scoreboard = std::move(spare_scoreboards_.back());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "stack/packet/external.hh"
 #include "stack/tcp/buffers.hh"
 #include "stack/tcp/sender/congestion.hh"
 #include "stack/tcp/tcp.hh"
@@ -20,41 +21,18 @@ Seq queue_end(const Connection& c) {
 std::uint32_t room_in_last(const Connection& c, std::uint32_t segment) {
   const Packet* p = c.tx.queue.back();
   if (c.tx.unsent == nullptr || p->transmissions != 0 || p->payload_len >= segment) return 0;
-  if ((p->marks & kRecordEnd) != 0) return 0;
+  if ((p->marks & kRecordEnd) != 0 || (p->flags & kExternal) != 0) return 0;
   const std::uint32_t tail = p->capacity - std::uint32_t{p->payload_offset} - p->payload_len;
   return std::min(segment - p->payload_len, tail);
 }
 
 std::byte* tail_of(Packet* p) { return p->buf + p->payload_offset + p->payload_len; }
 
-// `n` bytes of another write have been put there: the one before does not end the segment any more.
-void extend(Packet* p, std::uint32_t n) {
-  p->payload_len = static_cast<std::uint16_t>(p->payload_len + n);
-  p->marks = static_cast<std::uint8_t>(p->marks & ~kPush);
-}
-
-void append_packet(Connection& c, Packet* p, Time now) {
-  p->seq = queue_end(c);
-  if (c.tx.queue.empty()) c.waits.busy -= now.time_since_epoch();
-  c.tx.queue.push_back(p);
-  c.tx.memory += p->capacity;
-  if (c.tx.unsent == nullptr) c.tx.unsent = p;
-}
-
 // A write found too little room for more. Where all that is there has been sent and the congestion window would take more, the send
 // buffer is the limit.
 void await_room(Connection& c, Time now) {
   c.hot.wake_writer = true;
   if (c.tx.unsent == nullptr && c.hot.flight() + c.hot.mss <= c.hot.cwnd) Sender::note_wait(c, Connection::Waits::For::buffer, now);
-}
-
-// As Linux: PSH where a write ends, and within a long one once for each half of the peer's window.
-void mark_push(Connection& c, bool end_of_write) {
-  Packet* p = c.tx.queue.back();
-  const Seq end = p->seq + p->payload_len;
-  if (!end_of_write && end - c.tx.pushed <= c.tx.max_window / 2) return;
-  p->marks = static_cast<std::uint8_t>(p->marks | kPush);
-  c.tx.pushed = end;
 }
 
 // Copies from an iovec list in pieces.
@@ -87,13 +65,6 @@ class Source {
   const bool sums_;
 };
 
-Errc cannot_send(Connection& c) {
-  if (c.error != Errc::ok) return std::exchange(c.error, Errc::ok);
-  const State s = c.hot.state;
-  if (c.hot.fin_queued || s == State::closed || s == State::time_wait) return Errc::broken_pipe;
-  return can_send(s) ? Errc::ok : Errc::would_block;  // not connected yet
-}
-
 std::size_t total(std::span<const iovec> v) {
   std::size_t n = 0;
   for (const iovec& e : v) n += e.iov_len;
@@ -101,6 +72,46 @@ std::size_t total(std::span<const iovec> v) {
 }
 
 }  // namespace
+
+// `n` bytes of another write have been put there: the one before does not end the segment any more.
+void Sender::extend(Packet* p, std::uint32_t n) {
+  p->payload_len = static_cast<std::uint16_t>(p->payload_len + n);
+  p->marks = static_cast<std::uint8_t>(p->marks & ~kPush);
+}
+
+void Sender::append_packet(Connection& c, Packet* p, Time now) {
+  p->seq = queue_end(c);
+  if (c.tx.queue.empty()) c.waits.busy -= now.time_since_epoch();
+  c.tx.queue.push_back(p);
+  c.tx.memory += p->capacity;
+  if (c.tx.unsent == nullptr) c.tx.unsent = p;
+}
+
+// As Linux: PSH where a write ends, and within a long one once for each half of the peer's window.
+void Sender::mark_push(Connection& c, bool end_of_write) {
+  Packet* p = c.tx.queue.back();
+  const Seq end = p->seq + p->payload_len;
+  if (!end_of_write && end - c.tx.pushed <= c.tx.max_window / 2) return;
+  p->marks = static_cast<std::uint8_t>(p->marks | kPush);
+  c.tx.pushed = end;
+}
+
+Errc Sender::cannot_send(Connection& c) {
+  if (c.error != Errc::ok) return std::exchange(c.error, Errc::ok);
+  const State s = c.hot.state;
+  if (c.hot.fin_queued || s == State::closed || s == State::time_wait) return Errc::broken_pipe;
+  return can_send(s) ? Errc::ok : Errc::would_block;  // not connected yet
+}
+
+// What has been queued is pushed, and the writer waits for room if there is too little.
+void Sender::finish_write(Connection& c, bool more, Time now) {
+  c.hot.more = more;
+  if (!more) mark_push(c, true);
+  if (c.stamped) [[unlikely]] request_stamp(c);
+  push(c, now);
+  tcp_.transmit_bursts(now);
+  if (!is_writable(c)) await_room(c, now);
+}
 
 Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, bool more, Time now) {
   if (const Errc e = cannot_send(c); e != Errc::ok) return e;
@@ -146,12 +157,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
     if (c.tx.queue.empty()) return Errc::no_buffers;
     return c.hot.wake_writer = true, Errc::would_block;
   }
-  c.hot.more = more && taken == wanted;
-  if (!c.hot.more) mark_push(c, true);
-  if (c.stamped) [[unlikely]] request_stamp(c);
-  push(c, now);
-  tcp_.transmit_bursts(now);
-  if (!is_writable(c)) await_room(c, now);
+  finish_write(c, more && taken == wanted, now);
   return std::size_t{taken};
 }
 
@@ -247,12 +253,7 @@ void Sender::commit(Connection& c, std::size_t bytes, bool more, Time now) {
   }
   if (bytes == 0) return;
   c.hot.snd_queued += static_cast<std::uint32_t>(bytes);
-  c.hot.more = more;
-  if (!more) mark_push(c, true);
-  if (c.stamped) [[unlikely]] request_stamp(c);
-  push(c, now);
-  tcp_.transmit_bursts(now);
-  if (!is_writable(c)) await_room(c, now);
+  finish_write(c, more, now);
 }
 
 // Cuts `p` after `at` bytes; the rest goes into a packet of its own behind it. False: not possible now.
@@ -269,9 +270,14 @@ bool Sender::cut(Connection& c, Packet* p, std::uint32_t at) {
   Packet* rest = cache.alloc();
   if (rest == nullptr) return stats.add(Counter::no_packets), false;
   const std::uint32_t n = p->payload_len - at;
-  rest->payload_sum = copy_and_sum(rest->buf + rest->payload_offset, p->buf + p->payload_offset + at, n);
+  if ((p->flags & kExternal) != 0) [[unlikely]] {
+    refer(*rest, *external_of(*p).memory, p->external_offset + at);
+    set_segment(*p, 0);
+  } else {
+    rest->payload_sum = copy_and_sum(rest->buf + rest->payload_offset, p->buf + p->payload_offset + at, n);
+    rest->flags |= kPayloadSum;
+  }
   rest->payload_len = static_cast<std::uint16_t>(n);
-  rest->flags |= kPayloadSum;
   rest->seq = p->seq + at;
   rest->transmissions = p->transmissions;
   rest->sent_at = p->sent_at;
@@ -284,11 +290,12 @@ bool Sender::cut(Connection& c, Packet* p, std::uint32_t at) {
   return true;
 }
 
+// Packets whose payload is elsewhere stay as they are.
 void Sender::fill(Connection& c, Packet* p, std::uint32_t full) {
   full = std::min(full, std::uint32_t{p->capacity} - p->payload_offset);
   while (p->payload_len < full && p->next != nullptr) {
     Packet* next = p->next;
-    if (((p->marks | next->marks) & (kRecordEnd | kUrgent)) != 0 || ((p->flags | next->flags) & kQueued) != 0) return;
+    if (((p->marks | next->marks) & (kRecordEnd | kUrgent)) != 0 || ((p->flags | next->flags) & (kQueued | kExternal)) != 0) return;
     const auto n = static_cast<std::uint16_t>(std::min<std::uint32_t>(full - p->payload_len, next->payload_len));
     const bool all = n == next->payload_len;
     if (all && c.tx.lent_in_last != 0) return;  // the application writes behind it

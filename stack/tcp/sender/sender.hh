@@ -18,6 +18,7 @@
 
 namespace mtcp::stack {
 
+class ExternalMemory;
 class Network;
 class Tcp;
 struct AckSample;
@@ -52,6 +53,11 @@ class Sender {
   void rewind_syn_data(Connection& c);
   Result<std::size_t> reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now);
   void commit(Connection& c, std::size_t bytes, bool more, Time now);
+  // --- external.cc: payload that is not copied (worker.hh)
+  [[nodiscard]] bool takes_external(const Connection& c) const;
+  Result<std::size_t> send_external(Connection& c, ExternalMemory& memory, std::uint32_t offset, std::size_t bytes, bool more, Time now);
+
+  // --- send.cc again
   // "Fragmentation needed" (RFC 1191): bytes, IP packet.
   void on_path_mtu(Connection& c, std::uint32_t mtu, Time now);
   // Cuts `p` after `at` bytes. False: not possible now.
@@ -204,6 +210,17 @@ class Sender {
   [[nodiscard]] static bool may_send(const Connection& c, const Packet& p, std::uint32_t full, bool override, bool& by_cwnd, bool& by_window);
   void begin_after_idle(Connection& c, Time now);
   bool cut(Connection& c, Packet* p, std::uint32_t at);
+  static Errc cannot_send(Connection& c);
+  static void extend(Packet* p, std::uint32_t n);
+  static void append_packet(Connection& c, Packet* p, Time now);
+  static void mark_push(Connection& c, bool end_of_write);
+  void finish_write(Connection& c, bool more, Time now);
+
+  // --- external.cc
+  [[nodiscard]] std::uint32_t whole_segments(const Connection& c, const Packet& p, std::uint32_t full) const;
+  bool cut_to_leave(Connection& c, Packet* p, std::uint32_t full);
+  void cut_into_segments(Connection& c);
+  void note_segments(Connection& c, const Packet& p, Time now);
 
   // --- pacing.cc; all but the first with Connection::pacing
   [[nodiscard]] static bool is_paced(const Connection& c) { return c.pacing != nullptr; }

@@ -8,7 +8,9 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
+#include "stack/packet/external.hh"
 #include "stack/port/dpdk/eal/libc_calls.hh"
 #include "stack/port/dpdk/interface/merge.hh"
 
@@ -27,7 +29,7 @@ VirtioHeader work_left(const MergedFrame& f) {
   h.csum_start = static_cast<std::uint16_t>(f.tcp);
   h.csum_offset = kTcpChecksum;
   h.hdr_len = static_cast<std::uint16_t>(f.headers);
-  if (f.packets > 1) {
+  if (f.payload > f.segment) {
     h.gso_type = f.v4 ? kGsoTcpv4 : kGsoTcpv6;
     h.gso_size = static_cast<std::uint16_t>(f.segment);
   }
@@ -53,15 +55,36 @@ int open_sending_socket(int ifindex, std::uint32_t tx_ring) {
   return move_high(fd);
 }
 
-// A frame takes two parts more than it has packets, and one of several packets has two of those at least.
+// A frame takes two parts more than it has packets.
 struct PacketSender::Burst {
   std::array<mmsghdr, kBurst> frames;
   std::array<std::uint8_t, kBurst> packets;  // in each frame
+  std::array<bool, kBurst> cut;              // into several segments
   std::array<VirtioHeader, kBurst> work;
   std::array<std::array<std::byte, kMaxHeaders>, kBurst / 2> headers;
-  std::array<iovec, 2 * kBurst> parts;
+  std::array<iovec, 3 * kBurst> parts;
   std::size_t count = 0;  // frames
 };
+
+namespace {
+
+// The payload of `p`, which begins after `headers` bytes: with what lies in front of it, if that is one piece.
+iovec* add_payload(iovec* part, Packet& p, std::size_t headers) {
+  if ((p.flags & kExternal) == 0) {
+    *part = {p.data + headers, p.len - headers};
+    return part + 1;
+  }
+  auto* const payload = const_cast<std::byte*>(external_payload(p));
+  iovec& last = *(part - 1);
+  if (static_cast<std::byte*>(last.iov_base) + last.iov_len == payload) {
+    last.iov_len += p.payload_len;
+    return part;
+  }
+  *part = {payload, p.payload_len};
+  return part + 1;
+}
+
+}  // namespace
 
 void PacketSender::send_any_protocol() {
   sockaddr_ll bound{}, where{};
@@ -83,15 +106,20 @@ void PacketSender::describe(std::span<Packet* const> packets, Burst& burst) {
       burst.work[burst.count] = work_left(f);
       *part++ = {&burst.work[burst.count], sizeof(VirtioHeader)};
     }
-    if (f.packets == 1) {
+    if (f.packets == 1 && (packets.front()->flags & kExternal) == 0) {
       *part++ = {packets.front()->data, packets.front()->len};
+    } else if (f.packets == 1) {
+      Packet& p = *packets.front();
+      *part++ = {p.data, p.len - p.payload_len};
+      part = add_payload(part, p, 0);
     } else {
       std::byte* headers = burst.headers[merged++].data();
       write_merged_headers(f, packets, headers);
       *part++ = {headers, f.headers};
-      for (Packet* p : packets.first(f.packets)) *part++ = {p->data + f.headers, p->len - f.headers};
+      for (Packet* p : packets.first(f.packets)) part = add_payload(part, *p, f.headers);
     }
     burst.packets[burst.count] = static_cast<std::uint8_t>(f.packets);
+    burst.cut[burst.count] = f.payload > f.segment;
     mmsghdr& frame = burst.frames[burst.count++];
     frame = {};
     if (to_) {
@@ -104,12 +132,35 @@ void PacketSender::describe(std::span<Packet* const> packets, Burst& burst) {
   }
 }
 
-// The kernel has refused a frame of so many packets. False: there is no room now.
-bool PacketSender::refused(std::size_t packets) {
+long PacketSender::send_frames(Burst& burst, std::size_t from) const {
+  const auto call = [&] {
+    return system_call(SYS_sendmmsg, fd_, reinterpret_cast<long>(&burst.frames[from]), static_cast<long>(burst.count - from), MSG_DONTWAIT);
+  };
+  const long sent = call();
+  return sent < 0 && errno == ENETDOWN ? call() : sent;  // it may be of a former time that the link was down
+}
+
+// The frame of `packets` once more, after external memory that it refers to has gone: with zeros in its place.
+long PacketSender::send_copy(Burst& burst, std::size_t frame, std::span<Packet* const> packets) const {
+  if (std::ranges::none_of(packets, [](const Packet* p) { return (p->flags & kExternal) != 0; })) return -1;
+  msghdr& message = burst.frames[frame].msg_hdr;
+  std::vector<std::byte> payload;
+  for (const Packet* p : packets) {
+    const std::vector<std::byte> whole = copy_of_frame(*p);
+    payload.insert(payload.end(), whole.end() - static_cast<std::ptrdiff_t>(p->payload_len), whole.end());
+  }
+  const std::size_t in_front = offload_ ? 2 : 1;
+  message.msg_iov[in_front] = {payload.data(), payload.size()};
+  message.msg_iovlen = in_front + 1;
+  return system_call(SYS_sendmsg, fd_, reinterpret_cast<long>(&message), MSG_DONTWAIT) < 0 ? -1 : 1;
+}
+
+// The kernel has refused a frame, one that is to be cut or not. False: there is no room now.
+bool PacketSender::refused(bool merged) {
   if (errno == EAGAIN || errno == EINTR) return false;
   lost_link_ = errno == ENETDOWN || errno == ENXIO || errno == EMSGSIZE;
   if (errno == ENETDOWN) return false;  // they wait
-  if (packets > 1 && (errno == EINVAL || errno == EMSGSIZE || errno == EOPNOTSUPP)) {
+  if (merged && merges_ && (errno == EINVAL || errno == EMSGSIZE || errno == EOPNOTSUPP)) {
     merges_ = false;  // then as they are, from now on
     return true;
   }
@@ -125,24 +176,22 @@ std::size_t PacketSender::send(Packet* const* packets, std::size_t n) {
     describe({packets + taken, std::min(n - taken, kBurst)}, burst);
     std::size_t done = 0;
     while (done < burst.count) {
-      const auto call = [&] {
-        return system_call(SYS_sendmmsg, fd_, reinterpret_cast<long>(&burst.frames[done]),
-                           static_cast<long>(burst.count - done), MSG_DONTWAIT);
-      };
-      long sent = call();
-      if (sent < 0 && errno == ENETDOWN) sent = call();  // it may be of a former time that the link was down
+      long sent = send_frames(burst, done);
+      if (sent < 0 && errno == EFAULT) [[unlikely]] sent = send_copy(burst, done, {packets + taken, burst.packets[done]});
       std::size_t gone = sent > 0 ? static_cast<std::size_t>(sent) : 0;
       if (sent < 0) {
         const bool merged = merges_;
-        congested_ = !refused(burst.packets[done]);
+        congested_ = !refused(burst.cut[done]);
         if (congested_ || merges_ != merged) break;
         gone = 1;
       }
       for (; gone > 0; --gone) {
-        if (burst.packets[done] > 1) ++merged_;
+        if (burst.cut[done]) ++merged_;
         for (std::size_t i = burst.packets[done++]; i > 0; --i) {
           Packet* p = packets[taken++];
-          if ((p->flags & kKeep) == 0) p->pool->free(&p, 1);
+          if ((p->flags & kKeep) != 0) continue;
+          if ((p->flags & kExternal) != 0) [[unlikely]] drop_external(*p);
+          p->pool->free(&p, 1);
         }
       }
     }

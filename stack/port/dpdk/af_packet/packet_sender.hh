@@ -37,6 +37,8 @@ class PacketSender {
   // As Port::tx. What the kernel refuses for good is dropped, as on a wire.
   std::size_t send(Packet* const* packets, std::size_t n);
 
+  // Takes packets with kExternal.
+  [[nodiscard]] bool gathers() const { return offload_ && merges_; }
   // The kernel had no room the last time; until then, or until try_again().
   [[nodiscard]] bool congested() const { return congested_; }
   void try_again() { congested_ = false; }
@@ -49,7 +51,9 @@ class PacketSender {
  private:
   struct Burst;
   void describe(std::span<Packet* const> packets, Burst& burst);
-  bool refused(std::size_t packets);
+  long send_frames(Burst& burst, std::size_t from) const;
+  long send_copy(Burst& burst, std::size_t frame, std::span<Packet* const> packets) const;
+  bool refused(bool merged);
 
   const int fd_;
   const bool offload_;

@@ -67,6 +67,7 @@ class AfXdpPort final : public Port {
   [[nodiscard]] bool tx_checksum_offload() const override { return sender_.has_value(); }
   [[nodiscard]] TxState tx_state() const override { return {.congested = sender_ && sender_->congested()}; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
+  [[nodiscard]] bool takes_external() const override { return sender_ && sender_->gathers(); }
   [[nodiscard]] std::size_t packets_held() const override { return 0; }
   // Dropped: frames that did not fit, and those for which the kernel had no frame or no room in the ring.
   [[nodiscard]] Status status() const override;

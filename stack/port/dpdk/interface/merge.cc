@@ -1,8 +1,10 @@
 #include "stack/port/dpdk/interface/merge.hh"
 
+#include <algorithm>
 #include <cstring>
 
 #include "stack/base/bytes.hh"
+#include "stack/packet/external.hh"
 #include "stack/wire/checksum.hh"
 #include "stack/wire/frame.hh"
 #include "stack/wire/ipv4.hh"
@@ -34,6 +36,9 @@ MergedFrame analyse(const Packet& p) {
   f.tcp = at.tcp;
   f.headers = at.headers;
   f.payload = f.segment = p.len - at.headers;
+  if ((p.flags & kExternal) != 0) {
+    if (const std::size_t segment = external_of(p).segment; segment != 0) f.segment = std::min(f.segment, segment);
+  }
   return f;
 }
 
@@ -50,7 +55,7 @@ bool same_headers(const MergedFrame& f, const Packet& a, const Packet& b) {
 
 // Whether a segment may be the first of several: of IPv4, no options and no fragmentation on the way.
 bool may_begin(const MergedFrame& f, const Packet& p) {
-  if (f.payload == 0 || flags_of(p, f) != kAck) return false;
+  if (f.payload == 0 || (flags_of(p, f) & ~kPsh) != kAck) return false;
   return !f.v4 || is_plain_and_whole(p.data + f.ip);
 }
 
@@ -61,10 +66,15 @@ MergedFrame merge(std::span<const Packet* const> packets) {
   MergedFrame f = analyse(first);
   if (f.headers == 0 || !may_begin(f, first)) return f;
   const std::uint32_t seq = sequence_number(first.data + f.tcp);
+  // Only the last one may be short, or end a write or the stream; but part of a file may follow on anything, such as a response's
+  // header: the receiver may have both in one piece, and the boundary between them elsewhere.
+  bool ended = flags_of(first, f) != kAck;
   while (f.packets < packets.size()) {
     const Packet& p = *packets[f.packets];
+    const bool external = (p.flags & kExternal) != 0;
+    if (ended && !external) break;
     const MergedFrame g = analyse(p);
-    if (g.headers != f.headers || g.v4 != f.v4 || g.tcp != f.tcp || g.payload == 0 || g.payload > f.segment)
+    if (g.headers != f.headers || g.v4 != f.v4 || g.tcp != f.tcp || g.payload == 0 || (g.payload > f.segment && !external))
       break;
     if (f.size() + g.payload > f.ip + kMostIp || !same_headers(f, first, p)) break;
     if (sequence_number(p.data + f.tcp) != static_cast<std::uint32_t>(seq + f.payload)) break;
@@ -72,8 +82,9 @@ MergedFrame merge(std::span<const Packet* const> packets) {
     if ((flags & ~(kPsh | kFin)) != kAck) break;
     f.payload += g.payload;
     ++f.packets;
-    // Only the last one may be short, or end a write or the stream.
-    if (g.payload < f.segment || flags != kAck) break;
+    ended = g.payload < f.segment || flags != kAck;
+    if (g.segment > f.segment) f.segment = g.segment;
+    if ((flags & kFin) != 0) break;
   }
   return f;
 }

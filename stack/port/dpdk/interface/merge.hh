@@ -17,7 +17,7 @@ struct MergedFrame {
   std::size_t ip = 0;       // bytes in front of the IP header
   std::size_t tcp = 0;      // bytes in front of the TCP header; 0: the first packet is left as it is, alone
   std::size_t headers = 0;  // bytes: Ethernet, IP, TCP
-  std::size_t segment = 0;  // bytes of payload in each packet but the last
+  std::size_t segment = 0;  // bytes of payload in each segment that it is to be cut into, but the last
   std::size_t payload = 0;  // bytes, of all
   bool v4 = false;
 
@@ -26,7 +26,8 @@ struct MergedFrame {
 
 inline constexpr std::size_t kMaxHeaders = 14 + 40 + 60;  // of a frame that is put together
 
-// How many of `packets` from the front can leave as one; at least the first, and there is one. A packet whose
+// How many of `packets` from the front can leave as one; at least the first, and there is one. Of those with kExternal the payload
+// is not looked at. A packet whose
 // checksum the device is to fill in (kTxL4Offload) has `ip`, `tcp` and `headers` even if it stays alone.
 MergedFrame merge(std::span<const Packet* const> packets);
 
