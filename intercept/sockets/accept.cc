@@ -54,6 +54,7 @@ int accept_from_stack(Process& process, Socket& listener, sockaddr* a, socklen_t
   }
   Socket& s = make_accepted(process, listener, fd, flags);
   attach(s, *c);
+  listener.shard->instance->moved(0);  // thousands in a row: what their peers send has no room on the device for so long
   if (a != nullptr) {
     if (const int error = write_address(s.remote, s.v6, a, n); error != 0) {
       (void)process.close_now(fd);

@@ -246,6 +246,36 @@ std::size_t AfPacketPort::read_beginning(const Frame& frame, std::span<std::byte
   return out.size();
 }
 
+// The next frame, which is there: true if it is in `p`.
+bool AfPacketPort::take_next(Packet* p) {
+  const Frame received = look_at(position());
+  if ((received.status & TP_STATUS_LOSING) != 0) [[unlikely]] count_lost();
+  bool used = false;
+  if ((received.status & TP_STATUS_COPY) != 0)
+    take_large(received);
+  else if (take(received, p))
+    used = true;
+  else
+    ++dropped_;
+  release_frame();
+  return used;
+}
+
+// More than half of the ring is full: the stack, which takes a little at a time to leave the application its turn, would lose what
+// comes meanwhile (the SYNs of thousands that connect at once, and each of them a second). So a quarter of it waits in packets.
+void AfPacketPort::make_room() {
+  std::array<Packet*, kBurst> fresh;
+  for (std::size_t left = ring_.frames.tp_frame_nr / 4; left > 0 && pool_.available() > pool_.capacity() / 2;) {
+    const std::size_t waiting = count_ready(std::min(left, kBurst));
+    std::size_t stock = pool_.alloc(fresh.data(), waiting);
+    if (stock == 0) return;
+    left -= stock;
+    for (std::size_t i = stock; i > 0; --i)
+      if (take_next(fresh[stock - 1])) cut_.push_back(fresh[--stock]);
+    if (stock > 0) pool_.free(fresh.data(), stock);
+  }
+}
+
 std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
   std::size_t taken = 0;
   const auto give_out_cut = [&] {
@@ -257,22 +287,23 @@ std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
   std::size_t stock = waiting > 0 ? pool_.alloc(fresh.data(), waiting) : 0;
   if (waiting > 0 && stock == 0) [[unlikely]] return discard(waiting), taken;
   while (stock > 0 && taken < max && cut_.empty()) {
-    const std::uint32_t n = position();
-    if (!ready(n)) break;
-    const Frame received = look_at(n);
-    if ((received.status & TP_STATUS_COPY) != 0) {
-      take_large(received);
-      give_out_cut();
-    } else if (take(received, fresh[stock - 1])) {
+    if (!ready(position())) break;
+    if (take_next(fresh[stock - 1]))
       out[taken++] = fresh[--stock];
-    } else {
-      ++dropped_;
-    }
-    release_frame();
+    else
+      give_out_cut();
   }
   if (stock > 0) pool_.free(fresh.data(), stock);
+  if (taken == max && ready((position() + ring_.frames.tp_frame_nr / 2) % ring_.frames.tp_frame_nr)) [[unlikely]] make_room();
   if (taken == 0 && std::exchange(slept_, false)) take_error();
   return taken;
+}
+
+// Frames that found no free slot since this was asked: they say so themselves (TP_STATUS_LOSING) until it is.
+void AfPacketPort::count_lost() {
+  tpacket_stats lost{};
+  socklen_t size = sizeof lost;
+  if (system_call(SYS_getsockopt, ring_.fd, SOL_PACKET, PACKET_STATISTICS, arg(&lost), arg(&size)) == 0) dropped_ += lost.tp_drops;
 }
 
 // Without packets what comes is dropped, as a card does it: nobody may wait for a ring that stands still.

@@ -64,6 +64,7 @@ class AfPacketPort final : public Port {
   [[nodiscard]] std::uint32_t mtu() const override { return std::min(state_.mtu, link_->mtu()); }
   [[nodiscard]] bool tx_checksum_offload() const override { return ring_.offload; }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
+  [[nodiscard]] bool takes_external() const override { return sender_.gathers(); }
   [[nodiscard]] std::size_t packets_held() const override { return 0; }
   [[nodiscard]] Status status() const override {
     return {.rx_dropped = dropped_, .tx_dropped = sender_.dropped(), .tx_merged = sender_.merged(), .packets_free = pool_.available()};
@@ -99,6 +100,9 @@ class AfPacketPort final : public Port {
   void take_large(const Frame& frame);
   std::size_t read_beginning(const Frame& frame, std::span<std::byte> out) const;
   void discard(std::size_t frames);
+  void count_lost();
+  bool take_next(Packet* p);
+  void make_room();
 
   DeviceState& state_;
   const std::uint16_t index_;
@@ -110,7 +114,7 @@ class AfPacketPort final : public Port {
   const std::shared_ptr<LinkWatch> link_;
   std::optional<AddressWatch> addresses_;
   bool slept_ = false;     // since the last look for frames
-  PacketList cut_;         // pieces of large packets, not yet given out
+  PacketList cut_;         // pieces of large packets, and what had no room in the ring: not yet given out
   bool ahead_ = false;     // the next large packet has left the socket's queue already
   std::uint64_t dropped_ = 0;
 };
