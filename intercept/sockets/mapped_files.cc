@@ -74,19 +74,25 @@ void MappedFiles::forget(Window& w) {
   w.used = {};
 }
 
-// Null: all places that it could have are referred to.
-MappedFiles::Window* MappedFiles::place_of(dev_t device, ino_t file, off_t start, stack::Time now) {
-  const std::uint64_t key = (static_cast<std::uint64_t>(file) * 31 + device) * 31 + static_cast<std::uint64_t>(start) / kWindow;
+// Null: all places that it could have are referred to. A file that has been changed is another one: in an overlay, one that is written to becomes a
+// copy of what had been mapped, with the same number.
+MappedFiles::Window* MappedFiles::place_of(const struct stat& st, off_t start, stack::Time now) {
+  const std::uint64_t key = (static_cast<std::uint64_t>(st.st_ino) * 31 + st.st_dev) * 31 + static_cast<std::uint64_t>(start) / kWindow;
+  const auto is_it = [&](const Window& w) {
+    return w.used != stack::Time{} && w.device == st.st_dev && w.file == st.st_ino && w.start == start && w.changed.tv_sec == st.st_ctim.tv_sec &&
+           w.changed.tv_nsec == st.st_ctim.tv_nsec;
+  };
   Window* const set = &windows_[(key * 0x9e3779b97f4a7c15) >> 60 << 2];
   Window* oldest = nullptr;
   for (Window* w = set; w != set + kWays; ++w) {
-    if (w->used != stack::Time{} && w->device == device && w->file == file && w->start == start) return w->used = now, w;
+    if (is_it(*w)) return w->used = now, w;
     if (w->references == 0 && (oldest == nullptr || w->used < oldest->used)) oldest = w;
   }
   if (oldest == nullptr) return nullptr;
   forget(*oldest);
-  oldest->device = device;
-  oldest->file = file;
+  oldest->device = st.st_dev;
+  oldest->file = st.st_ino;
+  oldest->changed = st.st_ctim;
   oldest->start = start;
   oldest->used = now;
   return oldest;
@@ -99,6 +105,7 @@ bool MappedFiles::map(Window& w, int fd, off_t size) {
   void* const at = ::mmap(nullptr, length, PROT_READ, MAP_SHARED, fd, w.start);
   w.refused = at == MAP_FAILED;
   if (w.refused) return false;
+  (void)::madvise(at, length, MADV_DONTFORK);  // a child has no use for it, and would keep the file
   w.base = static_cast<const std::byte*>(at);
   w.length = length;
   ++mapped_;
@@ -124,7 +131,7 @@ MappedFiles::Piece MappedFiles::find(Kernel& kernel, int fd, off_t offset, std::
   const auto from = static_cast<std::size_t>(offset - start);
   bytes = std::min({bytes, static_cast<std::size_t>(st.st_size - offset), kWindow - from});
   if (bytes < kLeast) return {};
-  Window* const w = place_of(st.st_dev, st.st_ino, start, now);
+  Window* const w = place_of(st, start, now);
   if (w == nullptr || w->refused) return {};
   const std::size_t to = from + bytes;
   if (w->length == 0) {

@@ -2,7 +2,9 @@
 // to it (stack/packet/external.hh). A mapping is read by the kernel alone.
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include <array>
 #include <cstddef>
@@ -47,6 +49,7 @@ class MappedFiles {
     void read(std::uint32_t offset, std::span<std::byte> out) const override;
     dev_t device = 0;
     ino_t file = 0;
+    timespec changed{};           // the file's ctime
     off_t start = 0;
     std::size_t length = 0;       // of the mapping; 0: there is none
     std::size_t seen = 0;         // before there is one: it has been sent up to here
@@ -55,7 +58,7 @@ class MappedFiles {
     stack::Time used{};           // last; zero: a free place
   };
 
-  Window* place_of(dev_t device, ino_t file, off_t start, stack::Time now);
+  Window* place_of(const struct stat& st, off_t start, stack::Time now);
   bool map(Window& w, int fd, off_t size);
   static bool look_up(Window& w, std::size_t from, std::size_t to);
   void forget(Window& w);

@@ -1,12 +1,13 @@
 """Files that are sent again and again, which the stack then has mapped, while they change: what comes is what is in them."""
 
+import contextlib
 import hashlib
 import os
 import random
 import time
 from pathlib import Path
 
-from harness import expect, expect_equal, wait_until
+from harness import command, expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
 from web import expect_files, get_hash
@@ -22,22 +23,30 @@ def is_mapped(pid, path):
     return str(path) in Path(f"/proc/{pid}/maps").read_text()
 
 
-def serve_file(context, **options):
-    """A server that has sent its file `name` of two hundred pages or more twice, so that it has it mapped."""
+def serve_file(context):
+    """A server that has sent a file of two hundred pages or more twice, so that it has it mapped."""
     server, client = context.veth()
-    nginx = Nginx(server, **options).start()
+    nginx = Nginx(server).start()
     path = nginx.prefix / "put/file"
-    path.write_bytes(content("first"))
-    path.chmod(0o644)
-    expect_file(client, nginx, content("first"))
-    expect_file(client, nginx, content("first"))
-    if server.on_stack:
-        expect(is_mapped(nginx.serving_pids()[0], path), "a file that is sent again is not mapped")
+    write_file(path, "first")
+    send_twice(client, nginx)
     return nginx, client, path
 
 
-def expect_file(client, nginx, wanted):
-    got, length = get_hash(client, f"{nginx.url}/put/file")
+def write_file(path, seed):
+    path.write_bytes(content(seed))
+    path.chmod(0o644)
+
+
+def send_twice(client, nginx, name="file"):
+    for _ in range(2):
+        expect_file(client, nginx, content("first"), name)
+    if nginx.side.on_stack:
+        expect(is_mapped(nginx.serving_pids()[0], f"put/{name}"), "a file that is sent again is not mapped")
+
+
+def expect_file(client, nginx, wanted, name="file"):
+    got, length = get_hash(client, f"{nginx.url}/put/{name}")
     expect(got == hashlib.sha256(wanted).hexdigest(), f"{length} bytes of {len(wanted)} with a wrong hash")
 
 
@@ -73,6 +82,41 @@ def changed(context):
         file.write(content("third", 1_000_000))
     expect_file(client, nginx, content("third", 1_000_000) + content("second")[1_000_000:] + content("more", 300_000))
     nginx.stop()
+
+
+@contextlib.contextmanager
+def overlay(place, lower):
+    """`place` is an overlay over `lower`, as the file system of a container is."""
+    place.mkdir()
+    command("mount", "-t", "tmpfs", "tmpfs", place)
+    for name in ("upper", "work"):
+        (place / name).mkdir(mode=0o755)
+    command("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={place}/upper,workdir={place}/work", place)
+    try:
+        yield
+    finally:
+        command("umount", "-l", place)
+        command("umount", "-l", place)
+
+
+@test("sendfile-a-file-of-a-container-that-is-written-to")
+def in_an_overlay(context):
+    """It becomes a copy of what had been mapped, with the same number."""
+    server, client = context.veth()
+    nginx = Nginx(server)
+    lower = nginx.prefix / "lower"
+    lower.mkdir(mode=0o755)
+    write_file(lower / "file", "first")
+    with overlay(nginx.prefix / "put/over", lower):
+        nginx.start()
+        send_twice(client, nginx, "over/file")
+        number = (nginx.prefix / "put/over/file").stat().st_ino
+        with open(nginx.prefix / "put/over/file", "r+b") as file:
+            file.write(content("third", 1_000_000))
+        for _ in range(3):
+            expect_file(client, nginx, content("third", 1_000_000) + content("first")[1_000_000:], "over/file")
+        expect_equal("the number of the copy", (nginx.prefix / "put/over/file").stat().st_ino, number)
+        nginx.stop()
 
 
 @test("sendfile-a-file-that-is-cut-off-while-it-is-sent")
