@@ -1,4 +1,5 @@
-"""Connections that ask one after the other for a while, and wait as long as it takes: patient_client.py HOST PORT SECONDS CONNECTIONS"""
+"""Connections that ask one after the other for a while, and wait as long as it takes: patient_client.py HOST PORT SECONDS CONNECTIONS
+Says "begun" when a hundred answers have come."""
 
 import http.client
 import json
@@ -29,6 +30,9 @@ def main(host, port, seconds, connections):
     threads = [threading.Thread(target=ask, args=(host, int(port), until, result)) for _ in range(int(connections))]
     for thread in threads:
         thread.start()
+    while result["answers"] < 100 and any(thread.is_alive() for thread in threads):
+        time.sleep(0.01)
+    print("begun", flush=True)
     for thread in threads:
         thread.join()
     print(json.dumps(result))
