@@ -39,6 +39,7 @@ Result<Listener*> Worker::listen(const Endpoint& local, const ListenOptions& opt
 }
 Connection* Worker::accept(Listener& l) { return tcp_->passive.accept(l); }
 void Worker::set_still_held(std::function<bool(const Endpoint&)> held) { tcp_->migration.set_still_held(std::move(held)); }
+void Worker::set_expected(std::function<bool(const Endpoint&)> expected) { tcp_->passive.set_expected(std::move(expected)); }
 void Worker::set_watched(Listener& l, bool watched) { tcp_->migration.set_watched(l, watched); }
 void Worker::part() { tcp_->others.part(); }
 void Worker::close(Listener& l, Time now) { tcp_->passive.close(l, now); }

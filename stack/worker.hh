@@ -167,6 +167,9 @@ class Worker {
   // Whether a process that has no stack has the listener of an endpoint, so that another stack will have it some time:
   // asked rarely. Without it: none has.
   void set_still_held(std::function<bool(const Endpoint&)> held);
+  // Whether a process listens at an endpoint that is about to have a stack here. A SYN for it is left unanswered, so that it comes again; for
+  // three seconds at most. Asked a thousand times a second at most. Without it: none does.
+  void set_expected(std::function<bool(const Endpoint&)> expected);
   // Whether somebody waits for connections of `l` (at first: yes). If not, and another process does for the same
   // endpoint, they go there.
   void set_watched(Listener& l, bool watched);

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -37,11 +38,7 @@ Question question_about(const stack::Endpoint& local) {
   return q;
 }
 
-}  // namespace
-
-bool listens_in_kernel(Kernel& kernel, const stack::Endpoint& local) { return listening_user(kernel, local).has_value(); }
-
-std::optional<uid_t> listening_user(Kernel& kernel, const stack::Endpoint& local) {
+std::optional<inet_diag_msg> listening_socket(Kernel& kernel, const stack::Endpoint& local) {
   const int fd = kernel.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
   if (fd < 0) return std::nullopt;
   Question q = question_about(local);
@@ -49,7 +46,7 @@ std::optional<uid_t> listening_user(Kernel& kernel, const stack::Endpoint& local
   msghdr message{};
   message.msg_iov = &out;
   message.msg_iovlen = 1;
-  std::optional<uid_t> user;
+  std::optional<inet_diag_msg> found;
   struct Answer {
     nlmsghdr head;
     inet_diag_msg socket;
@@ -62,10 +59,25 @@ std::optional<uid_t> listening_user(Kernel& kernel, const stack::Endpoint& local
     const ssize_t n = kernel.recvmsg(fd, &message, MSG_DONTWAIT);
     const bool listens = n >= static_cast<ssize_t>(sizeof(nlmsghdr) + sizeof(inet_diag_msg)) &&
                          answer.head.nlmsg_type == SOCK_DIAG_BY_FAMILY && answer.socket.idiag_state == TCP_LISTEN;
-    if (listens) user = answer.socket.idiag_uid;
+    if (listens) found = answer.socket;
   }
   (void)kernel.close(fd);
-  return user;
+  return found;
+}
+
+}  // namespace
+
+bool listens_in_kernel(Kernel& kernel, const stack::Endpoint& local) { return listening_socket(kernel, local).has_value(); }
+
+bool is_bound_listener(Kernel& kernel, const stack::Endpoint& local) {
+  const auto found = listening_socket(kernel, local);
+  const Question asked = question_about(local);
+  return found && found->idiag_family == asked.what.sdiag_family && std::ranges::equal(found->id.idiag_src, asked.what.id.idiag_src);
+}
+
+std::optional<uid_t> listening_user(Kernel& kernel, const stack::Endpoint& local) {
+  const auto found = listening_socket(kernel, local);
+  return found ? std::optional<uid_t>(found->idiag_uid) : std::nullopt;
 }
 
 }  // namespace mtcp::intercept

@@ -355,6 +355,9 @@ int Process::ensure_started(Shard& shard) {
   if (!options.device.port.empty() && !options.device.is_private())
     shard.instance->worker().set_still_held(
         [this](const stack::Endpoint& e) { return !last_of_device && listens_in_kernel(kernel, e); });
+  // An address of the stack's alone is one that only programs of the stack bind to.
+  if (!options.device.port.empty() && !options.device.is_private() && !options.stack.interface.from_kernel)
+    shard.instance->worker().set_expected([this](const stack::Endpoint& e) { return is_bound_listener(kernel, e); });
   start_error.clear();
   start_listeners();
   if (options.service_thread) shard.service_thread = std::make_unique<ServiceThread>(*this, shard);

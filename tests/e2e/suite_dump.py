@@ -169,7 +169,7 @@ def memory_of_dumps(pid):
 @test("dump-drops-are-counted-and-nothing-waits-for-the-reader", shim_only=True)
 def dump_drops(context):
     server, client = context.veth()
-    nginx = Nginx(server).start()
+    nginx = Nginx(server, sendfile="off").start()  # which may send few and large packets
     get(client, f"{nginx.url}/hello")  # it has a stack
     worker = nginx.workers()[0]
     dump = Dump(server, "-i", worker, "-B", "256", "-s", "200", "tcp", "src", "port", "8080")

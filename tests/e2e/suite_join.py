@@ -35,7 +35,8 @@ def opens(pid, counter="passive_opens"):
 def expect_on_stack(client, server, program, port):
     """The kernel answers until the stack does."""
     def served():
-        return get_status(client, f"http://{server.address}:{port}/one", 3)[1] == "200" and opens(program.pid) > 0
+        answers = get_status(client, f"http://{server.address}:{port}/one", 3)[1] == "200"
+        return answers and counters_of(program.pid, check=False).get("passive_opens", 0) > 0
     wait_until(served, 10, "an answer of the stack's")
 
 

@@ -1,6 +1,6 @@
 """An interface and its address shared with the kernel: datagrams are the kernel's, for the programs of the stack as well."""
 
-from harness import expect
+from harness import expect, wait_until
 from nginx import Nginx
 from registry import test
 from suite_programs import HERE, PYTHON, stop, use_store, wait_for_port
@@ -15,6 +15,15 @@ def finish(program):
     expect(status == 0, f"{' '.join(program.words[1:3])}: status {status}: {program.output()[-500:]}")
 
 
+def wait_for_stack(server, client, program, port):
+    """The kernel answers until the stack does."""
+    def served():
+        done = client.run("socat", "-u", "/dev/null", f"TCP:{server.address}:{port},connect-timeout=1", check=False)
+        return done.returncode == 0 and counters_of(program.pid, check=False).get("passive_opens", 0) > 0
+    if server.on_stack:
+        wait_until(served, 10, "a connection of the stack's")
+
+
 def expect_connections_on_stack(server, program):
     if server.on_stack:
         expect(counters_of(program.pid).get("passive_opens", 0) > 0, "the connections were not the stack's")
@@ -27,6 +36,7 @@ def one_port(context):
     for port, address in ((7000, "0.0.0.0"), (7001, server.address)):
         program = server.start(PYTHON, DATAGRAMS, "serve", address, port)
         program.says("ready")
+        wait_for_stack(server, client, program, port)
         loads = [client.start(PYTHON, DATAGRAMS, "echo", server.address, port, 300) for _ in range(3)]
         use_store(client, "echo", server.address, port, connections=8, rounds=40)
         for load in loads:

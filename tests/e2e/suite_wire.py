@@ -14,14 +14,14 @@ STAT = HERE.parent.parent / "scripts/mtcp-stat"
 PYTHON = "/usr/bin/python3"
 
 
-def stat(pid, *options):
+def stat(pid, *options, check=True):
     """What mtcp-stat says of a process."""
-    return command(sys.executable, STAT, *options, pid).stdout
+    return command(sys.executable, STAT, *options, pid, check=check).stdout
 
 
-def counters_of(pid):
-    """As a dictionary."""
-    return {words[1]: int(words[2]) for line in stat(pid, "-r").splitlines() if (words := line.split())[0] == "counter"}
+def counters_of(pid, check=True):
+    """As a dictionary. Without `check` it is empty for a process that has no stack yet."""
+    return {words[1]: int(words[2]) for line in stat(pid, "-r", check=check).splitlines() if (words := line.split())[0] == "counter"}
 
 
 def stack_opens(nginx):

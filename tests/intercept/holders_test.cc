@@ -29,6 +29,8 @@ TEST_CASE("the kernel tells whether anybody listens at an endpoint", "[holders]"
   CHECK(listens_in_kernel(kernel, local));
   CHECK(listening_user(kernel, local) == ::geteuid());
   CHECK_FALSE(listens_in_kernel(kernel, {local.address, 1}));
+  CHECK(is_bound_listener(kernel, local));
+  CHECK(is_bound_listener(kernel, {stack::IpAddress::v4(0x7f000002), local.port}) == false);
   const int copy = ::dup(fd);
   ::close(fd);
   CHECK(listens_in_kernel(kernel, local));  // as another process's

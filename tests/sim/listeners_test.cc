@@ -82,6 +82,25 @@ TEST_CASE("a SYN for a port that no stack has is refused by its home, and nobody
   CHECK(resets == 1);
 }
 
+TEST_CASE("a SYN for a port whose listener is about to come is left unanswered, so that it comes again; for three seconds", "[listeners]") {
+  World w;
+  INFO(w.sim.label());
+  Host& first = w.process();
+  w.sim.expected = {81, 82};
+  Socket& s = w.connect(0, 81);
+  w.sim.run_for(milliseconds(500));
+  CHECK((s.error == Errc::ok && !s.connected));
+  CHECK(first.count(Counter::left_to_another) == 1);
+  w.process(81);
+  w.sim.run_for(seconds(2));
+  CHECK(s.connected);
+  Socket& in_vain = w.connect(0, 82);
+  w.sim.run_for(seconds(2));
+  CHECK(in_vain.error == Errc::ok);
+  w.sim.run_for(seconds(5));
+  CHECK(in_vain.error == Errc::connection_refused);
+}
+
 TEST_CASE("a listener that was left goes on while others serve, but not this port", "[listeners]") {
   World w(2);
   INFO(w.sim.label());

@@ -125,6 +125,7 @@ Host::Host(Sim& s, SimSharedDevice& d, IpAddress a, std::uint64_t p)
   secrets = {.key = d.control().secrets(), .lasting = d.control().secrets(), .host = s.machine};
   worker = std::make_unique<Worker>(options, steering.get(), steering->pool(), stats, secrets, s.now);
   worker->set_still_held([&s](const Endpoint& e) { return s.held.contains(e.port); });
+  worker->set_expected([&s](const Endpoint& e) { return s.expected.contains(e.port); });
 }
 
 Host::~Host() {

@@ -168,6 +168,7 @@ class Sim {
   std::deque<std::unique_ptr<SimSharedDevice>> devices;
   std::deque<std::unique_ptr<Host>> hosts;
   std::set<std::uint16_t> held;  // ports for which a process without a stack has a listener
+  std::set<std::uint16_t> expected;  // which is about to have one
   static constexpr IpAddress kShared = IpAddress::v4(10, 0, 0, 100);  // of all devices that are shared: one in a test
   // Others who act on the wire (RawPeer): called in each step.
   std::deque<std::function<void()>> actors;

@@ -96,6 +96,19 @@ bool PassiveOpens::left_to_another(const Segment& s) const {
   });
 }
 
+bool PassiveOpens::is_expected(const Segment& s, Time now) {
+  constexpr Duration kBetweenQuestions = milliseconds(1), kPatience = seconds(3);
+  if (!expected_ || now < next_question_ || !s.has(kSyn) || s.has(kAck) || s.has(kRst) || tcp_.network.is_local(s.key.remote)) return false;
+  next_question_ = now + kBetweenQuestions;
+  const Endpoint local{s.key.local, s.key.local_port};
+  if (!expected_(local)) return false;
+  if (local != last_expected_) {
+    last_expected_ = local;
+    expected_since_ = now;
+  }
+  return now - expected_since_ < kPatience;
+}
+
 Connection* PassiveOpens::accept(Listener& l) {
   Connection* c = l.accept_queue.pop_front();
   if (c == nullptr) return nullptr;

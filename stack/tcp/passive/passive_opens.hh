@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -36,6 +37,9 @@ class PassiveOpens {
   [[nodiscard]] Listener* find_listener(const Endpoint& local, std::uint32_t hash, bool was_left = false);
   // A SYN for what another process goes on listening to.
   [[nodiscard]] bool left_to_another(const Segment& s) const;
+  // A SYN for what nobody listens to here, but soon will: Worker::set_expected.
+  [[nodiscard]] bool is_expected(const Segment& s, Time now);
+  void set_expected(std::function<bool(const Endpoint&)> expected) { expected_ = std::move(expected); }
 
   // --- syn.cc: LISTEN and SYN-RECEIVED
   void on_listen(Listener& l, Segment& s, std::uint32_t hash, Time now);
@@ -101,6 +105,9 @@ class PassiveOpens {
   Time cookies_until_{};  // SYN cookies are taken until then
   Filter filter_;
   std::vector<FastOpen> fast_opens_;  // that listeners have accepted and whose SYN may not be acknowledged yet
+  std::function<bool(const Endpoint&)> expected_;
+  Endpoint last_expected_{};
+  Time expected_since_{}, next_question_{};
 };
 
 }  // namespace mtcp::stack
