@@ -12,6 +12,11 @@ FlowKey listener_key(const Endpoint& e) {
   return {e.address, e.address.is_v4() ? IpAddress::any_v4() : IpAddress::any_v6(), e.port, 0};
 }
 
+// A SYN; but one from this process nobody else will ever see.
+bool may_be_anothers(const Network& network, const Segment& s) {
+  return s.has(kSyn) && !s.has(kAck) && !s.has(kRst) && !network.is_local(s.key.remote);
+}
+
 }  // namespace
 
 PassiveOpens::PassiveOpens(Tcp& tcp, const Secrets& secrets)
@@ -87,8 +92,7 @@ void PassiveOpens::close(Listener& l, Time now) {
 }
 
 bool PassiveOpens::left_to_another(const Segment& s) const {
-  if (left.empty() || !s.has(kSyn) || s.has(kAck) || s.has(kRst)) return false;
-  if (tcp_.network.is_local(s.key.remote)) return false;  // from this process: nobody else will ever see it
+  if (left.empty() || !may_be_anothers(tcp_.network, s)) return false;
   // Nobody has gone on with it.
   if (tcp_.steering != nullptr && !tcp_.steering->others_listen({s.key.local, s.key.local_port})) return false;
   return std::any_of(left.begin(), left.end(), [&](const Endpoint& e) {
@@ -98,7 +102,7 @@ bool PassiveOpens::left_to_another(const Segment& s) const {
 
 bool PassiveOpens::is_expected(const Segment& s, Time now) {
   constexpr Duration kBetweenQuestions = milliseconds(1), kPatience = seconds(3);
-  if (!expected_ || now < next_question_ || !s.has(kSyn) || s.has(kAck) || s.has(kRst) || tcp_.network.is_local(s.key.remote)) return false;
+  if (!expected_ || now < next_question_ || !may_be_anothers(tcp_.network, s)) return false;
   next_question_ = now + kBetweenQuestions;
   const Endpoint local{s.key.local, s.key.local_port};
   if (!expected_(local)) return false;
