@@ -153,28 +153,43 @@ TEST_CASE("device: listeners that one thread has made go to the stacks of those 
   end(w, ready, over);
 }
 
-TEST_CASE("device: what a thread connects to is on its own stack") {
-  World w;
-  std::barrier ready(kThreads + 1);
-  std::atomic<bool> over{false};
+namespace {
+
+// The client's end listens until `over`: its port.
+std::uint16_t serve_at_peer(World& w, const std::atomic<bool>& over) {
   std::atomic<std::uint16_t> port{0};
-  std::atomic<int> done{0};
   w.client.serve([&] {
     Loop loop(w.client);
     port = loop.listen(kPeer);
     while (!over) loop.turn();
   });
   while (port == 0) std::this_thread::yield();
+  return port;
+}
+
+// By a thread of the server's that has a listener: forty connections, each on its own stack.
+void connect_to_peer(World& w, Loop& loop, std::uint16_t port) {
+  for (int round = 0; round < 40; ++round) {
+    const int fd = loop.connect(port, kPeer);
+    w.server.expect(w.server.bench->files.socket(fd)->shard == w.server.bench->shards.of_thread());
+    for (const int before = loop.answers; loop.answers < before + 4;) loop.turn();
+  }
+}
+
+}  // namespace
+
+TEST_CASE("device: what a thread connects to is on its own stack") {
+  World w;
+  std::barrier ready(kThreads + 1);
+  std::atomic<bool> over{false};
+  std::atomic<int> done{0};
+  const std::uint16_t port = serve_at_peer(w, over);
   for (int i = 0; i < kThreads; ++i) {
     w.server.start([&] {
       Loop loop(w.server);
       loop.listen(kOwn, kPort, true);
       ready.arrive_and_wait();
-      for (int round = 0; round < 40; ++round) {
-        const int fd = loop.connect(port, kPeer);
-        w.server.expect(w.server.bench->files.socket(fd)->shard == w.server.bench->shards.of_thread());
-        for (const int before = loop.answers; loop.answers < before + 4;) loop.turn();
-      }
+      connect_to_peer(w, loop, port);
       for (++done; done < kThreads;) loop.turn();
       ready.arrive_and_wait();
     });
@@ -221,24 +236,14 @@ TEST_CASE("device: each stack of a process follows the kernel's addresses, route
   w.wire.end(0).kernel_answers = true;
   std::barrier ready(kThreads + 1);
   std::atomic<bool> over{false};
-  std::atomic<std::uint16_t> port{0};
-  w.client.serve([&] {
-    Loop loop(w.client);
-    port = loop.listen(kPeer);
-    while (!over) loop.turn();
-  });
-  while (port == 0) std::this_thread::yield();
+  const std::uint16_t port = serve_at_peer(w, over);
   std::atomic<int> done{0};
   for (int i = 0; i < kThreads; ++i) {
     w.server.start([&] {
       Loop loop(w.server);
       loop.listen(kOwn, kPort, true);
       ready.arrive_and_wait();
-      for (int round = 0; round < 40; ++round) {
-        const int fd = loop.connect(port, kPeer);
-        w.server.expect(w.server.bench->files.socket(fd)->shard == w.server.bench->shards.of_thread());
-        for (const int before = loop.answers; loop.answers < before + 4;) loop.turn();
-      }
+      connect_to_peer(w, loop, port);
       for (++done; done <= kThreads;) loop.turn();
     });
   }
