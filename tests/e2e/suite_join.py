@@ -10,7 +10,7 @@ from registry import test
 from suite_af_xdp import program_on
 from suite_programs import expect_benchmark, redis_cli, start_redis
 from suite_share import expect_on_kernel, expect_refused, refused, serve_files
-from suite_wire import counters_of, stack_opens
+from suite_wire import counters_of, stack_opens, wait_for_stack
 from suite_workers import expect_no_failure, result_of, start_flows
 from web import expect_files, expect_wrk, get, get_status
 
@@ -33,11 +33,7 @@ def opens(pid, counter="passive_opens"):
 
 
 def expect_on_stack(client, server, program, port):
-    """The kernel answers until the stack does."""
-    def served():
-        answers = get_status(client, f"http://{server.address}:{port}/one", 3)[1] == "200"
-        return answers and counters_of(program.pid, check=False).get("passive_opens", 0) > 0
-    wait_until(served, 10, "an answer of the stack's")
+    wait_for_stack(program, lambda: get_status(client, f"http://{server.address}:{port}/one", 3)[1] == "200")
 
 
 @test("join-nginx-redis-and-a-client-on-one-interface", shim_only=True)

@@ -21,15 +21,15 @@ def use_store(client, protocol, address, port, connections=12, rounds=60):
     return done.stdout
 
 
-def wait_for_port(client, program, address, port):
-    """Until a kernel client can connect."""
+def connects(client, program, address, port):
+    """Whether a kernel client can connect."""
     script = f"import socket; socket.create_connection(('{address}', {port}), 1).close()"
+    expect(program.running(), f"{program.words[0]} ended: {program.output()[-600:]}")
+    return client.run(PYTHON, "-c", script, check=False).returncode == 0
 
-    def connects():
-        expect(program.running(), f"{program.words[0]} ended: {program.output()[-600:]}")
-        return client.run(PYTHON, "-c", script, check=False).returncode == 0
 
-    wait_until(connects, 15, f"a connection to {program.words[0]}", 0.1)
+def wait_for_port(client, program, address, port):
+    wait_until(lambda: connects(client, program, address, port), 15, f"a connection to {program.words[0]}", 0.1)
 
 
 def stop(program, number=15, status=0):

@@ -1,10 +1,10 @@
 """An interface and its address shared with the kernel: datagrams are the kernel's, for the programs of the stack as well."""
 
-from harness import expect, wait_until
+from harness import expect
 from nginx import Nginx
 from registry import test
-from suite_programs import HERE, PYTHON, stop, use_store, wait_for_port
-from suite_wire import counters_of
+from suite_programs import HERE, PYTHON, connects, stop, use_store, wait_for_port
+from suite_wire import counters_of, wait_for_stack
 from web import expect_files
 
 DATAGRAMS = HERE / "datagrams.py"
@@ -13,15 +13,6 @@ DATAGRAMS = HERE / "datagrams.py"
 def finish(program):
     status = program.wait(30)
     expect(status == 0, f"{' '.join(program.words[1:3])}: status {status}: {program.output()[-500:]}")
-
-
-def wait_for_stack(server, client, program, port):
-    """The kernel answers until the stack does."""
-    def served():
-        done = client.run("socat", "-u", "/dev/null", f"TCP:{server.address}:{port},connect-timeout=1", check=False)
-        return done.returncode == 0 and counters_of(program.pid, check=False).get("passive_opens", 0) > 0
-    if server.on_stack:
-        wait_until(served, 10, "a connection of the stack's")
 
 
 def expect_connections_on_stack(server, program):
@@ -36,7 +27,8 @@ def one_port(context):
     for port, address in ((7000, "0.0.0.0"), (7001, server.address)):
         program = server.start(PYTHON, DATAGRAMS, "serve", address, port)
         program.says("ready")
-        wait_for_stack(server, client, program, port)
+        if server.on_stack:
+            wait_for_stack(program, lambda p=program, n=port: connects(client, p, server.address, n))
         loads = [client.start(PYTHON, DATAGRAMS, "echo", server.address, port, 300) for _ in range(3)]
         use_store(client, "echo", server.address, port, connections=8, rounds=40)
         for load in loads:

@@ -24,6 +24,11 @@ def counters_of(pid, check=True):
     return {words[1]: int(words[2]) for line in stat(pid, "-r", check=check).splitlines() if (words := line.split())[0] == "counter"}
 
 
+def wait_for_stack(program, answers):
+    """The kernel answers until the stack does: until `answers()` was answered by that."""
+    wait_until(lambda: answers() and counters_of(program.pid, check=False).get("passive_opens", 0) > 0, 10, "an answer of the stack's")
+
+
 def stack_opens(nginx):
     """Connections that nginx's stacks have accepted; 0 on the kernel."""
     return sum(counters_of(pid).get("passive_opens", 0) for pid in nginx.serving_pids()) if nginx.side.on_stack else 0
