@@ -246,3 +246,19 @@ def without_xdp(context):
     expect_equal("the program on the interface", program_on(server.namespace, "lo"), "classifier")
     program.kill()
     wait_until(lambda: not program_on(server.namespace, "lo"), 5, "the end of the program on the interface")
+
+
+@test("share-fragments-of-a-connection-draw-no-reset")
+def fragments(context):
+    """The kernel would put them together, and answers what it knows nothing of; the stack waits until it comes whole."""
+    for number, share in enumerate((True, "generic", "native")):
+        server, client = context.veth(driver="af_xdp", share=share, prefix=f"f{number}")
+        nginx = Nginx(server).start()
+        get(client, f"{nginx.url}/hello")
+        mac = server.namespace.run("cat", "/sys/class/net/wire/address").stdout.strip()
+        client.namespace.run("ip", "route", "add", "blackhole", f"{server.address}/32")  # it resets what is not its own
+        out = client.run(PYTHON, HERE / "wire_tool.py", "fragments", server.address, client.address, mac).stdout
+        expect_equal("what came of a request in fragments", out.strip(), "no reset answer")
+        if server.on_stack:
+            expect(sum(counters_of(pid).get("rx_fragment", 0) for pid in nginx.serving_pids()) == 1, "the fragment is not counted")
+        nginx.stop()

@@ -1,4 +1,4 @@
-"""Raw packets from the kernel's end of the wire: echo requests, and frames that no honest peer sends."""
+"""Raw packets from the kernel's end of the wire: echo requests, fragments, and frames that no honest peer sends."""
 
 import os
 import random
@@ -139,4 +139,41 @@ def tagged(target, source, mac):
         print(name, answered, flush=True)
 
 
-{"ping": ping, "hostile": hostile, "tagged": tagged}[sys.argv[1]](*sys.argv[2:])
+def flags_of(answers, port):
+    """What has come for the port within half a second: (flags, sequence number, acknowledgment, data) of each segment."""
+    deadline = time.monotonic() + 0.5
+    while (left := deadline - time.monotonic()) > 0 and select.select([answers], [], [], left)[0]:
+        answer = answers.recv(2000)[14:]
+        if answer[9] == 6 and answer[22:24] == struct.pack("!H", port):
+            begin = 20 + (answer[32] >> 4) * 4
+            yield answer[33], *struct.unpack("!II", answer[24:32]), answer[begin:struct.unpack("!H", answer[2:4])[0]]
+
+
+def fragments(target, source, mac):
+    """Opens a connection, sends a request in two fragments, then whole: says whether there was a reset, and whether an answer."""
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_IPV4))
+    s.bind(("wire", ETH_IPV4))
+    head = bytes.fromhex(mac.replace(":", "")) + s.getsockname()[4] + struct.pack("!H", ETH_IPV4)
+    port, first, request = 20100, 1000, b"GET /hello HTTP/1.0\r\nX: " + b"x" * 40 + b"\r\n\r\n"
+    s.send(head + ip(source, target, tcp(source, target, port, 2, b"\x02\x04\x05\xb4", seq=first)))
+    synack = next((a for a in flags_of(s, port) if a[0] == 0x12), None)
+    if synack is None:
+        sys.exit("no SYN-ACK")
+    theirs = synack[1] + 1 & 0xFFFFFFFF
+    segment = tcp(source, target, port, 0x18, data=request, seq=first + 1, ack=theirs)
+    s.send(head + ip(source, target, tcp(source, target, port, 16, seq=first + 1, ack=theirs)))
+    number = struct.pack("!H", 4711)
+    for at, end, more in ((0, 48, 0x2000), (48, len(segment), 0)):
+        fragment = bytearray(ip(source, target, segment[at:end], fragment=more | at // 8))
+        fragment[4:6], fragment[10:12] = number, b"\0\0"
+        fragment[10:12] = struct.pack("!H", checksum(bytes(fragment[:20])))
+        s.send(head + fragment)
+    seen = list(flags_of(s, port))
+    if not any(data for *_, data in seen):
+        s.send(head + ip(source, target, segment))
+        seen += flags_of(s, port)
+    print("reset" if any(flags & 4 for flags, *_ in seen) else "no reset", "answer" if any(b"hello" in data for *_, data in seen) else "no answer")
+    s.send(head + ip(source, target, tcp(source, target, port, 4, seq=first + 1 + len(request))))
+
+
+{"ping": ping, "hostile": hostile, "tagged": tagged, "fragments": fragments}[sys.argv[1]](*sys.argv[2:])

@@ -13,6 +13,7 @@
 #include "stack/port/dpdk/af_xdp/xdp_program.hh"
 #include "stack/port/dpdk/share/held_ports.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
+#include "tests/port/share_packets.hh"
 #include "tests/port/wire.hh"
 
 using namespace mtcp::stack;
@@ -21,7 +22,6 @@ using namespace mtcp::test;
 
 namespace {
 
-using Bytes = std::vector<std::byte>;
 using Kind = SharedPorts::Kind;
 
 constexpr std::uint8_t kSyn = 2, kAck = 16;
@@ -31,58 +31,6 @@ IpAddress v6(std::uint8_t last) {
   a.bytes[0] = 0xfd;
   a.bytes[15] = last;
   return a;
-}
-
-// Segments and what they are in, from the inside out.
-Bytes tcp(std::uint16_t from, std::uint16_t to, std::uint8_t flags) {
-  Bytes b(20);
-  store_be<std::uint16_t>(&b[0], from);
-  store_be<std::uint16_t>(&b[2], to);
-  b[12] = std::byte{0x50};
-  b[13] = std::byte{flags};
-  return b;
-}
-
-Bytes ip(const IpAddress& from, const IpAddress& to, std::uint8_t protocol, const Bytes& inside, std::uint16_t fragment = 0) {
-  const bool v4 = from.is_v4();
-  Bytes b(v4 ? 20 : 40);
-  b[0] = std::byte{v4 ? std::uint8_t{0x45} : std::uint8_t{0x60}};
-  if (v4) {
-    store_be<std::uint16_t>(&b[2], static_cast<std::uint16_t>(20 + inside.size()));
-    store_be<std::uint16_t>(&b[6], fragment);
-    b[9] = std::byte{protocol};
-    store_be<std::uint32_t>(&b[12], from.as_v4());
-    store_be<std::uint32_t>(&b[16], to.as_v4());
-  } else {
-    store_be<std::uint16_t>(&b[4], static_cast<std::uint16_t>(inside.size()));
-    b[6] = std::byte{protocol};
-    memcpy(&b[8], from.bytes.data(), 16);
-    memcpy(&b[24], to.bytes.data(), 16);
-  }
-  b.insert(b.end(), inside.begin(), inside.end());
-  return b;
-}
-
-Bytes frame(const Bytes& inside, std::uint16_t type = 0, int tag = -1) {
-  Bytes b(12);
-  if (tag >= 0) {
-    b.resize(16);
-    store_be<std::uint16_t>(&b[12], 0x8100);
-    store_be<std::uint16_t>(&b[14], static_cast<std::uint16_t>(tag));
-  }
-  if (type == 0) type = (std::to_integer<int>(inside[0]) >> 4) == 4 ? 0x0800 : 0x86dd;
-  b.resize(b.size() + 2);
-  store_be<std::uint16_t>(&b[b.size() - 2], type);
-  b.insert(b.end(), inside.begin(), inside.end());
-  b.resize(std::max<std::size_t>(b.size(), 60));
-  return b;
-}
-
-Bytes icmp(std::uint8_t type, const Bytes& about) {
-  Bytes b(8);
-  b[0] = std::byte{type};
-  b.insert(b.end(), about.begin(), about.end());
-  return b;
 }
 
 class Shared {
@@ -262,6 +210,55 @@ TEST_CASE("shared with the kernel: UDP, ARP, fragments, tagged and short frames 
             cut.resize(n);
             EXPECT(!s.takes(cut));
           }
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: of a connection's fragments the first is the stack's, which drops it, so that the kernel resets nothing") {
+  CHECK(apart([](Shared& s) {
+          constexpr std::uint16_t kMore = 0x2000, kBehind = kMore | 3;
+          const Bytes ack = tcp(5000, 80, kAck), syn = tcp(5000, 80, kSyn), tiny(ack.begin(), ack.begin() + 8);
+          s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, true);
+          EXPECT(s.takes(frame(ip(kPeer, kOurs, 6, ack, kMore))) && s.takes(frame(ip(kPeer, kOurs, 6, tiny, kMore))));
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 6, ack, kBehind))) && !s.takes(frame(ip(kPeer, kOurs, 6, ack, 3))));
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 6, syn, kMore))));  // the kernel listens, too
+          EXPECT(!s.takes(frame(ip(kPeer, kOurs, 6, tcp(5000, 81, kAck), kMore))) && !s.takes(frame(ip(kPeer, kOurs, 17, ack, kMore))));
+          const auto v6_with = [](std::uint8_t first, const Bytes& headers, const Bytes& inside) {
+            Bytes b = headers;
+            b.insert(b.end(), inside.begin(), inside.end());
+            return frame(ip(v6(1), v6(2), first, b));
+          };
+          const auto fragment = [](std::uint8_t next, std::uint16_t offset_and_more) {
+            Bytes b(8);
+            b[0] = std::byte{next};
+            store_be<std::uint16_t>(&b[2], offset_and_more);
+            return b;
+          };
+          EXPECT(s.takes(v6_with(44, fragment(6, 1), ack)) && !s.takes(v6_with(44, fragment(6, 1), syn)));
+          EXPECT(!s.takes(v6_with(44, fragment(6, 0x19), ack)) && !s.takes(v6_with(44, fragment(6, 0x18), ack)));
+          EXPECT(!s.takes(v6_with(44, fragment(17, 1), ack)));
+          EXPECT(s.takes(v6_with(44, fragment(6, 0), ack)) && s.takes(v6_with(44, fragment(6, 0), syn)));  // RFC 6946: whole
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: extension headers of IPv6 are stepped over") {
+  CHECK(apart([](Shared& s) {
+          s.ports().set(0, Kind::listeners, {v6(2), 80}, true);
+          const auto behind = [&s](std::vector<std::uint8_t> kinds, std::uint8_t last, std::uint16_t port) {
+            Bytes b;
+            for (std::size_t i = 0; i < kinds.size(); ++i) {
+              const std::size_t units = i % 3;  // of 8 bytes, beyond the first
+              Bytes header(8 * (units + 1));
+              header[0] = std::byte{i + 1 < kinds.size() ? kinds[i + 1] : last};
+              header[1] = std::byte{static_cast<std::uint8_t>(units)};
+              b.insert(b.end(), header.begin(), header.end());
+            }
+            const Bytes segment = tcp(5000, port, kSyn);
+            b.insert(b.end(), segment.begin(), segment.end());
+            return s.takes(frame(ip(v6(1), v6(2), kinds[0], b)));
+          };
+          EXPECT(behind({0}, 6, 80) && behind({60}, 6, 80) && behind({43}, 6, 80) && behind({0, 60, 43, 60}, 6, 80));
+          EXPECT(!behind({0}, 6, 81) && !behind({0}, 17, 80) && !behind({0, 60}, 59, 80));
+          EXPECT(!behind({0, 60, 60, 60, 60, 60}, 6, 80));  // more than there is sense in
         }) == 0);
 }
 

@@ -1,13 +1,17 @@
 /* On an interface that the stack shares with the kernel: TCP segments for ports of the stack go to its sockets, and so do
  * ICMP errors about its segments. All else is the kernel's: ARP and neighbour discovery, UDP, echo,
- * fragments, tagged frames, other addresses and ports, connections that the kernel itself has from a port which a
+ * tagged frames, other addresses and ports, connections that the kernel itself has from a port which a
  * stack has as well, and those of peers to whom the way is not over this interface.
+ *
+ * Fragments are the kernel's, too, but for the first one of a segment that is the stack's: put together, that would be a segment which
+ * the kernel knows nothing of and answers with a reset. Without its beginning it puts nothing together. The stack drops and counts it.
  *
  * It is compiled twice: for XDP, where the sockets are AF_XDP's, one for each queue; and (MTCP_CLASSIFIER) as a classifier of tc,
  * where they are packet sockets for the Ethernet type that it gives to what is the stack's (layout.h). */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
+#include <linux/in6.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 
@@ -133,17 +137,23 @@ struct tcp_start {
   __be16 flags, window, checksum, urgent;
 };
 enum { SYN = 0x02, ACK = 0x10 };
+enum { FIRST_FRAGMENT = 8 };
 
-static __always_inline int segment(packet *context, struct flow *flow, __u32 at, int v4) {
-  struct tcp_start tcp;
-  if (load_bytes(context, at, &tcp, sizeof tcp) != 0) return 0;
+static __always_inline int is_flow(packet *context, struct flow *flow, const struct mtcp_share_port *port, int v4) {
+  return port && (port->listeners | port->flows) && !is_kernels(context, flow, v4);
+}
+
+/* `fragmented`: the first fragment. A connection that is opened by fragments is the kernel's, which listens as well. */
+static __always_inline int segment(packet *context, struct flow *flow, __u32 at, int v4, int fragmented) {
+  struct tcp_start tcp = {};
+  /* Of a first fragment there are eight bytes at least, and so the ports. */
+  if (load_bytes(context, at, &tcp, sizeof tcp) != 0 && (!fragmented || load_bytes(context, at, &tcp, FIRST_FRAGMENT) != 0)) return 0;
   flow->local_port = tcp.dest;
   flow->remote_port = tcp.source;
   const struct mtcp_share_port *port = port_of(flow);
-  if (!port) return 0;
-  if ((bpf_ntohs(tcp.flags) & (SYN | ACK)) == SYN)
-    return port->listeners != 0 && !is_elsewhere(&flow->remote);
-  return (port->listeners | port->flows) && !is_kernels(context, flow, v4);
+  if (port && (bpf_ntohs(tcp.flags) & (SYN | ACK)) == SYN)
+    return port->listeners != 0 && !fragmented && !is_elsewhere(&flow->remote);
+  return is_flow(context, flow, port, v4);
 }
 
 /* About a segment of ours, the beginning of which it carries: what it came from is our end. */
@@ -152,23 +162,23 @@ static __always_inline int complaint(packet *context, struct flow *flow, __u32 a
   if (load_bytes(context, at, tcp_ports, sizeof tcp_ports) != 0) return 0;
   flow->local_port = tcp_ports[0];
   flow->remote_port = tcp_ports[1];
-  const struct mtcp_share_port *port = port_of(flow);
-  return port && (port->listeners | port->flows) && !is_kernels(context, flow, v4);
+  return is_flow(context, flow, port_of(flow), v4);
 }
 
 static __always_inline int ipv4(packet *context, __u32 at) {
   struct flow flow;
   struct iphdr ip;
-  if (load_bytes(context, at, &ip, sizeof ip) != 0 || ip.ihl < 5 || (ip.frag_off & bpf_htons(0x3fff))) return 0;
+  if (load_bytes(context, at, &ip, sizeof ip) != 0 || ip.ihl < 5 || (ip.frag_off & bpf_htons(0x1fff))) return 0;
   at += ip.ihl * 4;
+  const int fragmented = (ip.frag_off & bpf_htons(0x2000)) != 0;
   if (ip.protocol == IPPROTO_TCP) {
     map_v4(&flow.local, ip.daddr);
     map_v4(&flow.remote, ip.saddr);
-    return segment(context, &flow, at, 1);
+    return segment(context, &flow, at, 1, fragmented);
   }
   struct icmp_header icmp;
   struct iphdr sent;
-  if (ip.protocol != IPPROTO_ICMP || load_bytes(context, at, &icmp, sizeof icmp) != 0) return 0;
+  if (fragmented || ip.protocol != IPPROTO_ICMP || load_bytes(context, at, &icmp, sizeof icmp) != 0) return 0;
   if (icmp.type != UNREACHABLE && icmp.type != TIME_EXCEEDED && icmp.type != PARAMETER_PROBLEM && icmp.type != SOURCE_QUENCH)
     return 0;
   at += sizeof icmp;
@@ -178,19 +188,48 @@ static __always_inline int ipv4(packet *context, __u32 at) {
   return complaint(context, &flow, at + sent.ihl * 4, 1);
 }
 
+/* RFC 8200 section 4.1: each of them once, and options for the destination twice. */
+enum { EXTENSIONS = 5 };
+enum { FRAGMENT_OFFSET = 0xfff8, MORE_FRAGMENTS = 1 };
+
+struct extension {
+  __u8 next, length;
+  __be16 fragment; /* of a fragment header */
+};
+
+/* Steps over extension headers: `next` and `at` are of what is behind them. False if it is a fragment other than the first. */
+static __always_inline int step_over_extensions(packet *context, __u8 *next, __u32 *at, int *fragmented) {
+#pragma clang loop unroll(full)
+  for (int i = 0; i < EXTENSIONS; ++i) {
+    const int fragment = *next == IPPROTO_FRAGMENT;
+    struct extension header;
+    if (*next != IPPROTO_HOPOPTS && *next != IPPROTO_ROUTING && *next != IPPROTO_DSTOPTS && !fragment) return 1;
+    if (load_bytes(context, *at, &header, sizeof header) != 0) return 0;
+    *next = header.next;
+    *at += fragment ? 8 : (header.length + 1) * 8;
+    if (!fragment) continue;
+    if (header.fragment & bpf_htons(FRAGMENT_OFFSET)) return 0;
+    *fragmented = (header.fragment & bpf_htons(MORE_FRAGMENTS)) != 0;
+  }
+  return 1;
+}
+
 static __always_inline int ipv6(packet *context, __u32 at) {
   struct flow flow;
   struct ipv6hdr ip;
+  int fragmented = 0;
   if (load_bytes(context, at, &ip, sizeof ip) != 0) return 0;
   at += sizeof ip;
-  if (ip.nexthdr == IPPROTO_TCP) {
+  __u8 next = ip.nexthdr;
+  if (next != IPPROTO_TCP && next != IPPROTO_ICMPV6 && !step_over_extensions(context, &next, &at, &fragmented)) return 0;
+  if (next == IPPROTO_TCP) {
     take_v6(&flow.local, &ip.daddr);
     take_v6(&flow.remote, &ip.saddr);
-    return segment(context, &flow, at, 0);
+    return segment(context, &flow, at, 0, fragmented);
   }
   struct icmp_header icmp;
   struct ipv6hdr sent;
-  if (ip.nexthdr != IPPROTO_ICMPV6 || load_bytes(context, at, &icmp, sizeof icmp) != 0 || icmp.type >= FIRST_NO_ERROR_V6)
+  if (next != IPPROTO_ICMPV6 || fragmented || load_bytes(context, at, &icmp, sizeof icmp) != 0 || icmp.type >= FIRST_NO_ERROR_V6)
     return 0;
   at += sizeof icmp;
   if (load_bytes(context, at, &sent, sizeof sent) != 0 || sent.nexthdr != IPPROTO_TCP) return 0;
