@@ -1,5 +1,6 @@
 """What the user is told when something is wrong, and that nothing else happens."""
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from web import expect_files, get
 
 EX_CONFIG = 78
 PYTHON = "/usr/bin/python3"
-MTCP_RUN = Path(__file__).resolve().parent.parent.parent / "scripts/mtcp-run"
+MTCP_RUN, MTCP_STAT = (Path(__file__).resolve().parent.parent.parent / "scripts" / name for name in ("mtcp-run", "mtcp-stat"))
 # A program that makes a TCP socket and listens, waits a little, and says how it went.
 LISTENS = ("import socket,sys\n"
            "s=socket.socket(); s.bind((sys.argv[1],7001)); s.listen(); s.settimeout(0.3)\n"
@@ -248,15 +249,19 @@ def where_sockets_go(context):
               "def listen(a, p): s = socket.socket(); s.bind((a, p)); s.listen(); return s\n"
               "l = [listen('0.0.0.0', 7001), listen('10.99.0.2', 7002), listen('10.99.0.2', 7003), listen('127.0.0.1', 7004)]\n"
               "for i in range(2): socket.create_connection(('10.99.0.1', 9000), 5).close()\n"
-              "for i in range(2): socket.create_connection(('127.0.0.1', 7004), 5).close()\n")
-    done = server.run(PYTHON, "-c", script, env={"MTCP_LOG": "info"})
+              "for i in range(2): socket.create_connection(('127.0.0.1', 7004), 5).close()\n"
+              "import os, subprocess, sys\n"
+              "subprocess.run([sys.executable, sys.argv[1], '--json', str(os.getpid())], env={})\n")
+    done = server.run(PYTHON, "-c", script, MTCP_STAT, env={"MTCP_LOG": "info"})
     said = [line.partition("info: ")[2] for line in done.stderr.splitlines()]
     for line in ("listen 0.0.0.0:7001: stack and kernel, on the wildcard address", "listen 10.99.0.2:7002: stack, an address of the stack",
                  "listen 10.99.0.2:7003: kernel, by a rule", "connect 10.99.0.1:9000: stack, on a network of [interface]",
                  "listen 127.0.0.1:7004: kernel, loopback is the kernel's (loopback = false in [stack])",
                  "connect 127.0.0.1:7004: kernel, loopback is the kernel's (loopback = false in [stack])"):
         expect_equal(f"how often {line!r} is said", said.count(line), 1)
-    expect_equal("what is said without MTCP_LOG", server.run(PYTHON, "-c", script).stderr, "")
+    expect_equal("what mtcp-stat counts", json.loads(done.stdout)[0]["decisions"],
+                 {"listens_on_stack": 2, "listens_in_kernel": 2, "connects_on_stack": 2, "connects_in_kernel": 2})
+    expect_equal("what is said without MTCP_LOG", server.run(PYTHON, "-c", script, MTCP_STAT).stderr, "")
     nginx.stop()
 
 

@@ -83,6 +83,46 @@ def net_raw(context):
     expect_equal("as advised", (done.returncode, done.stdout, done.stderr), (0, "listened\n", ""))
 
 
+@test("run-n-follows-a-script-to-what-runs-it", shim_only=True)
+def interpreters(context):
+    ends = context.veth()
+    path, script = context.new_file("good.toml"), context.new_file("script")
+    path.write_text(GOOD)
+    script.touch(0o755)
+    env = {"MTCP_SHIM": context.shim, "PATH": "/usr/bin:/bin"}
+    python = str(Path(PYTHON).resolve())
+    for line, run_by in ((PYTHON, python), ("/usr/bin/env python3", python), ("/usr/bin/env -S python3 -u", python),
+                         ("/usr/bin/env -S NAME=value python3 -u", python), ("/usr/bin/env -S nosuch -u", None), ("/nosuch", None)):
+        script.write_text(f"#!{line}\n")
+        done = ends[0].kernel_side().run(RUN, "-n", "-c", path, script, env=env, check=False)
+        expect_equal(f"the status with {line}", done.returncode, 0 if run_by else 1)
+        expect(f"(run by {run_by})" in done.stdout if run_by else "nosuch" in done.stderr, f"with {line}: {done.stdout} {done.stderr}")
+
+
+@test("run-advice-about-file-capabilities-serves", shim_only=True)
+def file_capabilities(context):
+    """setcap does not go with LD_PRELOAD: what mtcp-run says instead must be enough."""
+    server, _ = context.veth()
+    server.config.chmod(0o644)
+    program, run = context.directory / "with-capabilities", context.directory / "mtcp-run"
+    for name in ("libmtcp_shim.so", "libmtcp_engine.so"):  # where that user can read them
+        (context.directory / name).write_bytes((context.shim.parent / name).read_bytes())
+    program.write_bytes(Path(PYTHON).resolve().read_bytes())
+    run.write_bytes(RUN.read_bytes())
+    program.chmod(0o755)
+    run.chmod(0o755)
+    plain, env = server.kernel_side(), {"MTCP_SHIM": context.directory / "libmtcp_shim.so"}
+    words = ["-c", server.config, program, "-c", LISTENS, server.address]
+    plain.run("setcap", "cap_net_raw+ep", program)
+    done = plain.run("setpriv", "--reuid=www-data", "--regid=www-data", "--clear-groups", run, *words, check=False, env=env)
+    take_away = re.search(r"\(sudo (setcap -r \S+)\)", done.stderr)
+    give = re.search(r": sudo (setpriv .*) mtcp-run \.\.\.", done.stderr)
+    expect(done.returncode == 1 and take_away and give, f"no advice: {done.returncode} {done.stderr}")
+    plain.run(*take_away[1].split())
+    done = plain.run(*give[1].split(), run, *words, check=False, env=env)
+    expect_equal("as advised", (done.returncode, done.stdout, done.stderr), (0, "listened\n", ""))
+
+
 @test("rule-names-a-link-or-a-script", shim_only=True)
 def names(context):
     rule = '[[rule]]\nmatch = {{ program = "{}" }}\nto = "kernel"\n'
