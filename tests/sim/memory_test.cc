@@ -93,6 +93,31 @@ TEST_CASE("Data out of order of all connections goes before anybody's data in or
   CHECK(crowd.acknowledged(60) == 17);
 }
 
+TEST_CASE("Data out of order of connections that have fallen silent goes when others send in order") {
+  Sim sim;
+  INFO(sim.label());
+  Host& server = sim.add_host({}, 2048);
+  server.listen(80);
+  server.on_accept = [](Socket& s) { s.reading = false; };
+  constexpr std::size_t kSilent = 60, kOthers = 30, kEach = 20 * 1400;
+  Crowd crowd(sim, server);
+  crowd.open(kSilent + kOthers);
+  for (std::size_t i = 0; i < kSilent; ++i) crowd.send_islands(i, 60);
+  const std::uint64_t held = server.worker->memory().out_of_order;
+  REQUIRE(server.worker->memory().level != std::string("low"));
+  for (std::uint32_t offset = 0; offset < kEach; offset += 1400) {
+    for (std::size_t i = kSilent; i < crowd.size(); ++i) crowd.send(i, offset, std::string(1400, 'x'));
+    sim.run_for(milliseconds(1));
+  }
+  std::size_t there = 0;
+  for (const Socket* s : server.accepted) there += server.worker->readable_bytes(*s->connection);
+  CHECK(there == kOthers * kEach);
+  CHECK(server.worker->memory().out_of_order < held);
+  CHECK(server.count(Counter::packets_low) == 0);
+  CHECK(server.count(Counter::no_packets) == 0);
+  CHECK(server.count(Counter::connections_sacrificed) == 0);
+}
+
 TEST_CASE("Connections that are closed with data on the way are reset for the others' sake, the largest first") {
   Sim sim;
   INFO(sim.label());

@@ -113,6 +113,22 @@ TEST_CASE("rfc9293 3.10.7.4: SYN-RECEIVED: a wrong ACK draws RST and is forgotte
   CHECK(w.host.accepted.size() == 1);
 }
 
+TEST_CASE("rfc5927: of a half-open connection only what says that its peer cannot be reached is believed, if it quotes our SYN", "[passive]") {
+  World w;
+  const Seg a = w.knock(5000, 100);
+  w.peer.local_port = 5000;
+  for (const std::uint8_t code : {2, 3, 9, 10, 13}) w.peer.send_unreachable(code, a.seq);  // refused, or forbidden, by somebody on the way
+  w.peer.send_unreachable(1, a.seq + 1);
+  CHECK(w.listener.syn_count == 1);
+  w.peer.say({.flags = kAck, .seq = 101, .ack = a.seq + 1, .from_port = 5000});
+  CHECK(w.host.accepted.size() == 1);
+  const std::uint8_t unreachable = GENERATE(0, 1);
+  const Seg b = w.knock(5001, 100);
+  w.peer.local_port = 5001;
+  w.peer.send_unreachable(unreachable, b.seq);
+  CHECK(w.listener.syn_count == 0);
+}
+
 TEST_CASE("data and FIN that come with the last ACK of the handshake count", "[passive]") {
   World w;
   const Seg a = w.knock(5000, 100);
