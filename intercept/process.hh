@@ -37,6 +37,7 @@
 namespace mtcp::intercept {
 
 class ServiceThread;
+struct KernelMembership;
 
 class Process final : public Engine {
  public:
@@ -230,6 +231,10 @@ class Process final : public Engine {
   // Registrations become the kernel's; those in sets that came over a fork and are not used here only if
   // `inherited_too`.
   void move_to_kernel(Socket& s, bool inherited_too);
+  // The opposite (take_over.cc): a relayed socket has its connection in this process's stack, or has lost it (null). `placeholder`: the
+  // kernel socket that is to be behind its number, taken.
+  void become_own(Guard& guard, Socket& s, stack::Connection* c, int placeholder);
+  void move_from_kernel(Guard& guard, Socket& s, const KernelMembership& m);
   void sync_kernel_listening(Socket& s);  // kernel_listens has become true: the kernel's sets must know, too
   void sync_local_listener(Socket& s);    // local_fd is there: the same
   void drop_set_descriptor(EpollSet& set);  // one descriptor of an epoll set has been closed

@@ -41,6 +41,11 @@ Connection* Worker::accept(Listener& l) { return tcp_->passive.accept(l); }
 void Worker::set_still_held(std::function<bool(const Endpoint&)> held) { tcp_->migration.set_still_held(std::move(held)); }
 void Worker::set_expected(std::function<bool(const Endpoint&)> expected) { tcp_->passive.set_expected(std::move(expected)); }
 void Worker::set_watched(Listener& l, bool watched) { tcp_->migration.set_watched(l, watched); }
+bool Worker::pass(Connection& c, std::uint32_t slot, Time now) { return tcp_->migration.pass(c, slot, now); }
+void Worker::expect(const FlowKey& key) { tcp_->migration.expect(key); }
+bool Worker::expects(const FlowKey& key) const { return tcp_->migration.expects(key); }
+Connection* Worker::take_expected(const FlowKey& key) { return tcp_->migration.take_expected(key); }
+void Worker::stop_expecting(const FlowKey& key, Time now) { tcp_->migration.stop_expecting(key, now); }
 void Worker::part() { tcp_->others.part(); }
 void Worker::close(Listener& l, Time now) { tcp_->passive.close(l, now); }
 void Worker::leave(Listener& l, Time now) { tcp_->migration.leave(l, now); }

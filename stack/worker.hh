@@ -228,6 +228,17 @@ class Worker {
   [[nodiscard]] std::size_t migrate_all(Time now);
   // RST for every connection that was closed and whose peer has not got everything: nobody will go on sending.
   void abort_orphans(Time now);
+  // `c`, whose peer has everything that was written, goes to a stack of the same program that expects it, by its slot on the device: its
+  // description and what has come and was not read. Gone if true, with no segment to the peer; else nothing has happened.
+  [[nodiscard]] bool pass(Connection& c, std::uint32_t slot, Time now);
+  // The other side of that: `key` is to come from another stack. What comes and is not expected is reset.
+  void expect(const FlowKey& key);
+  // It is to come still, or is there and has not been taken. No longer if there was no memory for it: then it was reset.
+  [[nodiscard]] bool expects(const FlowKey& key) const;
+  // It has come, if it is not null, and is expected no longer. The caller sets its `user` and options, and owns it until close().
+  [[nodiscard]] Connection* take_expected(const FlowKey& key);
+  // Nobody takes it any more.
+  void stop_expecting(const FlowKey& key, Time now);
   [[nodiscard]] Readiness readiness(const Connection& c) const;
   // Everything sent has been acknowledged (SO_LINGER waits for this), FIN included if there was one.
   [[nodiscard]] bool drained(const Connection& c) const;

@@ -24,6 +24,7 @@ void Process::pass_descriptors(const msghdr* m) {
       // If there can be no relay, the receiver gets the kernel socket behind it, which says ENOTCONN.
       if (s->state == Socket::State::listening) (void)replay_options(*this, *s);  // its receiver reads them there
       if (s->state == Socket::State::stream && !is_opening(*s->connection)) (void)relay.relay(*s);
+      if (s->state == Socket::State::relayed) relay.scatter(*s);
     }
   }
   relay.run_ready();

@@ -56,6 +56,8 @@ struct Socket : Watchable {
   int fd = -1;  // the first descriptor: whose kernel socket is the one that binds and listens
   int local_fd = -1;          // of a listener: where other processes of this program connect (local_listener.hh)
   std::int16_t channel = -1;  // of a foreign connection: to its owner (heritage.hh)
+  bool scattered = false;     // relayed: others may have the users' end by now
+  std::uint32_t relayed_reads = 0, take_over_at = 64;  // relayed: how often it has been read, and when Heritage::take_over() is next
   std::uint64_t serial = 0;   // of a connection: never used twice, growing
   stack::Endpoint local;
   stack::Endpoint remote;

@@ -186,6 +186,7 @@ Start* Process::before_spawn(const SpawnAction* actions, std::size_t n, bool for
   for (const SpawnAction& action : std::span(actions, n)) child.follow(action);
   for (Socket* s : child.connections()) {
     claim_if_foreign(*this, *s);
+    if (s->state == Socket::State::relayed) relay.scatter(*s);
     if (s->state != Socket::State::stream || is_opening(*s->connection)) continue;
     if (for_long) {
       (void)relay.relay(*s);  // it logs why it fails

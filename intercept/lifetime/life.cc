@@ -45,8 +45,9 @@ void disown(Socket& s, std::int16_t channel) {
   if (s.state == Socket::State::stream) {
     s.state = Socket::State::foreign;
     s.channel = channel;
-  } else if (s.state == Socket::State::relayed && s.channel < 0) {
-    s.channel = channel;  // for its options
+  } else if (s.state == Socket::State::relayed) {
+    if (s.channel < 0) s.channel = channel;  // for its options
+    s.scattered = true;
   }
   s.connection = nullptr;
   s.listener = nullptr;
@@ -165,6 +166,7 @@ void Process::after_fork(bool child) {
     for_each_socket(*this, [this](Socket& s) {
       s.kernel_dirty = true;
       s.forked = s.state == Socket::State::listening;
+      if (s.state == Socket::State::relayed) relay.scatter(s);
       watch_changed(s);
     });
     heritage.after_fork_in_parent();

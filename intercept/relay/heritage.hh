@@ -10,6 +10,7 @@
 
 namespace mtcp::intercept {
 
+class Guard;
 struct Socket;
 struct EpollSet;
 
@@ -31,12 +32,17 @@ class Heritage {
   int claim(Socket& s);
   // An option of a socket in State::relayed has been set: its owner is to do the same.
   void tell_option(const Socket& s, int level, int name, const void* v, std::size_t n);
+  // A socket in State::relayed has been read so often that it may be worth a stack in this process (take_over.cc). Takes all locks
+  // if it has to; `s` may be closed afterwards.
+  void take_over(Guard& guard, Socket& s);
   // The last descriptor of a foreign socket has been closed. The owner is told by tell_closed(), at the
   // latest.
   void closed(const Socket& s);
   void tell_closed();
 
  private:
+  [[nodiscard]] bool may_take_over(const Socket& s) const;
+  int try_to_take_over(Guard& guard, Socket& s);
   int ask(int channel, const Request& request, int& passed);
 
   Process& process_;

@@ -157,17 +157,16 @@ void Relay::serve_child(std::uint64_t id) {
 }
 
 void Relay::answer(Child& child, const Request& request) {
-  const bool is_option = request.kind == Request::Kind::option;
-  if (is_option || request.kind == Request::Kind::use) {
-    if (is_option)
-      set_option(request.serial, request.level, request.name, request.value,
-                 std::min<std::size_t>(request.size, sizeof request.value));
-    const int user = is_option ? -1 : descriptor_for(request);
-    const Descriptor reply{.serial = request.serial, .error = is_option ? 0 : std::min(user, 0)};
-    // It fails only if the child is gone, which its channel's end will tell.
-    (void)send_message(process_.kernel, child.channel, &reply, sizeof reply, user);
-  }
-  if (is_option) return;
+  using Kind = Request::Kind;
+  Descriptor reply{.serial = request.serial};
+  int user = -1;
+  if (request.kind == Kind::option)
+    set_option(request.serial, request.level, request.name, request.value, std::min<std::size_t>(request.size, sizeof request.value));
+  if (request.kind == Kind::use) reply.error = std::min(user = descriptor_for(request), 0);
+  if (request.kind == Kind::take) reply.error = give(request);
+  // It fails only if the child is gone, which its channel's end will tell.
+  if (request.kind != Kind::closed) (void)send_message(process_.kernel, child.channel, &reply, sizeof reply, user);
+  if (request.kind != Kind::closed && request.kind != Kind::use) return;
   child.settled.insert(request.serial);
   if (const auto r = relayed_.find(request.serial); r != relayed_.end()) drop_if_unheld(*r->second);
 }
@@ -178,11 +177,12 @@ int Relay::descriptor_for(const Request& request) {
   if (r == relayed_.end()) {
     Socket* s = find(request);
     if (s == nullptr || is_opening(*s->connection)) return -ENOTCONN;
-    if (const int error = relay(*s); error != 0) return error;
+    if (const int error = relay_for_child(*s); error != 0) return error;
     r = relayed_.find(request.serial);
   } else if (r->second->pump < 0) {
     if (const int error = open_pair(*r->second); error != 0) return error;
   }
+  ++r->second->users;
   return r->second->user >= 0 ? r->second->user : -ENOTCONN;
 }
 
@@ -248,7 +248,7 @@ Relayed& Relay::take(Socket& s) {
 
 void Relay::keep(Socket& s) { (void)take(s); }
 
-int Relay::relay(Socket& s) {
+int Relay::relay_for_child(Socket& s) {
   Relayed& r = take(s);
   if (const int error = open_pair(r); error != 0) {
     attach(s, *r.socket->connection);

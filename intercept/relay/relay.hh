@@ -39,6 +39,8 @@ struct Relayed : Watcher {
   bool users_ended = false;  // they have shut down their sending, or are gone
   bool peer_ended = false;   // and they have been told that the peer has
   bool users_deaf = false;   // they do not receive any more: what comes is discarded
+  bool scattered = false;    // nobody knows who has the users' end
+  unsigned users = 0;        // who have asked for it
   stack::ListHook ready_hook;
 };
 
@@ -76,7 +78,13 @@ class Relay {
   // The last descriptor here is closed, and a child holds the connection: it stays open.
   void keep(Socket& s);
   // A second process is about to have it: makes `s` (a stream) State::relayed. 0 or -errno.
-  int relay(Socket& s);
+  int relay(Socket& s) {
+    const int error = relay_for_child(s);
+    if (error == 0) scatter(s);
+    return error;
+  }
+  // The users' end that is behind `s` has gone where nobody asks for it.
+  void scatter(Socket& s);
   // --- posix_spawn (relay_spawn.cc)
   // A program is being started that is to have `s` (a stream). False: it can't.
   [[nodiscard]] bool offer(Socket& s);
@@ -118,7 +126,10 @@ class Relay {
   void end_child(std::uint64_t id);
   void serve_child(std::uint64_t id);
   void answer(Child& child, const Request& request);
+  int relay_for_child(Socket& s);
   int descriptor_for(const Request& request);
+  int give(const Request& request);  // take_over.cc
+  [[nodiscard]] bool is_used_here(std::uint64_t serial) const;
   Socket* find(const Request& request);
   Relayed& take(Socket& s);
   int make_pair(const Socket& s, int (&ends)[2]);

@@ -20,6 +20,7 @@ struct Request {
     use,     // it wants to read or write it: answered by a Descriptor
     closed,  // it has closed its last descriptor without having used it
     forked,  // it has a child in turn, which has what it has; the child's channel is passed along
+    take,    // it alone uses it, and wants it on the stack in slot `level` (-1: asks whether it might): 0, -EAGAIN (not now) or -EPERM
     option,  // setsockopt(2) of a connection that it uses: answered, so that what it writes next comes after it
   };
   static constexpr std::size_t kOptionRoom = 16;
@@ -31,7 +32,7 @@ struct Request {
   std::byte value[kOptionRoom] = {};
 };
 
-// The answer to Request::use, along with which the descriptor is passed if there is no error; and to Request::option.
+// The answer to Request::use, along with which the descriptor is passed if there is no error; and to Request::take and ::option.
 struct Descriptor {
   std::uint64_t serial = 0;
   std::int32_t error = 0;  // -errno

@@ -54,6 +54,7 @@ void Relay::settle(std::uint64_t serial, bool made) {
       (void)relay(*s);
     } else if (const auto r = relayed_.find(serial); r != relayed_.end()) {
       (void)open_pair(*r->second);  // closed here in the meantime
+      r->second->scattered = true;
     }
   }
   if (--o->starts > 0) return;

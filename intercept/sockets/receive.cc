@@ -192,6 +192,12 @@ ssize_t receive_apart(Process& process, Socket* s, std::span<const iovec> v, int
   return has_stamps(*s) ? receive_stamp(*s, v, m) : receive_completion(*s, m);
 }
 
+// Of a relayed socket: one that is read again and again had better have its connection here.
+void count_read(Process& process, Guard& guard, int fd, Socket* s, int flags) {
+  if (process.files.socket(fd) != s || s->state != Socket::State::relayed || (flags & MSG_PEEK) != 0) return;
+  if (++s->relayed_reads == s->take_over_at) process.heritage.take_over(guard, *s);
+}
+
 ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t total, int flags, Beside* beside = nullptr) {
   Guard guard(process, fd);
   Socket* s = process.files.socket(fd);
@@ -205,10 +211,14 @@ ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t 
     return -to_errno(std::exchange(s->error, stack::Errc::ok));
   }
   if (total == 0) return 0;
-  if (s->state == Socket::State::relayed) {
+  const bool relayed = s->state == Socket::State::relayed;
+  if (relayed) {
     // What the kernel has is taken whether the call may wait or not: O_NONBLOCK costs a system call, and is not looked at before.
     const bool any = (flags & MSG_WAITALL) == 0 && s->options.rcvlowat <= 1;
-    if (const ssize_t got = any ? receive_relayed(process, *s, v, flags) : -EAGAIN; got != -EAGAIN) return got;
+    if (const ssize_t got = any ? receive_relayed(process, *s, v, flags) : -EAGAIN; got != -EAGAIN) {
+      if (got > 0) count_read(process, guard, fd, s, flags);
+      return got;
+    }
     s->nonblocking = is_nonblocking(process, *s);
     if (any && (s->nonblocking || (flags & MSG_DONTWAIT) != 0) && !retry_after_turn(process, *s)) return -EAGAIN;
   }
@@ -216,6 +226,7 @@ ssize_t receive(Process& process, int fd, std::span<const iovec> v, std::size_t 
   const ssize_t got = Receive(process, guard, *s, v, total, flags).run(beside);
   // The socket may be gone by now.
   if (Instance* instance = guard.shard().instance.get(); got > 0 && instance != nullptr) instance->moved(static_cast<std::size_t>(got));
+  if (relayed && got > 0) [[unlikely]] count_read(process, guard, fd, s, flags);
   return got;
 }
 

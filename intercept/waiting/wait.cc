@@ -73,7 +73,9 @@ bool WaitLoop::must_sleep(int& result) {
   if (result == 0 && expired()) result = -EAGAIN;
   if (result != 0) return false;
   const Instance* instance = lock_.shard().instance.get();
-  if (instance != nullptr && (process_.options.poll.busy || (now_ < spin_until_ && instance->may_spin()))) {
+  // One of several processes that serve for another: its peers, its siblings and its parent want the CPUs as well.
+  const bool may_spin = instance != nullptr && instance->may_spin() && process_.heritage.empty();
+  if (instance != nullptr && (process_.options.poll.busy || (now_ < spin_until_ && may_spin))) {
     lock_.unlock();  // others have their turn
     __builtin_ia32_pause();
     lock_.lock();

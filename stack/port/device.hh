@@ -61,6 +61,10 @@ class Device {
   // A place for a stack of the calling process, with its share of the queues; destroying the port leaves.
   // A null port when there is none: all slots are taken, or (a device that cannot be shared) another process has it.
   virtual OwnedAttachment join() = 0;
+  // The packets of any one flow can come on any stack's queue (stack/steering/shared_device.hh).
+  [[nodiscard]] virtual bool points_flows() const { return false; }
+  // join() would find a slot, with some to spare for others, and a queue of its own for the stack.
+  [[nodiscard]] virtual bool has_room() const { return false; }
   // What all stacks of this device derive their secrets from, so that one understands what another has
   // chosen; none if it has one stack only.
   [[nodiscard]] virtual std::optional<std::array<std::uint64_t, 4>> secrets() const = 0;

@@ -82,6 +82,8 @@ class Steering {
   // nothing; false if there is no such stack any more, or no room. It arrives as packets with kHandover, in this order.
   using Messages = std::span<const std::span<const std::byte>>;
   virtual bool migrate(const FlowKey& key, Messages messages, std::uint32_t to) = 0;
+  // The same to a stack of this program that expects it, whatever listeners it has.
+  virtual bool pass_to(const FlowKey& key, Messages messages, std::uint32_t to) = 0;
   // The same without having been asked, because this stack ends: to one that is accepting from the same listener, or else
   // has it. `may_wait`: if none has it, or there is no room, it waits for the next that has it, and its peer hears nothing
   // meanwhile.

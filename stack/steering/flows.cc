@@ -134,14 +134,35 @@ bool SteeringPort::publish(const FlowKey& key, FlowKind kind) {
 }
 
 void SteeringPort::withdraw(const FlowKey& key) {
+  if (pointed_here_ != nullptr) point_here(key, false);
   control_.directory().withdraw(control_.directory().hash(key), me_);
+}
+
+// A flow that is away from its home for good: its packets need not go by way of that.
+void SteeringPort::point_here(const FlowKey& key, bool on) {
+  const std::uint32_t hash = hash_.of(key);
+  if (!on && !is_pointed_here(hash)) return;
+  if (pointed_here_ == nullptr) pointed_here_ = std::make_unique<std::bitset<kPointed>>();
+  pointed_here_->set(hash % kPointed, on);
+  if (queues_.empty()) return;  // point_all_here() does it
+  on ? device_.point_flow(hash, queue_numbers_.front()) : device_.unpoint_flow(hash, queue_numbers_.front());
+}
+
+// Our queues have changed: the first one's number may have, and what was said of a former one holds no longer.
+void SteeringPort::point_all_here() {
+  if (pointed_here_ == nullptr || pointed_here_->none() || queues_.empty()) return;
+  for (std::uint32_t hash = 0; hash < kPointed; ++hash)
+    if (pointed_here_->test(hash)) device_.point_flow(hash, queue_numbers_.front());
 }
 
 bool SteeringPort::settle(const FlowKey& key, bool here) {
   Directory& directory = control_.directory();
   const std::uint64_t hash = directory.hash(key);
   std::erase_if(awaited_, [hash](const Awaited& a) { return a.flow == hash; });  // its message is here
-  if (here) return directory.set(hash, {Directory::State::owned, me_});
+  if (here) {
+    if (!is_home(key)) point_here(key, true);
+    return directory.set(hash, {Directory::State::owned, me_});
+  }
   for (const auto state : {Directory::State::in_transit, Directory::State::waiting}) {
     const Directory::Entry there = directory.find(hash);
     if (there.state == state && (there.slot == me_ || state == Directory::State::waiting)) directory.erase(hash, there);

@@ -172,6 +172,14 @@ bool SteeringPort::migrate(const FlowKey& key, Messages messages, std::uint32_t 
   return others_.has(to) && is_of(program_, to) && control_.listening(to, local) >= Listening::yes && send_messages(to, local, control_.directory().hash(key), messages);
 }
 
+bool SteeringPort::pass_to(const FlowKey& key, Messages messages, std::uint32_t to) {
+  refresh();
+  const std::uint64_t local = ControlBlock::destination({key.local, key.local_port});
+  if (!others_.has(to) || !is_of(program_, to) || !send_messages(to, local, control_.directory().hash(key), messages)) return false;
+  announce();  // at once: it waits for that
+  return true;
+}
+
 bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_wait) {
   refresh();
   const std::uint64_t local = ControlBlock::destination({key.local, key.local_port});

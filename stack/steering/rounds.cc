@@ -51,7 +51,10 @@ bool SteeringPort::balance_queues() {
   while (queues_.size() < share && claim_one()) {
   }
   if (queues_.size() != before || pollable_.empty()) rebuild_pollable();
-  if (queues_.size() != before) wake_all();  // somebody may have his share now, and the first tells the card
+  if (queues_.size() != before) {
+    point_all_here();
+    wake_all();  // somebody may have his share now, and the first tells the card
+  }
   return queues_.size() == share || stacks > device_.queues();
 }
 

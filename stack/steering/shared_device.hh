@@ -38,6 +38,11 @@ class SharedDevice {
   // From now on packets whose hash falls on entry i of the control block's table are to come on queue queues[i]; there is one
   // caller at a time, in all processes. False if the device can't do that: then it is not asked again.
   virtual bool redirect(std::span<const std::uint8_t> /*queues*/) { return false; }
+  // From now on packets of flows with this hash are to come on `queue`, whatever the table says. A device that can't does nothing,
+  // and two flows with hashes of which it sees no difference share what was said last.
+  virtual void point_flow(std::uint32_t /*hash*/, std::uint32_t /*queue*/) {}
+  // As the table says again, unless another stack has pointed them elsewhere in the meantime.
+  virtual void unpoint_flow(std::uint32_t /*hash*/, std::uint32_t /*queue*/) {}
   // The packets of stack `stack`, which the calling process has just joined as: all of them are free. Null without
   // memory.
   virtual PacketPool* pool(std::uint32_t stack) = 0;

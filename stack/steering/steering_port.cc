@@ -166,7 +166,7 @@ std::size_t SteeringPort::sort(Packet** packets, std::size_t n) {
     const Message message{MessageKind::frame, static_cast<std::uint16_t>(p->flags & kRxL4Good), kind.hash, p->bytes()};
     if (kind.kind == FrameKind::Kind::flow) {
       const std::uint8_t owner = owner_of(kind.hash);
-      if (others_.has(owner) && !(strangers_.has(owner) && kind.tcp && is_for_own_listener(*p))) {
+      if (others_.has(owner) && !is_pointed_here(kind.hash) && !(strangers_.has(owner) && kind.tcp && is_for_own_listener(*p))) {
         (void)post(owner, message);
         pool_.free(&p, 1);
         continue;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -65,6 +66,7 @@ class SteeringPort final : public Port, public Steering {
   void offer(const Endpoint& local) override;
   void set_offering(bool on) override { control_.slot(me_).offering.store(on, std::memory_order_release); }
   bool migrate(const FlowKey& key, Messages messages, std::uint32_t to) override;
+  bool pass_to(const FlowKey& key, Messages messages, std::uint32_t to) override;
   bool migrate_away(const FlowKey& key, Messages messages, bool may_wait) override;
   void take_all_unclaimed() override { take_unclaimed(ControlBlock::kNobody); }
   void set_closing(bool on) override { closing_ = on; }
@@ -116,6 +118,9 @@ class SteeringPort final : public Port, public Steering {
   [[nodiscard]] std::uint32_t transmitter() const;
   std::size_t transmit_by_message(Packet* const* packets, std::size_t n);
   bool offer_to_listeners(Packet* p, const Endpoint& local, bool opens, std::uint8_t home);
+  [[nodiscard]] bool is_pointed_here(std::uint32_t hash) const { return pointed_here_ != nullptr && pointed_here_->test(hash % kPointed); }
+  void point_here(const FlowKey& key, bool on);
+  void point_all_here();
   bool pass(Packet* p, std::uint32_t to, std::uint16_t mark);
   bool hold(Packet* p, std::uint64_t flow, Time now);
   std::size_t receive_held(Packet** out, std::size_t max);
@@ -167,6 +172,10 @@ class SteeringPort final : public Port, public Steering {
   StackSet without_;  // all stacks that have no share of the table
   const std::uint32_t entry_mask_;
   std::array<std::uint8_t, kMaxSteeringEntries> table_{};
+  // Flows that were taken over from their home, by a part of their hashes: their packets come to us (SharedDevice::point_flow). Null:
+  // there have been none.
+  static constexpr std::size_t kPointed = 65536;
+  std::unique_ptr<std::bitset<kPointed>> pointed_here_;
   bool unclaimed_ = false;    // connections wait on the control block
   std::array<std::uint8_t, kMaxStacks> unannounced_{};  // messages, by whom they are for
   StackSet written_to_;      // who has some of these

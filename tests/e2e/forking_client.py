@@ -1,10 +1,14 @@
-"""Clients of forking_server.py: several at a time, several rounds. Says "good N" when all answers were right."""
+"""Clients of forking_server.py: several at a time, several rounds, and so many more lines each; then they wait. Says "good N" when all
+answers were right, else ends with 1."""
 
+import random
 import socket
 import sys
 import threading
+import time
 
 host, port, at_a_time, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+lines, pause = (list(map(int, sys.argv[5:])) + [0, 0])[:2]
 good = []
 
 
@@ -15,6 +19,14 @@ def converse(number):
             f.write(line)
             f.flush()
             assert f.readline() == line
+        for _ in range(lines):
+            line = random.randbytes(random.choice((3, 100, 4000, 20000))).hex().encode() + b"\n"
+            f.write(line)
+            f.flush()
+            assert f.readline() == line
+        if pause:
+            print("lasting", flush=True)
+            time.sleep(pause)
         f.write(b"peer\n")
         f.flush()
         assert f.readline().decode().strip() == s.getsockname()[0]
@@ -35,3 +47,4 @@ for r in range(rounds):
     for t in threads:
         t.join()
 print("good", len(good))
+sys.exit(len(good) != at_a_time * rounds)

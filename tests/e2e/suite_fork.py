@@ -16,12 +16,23 @@ PYTHON = "/usr/bin/python3"
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 
 
+def counted(pid, counter):
+    out = command(PYTHON, HERE.parent.parent / "scripts/mtcp-stat", "--counters", "--zeros", pid).stdout
+    return next(int(word) for line in out.splitlines() if counter in line for word in line.split() if word.isdigit())
+
+
 def expect_relayed(server, pid, at_least):
     """The stack of process `pid` has carried the connections, through relays."""
     if server.on_stack:
-        out = command(PYTHON, HERE.parent.parent / "scripts/mtcp-stat", "--counters", "--zeros", pid).stdout
-        relayed = next(int(word) for line in out.splitlines() if "relayed_connections" in line for word in line.split() if word.isdigit())
+        relayed = counted(pid, "relayed_connections")
         expect(relayed >= at_least, f"{relayed} connections were relayed, expected {at_least} at least")
+
+
+def expect_migrated(server, pid, at_least, at_most):
+    """Connections that process `pid` had accepted have gone on to stacks of its children."""
+    if server.on_stack:
+        migrated = counted(pid, "connections_handed_over")
+        expect(at_least <= migrated <= at_most, f"{migrated} connections went to children, expected {at_least} to {at_most}")
 
 
 def start_forking(server, port="7001"):
@@ -49,6 +60,25 @@ def forking_server(context):
     expect_relayed(server, program.pid, 32)
     program.signal(signal.SIGTERM)
     program.wait()
+
+
+@test("fork-a-lasting-connection-goes-to-the-child")
+def lasting_connection(context):
+    server, client = context.veth()
+    program = start_forking(server)
+    # Lines of all sizes, and then all that the others do: the child's own program, a MiB, a half close.
+    out = client.run(PYTHON, HERE / "forking_client.py", server.address, "7001", "6", "2", "300", timeout=60).stdout
+    expect_equal("what the clients say", out.strip(), "good 12")
+    expect_migrated(server, program.pid, 6, 12)
+    # A child that is killed takes its connection along, and nothing else; nor does the parent's end.
+    holders = [client.start(PYTHON, "-u", HERE / "forking_client.py", server.address, "7001", "1", "1", "300", "5") for _ in range(3)]
+    for holder in holders:
+        holder.says("lasting")
+    os.kill(children(program.pid)[0], signal.SIGKILL)
+    wait_until(lambda: len(children(program.pid)) == 2, 5, "the end of a child")
+    program.signal(signal.SIGKILL)
+    ends = sorted(holder.wait(20) for holder in holders)
+    expect_equal("how the clients end", ends, [0, 0, 1])
 
 
 @test("fork-an-idle-relay-sleeps")
@@ -120,7 +150,8 @@ def postgresql(context):
     with open(data / "pg_hba.conf", "a", encoding="ascii") as f:
         f.write("host all all 0.0.0.0/0 trust\n")
     # The device wants privileges that postgres, which refuses to run as root, can be given like this.
-    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--inh-caps=+net_raw,+net_admin", "--ambient-caps=+net_raw,+net_admin"]
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--inh-caps=+net_raw,+net_admin,+bpf,+perfmon",
+            "--ambient-caps=+net_raw,+net_admin,+bpf,+perfmon"]
     postgres = server.start(*user, POSTGRES / "postgres", "-D", data, "-h", server.address, "-p", "7005", "-k", "", "-c", "fsync=off")
     postgres.says("ready to accept connections", 20)
     psql = ["psql", "-h", server.address, "-p", "7005", "-U", "postgres", "-d", "postgres", "-At"]
@@ -138,5 +169,11 @@ def postgresql(context):
         out = client.run(*bench, "-S", "-n", *words, "postgres", timeout=60).stdout
         expect("number of failed transactions: 0 (" in out, f"pgbench {words} says {out!r}")
     expect_relayed(server, postgres.pid, 56)
+    # Those that went on for long have been served by stacks of the children; a short connection is not worth one.
+    expect_migrated(server, postgres.pid, 8, 8)
+    # More children than there are slots: the others are relayed as before.
+    out = client.run(*bench, "-S", "-n", "-c", "60", "-t", "200", "postgres", timeout=60).stdout
+    expect("number of failed transactions: 0 (" in out, f"pgbench with 60 clients says {out!r}")
+    expect_migrated(server, postgres.pid, 16, 8 + 48)
     postgres.signal(signal.SIGINT)  # a fast shutdown
     expect_equal("postgres's status", postgres.wait(15), 0)

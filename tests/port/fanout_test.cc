@@ -103,6 +103,41 @@ TEST_CASE("every stack has a packet socket, and each segment comes on that of it
   CHECK(child.join() == 0);
 }
 
+TEST_CASE("the segments of a flow that a stack has taken over from its home come on that stack's packet socket, until it is over") {
+  Process child([](Process&) {
+    make_wire();
+    auto c = config(kPort);
+    c.queues = 0;
+    const auto device = open_or_die(c);
+    EXPECT(device->has_room());
+    Stacks stacks;
+    while (stacks.size() < 3) stacks.push_back(device->join());
+    have_turns(stacks);
+    const auto flow = [](int i) {
+      return FlowKey{IpAddress::v4(10, 77, 0, 2), IpAddress::v4(10, 77, 0, 1), 80, static_cast<std::uint16_t>(1000 + i)};
+    };
+    for (int i = 0; i < 240; ++i) EXPECT(stacks[1].steering->settle(flow(i), true));
+    EXPECT(spread(stacks, 240, false) == (std::vector<std::size_t>{0, 240, 0}));
+    for (const auto& p : stacks) EXPECT(p.steering->share().sent == 0);
+    for (int i = 0; i < 240; ++i) stacks[1].steering->withdraw(flow(i));
+    for (const std::size_t k : spread(stacks, 240, false)) EXPECT(k > 40);
+    for (const auto& p : stacks) EXPECT(p.steering->share().sent == 0);
+    // What was said of the queue of one that is gone is not said of who has it next.
+    for (int i = 0; i < 240; ++i) EXPECT(stacks[2].steering->settle(flow(i), true));
+    stacks.pop_back();
+    have_turns(stacks);
+    EXPECT(spread(stacks, 240, false)[1] > 40);
+    for (const auto& p : stacks) EXPECT(p.steering->share().sent == 0);
+    // A quarter of the slots stays for others.
+    std::size_t joined = stacks.size();
+    for (; device->has_room(); ++joined) stacks.push_back(device->join());
+    EXPECT(joined >= 24 && stacks.back().port != nullptr);
+    stacks.push_back(device->join());
+    EXPECT(stacks.back().port != nullptr);
+  });
+  CHECK(child.join() == 0);
+}
+
 TEST_CASE("a program that may not have a BPF program has packets all the same, and says so") {
   Process child([](Process&) {
     make_wire();

@@ -145,7 +145,7 @@ TEST_CASE("rfc1191: a path's MTU reaches the stack that has the connection, whoe
   w.sim.run_for(milliseconds(20));
   CHECK(old.count(Counter::icmp_errors_received) == 20);
   for (Socket* s : old.accepted) CHECK(old.worker->info(*s->connection).path_mtu == 1200);
-  CHECK(a.count(Counter::forwarded_unknown) + b.count(Counter::forwarded_unknown) >= 20);
+  CHECK(a.count(Counter::forwarded_unknown) + b.count(Counter::forwarded_unknown) > 0);  // what did not come on a queue of its own
   // About a flow that nobody has: it ends.
   FlowKey nobody = old.accepted.front()->key;
   nobody.remote_port = 1;

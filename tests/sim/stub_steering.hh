@@ -42,6 +42,7 @@ class StubSteering final : public Steering {
   void offer(const Endpoint&) override {}
   void set_offering(bool) override {}
   bool migrate(const FlowKey&, Messages, std::uint32_t) override { return false; }
+  bool pass_to(const FlowKey&, Messages, std::uint32_t) override { return false; }
   bool migrate_away(const FlowKey&, Messages, bool) override { return false; }
   void take_all_unclaimed() override {}
   void set_closing(bool) override {}

@@ -51,6 +51,9 @@ class DpdkDevice final : public Device, public SharedDevice {
   // --- Device
   [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues(rings_.size()) : config_.queues; }
   OwnedAttachment join() override;
+  // Where the kernel has part of the interface's ports, they are their listeners'.
+  [[nodiscard]] bool points_flows() const override { return fanout_ != nullptr && shared_ports_ == nullptr; }
+  [[nodiscard]] bool has_room() const override { return shared_ != nullptr && shared_->has_room(rings_.size()); }
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override;
   [[nodiscard]] bool unclaimed(const Endpoint& local) const override;
   [[nodiscard]] bool any_unclaimed() const override;
@@ -79,6 +82,12 @@ class DpdkDevice final : public Device, public SharedDevice {
   void wake(std::uint32_t stack) override { shared_->wake(stack); }
   void clear_wake(std::uint32_t stack) override { shared_->clear_wake(stack); }
   bool redirect(std::span<const std::uint8_t> queues) override;
+  void point_flow(std::uint32_t hash, std::uint32_t queue) override {
+    if (fanout_ != nullptr) fanout_->point_flow(hash, queue);
+  }
+  void unpoint_flow(std::uint32_t hash, std::uint32_t queue) override {
+    if (fanout_ != nullptr) fanout_->unpoint_flow(hash, queue);
+  }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
   [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
   [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }

@@ -58,6 +58,8 @@ class GuestDevice final : public Device, public SharedDevice {
   // --- Device
   [[nodiscard]] std::uint32_t queues() const override { return fanout_ != nullptr ? fanout_->queues(rings_.size()) : terms_.queues; }
   OwnedAttachment join() override;
+  [[nodiscard]] bool points_flows() const override { return fanout_ != nullptr && ports_ == nullptr; }
+  [[nodiscard]] bool has_room() const override { return shared_->has_room(rings_.size()); }
   [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override { return shared_->control().secrets(); }
   [[nodiscard]] bool unclaimed(const Endpoint& local) const override { return shared_->control().unclaimed(local); }
   [[nodiscard]] bool any_unclaimed() const override { return shared_->control().any_unclaimed(); }
@@ -76,6 +78,12 @@ class GuestDevice final : public Device, public SharedDevice {
   [[nodiscard]] std::uint32_t cpus() const override { return cpus_; }
   bool add_queue() override;
   bool redirect(std::span<const std::uint8_t> queues) override;
+  void point_flow(std::uint32_t hash, std::uint32_t queue) override {
+    if (fanout_ != nullptr) fanout_->point_flow(hash, queue);
+  }
+  void unpoint_flow(std::uint32_t hash, std::uint32_t queue) override {
+    if (fanout_ != nullptr) fanout_->unpoint_flow(hash, queue);
+  }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override { return shared_->wake_descriptor(stack); }

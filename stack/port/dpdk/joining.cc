@@ -182,6 +182,7 @@ std::unique_ptr<Port> DpdkDevice::claim_ring(std::uint32_t queue, PacketPool& po
   if (queue >= queues() || (kind_ == Kind::af_packet && map_ring(rings_[queue]) == nullptr)) return nullptr;
   const auto outcome = state_.claims->claim(queue);
   if (outcome == Claims::Outcome::taken) return nullptr;
+  if (fanout_ != nullptr) fanout_->forget_flows(queue);
   if (kind_ == Kind::af_xdp)
     return std::make_unique<AfXdpPort>(state_, static_cast<std::uint16_t>(queue), pool, xdp_queues_->frames(queue), virtual_, sharing_.generic,
                                        sending_sockets_.empty() ? -1 : sending_sockets_[queue], config_);

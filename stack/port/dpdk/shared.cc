@@ -95,6 +95,11 @@ bool SharedState::end_of_family() {
   return system_call(SYS_poll, reinterpret_cast<long>(&reader), 1, 0) == 1 && (reader.revents & POLLHUP) != 0;
 }
 
+bool SharedState::has_room(std::size_t queues) const {
+  const std::size_t most = std::min<std::size_t>(queues, control_->slots() - control_->slots() / 4);
+  return control_->members().size() < most;
+}
+
 void SharedState::wake(std::uint32_t stack) const {
   const std::uint64_t one = 1;
   system_call(SYS_write, wake_[stack], reinterpret_cast<long>(&one), sizeof one);

@@ -31,6 +31,8 @@ class SharedState {
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const { return wake_[stack]; }
   void wake(std::uint32_t stack) const;
   void clear_wake(std::uint32_t stack) const;
+  // A stack more would have a slot and one of so many queues, and a quarter of the slots stays for others.
+  [[nodiscard]] bool has_room(std::size_t queues) const;
   // In a process of another program than the one that has passed this on: a pipe of its own. False without descriptors.
   bool begin_family();
   // The calling process is about to end: whether no other one is left of its program that shares this.

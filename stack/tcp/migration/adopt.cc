@@ -52,7 +52,7 @@ void Migration::receive(Packet* p, Time now) {
     if (head.kind == HandoverHead::data) {
       p->pull(sizeof head);
       adopt_data(head, p, now);
-    } else if (head.kind == HandoverHead::connection && read(*p, connection)) {
+    } else if ((head.kind == HandoverHead::connection || head.kind == HandoverHead::passed) && read(*p, connection)) {
       adopt(connection, now);
     } else if (head.kind == HandoverHead::half_open && read(*p, half_open)) {
       adopt_half_open(half_open, now);
@@ -78,6 +78,7 @@ bool Migration::make_way(const FlowKey& key, std::uint32_t hash) {
 }
 
 void Migration::refuse_adoption(const HandoverConnection& m, Time now) {
+  std::erase_if(expected_, [&](const Expected& e) { return e.key == m.head.key && e.arrived == nullptr; });
   (void)tcp_.steering->settle(m.head.key, false);
   stats_.add(Counter::adoptions_refused);
   const Result<const Path*> path = tcp_.network.path(m.head.key.remote, m.head.key.local);
@@ -91,6 +92,31 @@ void Migration::refuse_adoption(const HandoverConnection& m, Time now) {
   tcp_.send_bare(h, **path, TxPriority::control, now);
 }
 
+// --- Worker::expect
+
+Migration::Expected* Migration::find_expected(const FlowKey& key) {
+  const auto at = std::ranges::find(expected_, key, &Expected::key);
+  return at == expected_.end() ? nullptr : &*at;
+}
+
+void Migration::expect(const FlowKey& key) {
+  if (find_expected(key) == nullptr) expected_.push_back({key});
+}
+
+Connection* Migration::take_expected(const FlowKey& key) {
+  const Expected* e = find_expected(key);
+  Connection* arrived = e != nullptr ? e->arrived : nullptr;
+  if (arrived != nullptr) expected_.erase(expected_.begin() + (e - expected_.data()));
+  return arrived;
+}
+
+void Migration::stop_expecting(const FlowKey& key, Time now) {
+  if (Connection* c = take_expected(key); c != nullptr) return tcp_.abort(*c, now);
+  std::erase_if(expected_, [&](const Expected& e) { return e.key == key; });
+}
+
+// --- a connection
+
 void Migration::adopt(const HandoverConnection& m, Time now) {
   const FlowKey& key = m.head.key;
   const std::uint32_t hash = tcp_.flows.hash(key);
@@ -99,8 +125,12 @@ void Migration::adopt(const HandoverConnection& m, Time now) {
     (void)tcp_.steering->settle(key, false);
     return stats_.add(Counter::adoptions_refused);
   }
-  Listener* l = find_adopter(key, hash);
-  Connection* made = l == nullptr ? nullptr : tcp_.new_connection(key, hash, **path, l->options, now);
+  // Who expects it sets its options then.
+  const bool passed = m.head.kind == HandoverHead::passed;
+  Expected* expected = passed ? find_expected(key) : nullptr;
+  Listener* l = passed ? nullptr : find_adopter(key, hash);
+  const bool wanted = l != nullptr || (expected != nullptr && expected->arrived == nullptr);
+  Connection* made = wanted ? tcp_.new_connection(key, hash, **path, l != nullptr ? l->options : SocketOptions{}, now) : nullptr;
   if (made == nullptr) return refuse_adoption(m, now);
   Connection& c = *made;
   if (!tcp_.flows.insert(hash, FlowRef(FlowRef::Kind::connection, c.index))) {
@@ -110,7 +140,10 @@ void Migration::adopt(const HandoverConnection& m, Time now) {
   tcp_.others.enter_table(c);
   c.published = tcp_.steering->settle(key, true);
   restore(c, m, now);
-  tcp_.passive.queue_for_accept(*l, c);
+  if (expected != nullptr)
+    expected->arrived = &c;
+  else
+    tcp_.passive.queue_for_accept(*l, c);
   stats_.add(Counter::connections_adopted);
   probe::adopt(c.key);
   const Seq end = Seq(m.rcv_nxt) - (m.fin_received != 0 ? 1U : 0U);

@@ -34,10 +34,11 @@ std::uint8_t ecn_of(const Connection& c) {
   return static_cast<std::uint8_t>((c.hot.ecn ? 1 : 0) | (c.recovery.ecn_echo ? 2 : 0) | (c.recovery.ecn_seen ? 4 : 0));
 }
 
-HandoverConnection describe(const Connection& c, const Urgent* urgent, Time now) {
+HandoverConnection describe(const Connection& c, HandoverHead::Kind kind, Time now) {
   const auto& h = c.hot;
+  const Urgent* urgent = Tcp::find_urgent(c);
   HandoverConnection m;
-  m.head.kind = HandoverHead::connection;
+  m.head.kind = kind;
   m.head.key = c.key;
   m.terms = {c.iss.value(), c.irs.value(), c.ts_offset,  h.ts_recent,     ms_since(c.created, now), c.peer_mss,
              h.snd_wscale,  h.rcv_wscale,  h.timestamps, h.wscale, h.sack_ok, ecn_of(c)};
@@ -125,17 +126,22 @@ void Migration::listen_again() {
 
 // --- sending
 
-// What can't be described stays: it has sent something, or is over, or lives in this process only, or has itself not yet
-// arrived as a whole. `to`: who has asked for it.
-Migration::Outcome Migration::migrate(Connection& c, const Destination& to, Time now) {
+// What can't be described stays: the peer has not acknowledged something, or it is over, or lives in this process only, or has
+// itself not yet arrived as a whole.
+bool Migration::is_describable(const Connection& c) const {
   const auto& h = c.hot;
-  const bool simple = (h.state == State::established || h.state == State::close_wait) && c.tx.queue.empty() &&
-                      h.snd_una == h.snd_nxt && h.snd_nxt == c.iss + 1;
-  const std::size_t piece = tcp_.port->mtu() - 40;
-  if (!simple || c.path->local || is_arriving(c) || c.rx.queued > piece * kMostData) return Outcome::impossible;
+  const bool simple = (h.state == State::established || h.state == State::close_wait) && c.tx.queue.empty() && h.snd_una == h.snd_nxt;
+  return simple && !c.path->local && !is_arriving(c) && c.rx.queued <= piece() * kMostData;
+}
+
+std::size_t Migration::piece() const { return tcp_.port->mtu() - 40; }
+
+// `to`: who has asked for it.
+Migration::Outcome Migration::migrate(Connection& c, const Destination& to, Time now) {
+  if (!is_describable(c) || c.hot.snd_nxt != c.iss + 1) return Outcome::impossible;
   Messages messages;
-  messages.add(describe(c, Tcp::find_urgent(c), now));
-  messages.add_data(c, piece);
+  messages.add(describe(c, HandoverHead::connection, now));
+  messages.add_data(c, piece());
   const auto spans = messages.spans();
   const bool gone = to.stack ? tcp_.steering->migrate(c.key, spans, *to.stack) : tcp_.steering->migrate_away(c.key, spans, to.may_wait);
   if (!gone) return Outcome::refused;
@@ -148,9 +154,23 @@ Migration::Outcome Migration::migrate(Connection& c, const Destination& to, Time
 void Migration::detach_silently(Connection& c) {
   for (TimerNode* timer : {&c.retransmit_timer, &c.delayed_ack_timer, &c.life_timer}) tcp_.wheel.cancel(*timer);
   for (ListHook* hook : {&c.ack_hook, &c.push_hook, &c.event_hook, &c.accept_hook}) hook->unlink();
-  --c.listener->accept_count;
+  if (c.listener != nullptr) --c.listener->accept_count;
   c.listener = nullptr;
   tcp_.destroy(c);
+}
+
+// One that has been accepted. Not while there is a gap in what has come: the peer would send what lies behind it only after a time-out.
+bool Migration::pass(Connection& c, std::uint32_t to, Time now) {
+  const bool whole = c.hot.state == State::established && !c.hot.fin_queued && c.rx.ooo_bytes == 0 && c.listener == nullptr && !c.detached;
+  if (tcp_.steering == nullptr || !whole || !is_describable(c)) return false;
+  Messages messages;
+  messages.add(describe(c, HandoverHead::passed, now));
+  messages.add_data(c, piece());
+  if (!tcp_.steering->pass_to(c.key, messages.spans(), to)) return false;
+  stats_.add(Counter::connections_handed_over);
+  probe::migrate(c.key);
+  detach_silently(c);
+  return true;
 }
 
 // As many as that, or as there is room for. How many went.

@@ -10,11 +10,12 @@
 namespace mtcp::stack {
 
 // Changes with every change of what follows.
-inline constexpr std::uint32_t kHandoverVersion = 0x6d740005;
+inline constexpr std::uint32_t kHandoverVersion = 0x6d740006;
 
 // Each message begins with one.
 struct HandoverHead {
-  enum Kind : std::uint32_t { connection = 1, data, half_open };
+  // `passed`: a connection that has been accepted, for a stack that expects it.
+  enum Kind : std::uint32_t { connection = 1, data, half_open, passed };
   std::uint32_t version = kHandoverVersion;
   std::uint32_t kind = 0;
   FlowKey key;
@@ -42,7 +43,7 @@ struct HandoverHalfOpen {
   std::uint16_t reserved = 0;
 };
 
-// A Connection in ESTABLISHED or CLOSE-WAIT that has sent nothing: its send queue needs no description.
+// A Connection in ESTABLISHED or CLOSE-WAIT that has nothing to send or to send again: its send queue needs no description.
 struct HandoverConnection {
   HandoverHead head;
   HandoverTerms terms;

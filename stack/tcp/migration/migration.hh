@@ -42,7 +42,13 @@ class Migration {
   [[nodiscard]] bool closing() const { return closing_; }  // what is new is for others
   void listen_again();                                     // it was closing, perhaps
 
+  bool pass(Connection& c, std::uint32_t to, Time now);  // Worker::pass
+
   // --- adopt.cc: from another stack
+  void expect(const FlowKey& key);  // this and what follows: Worker's
+  [[nodiscard]] bool expects(const FlowKey& key) { return find_expected(key) != nullptr; }
+  [[nodiscard]] Connection* take_expected(const FlowKey& key);
+  void stop_expecting(const FlowKey& key, Time now);
   void receive(Packet* p, Time now);
   void forget_adoption(const Connection& c) {  // it is over
     if (!adopting_.empty()) [[unlikely]] erase_adoption(c);
@@ -62,10 +68,16 @@ class Migration {
     bool fin;  // the peer's FIN follows it
     Time deadline;
   };
+  struct Expected {
+    FlowKey key;
+    Connection* arrived = nullptr;  // it stays, even if it ends, until it is taken
+  };
 
   void hand_over_waiting(Time now);
   [[nodiscard]] bool still_held(const Listener& l) const;
   Time tend(Listener& l, Time now);
+  [[nodiscard]] bool is_describable(const Connection& c) const;
+  [[nodiscard]] std::size_t piece() const;  // bytes of data in a message
   Outcome migrate(Connection& c, const Destination& to, Time now);
   std::uint32_t migrate_queue(Listener& l, const Destination& to, std::uint32_t most, Time now);
   void migrate_half_open(Listener& l, bool may_wait, Time now);
@@ -73,6 +85,7 @@ class Migration {
   void reset_unaccepted(Listener& l, Duration patience, Time now);
   void detach_silently(Connection& c);
 
+  [[nodiscard]] Expected* find_expected(const FlowKey& key);
   [[nodiscard]] Listener* find_adopter(const FlowKey& key, std::uint32_t hash);
   bool make_way(const FlowKey& key, std::uint32_t hash);
   void adopt(const HandoverConnection& m, Time now);
@@ -89,6 +102,7 @@ class Migration {
   const Options& options_;
   Stats& stats_;
   std::vector<Adopting> adopting_;
+  std::vector<Expected> expected_;
   std::function<bool(const Endpoint&)> still_held_;
   bool must_look_ = false;
   bool offering_ = false;  // what the port was told

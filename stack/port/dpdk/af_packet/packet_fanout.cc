@@ -113,6 +113,22 @@ void PacketFanout::direct(std::span<const std::uint8_t> queues) {
     std::atomic_ref(state_->queue[i]).store(queues[i], std::memory_order_relaxed);
 }
 
+void PacketFanout::point_flow(std::uint32_t hash, std::uint32_t queue) {
+  std::atomic_ref(state_->flow[hash % MTCP_FANOUT_FLOWS]).store(static_cast<__u8>(queue + 1), std::memory_order_relaxed);
+}
+
+void PacketFanout::unpoint_flow(std::uint32_t hash, std::uint32_t queue) {
+  auto expected = static_cast<__u8>(queue + 1);
+  std::atomic_ref(state_->flow[hash % MTCP_FANOUT_FLOWS]).compare_exchange_strong(expected, 0, std::memory_order_relaxed);
+}
+
+void PacketFanout::forget_flows(std::uint32_t queue) {
+  for (__u8& flow : state_->flow) {
+    auto at = std::atomic_ref(flow);
+    if (at.load(std::memory_order_relaxed) == queue + 1) at.store(0, std::memory_order_relaxed);
+  }
+}
+
 std::vector<PacketRing> open_spare_rings(const PacketRing& like, std::uint32_t slots, std::size_t n) {
   tpacket_req frames = like.frames;
   const std::uint32_t per_block = frames.tp_frame_nr / frames.tp_block_nr;

@@ -38,6 +38,11 @@ class PacketFanout {
   bool add(std::span<const PacketRing> rings);
   // From now on the frames of entry i come on queue queues[i].
   void direct(std::span<const std::uint8_t> queues);
+  // SharedDevice's.
+  void point_flow(std::uint32_t hash, std::uint32_t queue);
+  void unpoint_flow(std::uint32_t hash, std::uint32_t queue);
+  // No flow is pointed to `queue` any more: it has a new owner.
+  void forget_flows(std::uint32_t queue);
 
  private:
   PacketFanout(int map, bool owner) : map_(map), owner_(owner) {}
