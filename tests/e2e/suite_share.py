@@ -312,3 +312,25 @@ def tags(context):
             after = sum(counters_of(pid)["segments_received"] for pid in nginx.serving_pids())
             expect(after - before >= 16, f"the stack has had {after - before} segments of 16")
         nginx.stop()
+
+
+def every_mtu(context, share, *sizes):
+    """Each of the stack's MTU and the interface's: both ends of what there may be, and what a buffer or a page just holds, and does not."""
+    for mtu, wire in sizes:
+        server, client = context.veth(driver="af_xdp", share=share, device=f"mtu = {mtu}\n", prefix=f"{mtu}")
+        for end in (server, client):
+            end.namespace.run("ip", "link", "set", "wire", "mtu", wire)
+        nginx = Nginx(server).start()
+        expect_files(client, nginx.url, ["empty", "one", "k64", "m1"])
+        expect(stack_opens(nginx) > 0, f"with an MTU of {mtu} the connections were not the stack's")
+        nginx.stop()
+
+
+@test("share-every-mtu", shim_only=True)
+def every_mtu_by_classifier(context):
+    every_mtu(context, True, (576, 576), (1501, 1501), (2048, 2048), (4096, 4096), (9000, 9000), (9600, 9600), (1500, 9000))
+
+
+@test("share-by-xdp-every-mtu", shim_only=True)
+def every_mtu_by_xdp(context):
+    every_mtu(context, "generic", (576, 576), (1501, 1501), (2766, 2766), (1500, 9000))
