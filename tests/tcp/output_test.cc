@@ -203,6 +203,19 @@ TEST_CASE("rfc9293 3.8.6.2.1: what is cut for a small window leaves no short seg
   CHECK(sizes == std::vector<std::size_t>{800, 700, 800, 800, 800, 800, 400});
 }
 
+TEST_CASE("rfc9293 3.8.6.2.1: what is written while a connection starts with no window leaves in whole segments") {
+  Setup setup;
+  setup.peer_window = 0;  // a firewall that answers SYNs itself
+  Script s(setup);
+  s.write(pattern(3000));
+  s.write(pattern(2000));
+  CHECK(s.sent_nothing());
+  s.peer_ack(0, 60000);
+  std::vector<std::size_t> sizes;
+  for (const Out& out : s.all_sent()) sizes.push_back(out.data.size());
+  CHECK(sizes == std::vector<std::size_t>(5, 1000));
+}
+
 TEST_CASE("rfc9293 3.8.6.1: a closed window is probed, ever more slowly, for as long as it is confirmed") {
   Script s;
   s.write("x");
