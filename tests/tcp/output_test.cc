@@ -121,6 +121,32 @@ TEST_CASE("MSG_MORE holds a remainder until a write without it") {
   CHECK(s.sent().data == "headbody");
 }
 
+TEST_CASE("Setting TCP_NODELAY releases what a cork or MSG_MORE held, as Linux") {
+  Setup setup;
+  SocketOptions o;
+  o.cork = setup.socket.cork = GENERATE(true, false);
+  Script s(setup);
+  s.write("held", !o.cork);
+  CHECK(s.sent_nothing());
+  o.nodelay = true;
+  s.options(o);
+  CHECK(s.sent().data == "held");
+}
+
+TEST_CASE("An ACK releases what MSG_MORE held, as Linux, but not what a cork holds") {
+  Setup setup;
+  const bool cork = setup.socket.cork = GENERATE(true, false);
+  setup.socket.nodelay = true;
+  Script s(setup);
+  s.write(pattern(2050), true);
+  CHECK(payload(s.all_sent()) == 2000);
+  s.peer_ack(1000);
+  if (cork)
+    CHECK(s.sent_nothing());
+  else
+    CHECK(s.sent().data == pattern(50, 2000));
+}
+
 TEST_CASE("rfc9293 3.10.4: a FIN goes with the last data if that has not left yet") {
   Setup setup;
   setup.socket.cork = true;
