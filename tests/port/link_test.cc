@@ -81,6 +81,25 @@ TEST_CASE("a link that goes down and up: nobody spins, and the first frame after
   });
 }
 
+TEST_CASE("a link with a carrier is up, though the kernel does not say yet that the interface is running") {
+  const std::string device_string = GENERATE(kPort, kXdpPort);
+  in_namespace([&] {
+    // What a new interface may be for a second.
+    run("ip link set ours down && ip link set ours mode dormant && ip link set ours up");
+    const auto device = open_or_die(at(device_string));
+    const auto port = device->claim(0, 1);
+    const int kernel = packet_socket("peer");
+    (void)idle_turns(*port);
+    EXPECT(port->link_up());
+    EXPECT(send(*port, "early"));
+    EXPECT(within(seconds(2), [&] { return kernel_receives(kernel, "early"); }));
+    run("ip link set peer down");
+    EXPECT(becomes(*port, false));
+    run("ip link set peer up");
+    EXPECT(becomes(*port, true));
+  });
+}
+
 TEST_CASE("the ports of a process watch their link together, and the child of a fork watches it anew") {
   in_namespace([] {
     dpdk::DeviceState state;

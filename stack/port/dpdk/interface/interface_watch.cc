@@ -2,8 +2,10 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/if_packet.h>
 #include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -44,6 +46,13 @@ class Asking {
  private:
   int fd_;
 };
+
+// As the kernel, which sends as soon as there is a carrier: that the interface is running (RFC 2863) it says up to a second later.
+bool has_carrier(const Asking& kernel, ifreq request) {
+  ethtool_value link{.cmd = ETHTOOL_GLINK, .data = 0};
+  request.ifr_data = reinterpret_cast<char*>(&link);
+  return kernel.ioctl(SIOCETHTOOL, &request) && link.data != 0;
+}
 
 std::string text_of(std::uint32_t address) {
   char text[INET_ADDRSTRLEN];
@@ -149,8 +158,8 @@ void LinkWatch::look_now(Time now) {
   memcpy(request.ifr_name, name_.data(), std::min(name_.size(), sizeof request.ifr_name - 1));
   const Asking kernel(AF_INET, SOCK_DGRAM, 0);
   if (kernel.fd() < 0) return;  // no descriptor left: as before
-  constexpr int kUp = IFF_UP | IFF_RUNNING;
-  up_.store(kernel.ioctl(SIOCGIFFLAGS, &request) && (request.ifr_flags & kUp) == kUp, std::memory_order_relaxed);
+  const unsigned flags = kernel.ioctl(SIOCGIFFLAGS, &request) ? static_cast<unsigned short>(request.ifr_flags) : 0U;
+  up_.store((flags & IFF_UP) != 0 && ((flags & IFF_RUNNING) != 0 || has_carrier(kernel, request)), std::memory_order_relaxed);
   if (kernel.ioctl(SIOCGIFMTU, &request)) mtu_.store(static_cast<std::uint32_t>(request.ifr_mtu), std::memory_order_relaxed);
 }
 
