@@ -1,6 +1,7 @@
 // What the two ends do: short connections, bulk transfer, messages on connections that stay.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -100,20 +101,38 @@ class Bulk {
   Bulk(TwoEnds& ends, unsigned connections, std::size_t chunk)
       : ends_(ends), connections_(connections), chunk_(chunk) {}
   void open(stack::Time t);
+  void allow(std::uint64_t bytes, stack::Time t);  // so many are to be sent from now on, in all
   void ask(stack::Time t);    // the client's part of a turn: writes what there is room for
   void serve(stack::Time t);  // the server's: reads all that there is
   [[nodiscard]] std::uint64_t received() const { return received_; }  // bytes
 
  private:
+  void write(Connection& c, stack::Time t);
+
   TwoEnds& ends_;
   unsigned connections_;
   std::vector<std::byte> chunk_;
   std::vector<Connection*> senders_;
   std::uint64_t received_ = 0;
+  std::uint64_t left_ = UINT64_MAX;  // bytes to write
 };
 
 inline void Bulk::open(stack::Time t) {
   for (unsigned i = 0; i < connections_; i++) senders_.push_back(ends_.connect(t));
+}
+
+inline void Bulk::allow(std::uint64_t bytes, stack::Time t) {
+  left_ = bytes;
+  for (Connection* c : senders_) write(*c, t);
+}
+
+inline void Bulk::write(Connection& c, stack::Time t) {
+  while (left_ != 0) {
+    const iovec v{chunk_.data(), static_cast<std::size_t>(std::min<std::uint64_t>(chunk_.size(), left_))};
+    const auto n = ends_.client.worker.send(c, {&v, 1}, false, t);
+    if (!n) return;
+    left_ -= *n;
+  }
 }
 
 inline void Bulk::serve(stack::Time t) {
@@ -139,13 +158,8 @@ inline void Bulk::ask(stack::Time t) {
   ends_.client.worker.poll(t);
   while (SocketBase* s = ends_.client.worker.next_event()) {
     s->edges = 0;
-    const iovec v{chunk_.data(), chunk_.size()};
-    if (ends_.client.worker.readiness(static_cast<Connection&>(*s)).error) {
-      ends_.failed++;
-      continue;
-    }
-    while (ends_.client.worker.send(static_cast<Connection&>(*s), {&v, 1}, false, t)) {
-    }
+    auto& c = static_cast<Connection&>(*s);
+    ends_.client.worker.readiness(c).error ? static_cast<void>(ends_.failed++) : write(c, t);
   }
   ends_.client.worker.flush(t);
 }
