@@ -126,6 +126,42 @@ TEST_CASE("rfc5681 4.2: where data has been lost, ACKs may be: every second segm
   CHECK(turn_of_eight() == 4);
 }
 
+// The peer's window grows with what is acknowledged, so nothing waits for a delay; and ACKs are lost with data.
+TEST_CASE("rfc5681 4.2: while the window is far from used each segment has its ACK at once, where data has been lost one of its own") {
+  Setup setup;
+  setup.sack = true;
+  setup.socket.rcvbuf = 1 << 20;
+  Script s(setup);
+  const auto turn_of_eight = [&] {
+    for (int i = 0; i < 8; ++i) {
+      s.peer({.seq = s.peer_seq, .ack = 0, .data = pattern(1000)}, false);
+      s.peer_seq += 1000;
+    }
+    const std::size_t n = s.all_sent().size();
+    s.flush();
+    s.forget();
+    s.read();
+    return n;
+  };
+  use_up_quick_acks(s);
+  for (int i = 0; i < 20; ++i) {
+    s.peer_data(pattern(1000));
+    CHECK(s.sent().ack == s.peer_seq);
+    s.read();
+  }
+  s.peer({.seq = s.peer_seq + 1000, .ack = 0, .data = pattern(1000)});  // the one before it is lost
+  s.peer({.seq = s.peer_seq, .ack = 0, .data = pattern(1000)});
+  s.peer_seq += 2000;
+  s.forget();
+  CHECK(turn_of_eight() == 8);
+  while (2 * s.info().bytes_received + 65536 < 1 << 19) (void)turn_of_eight();
+  CHECK(turn_of_eight() == 4);  // the window could be full by now
+  s.wait(milliseconds(50));
+  s.forget();
+  s.peer_data(pattern(1000));
+  CHECK(s.sent_nothing());
+}
+
 TEST_CASE("rfc5681 4.2: at the start of a connection no more than eight segments of a turn hang on one ACK, which may be lost") {
   Setup setup;
   setup.socket.rcvbuf = 1 << 20;
@@ -178,6 +214,38 @@ TEST_CASE("Reading all of a short segment acknowledges it with the next flush, n
   CHECK(s.sent_nothing());
   s.read();
   CHECK(s.sent().ack == s.peer_seq);
+  CHECK(s.sent_nothing());
+}
+
+TEST_CASE("rfc1122 4.2.3.2: reading all of a full segment with PSH acknowledges it, too: its sender may wait for that") {
+  for (const bool push : {true, false}) {
+    Script s;
+    use_up_quick_acks(s);
+    s.peer_data(pattern(1000));
+    s.peer_data(pattern(1000));  // the peer's segments are known now
+    s.read();
+    s.forget();
+    s.peer_data(pattern(1000), static_cast<std::uint8_t>(push ? kAck | kPsh : kAck));
+    CHECK(s.sent_nothing());
+    s.read();
+    CHECK(s.all_sent().size() == (push ? 1 : 0));
+  }
+}
+
+TEST_CASE("A reader that answers full segments with PSH has its ACKs carried, however many there are") {
+  Script s;
+  use_up_quick_acks(s);
+  s.peer_data(pattern(1000));
+  s.peer_data(pattern(1000));
+  s.read();
+  s.wait(milliseconds(50));
+  s.write("answer");
+  s.peer_data(pattern(1000), kAck | kPsh);
+  s.read();
+  s.write("answer");
+  s.forget();
+  s.peer_data(pattern(1000), kAck | kPsh);
+  s.read();
   CHECK(s.sent_nothing());
 }
 

@@ -185,4 +185,66 @@ TEST_CASE("rfc2883: a duplicate left of the window is reported, too; with dsack 
   }
 }
 
+TEST_CASE("rfc2883 4: a FIN that comes twice is in the duplicate's block, as it has a sequence number") {
+  const auto fin = [](std::uint32_t from, std::uint32_t n) {
+    In in = at(from, n);
+    in.flags = kAck | kFin;
+    return in;
+  };
+  Script s(with_sack());
+  SECTION("after it was acknowledged, with the data before it") {
+    s.peer(fin(0, 500));
+    s.forget();
+    s.peer(fin(0, 500));
+    const Out o = s.sent();
+    CHECK(o.ack == 501);
+    CHECK(o.sack == Blocks{{0, 501}});
+  }
+  SECTION("after it was acknowledged, alone") {
+    s.peer(fin(0, 500));
+    s.forget();
+    s.peer(fin(500, 0));
+    CHECK(s.sent().sack == Blocks{{500, 501}});
+  }
+  SECTION("after it was acknowledged, the data without it") {
+    s.peer(fin(0, 500));
+    s.forget();
+    s.peer(at(100, 400));
+    CHECK(s.sent().sack == Blocks{{100, 500}});
+  }
+  SECTION("out of order, with data") {
+    s.peer(fin(1000, 100));
+    s.forget();
+    s.peer(fin(1000, 100));
+    CHECK(s.sent().sack == Blocks{{1000, 1101}, {1000, 1101}});
+    s.peer(fin(1050, 50));
+    CHECK(s.sent().sack == Blocks{{1050, 1101}, {1000, 1101}});
+  }
+  SECTION("out of order, alone") {
+    s.peer(fin(1000, 0));
+    s.forget();
+    s.peer(fin(1000, 0));
+    CHECK(s.sent().sack == Blocks{{1000, 1001}, {1000, 1001}});
+  }
+  SECTION("out of order, first alone and then with the data before it, which is new") {
+    s.peer(fin(1000, 0));
+    s.forget();
+    s.peer(fin(900, 100));
+    CHECK(s.sent().sack == Blocks{{1000, 1001}, {900, 1001}});
+  }
+}
+
+TEST_CASE("rfc2883 4: nothing beyond what is acknowledged is reported as a duplicate, though it comes with a second FIN") {
+  Script s(with_sack());
+  In in = at(0, 500);
+  in.flags = kAck | kFin;
+  s.peer(in);
+  s.forget();
+  in = at(400, 101);  // up to the place behind the first one
+  in.flags = kAck | kFin;
+  s.peer(in);
+  for (const Out& o : s.all_sent())
+    for (const auto& b : o.sack) CHECK(b.second <= 501);
+}
+
 }  // namespace mtcp::test

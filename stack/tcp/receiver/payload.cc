@@ -27,6 +27,16 @@ void measure_peer(Connection& c, const Segment& s, Time now) {
   }
 }
 
+// A short segment may be the last for now, and so may a full one with PSH, whose sender waits for this ACK if its window is used up (as
+// Linux since 6.7).
+void note_push(Connection::Rx& rx, const Segment& s) {
+  if (s.len < rx.mss_estimate) {
+    if (rx.pushed < 2) ++rx.pushed;
+  } else if (s.has(kPsh) && rx.pushed == 0) {
+    rx.pushed = 1;
+  }
+}
+
 }  // namespace
 
 // Cuts what lies left of RCV.NXT and right of the window. False: nothing is left.
@@ -35,7 +45,7 @@ bool Receiver::trim_to_window(Connection& c, Segment& s) {
   Packet* p = s.packet;
   if (before(s.seq, h.rcv_nxt)) {
     const std::uint32_t old = h.rcv_nxt - s.seq;
-    note_duplicate(c, s.seq, earlier(s.seq + s.len, h.rcv_nxt));
+    note_duplicate(c, s.seq, earlier(s.seq + s.seq_len(), h.rcv_nxt));
     if (old > s.len || (old == s.len && !s.has(kFin))) {
       stats_.add(Counter::duplicate_data);
       acknowledge_quickly(c);
@@ -95,7 +105,9 @@ bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
     // again, and data in its place draws a reset.
     if (at_or_after(s.seq, h.rcv_nxt)) return true;
     if (!after(s.seq + s.len, h.rcv_nxt)) {
-      if (s.len != 0 || s.has(kFin)) tcp_.send_ack(c, now);
+      if (s.len == 0 && !s.has(kFin)) return true;
+      note_duplicate(c, s.seq, earlier(s.seq + s.seq_len(), h.rcv_nxt));
+      tcp_.send_ack(c, now);
       return true;
     }
   }
@@ -114,12 +126,14 @@ bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
     return true;
   }
   s.packet->sent_at = now;  // received: when
+  bool fin_again = false;
   if (s.has(kFin | kUrg)) {
     if (s.has(kUrg)) [[unlikely]] {
       on_urgent(c, s, now);
       if (s.len == 0 && !s.has(kFin)) return true;
     }
     if (s.has(kFin)) {
+      fin_again = rx.fin_pending && rx.fin_seq == s.seq + s.len;
       rx.fin_pending = true;
       rx.fin_seq = s.seq + s.len;
     }
@@ -129,6 +143,7 @@ bool Receiver::on_payload(Connection& c, Segment& s, Time now) {
       insert_out_of_order(c, s);
     else if (s.has(kFin))
       note_sack(c, rx.fin_seq, rx.fin_seq);
+    if (fin_again) note_duplicate(c, rx.fin_seq, rx.fin_seq + 1);  // joins what of its data came twice
     acknowledge_out_of_order(c, now);
     return true;
   }
@@ -148,7 +163,7 @@ bool Receiver::accept_in_order(Connection& c, Segment& s, Time now) {
       return false;
     }
   }
-  if (s.len < rx.mss_estimate && rx.pushed < 2) ++rx.pushed;
+  note_push(rx, s);
   measure_peer(c, s, now);
   adapt_delay(c, h.last_received);
   enqueue_in_order(c, s.packet);

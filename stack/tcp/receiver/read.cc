@@ -66,7 +66,7 @@ void Receiver::after_read(Connection& c, std::uint32_t copied, Time now) {
   measure_reader(c, copied, now);
   if (h.fin_received || !is_synchronized(h.state)) return;
   // As Linux's tcp_cleanup_rbuf: who has read all that there is will not answer for a while, unless he always does; and
-  // by Nagle's algorithm the peer may have more that waits for this ACK.
+  // by Nagle's algorithm, or for want of a larger window, the peer may have more that waits for this ACK.
   const bool all_read = rx.queued == 0 && h.last_ack_sent != h.rcv_nxt;
   if (all_read && (rx.pushed > 1 || (rx.pushed == 1 && !h.pingpong))) tcp_.request_ack(c);
   // The peer hears at once of a window that has opened by half or more (as Linux's tcp_cleanup_rbuf).
