@@ -119,6 +119,10 @@ def file_capabilities(context):
     give = re.search(r": sudo (setpriv .*) mtcp-run \.\.\.", done.stderr)
     expect(done.returncode == 1 and take_away and give, f"no advice: {done.returncode} {done.stderr}")
     plain.run(*take_away[1].split())
+    program.chmod(0o4755)
+    done = plain.run("setpriv", "--reuid=www-data", "--regid=www-data", "--clear-groups", run, *words, check=False, env=env)
+    expect(done.returncode == 1 and "set-user-ID" in done.stderr, f"of a program that is set-user-ID: {done.returncode} {done.stderr}")
+    program.chmod(0o755)
     done = plain.run(*give[1].split(), run, *words, check=False, env=env)
     expect_equal("as advised", (done.returncode, done.stdout, done.stderr), (0, "listened\n", ""))
 

@@ -44,6 +44,9 @@ def stat_list(context):
     expect("cwnd bytes" in text, f"no unit: {text}")
     nobody = command("setpriv", "--reuid=nobody", "--clear-groups", PYTHON, STAT, workers[0], check=False)
     expect(nobody.returncode == 1 and "run as root" in nobody.stderr, f"to another user it says: {nobody.stderr}")
+    powerless = command("setpriv", "--bounding-set=-all", "--inh-caps=-all", PYTHON, STAT, workers[0], check=False)
+    expect(powerless.returncode == 1 and "this root lacks CAP_" in powerless.stderr and "run as root" not in powerless.stderr,
+           f"to a root without capabilities it says: {powerless.stderr}")
     done = command(sys.executable, STAT, os.getpid(), check=False)
     expect(done.returncode == 1 and "does not run on mtcp" in done.stderr, f"of any other it says: {done.stderr}")
     version = command(sys.executable, STAT, "--version", check=False)
