@@ -227,6 +227,13 @@ TEST_CASE("rfc7661: a window that is not used does not grow") {
   CHECK(s.info().cwnd == 10000);
 }
 
+TEST_CASE("rfc7661: an application that has nothing to send for a moment does not stop slow start, as Linux") {
+  Script s;
+  s.write(pattern(10000));  // all that the window allows
+  for (std::uint32_t i = 1; i <= 10; ++i) s.peer_ack(1000 * i);
+  CHECK(s.info().cwnd == 20000);
+}
+
 TEST_CASE("rfc5681 3.2: the third duplicate ACK, and not the second, sends the lost segment again") {
   Script s(reno());
   fill(s);
@@ -252,6 +259,7 @@ TEST_CASE("rfc3042: each of the first two duplicate ACKs lets one new segment go
   CHECK(data_of(s.all_sent()) == Data{{10000, 1000}});
   s.peer_ack(0);
   CHECK(data_of(s.all_sent()) == Data{{11000, 1000}});
+  CHECK(s.info().cwnd == 10000);  // "the congestion window is not changed"
 }
 
 TEST_CASE("rfc5681 2: an ACK with data, or with another window, is not a duplicate") {
