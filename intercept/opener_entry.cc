@@ -44,6 +44,8 @@ int open(const char* path, const CheckListener& listener, OpenedDevice*& opened)
   for (const std::string& problem : error.all) listener.problem(listener.context, problem.c_str());
   if (error.failed) return kExitConfiguration;
   settle_port(options);
+  if (options.device.is_automatic())
+    return wrong("there is no default route, and so no interface to open; name one: port = \"net_af_xdp0,iface=NAME,share=kernel\"", kExitUnavailable);
   const std::string interface = stack::value_of(options.device.port, "iface");
   if (interface.empty() || options.device.is_private())
     return wrong(std::string(path) + ": port in [device]: an interface of the kernel is what programs can share", kExitConfiguration);

@@ -22,6 +22,7 @@
 
 #include "intercept/opener.hh"
 #include "preload/engine_library.hh"
+#include "preload/peer_cgroup.hh"
 
 namespace {
 
@@ -36,8 +37,9 @@ struct Settings {
   std::string socket;               // empty: kOpenerDirectory/IFACE.sock
   gid_t group = static_cast<gid_t>(-1);
   mode_t mode = 0660;
-  bool any_user = true;             // who may use the socket by its mode
+  bool anybody = true;              // who may use the socket by its mode
   std::vector<uid_t> users;
+  std::vector<std::string> cgroups;
 };
 
 int fail(const std::string& what) {
@@ -47,21 +49,37 @@ int fail(const std::string& what) {
 
 bool is_number(const std::string& text) { return !text.empty() && text.find_first_not_of("0123456789") == text.npos; }
 
-bool read_users(const std::string& list, Settings& settings) {
-  settings.any_user = false;
+std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> names;
   for (std::size_t at = 0; at <= list.size();) {
     const std::size_t end = std::min(list.find(',', at), list.size());
-    const std::string name = list.substr(at, end - at);
+    names.push_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+  return names;
+}
+
+bool read_users(const std::string& list, Settings& settings) {
+  settings.anybody = false;
+  for (const std::string& name : split(list)) {
     const passwd* user = getpwnam(name.c_str());
     if (user == nullptr && !is_number(name)) return fail("there is no user " + name), false;
     settings.users.push_back(user != nullptr ? user->pw_uid : static_cast<uid_t>(strtoul(name.c_str(), nullptr, 10)));
-    at = end + 1;
+  }
+  return true;
+}
+
+bool read_cgroups(const std::string& list, Settings& settings) {
+  settings.anybody = false;
+  for (const std::string& name : split(list)) {
+    if (!name.starts_with('/')) return fail("-C: expected a control group as in /proc/PID/cgroup, like /system.slice/nginx.service"), false;
+    settings.cgroups.push_back(name);
   }
   return true;
 }
 
 bool read_arguments(int argc, char** argv, Settings& settings) {
-  for (int option = 0; (option = getopt(argc, argv, "c:s:g:m:u:")) != -1;) {
+  for (int option = 0; (option = getopt(argc, argv, "c:s:g:m:u:C:")) != -1;) {
     const std::string value = optarg != nullptr ? optarg : "";
     switch (option) {
       case 'c': settings.config = value; break;
@@ -81,6 +99,9 @@ bool read_arguments(int argc, char** argv, Settings& settings) {
       }
       case 'u':
         if (!read_users(value, settings)) return false;
+        break;
+      case 'C':
+        if (!read_cgroups(value, settings)) return false;
         break;
       default: return false;
     }
@@ -119,7 +140,8 @@ bool may_have(int fd, const Settings& settings) {
   ucred peer{};
   socklen_t size = sizeof peer;
   if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return false;
-  return settings.any_user || peer.uid == 0 || std::ranges::find(settings.users, peer.uid) != settings.users.end();
+  return settings.anybody || peer.uid == 0 || std::ranges::find(settings.users, peer.uid) != settings.users.end() ||
+         peer_is_in_cgroup(fd, peer.pid, settings.cgroups);
 }
 
 void invite(int fd, OpenedDevice& device) {
@@ -181,7 +203,7 @@ void say_ready() {
 int main(int argc, char** argv) {
   Settings settings;
   if (!read_arguments(argc, argv, settings)) {
-    fprintf(stderr, "usage: mtcp-open [-c FILE] [-s SOCKET] [-g GROUP] [-m MODE] [-u USER[,USER...]]\n");
+    fprintf(stderr, "usage: mtcp-open [-c FILE] [-s SOCKET] [-g GROUP] [-m MODE] [-u USER[,USER...]] [-C CGROUP[,CGROUP...]]\n");
     return kUsage;
   }
   void* engine = open_engine("mtcp-open");

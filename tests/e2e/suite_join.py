@@ -1,10 +1,11 @@
 """Several programs on one interface: the second joins, whoever ends first; each goes on by itself."""
 
+import contextlib
 import signal
 import time
 from pathlib import Path
 
-from harness import expect, expect_equal, kill, wait_until
+from harness import children, command, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_af_xdp import program_on
@@ -129,6 +130,61 @@ def stopped(context):
     for program in (third, first):
         program.kill()
     expect_nothing_left(server)
+
+
+@contextlib.contextmanager
+def control_group(context):
+    """(its directory, its path as processes see it) of a group of its own in the unified hierarchy."""
+    where = context.directory / "cgroup"
+    where.mkdir()
+    command("mount", "-t", "cgroup2", "none", where)
+    group = where / context.tag
+    group.mkdir()
+    try:
+        yield group, f"/{context.tag}"
+    finally:
+        (group / "cgroup.kill").write_text("1")
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), 5, "an empty group")
+        group.rmdir()
+        command("umount", where)
+
+
+# Only its own processes, files of its own in /tmp and /run, and the door of mtcp-open; the network is the host's.
+CONTAINER = """mount --bind /run/mtcp-open /mnt && mount -t tmpfs tmpfs /run && mkdir /run/mtcp-open && mount --move /mnt /run/mtcp-open &&
+mount -t proc proc /proc && exec "$@"
+"""
+
+
+@test("join-by-mtcp-open-control-groups-and-containers", shim_only=True)
+def opener_by_cgroup(context):
+    """A service and a container, without a capability, that may have it by their control group; the same user outside of it may not."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    with control_group(context) as (group, path):
+        inside = ("sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$@"', "sh")
+        user = ("setpriv", "--reuid=www-data", "--regid=www-data", "--clear-groups", "--bounding-set=-all", "--no-new-privs")
+        container = ("unshare", "--mount", "--pid", "--fork", "--ipc", "--uts", "--propagation", "private", "sh", "-c", CONTAINER, "sh")
+        opener = start_opener(context, server, "-m", "0666", "-u", "mail", "-C", f"/no/such,{path}")
+        programs = [serve_files(server, 8080 + i, before=before) for i, before in enumerate(((*inside, *user), (*inside, *container, *user)))]
+        url = f"http://{server.address}"
+        for i, program in enumerate(programs):
+            wait_until(lambda n=8080 + i: get_status(client, f"{url}:{n}/one", 3)[1] == "200", 10, "an answer")
+            pid = [program.pid, *descendants(program.pid)][-1]
+            wait_until(lambda p=pid, n=8080 + i: get_status(client, f"{url}:{n}/one", 3)[1] == "200" and opens(p) > 0, 10, "an answer of the stack's")
+            expect_files(client, f"{url}:{8080 + i}", ["empty", "k64", "m1"])
+            expect_equal("what it said of mtcp", [line for line in program.output().splitlines() if "mtcp[" in line], [])
+        expect_on_kernel(client, server, serve_files(server, 8082, before=user), 8082, "no permission for AF_XDP")
+        for program in programs:
+            for pid in (program.pid, *descendants(program.pid)):
+                kill(pid, signal.SIGKILL)
+            program.wait(5)
+        wait_until(lambda: refused(client, f"{url}:8081/"), 3, "the refusal of what was killed")
+        kill(opener.pid, signal.SIGTERM)
+        expect_equal("the status of mtcp-open", opener.wait(5), 0)
+    expect_nothing_left(server)
+
+
+def descendants(pid):
+    return [p for child in children(pid) for p in (child, *descendants(child))]
 
 
 def start_opener(context, server, *words):

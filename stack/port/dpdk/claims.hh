@@ -12,6 +12,12 @@ namespace mtcp::stack::dpdk {
 [[nodiscard]] std::uint64_t own_identity();
 // Whether that process lives. A zombie does not: its parent may be long in collecting it.
 [[nodiscard]] bool is_alive(std::uint64_t identity);
+// It lives, and is where its number means it: in this PID namespace.
+[[nodiscard]] bool is_visible(std::uint64_t identity);
+// From now on this process and its children show that they live by a lock on this file, which all processes of a device have, each on the
+// byte of its identity: in another PID namespace, as a container has one, its number means another process, or none. `fd`, the only one of this
+// file here, stays the caller's; -1: not any more.
+void show_life_on(int fd);
 
 class Claims {
  public:

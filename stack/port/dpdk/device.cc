@@ -67,6 +67,7 @@ void DpdkDevice::abandon() {
   card_.release();
   interface_.release();
   program_.detach();
+  show_life_on(-1);
   close_all_descriptors();
 }
 

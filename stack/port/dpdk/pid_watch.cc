@@ -23,8 +23,10 @@ void PidWatch::remove(std::size_t i) {
   processes_.erase(processes_.begin() + static_cast<std::ptrdiff_t>(i));
 }
 
-// The number may be another process's by now: then the one that is meant is dead, which whoever looks will see.
+// The number may be another process's by now: then the one that is meant is dead, which whoever looks will see; or it is in another PID
+// namespace, where this can't watch it.
 bool PidWatch::add(std::uint64_t process) {
+  if (!is_visible(process) && is_alive(process)) return errno = EXDEV, false;
   const int fd = raise(static_cast<int>(system_call(SYS_pidfd_open, static_cast<long>(process >> 32), 0)));
   if (fd < 0) return false;
   descriptors_.push_back(fd);

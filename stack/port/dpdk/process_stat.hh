@@ -13,5 +13,7 @@ struct ProcessStat {
 
 // Nothing without such a process, or without a /proc that shows it.
 [[nodiscard]] std::optional<ProcessStat> read_stat(std::uint32_t pid);
+// Of this process, also where /proc is that of another PID namespace.
+[[nodiscard]] std::optional<ProcessStat> read_own_stat();
 
 }  // namespace mtcp::stack::dpdk

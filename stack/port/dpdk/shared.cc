@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "stack/port/dpdk/claims.hh"
 #include "stack/port/dpdk/eal/libc_calls.hh"
 #include "stack/port/dpdk/shared_memory.hh"
 
@@ -35,6 +36,7 @@ std::unique_ptr<SharedState> SharedState::create(const ControlBlock::Shape& shap
     state->wake_.push_back(fd);
   }
   if (!state->begin_family()) return nullptr;
+  show_life_on(state->memory_fd_);
   state->control_ = std::make_unique<ControlBlock>(head, state->mapper(), shape, &secrets);
   return state;
 }
@@ -60,6 +62,7 @@ std::unique_ptr<SharedState> SharedState::adopt(const ControlBlock::Shape& shape
     state->memory_fd_ = -1;  // still the caller's, as the others are
     return nullptr;
   }
+  show_life_on(state->memory_fd_);
   state->family_[0] = descriptors[1];
   state->family_[1] = descriptors[2];
   state->wake_.assign(descriptors.begin() + 3, descriptors.end());
@@ -74,6 +77,7 @@ std::vector<int> SharedState::descriptors() const {
 }
 
 SharedState::~SharedState() {
+  if (memory_fd_ >= 0) show_life_on(-1);
   if (memory_fd_ >= 0) mtcp_dpdk_close(memory_fd_);
   for (const int fd : wake_) mtcp_dpdk_close(fd);
   for (const int fd : family_)
