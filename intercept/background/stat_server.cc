@@ -96,7 +96,7 @@ void append_stack(std::string& out, const Shard& shard, std::vector<stack::Conne
   }
   if (const stack::Port* port = instance.port(); port != nullptr) {
     const stack::Port::Status status = port->status();
-    append(out, "wire link=%s checksums=%s merged=%llu tx_dropped=%llu rx_dropped=%llu\n", port->link_up() ? "up" : "down",
+    append(out, "wire link=%s by=%s checksums=%s merged=%llu tx_dropped=%llu rx_dropped=%llu\n", port->link_up() ? "up" : "down", status.by != nullptr ? status.by : "driver",
            port->tx_checksum_offload() ? "device" : "stack", static_cast<unsigned long long>(status.tx_merged),
            static_cast<unsigned long long>(status.tx_dropped), static_cast<unsigned long long>(status.rx_dropped));
   }

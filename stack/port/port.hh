@@ -69,6 +69,7 @@ class Port {
     // Frames since the start: that did not fit (larger than a packet, no packets left for them, no room in a ring that tells of it), that the
     // device refused for good, and those that carried several segments each.
     std::uint64_t rx_dropped = 0, tx_dropped = 0, tx_merged = 0;
+    const char* by = nullptr;      // how the kernel gives it frames, where there are several ways: "packet-socket", "xdp-zero-copy"
     std::size_t packets_free = 0;  // of those that the queue receives into: not pool()'s where what it receives is copied
   };
   [[nodiscard]] virtual Status status() const = 0;

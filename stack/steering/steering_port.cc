@@ -388,6 +388,7 @@ Port::Status SteeringPort::status() const {
     const Status s = q->status();
     add_counters(sum, s);
     sum.packets_free += s.packets_free;
+    if (s.by != nullptr) sum.by = s.by;
   }
   return sum;
 }

@@ -67,7 +67,7 @@ class AfPacketPort final : public Port {
   [[nodiscard]] bool takes_external() const override { return sender_.gathers(); }
   [[nodiscard]] std::size_t packets_held() const override { return 0; }
   [[nodiscard]] Status status() const override {
-    return {.rx_dropped = dropped_, .tx_dropped = sender_.dropped(), .tx_merged = sender_.merged(), .packets_free = pool_.available()};
+    return {.rx_dropped = dropped_, .tx_dropped = sender_.dropped(), .tx_merged = sender_.merged(), .by = "packet-socket", .packets_free = pool_.available()};
   }
   Notice notice() override { return addresses_ ? addresses_->notice() : Notice{}; }
 

@@ -185,8 +185,16 @@ void AfXdpPort::wake_driver() {
   if (xsk_ring_prod__needs_wakeup(&socket_.fill) != 0) system_call(SYS_recvfrom, socket_.fd, 0, 0, MSG_DONTWAIT, 0, 0);
 }
 
+const char* AfXdpPort::way() const {
+  if (pieces_) return "xdp-generic";
+  xdp_options options{};
+  socklen_t size = sizeof options;
+  const bool known = system_call(SYS_getsockopt, socket_.fd, SOL_XDP, XDP_OPTIONS, reinterpret_cast<long>(&options), reinterpret_cast<long>(&size)) == 0;
+  return known && (options.flags & XDP_OPTIONS_ZEROCOPY) != 0 ? "xdp-zero-copy" : "xdp-copy";
+}
+
 Port::Status AfXdpPort::status() const {
-  Status s{.rx_dropped = dropped_, .packets_free = pool_.available()};
+  Status s{.rx_dropped = dropped_, .by = way(), .packets_free = pool_.available()};
   if (sender_) s.tx_dropped = sender_->dropped(), s.tx_merged = sender_->merged();
   xdp_statistics lost{};
   socklen_t size = sizeof lost;

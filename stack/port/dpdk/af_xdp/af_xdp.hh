@@ -77,6 +77,7 @@ class AfXdpPort final : public Port {
   static constexpr std::size_t kBurst = 64;
 
   [[nodiscard]] std::uint32_t waiting() const;
+  [[nodiscard]] const char* way() const;  // Status::by
   [[nodiscard]] std::uint32_t unsent() const;
   bool take(const xdp_desc& descriptor, Packet* p) const;
   void put(const Packet& p, std::uint32_t place);
