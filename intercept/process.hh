@@ -147,6 +147,8 @@ class Process final : public Engine {
   // --- follow.cc, the shard's lock held: where the stacks' addresses are the kernel's, what it says of them now. Before each
   // decision.
   void follow_kernel(Shard& shard);
+  // There is no interface for port = "auto", and so no address of it: whoever wants one is told, once.
+  void miss_interface(const stack::IpAddress& wanted);
   void forget_followers();  // in the child of a fork: what comes is the parent's
 
   // --- life.cc, lock held; it is given up for a moment. Takes back a provisional stack: what has come so far is left for the

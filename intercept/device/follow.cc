@@ -48,6 +48,11 @@ void Process::follow_kernel(Shard& shard) {
   if (shard.instance != nullptr) shard.instance->worker().follow_kernel(now());
 }
 
+void Process::miss_interface(const stack::IpAddress& wanted) {
+  if (!options.device.is_automatic() || on_kernel || wanted.is_any() || wanted.is_loopback()) return;
+  (void)open_device_now();
+}
+
 void Process::forget_followers() {
   shards.for_each([this](Shard& s) {
     if (s.follower == nullptr) return;

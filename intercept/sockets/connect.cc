@@ -160,6 +160,7 @@ int connect_undecided(Process& process, Guard& guard, Socket& s, const sockaddr*
     return error != 0 ? error : kConnectsInKernel;
   };
   process.follow_kernel(*s.shard);
+  process.miss_interface(remote.address);
   const Router::Verdict verdict = s.kernel_only ? kKernelOnly : process.on_kernel ? kWithoutDevice : process.router.judge_connect(s.local, remote, s.shard->kernel_view());
   if (verdict.owner == Router::Owner::kernel) {
     process.decisions.connects(s.shard->connects, remote, verdict);

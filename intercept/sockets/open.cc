@@ -106,6 +106,7 @@ int Process::listen(int fd, int backlog) {
     if (const int error = bind_automatically(*this, *s); error != 0) return error;
   }
   follow_kernel(*s->shard);
+  miss_interface(s->local.address);
   const Router::Verdict verdict = s->kernel_only ? kKernelOnly : on_kernel ? kWithoutDevice : router.judge_listen(s->local, s->shard->kernel_view());
   const Router::Owner owner = verdict.owner;
   decisions.listens(s->local, verdict);

@@ -24,7 +24,7 @@ std::string contents(const std::string& path) {
 
 TEST_CASE("every sample loads") {
   const char* name = GENERATE("veth", "veth-xdp", "memif-server", "memif-client", "memif-workers-server",
-                              "memif-workers-client", "loopback", "pci", "share");
+                              "memif-workers-client", "loopback", "pci", "share", "auto");
   intercept::Options o;
   const LoadError error = load(kFolder + name + ".toml", o);
   CHECK(error.message == "");
@@ -84,6 +84,7 @@ TEST_CASE("every configuration file in conf/ is a sample that is tested, or the 
     const std::string known[] = {"veth.toml",
                                  "veth-xdp.toml",
                                  "share.toml",
+                                 "auto.toml",
                                  "memif-server.toml",
                                  "memif-client.toml",
                                  "memif-workers-server.toml",

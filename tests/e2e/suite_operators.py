@@ -147,18 +147,42 @@ def names(context):
         program.kill()
 
 
+# What stands for the machine's card, and another machine.
+MACHINE = """set -e
+mkdir -p /run/netns
+mount -t tmpfs tmpfs /run/netns
+ip link set lo up
+ip netns add other
+ip link add card type veth peer name wire netns other
+ip addr add 192.0.2.2/24 dev card
+ip link set card up
+ip -n other addr add 192.0.2.1/24 dev wire
+ip -n other link set wire up
+ip route add default via 192.0.2.1
+exec 2>&1
+"""
+FETCH = """for i in $(seq 50); do ip netns exec other curl -s http://192.0.2.2:8000/ >/dev/null || true; sleep 0.1
+  STAT -c $! | grep -q 'passive_opens' && break; done
+ip netns exec other curl -sS http://192.0.2.2:8000/
+"""
+
+
+def example(title):
+    """The lines of the README under this title, as they are typed in a source tree by root."""
+    lines = re.search(rf"<!-- {title}: a test types these lines -->\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    expect("sudo " in lines, f"{title}: nothing to do as root")
+    return lines.replace("sudo ", "").replace("mtcp-run ", f"{RUN} ").replace("mtcp-stat", str(STAT))
+
+
 @test("readme-first-run", shim_only=True)
 def first_run(context):
     """The lines as they are, in a network of their own."""
-    text = (ROOT / "README.md").read_text()
-    lines = re.search(r"<!-- first run.*?-->\n```\n(.*?)```", text, re.S)[1]
-    for old, new in (("sudo ", ""), ("mtcp-run ", f"{RUN} "), ("mtcp-stat", str(STAT)), ("/etc/mtcp/samples", str(ROOT / "conf"))):
-        expect(old in lines, f"no {old} in the example")
-        lines = lines.replace(old, new)
-    before = 'set -e\nmkdir -p /run/netns\nmount -t tmpfs tmpfs /run/netns\nip link set lo up\nexec 2>&1\n'
-    script = f"{before}{lines}\nkill $!\nwait || true\nip netns del peer\n"
-    done = command("unshare", "--net", "--mount", "--propagation", "private", "bash", "-c", script, check=False,
+    script = (f"{MACHINE}cd {context.directory}\n{example('first run')}{FETCH.replace('STAT', str(STAT))}{example('first look')}\nkill $!\nwait || true\n"
+              f"{example('a virtual wire')}\nkill $!\nwait || true\nip netns del peer\n")
+    done = command("unshare", "--net", "--mount", "--propagation", "private", "bash", "-c", script, check=False, timeout=40,
                    env={"MTCP_SHIM": str(context.shim)})
     expect(done.returncode == 0, f"status {done.returncode}: {done.stdout}")
-    expect("Directory listing" in done.stdout and '"GET / HTTP/1.1" 200' in done.stdout, f"no answer: {done.stdout}")
-    expect(re.search(r"^ *\d+  http\.server +net_af_packet0", done.stdout, re.M), f"it is not on the stack: {done.stdout}")
+    expect(done.stdout.count("<title>Directory listing") == 2 and '"GET / HTTP/1.1" 200' in done.stdout, f"no answer: {done.stdout}")
+    for interface in ("card", "wire"):
+        expect(re.search(rf"^ *\d+  http\.server +net_af_xdp0,iface={interface},share=kernel", done.stdout, re.M), f"not on {interface}: {done.stdout}")
+    expect("mtcp[" not in done.stdout, f"something is wrong: {done.stdout}")

@@ -6,6 +6,7 @@ usage: check_package.py ROOT BUILD [PACKAGE]      the source tree; a build direc
 import ctypes
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,36 @@ sys.dont_write_bytecode = True
 from surroundings import set_surroundings  # noqa: E402
 
 CLONE_NEWNS, CLONE_NEWNET, MS_PRIVATE, MS_REC = 0x20000, 0x40000000, 1 << 18, 1 << 14
+# What stands for the machine's card and another machine: "other" holds a network namespace, and what follows runs there.
+WIRE = r"""
+set -e
+mount -t sysfs sysfs /sys
+ip link set lo up
+ip link add card type veth peer name wire
+unshare --net sleep 120 & other=$!
+sleep 0.3
+ip link set wire netns $other
+ip addr add 192.0.2.2/24 dev card
+ip link set card up
+nsenter --net --target $other sh -c 'ip addr add 192.0.2.1/24 dev wire; ip link set wire up'
+ip route add default via 192.0.2.1
+there() { nsenter --net --target $other "$@"; }
+cd /tmp
+"""
+# Nothing is configured; a server starts, is fetched from there, and says whose the connections were.
+SERVES = WIRE + r"""
+%s nginx -g 'daemon off;' & server=$!
+for i in $(seq 100); do
+  there curl -sf http://192.0.2.2/ | grep -q 'Welcome to nginx' || true
+  mtcp-stat -c $(cat /run/nginx.pid 2>/dev/null) $(pgrep -P $server) 2>/dev/null | grep -q passive_opens && break
+  sleep 0.1
+done
+mtcp-stat
+there curl -s -o /dev/null -w '%%{http_code}
+' http://192.0.2.2/
+kill $server; wait $server || true
+kill $other
+"""
 # Talks to itself over an address that only the stack has, and asks mtcp-stat about itself.
 PROGRAM = r"""
 import os, socket, subprocess, threading
@@ -58,7 +89,7 @@ def copy_of_system(folder):
     if run("mount", "-t", "overlay", "overlay", "-o", options, folder / "merged", ok=False).returncode != 0:
         print("no overlay can be mounted here: skipped")
         sys.exit(77)
-    for name in ("proc", "dev", "tmp"):
+    for name in ("proc", "sys", "dev", "tmp"):
         run("mount", "--rbind", f"/{name}", folder / "merged" / name)
     run("ip", "link", "set", "lo", "up")
 
@@ -66,17 +97,21 @@ def copy_of_system(folder):
 def use():
     """Inside, as typed by its user."""
     samples = pathlib.Path("/etc/mtcp/samples")
-    check("no configuration is active", not pathlib.Path("/etc/mtcp/mtcp.toml").exists())
+    check("the configuration", 'port = "auto"' in pathlib.Path("/etc/mtcp/mtcp.toml").read_text())
     env = {"LD_PRELOAD": "libmtcp_shim.so", "MTCP_CONF": str(samples / "loopback.toml")}
     done = run("/usr/bin/python3", "-c", PROGRAM, env=env)
     check("the bare name", "hello" in done.stdout and "segments_sent" in done.stdout and not done.stderr, done.stdout + done.stderr)
     done = run("mtcp-run", "-c", samples / "loopback.toml", "/usr/bin/python3", "-c", PROGRAM)
     check("mtcp-run", "hello" in done.stdout and "segments_sent" in done.stdout, done.stdout + done.stderr)
+    for how in ("LD_PRELOAD=libmtcp_shim.so", "mtcp-run"):
+        done = run("unshare", "--net", "--mount", "bash", "-c", SERVES % how)
+        check(f"{how} nginx", done.stdout.endswith("200\n") and "iface=card,share=kernel" in done.stdout and "mtcp[" not in done.stderr, done.stdout + done.stderr)
     for sample in sorted(samples.glob("*.toml")):
         done = run("mtcp-run", "-n", "-c", sample, "/bin/true", ok=False)
         check(f"the sample {sample.name}", done.returncode in (0, 69) or sample.name == "mtcp.toml", done.stderr)
     for words in (("mtcp-run", "-V"), ("mtcp-stat", "--version")):
-        check(words, "DPDK" in run(*words).stdout)
+        said = run(*words).stdout
+        check(words, re.match(r"(mtcp )?[0-9]+\.[0-9]+\.[0-9]+ \(buildtype=release b_ndebug=\S+ b_lto=\S+, DPDK [0-9.]+, \S+ [0-9.]+\)", said), said)
     check("mtcp-ab", "usage: mtcp-ab" in run("mtcp-ab", "--help").stdout)
     check("mtcp-dump", "libpcap" in run("mtcp-dump", "--version").stdout)
     brought = {p.name for p in pathlib.Path("/usr/lib").glob("*/mtcp/*")}
@@ -84,8 +119,11 @@ def use():
     for page in ("man1/mtcp-ab.1", "man1/mtcp-dump.1", "man1/mtcp-run.1", "man1/mtcp-stat.1", "man5/mtcp.toml.5", "man8/mtcp-open.8"):
         text = run("zcat", f"/usr/share/man/{page}.gz").stdout
         check(page, text.startswith(".") and len(text) > 1000, text)
-    done = run("bash", "-c", ". /usr/share/bash-completion/completions/mtcp-run; COMP_WORDS=(mtcp-run -); COMP_CWORD=1; _mtcp_run; echo ${COMPREPLY[*]}")
-    check("completion", "-c" in done.stdout.split(), done.stdout)
+    for name in ("mtcp-ab", "mtcp-dump", "mtcp-open", "mtcp-run", "mtcp-stat"):
+        script = f". /usr/share/bash-completion/completions/{name}; COMP_WORDS=({name} -); COMP_CWORD=1; $(complete -p {name} | grep -o '_mtcp[a-z_]*'); echo ${{COMPREPLY[*]}}"
+        done = run("bash", "-c", script)
+        check(f"completion of {name}", len([w for w in done.stdout.split() if w.startswith("-")]) > 2, done.stdout + done.stderr)
+    check("mtcp-open", "usage: mtcp-open" in run("mtcp-open", "--help", ok=False).stderr)
     check("only root's files", all(p.stat().st_uid == 0 for p in samples.rglob("*")))
 
 
