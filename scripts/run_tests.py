@@ -234,7 +234,10 @@ class Suite:
     def sim(self):
         self.build_default()
         left_out = MEASURING if self.fast else set()
-        return self.run_programs(BUILD, lambda name: is_simulation(name) and name not in left_out, REQUIRED_SIM - left_out)
+        count = self.run_programs(BUILD, lambda name: is_simulation(name) and name not in left_out, REQUIRED_SIM - left_out)
+        for name in ("sim_flows", "sim_paths") if self.long else ():  # a million flows; a grid of 1,500 paths
+            count.add(self.report(f"{name} [long]", [BUILD / f"tests/sim/{name}_test", "[long]"], 14400, must_count=True))
+        return count
 
     def parity(self):
         if not self.build_default():
@@ -325,7 +328,7 @@ def parse_arguments():
     parser.add_argument("parts", nargs="*", metavar="PART", help="what to run (default: all but builds)")
     parser.add_argument("--fast", action="store_true",
                         help=f"an answer in two minutes: {', '.join(FAST)}, of which parity on one address and some twenty of e2e")
-    parser.add_argument("--long", action="store_true", help="for hours: more rounds of some tests of e2e, and builds")
+    parser.add_argument("--long", action="store_true", help="for hours: more rounds of some tests of e2e, a million flows, and builds")
     parser.add_argument("-v", "--verbose", action="store_true", help="show all output")
     parser.add_argument("--fuzz-seconds", type=number(0), metavar="N",
                         help="let each fuzz target look for N seconds where chance leads it (default: a few thousand inputs, the same each time)")
