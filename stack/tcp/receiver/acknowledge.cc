@@ -6,6 +6,35 @@
 #include "stack/tcp/tcp.hh"
 
 namespace mtcp::stack {
+namespace {
+
+// ACKs are not delayed. Linux offers its window bit by bit, two segments for each that comes, and as long as that goes on acknowledges
+// each at once (tcp_grow_window): the peer's window grows as well then.
+[[gnu::always_inline]] inline bool acknowledges_at_once(const Connection& c) {
+  constexpr std::uint32_t kOpened = 65536;
+  if (c.hot.pingpong) return false;
+  return c.rx.quickack_left > 0 || 2 * c.bytes_received + kOpened < largest_window(c);
+}
+
+// Bytes that an ACK may stand for. What has come in one turn is acknowledged at its end, as the kernel does with what it has received
+// as one frame; but not more than fits into such a frame, so that the sender need not wait for it. Where data has been lost ACKs are
+// lost as well, and the only one of a small window would be missed for a timeout: there every second segment has its own, and
+// each where no ACK is delayed; and as long as nobody knows whether this is such a path, no more than eight have one.
+std::uint32_t most_for_one_ack(const Connection& c) {
+  constexpr std::uint32_t kLargestFrame = 65536, kFirstSegments = 8, kFirst = 131072;
+  if (c.rx.lossy != 0) return acknowledges_at_once(c) ? 1 : c.rx.mss_estimate + 1;
+  return c.bytes_received <= kFirst ? kFirstSegments * c.rx.mss_estimate : kLargestFrame;
+}
+
+// At the end of the turn, or now if that would be too much for one ACK. Apart, for the sake of those that wait.
+[[gnu::noinline]] void acknowledge_in_turn(Tcp& tcp, Connection& c, Time now) {
+  // A FIN that has come before is acknowledged with what it was waiting for.
+  if (c.hot.rcv_nxt - c.hot.last_ack_sent < most_for_one_ack(c) || c.rx.fin_pending) return tcp.request_ack(c);
+  if (c.rx.lossy != 0) --c.rx.lossy;
+  tcp.send_ack(c, now);
+}
+
+}  // namespace
 
 // Where the sender's window is small, each segment is acknowledged, so that it opens: at the start of a connection and
 // after a pause in which it may have begun anew. Half of our window at most, in segments.
@@ -54,33 +83,11 @@ std::uint32_t Receiver::delay_of(const Connection& c) const {
   return std::min(delay, static_cast<std::uint32_t>(options_.tcp.delayed_ack / milliseconds(1)));
 }
 
-// ACKs are not delayed. Linux offers its window bit by bit, two segments for each that comes, and as long as that goes on acknowledges
-// each at once (tcp_grow_window): the peer's window grows as well then.
-bool Receiver::acknowledges_each(const Connection& c) {
-  constexpr std::uint32_t kOpened = 65536;
-  return !c.hot.pingpong && (c.rx.quickack_left > 0 || 2 * c.bytes_received + kOpened < largest_window(c));
-}
-
-// Bytes that an ACK may stand for. What has come in one turn is acknowledged at its end, as the kernel does with what it has received
-// as one frame; but not more than fits into such a frame, so that the sender need not wait for it. Where data has been lost ACKs are
-// lost as well, and the only one of a small window would be missed for a timeout: there every second segment has its own, and
-// each where no ACK is delayed; and as long as nobody knows whether this is such a path, no more than eight have one.
-std::uint32_t Receiver::most_unacked(const Connection& c) {
-  constexpr std::uint32_t kLargestFrame = 65536, kFirstSegments = 8, kFirst = 131072;
-  if (c.rx.lossy != 0) return acknowledges_each(c) ? 1 : c.rx.mss_estimate + 1;
-  return c.bytes_received <= kFirst ? kFirstSegments * c.rx.mss_estimate : kLargestFrame;
-}
-
 // RFC 9293 3.8.6.3, RFC 5681 section 4.2: every second full segment at least, the others after the delay.
 void Receiver::schedule_ack(Connection& c, Time now) {
   auto& h = c.hot;
   const std::uint32_t unacked = h.rcv_nxt - h.last_ack_sent;
-  if (unacked > c.rx.mss_estimate || acknowledges_each(c)) {
-    // A FIN that has come before is acknowledged with what it was waiting for.
-    if (unacked < most_unacked(c) || c.rx.fin_pending) return tcp_.request_ack(c);
-    if (c.rx.lossy != 0) --c.rx.lossy;
-    return tcp_.send_ack(c, now);
-  }
+  if (unacked > c.rx.mss_estimate || acknowledges_at_once(c)) return acknowledge_in_turn(tcp_, c, now);
   TimerNode& timer = c.delayed_ack_timer;
   const std::uint32_t delay = delay_of(c);
   const std::uint64_t tick = TimerWheel::tick_of(now);

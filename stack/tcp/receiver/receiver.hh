@@ -91,8 +91,6 @@ class Receiver {
   void drop_last(Connection& c);
   bool enqueue_bytes(Connection& c, std::span<const std::byte> bytes);
   void note_sack(Connection& c, Seq begin, Seq end);
-  [[nodiscard]] static bool acknowledges_each(const Connection& c);
-  [[nodiscard]] static std::uint32_t most_unacked(const Connection& c);
   void schedule_ack(Connection& c, Time now);
   void adapt_delay(Connection& c, std::uint32_t clock);
   void add_quick_acks(Connection& c);
