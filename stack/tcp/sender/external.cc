@@ -6,6 +6,7 @@
 
 #include "stack/port/port.hh"
 #include "stack/tcp/buffers.hh"
+#include "stack/tcp/sender/write.hh"
 #include "stack/tcp/tcp.hh"
 #include "stack/tcp/urgent.hh"
 
@@ -31,13 +32,11 @@ bool Sender::takes_external(const Connection& c) const {
 }
 
 Result<std::size_t> Sender::send_external(Connection& c, ExternalMemory& memory, std::uint32_t offset, std::size_t bytes, bool more, Time now) {
-  if (const Errc e = cannot_send(c); e != Errc::ok) return e;
-  if (bytes == 0) return std::size_t{0};
-  (void)tcp_.memory.update();
+  const auto admitted = admit(c, bytes);
+  if (!admitted) return admitted.error();
+  const std::uint32_t n = *admitted;
+  if (n == 0) return std::size_t{0};
   if (is_paced(c)) note_app_limited(c);
-  const std::size_t space = send_room(c);
-  if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
-  const auto n = static_cast<std::uint32_t>(std::min(bytes, space));
   const std::uint32_t most = most_of_packet(c.hot.mss);
   std::uint32_t left = n;
   if (Packet* last = c.tx.queue.back(); last != nullptr && last->transmissions == 0) {
@@ -56,15 +55,8 @@ Result<std::size_t> Sender::send_external(Connection& c, ExternalMemory& memory,
     mark_push(c, false);
     left -= part;
   }
-  const std::uint32_t taken = n - left;
-  if (left > 0) stats.add(Counter::no_packets);
-  if (taken == 0) {
-    if (c.tx.queue.empty()) return Errc::no_buffers;
-    return c.hot.wake_writer = true, Errc::would_block;
-  }
-  c.hot.snd_queued += taken;
-  finish_write(c, more && taken == bytes, now);
-  return std::size_t{taken};
+  c.hot.snd_queued += n - left;
+  return end_write(c, n - left, n, more && n - left == bytes, now);
 }
 
 // Bytes of `p`, more than a segment, that may leave at once: whole segments, at least one.

@@ -6,6 +6,7 @@
 #include "stack/packet/external.hh"
 #include "stack/tcp/buffers.hh"
 #include "stack/tcp/sender/congestion.hh"
+#include "stack/tcp/sender/write.hh"
 #include "stack/tcp/tcp.hh"
 #include "stack/wire/checksum.hh"
 
@@ -103,6 +104,14 @@ Errc Sender::cannot_send(Connection& c) {
   return can_send(s) ? Errc::ok : Errc::would_block;  // not connected yet
 }
 
+// Of what was admitted, for want of packets. Those that are in the queue come back.
+Errc Sender::nothing_taken(Connection& c) {
+  stats.add(Counter::no_packets);
+  if (c.tx.queue.empty()) return Errc::no_buffers;
+  c.hot.wake_writer = true;
+  return Errc::would_block;
+}
+
 // What has been queued is pushed, and the writer waits for room if there is too little.
 void Sender::finish_write(Connection& c, bool more, Time now) {
   c.hot.more = more;
@@ -114,14 +123,12 @@ void Sender::finish_write(Connection& c, bool more, Time now) {
 }
 
 Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, bool more, Time now) {
-  if (const Errc e = cannot_send(c); e != Errc::ok) return e;
   const std::size_t wanted = total(data);
-  if (wanted == 0) return std::size_t{0};
-  (void)tcp_.memory.update();
+  const auto admitted = admit(c, wanted);
+  if (!admitted) return admitted.error();
+  const std::uint32_t n = *admitted;
+  if (n == 0) return std::size_t{0};
   if (is_paced(c)) note_app_limited(c);
-  const std::size_t space = send_room(c);
-  if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
-  const auto n = static_cast<std::uint32_t>(std::min(wanted, space));
   const std::uint32_t segment = c.hot.mss;
   Source source(data, sums_payload);
   std::uint32_t left = n;
@@ -151,14 +158,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
       tcp_.transmit_bursts(now);
     }
   }
-  const std::uint32_t taken = n - left;
-  if (left > 0) stats.add(Counter::no_packets);
-  if (taken == 0) {
-    if (c.tx.queue.empty()) return Errc::no_buffers;
-    return c.hot.wake_writer = true, Errc::would_block;
-  }
-  finish_write(c, more && taken == wanted, now);
-  return std::size_t{taken};
+  return end_write(c, n - left, n, more && n - left == wanted, now);
 }
 
 std::span<const std::byte> Sender::queue_syn_data(Connection& c, std::span<const iovec> data, std::uint32_t most, Time now) {
@@ -197,11 +197,9 @@ void Sender::end_record(Connection& c) {
 }
 
 Result<std::size_t> Sender::reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time) {
-  if (const Errc e = cannot_send(c); e != Errc::ok) return e;
-  (void)tcp_.memory.update();
-  const std::size_t space = send_room(c);
-  if (space == 0) return c.hot.wake_writer = true, Errc::would_block;
-  std::size_t left = std::min(bytes, space), pieces = 0;
+  const auto admitted = admit(c, bytes);
+  if (!admitted) return admitted.error();
+  std::size_t left = *admitted, pieces = 0;
   const std::uint32_t segment = c.hot.mss;
   if (const std::uint32_t room = room_in_last(c, segment); room != 0 && left != 0 && !out.empty()) {
     out[pieces++] = {tail_of(c.tx.queue.back()), std::min<std::size_t>(room, left)};
@@ -218,11 +216,7 @@ Result<std::size_t> Sender::reserve(Connection& c, std::size_t bytes, std::span<
     out[pieces++] = {p->buf + p->payload_offset, part};
     left -= part;
   }
-  if (pieces == 0 && bytes != 0 && !out.empty()) {
-    stats.add(Counter::no_packets);
-    if (c.tx.queue.empty()) return Errc::no_buffers;
-    return c.hot.wake_writer = true, Errc::would_block;
-  }
+  if (pieces == 0 && bytes != 0 && !out.empty()) return nothing_taken(c);
   return pieces;
 }
 

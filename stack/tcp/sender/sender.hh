@@ -211,6 +211,9 @@ class Sender {
   void begin_after_idle(Connection& c, Time now);
   bool cut(Connection& c, Packet* p, std::uint32_t at);
   static Errc cannot_send(Connection& c);
+  inline Result<std::uint32_t> admit(Connection& c, std::size_t wanted);
+  [[gnu::cold]] Errc nothing_taken(Connection& c);
+  inline Result<std::size_t> end_write(Connection& c, std::uint32_t taken, std::uint32_t admitted, bool more, Time now);
   static void extend(Packet* p, std::uint32_t n);
   static void append_packet(Connection& c, Packet* p, Time now);
   static void mark_push(Connection& c, bool end_of_write);
