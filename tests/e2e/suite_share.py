@@ -11,7 +11,8 @@ from harness import command, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_af_xdp import program_on
-from suite_wire import counters_of, stack_opens, stat
+from suite_programs import connects, stop, use_store, wait_for_port
+from suite_wire import counters_of, stack_opens, stat, wait_for_stack
 from suite_workers import PID, expect_no_failure, expect_shared, result_of, start_flows
 from web import expect_files, expect_wrk, get, get_status, small_files
 
@@ -224,6 +225,44 @@ def without_permission(context):
     server.config = context.write_config("net_af_xdp0,iface=wire,share=kernel", server.address, device='on_failure = "exit"\n')
     program = serve_files(server, 8080, user="www-data")
     expect_equal("the status", program.wait(20), 69)
+
+
+@test("share-a-program-that-has-given-up-root-runs-on-the-kernel", shim_only=True)
+def gave_up_root(context):
+    """It had the permission when it started, and opens its first socket without; the rule that OPERATING names is what it lacks."""
+    server, client = context.veth(driver="af_xdp", share=True)
+    words = ("memcached", "-l", server.address, "-p", "11211", "-U", "0", "-u", "www-data", "-m", "64")
+    program = server.start(*words)
+    wait_for_port(client, program, server.address, 11211)
+    use_store(client, "memcached", server.address, 11211, connections=4, rounds=10)
+    expect("no permission for AF_XDP" in program.output() and "This program runs on the kernel" in program.output(), f"it said: {program.output()}")
+    expect_equal("lines of mtcp", program.output().count("mtcp["), 1)
+    stop(program)
+    server.config = context.write_config("net_af_xdp0,iface=wire,share=kernel", server.address,
+                                         '[[rule]]\nmatch = { role = "listen", program = "memcached" }\nto = "stack"\n')
+    program = server.start(*words)
+    wait_for_stack(program, lambda: connects(client, program, server.address, 11211))
+    expect_equal("lines of mtcp", program.output().count("mtcp["), 0)
+    stop(program)
+
+
+@test("share-clients-connect-200000-times", long_only=True)
+def many_connects(context):
+    """From the stack and from the kernel of one address, out of few ports, to one server: every byte is looked at, and nothing fails."""
+    server, client = context.veth(stack="client", driver="af_xdp", share=True, more="[tcp]\nip_local_port_range = [32768, 40959]\n")
+    client.namespace.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 40959")
+    program = server.start(context.build / "perf/msg_server", server.address, "9000", "1024")
+    wait_for_port(client, program, server.address, 9000)
+    made = [0, 0]
+    while min(made) < (200_000 if client.on_stack else 20_000):
+        loads = [side.start(context.build / "perf/msg_client", server.address, "9000", "16", "5") for side in (client, client.kernel_side())]
+        for i, load in enumerate(loads):
+            expect_equal(f"the status of a client ({load.output()[-300:]})", load.wait(30), 0)
+            done = json.loads(load.output())
+            for name in ("connect_errors", "io_errors", "wrong_bytes", "closed_early"):
+                expect_equal(name, done[name], 0)
+            made[i] += done["connections"]
+    stop(program)
 
 
 @test("share-on-an-old-kernel-the-program-runs-on-the-kernel", shim_only=True)
