@@ -112,7 +112,8 @@ const Key kKeys[] = {
     {"stack", "stacks", Count{AT(stacks), 1, 64, true}, "",
      "How many stacks a process may have: a thread that listens gets one of its own, with what it accepts and what it\n"
      "connects to, as long as there are fewer. \"auto\": as many as the CPUs that the process may run on. On a device those\n"
-     "threads that have a listener each of one port (SO_REUSEPORT); one on memif."},
+     "threads that have a listener each of one port (SO_REUSEPORT), or, over af_packet, serve what another one accepts; one\n"
+     "on memif."},
     {"stack", "loopback", Flag{AT(stack.loopback)}, "",
      "127.0.0.0/8 and ::1 belong to the stack: connections within the process do not pass through the "
      "kernel."},

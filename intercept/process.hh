@@ -299,6 +299,12 @@ class Process final : public Engine {
  private:
   [[nodiscard]] bool has_twin(const Socket& listener) const;
   void move_listener(Socket& s, Shard& to);
+  Shard* shard_of_new_set(Guard& guard, Watchable& first);
+  bool bring_connection(Socket& s, Shard& to);
+  void await_brought(Socket& s, const stack::FlowKey& key, std::size_t unread);
+  void move_members(EpollSet& set, Shard& to);
+  void tend_set(Guard& guard, EpollSet& set);
+  void return_set(Guard& guard, EpollSet& set);
   void gather_in_first();
   int start_now(Guard& guard);
   void finish(Socket& s);  // closes the connection or listener and frees the socket
@@ -316,6 +322,7 @@ class Process final : public Engine {
   void join_outer_sets(EpollSet& inner, int ep);
   void share_set(EpollSet& set);
   void settle_in(EpollSet& set, const Watchable& target);
+  void gather_in(Guard& guard, EpollSet& set, Socket& s);
   int epoll_add(Guard& guard, EpollSet& set, int ep, Watchable& target, int fd, const epoll_event& e);
   int epoll_modify(EpollItem& item, int ep, const epoll_event& e);
   void rearm(EpollItem& item);

@@ -145,7 +145,7 @@ DumpAnswer DumpServer::describe() const {
   put(answer.program, program.names.empty() ? "?" : program.names.front());
   put(answer.device, process_.options.device.port.empty() ? "loopback" : process_.options.device.port);
   process_.for_each_stack([&](Instance& i) {
-    if (const stack::Steering* s = i.device().steering; s != nullptr) answer.stack = s->share().stack;
+    answer.stack = i.slot();
   });
   return answer;
 }

@@ -103,6 +103,15 @@ void DescriptorPool::give(int fd, int family) {
   spare.push_back(fd);
 }
 
+void DescriptorPool::take_stock(DescriptorPool& fuller, int family) {
+  auto& mine = stock(family);
+  auto& theirs = fuller.stock(family);
+  if (!mine.empty() || theirs.size() < 2) return;
+  const auto half = theirs.begin() + static_cast<std::ptrdiff_t>(theirs.size() / 2);
+  mine.assign(theirs.begin(), half);
+  theirs.erase(theirs.begin(), half);
+}
+
 void DescriptorPool::clear() {
   for (auto* spare : {&v4_, &v6_}) {
     for (const int fd : *spare) {

@@ -23,6 +23,8 @@ class DescriptorPool {
   // one's, because what is kept of each (Files, FdTable) is written at every socket() and close(): threads that share
   // a cache line there slow each other down.
   void keep_apart(unsigned pools);
+  // Another one gets back what this one has made, because connections go from this one's stack to that one's: gets half of it, if this has none.
+  void take_stock(DescriptorPool& fuller, int family);
   // Closes the stock (in the child of a fork); marks included.
   void clear();
   // Takes `fd` out of the stock without closing it (dup2 is about to replace it). False if it is not in stock.

@@ -40,6 +40,7 @@ Instance::Instance(const Options& options, stack::OwnedAttachment device, std::u
     : device_name_(options.device.port),
       device_(std::move(device)),
       port_(device_.port.get()),
+      slot_(device_.steering != nullptr ? device_.steering->share().stack : 0),
       own_pool_(std::move(own_pool)),
       follower_(follower),
       last_now_(now()) {

@@ -32,6 +32,8 @@ class Instance {
   [[nodiscard]] stack::Worker& worker() { return *worker_; }
   [[nodiscard]] stack::Port* port() { return port_; }
   [[nodiscard]] const stack::OwnedAttachment& device() const { return device_; }
+  // This stack's on a device that it shares with others.
+  [[nodiscard]] std::uint32_t slot() const { return slot_; }
   [[nodiscard]] const stack::Stats& stats() const { return stats_; }
   [[nodiscard]] stack::Stats& stats() { return stats_; }
   [[nodiscard]] const stack::PacketPool& pool() const { return port_ ? port_->pool() : *own_pool_; }
@@ -107,6 +109,7 @@ class Instance {
   const std::string device_name_;
   const stack::OwnedAttachment device_;
   stack::Port* const port_;  // the device's
+  const std::uint32_t slot_;
   std::unique_ptr<stack::PacketPool> own_pool_;
   KernelFollower* follower_;
   std::vector<int> pollable_;  // what pollable() has returned last, with `follower_`

@@ -221,7 +221,7 @@ void Process::gather_in_first() {
   if (!shards.several()) return;
   for_each_socket(*this, [this](Socket& s) { s.shard = &first(); });
   for (int fd = 0; fd < files.end(); ++fd) {
-    if (EpollSet* set = files.set(fd); set != nullptr) set->shard = &first();
+    if (EpollSet* set = files.set(fd); set != nullptr) set->shard = set->home = &first();
     if (const Watchable* w = files.watchable(fd); w != nullptr) files.change_owner(fd, *w);
   }
   shards.forget_others();

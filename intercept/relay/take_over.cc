@@ -102,7 +102,7 @@ int Heritage::try_to_take_over(Guard& guard, Socket& s) {
   if (placeholder < 0) return -EAGAIN;
   const stack::FlowKey key{s.local.address, s.remote.address, s.local.port, s.remote.port};
   instance.worker().expect(key);
-  request.level = static_cast<std::int32_t>(instance.device().steering->share().stack);
+  request.level = static_cast<std::int32_t>(instance.slot());
   const int error = ask(channel, request, none);
   // An owner that is gone may have sent the connection and not have come to say so.
   stack::Connection* c = nullptr;

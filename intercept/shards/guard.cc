@@ -1,5 +1,7 @@
 #include "intercept/shards/guard.hh"
 
+#include <algorithm>
+
 #include "intercept/process.hh"
 
 namespace mtcp::intercept {
@@ -39,17 +41,21 @@ Guard::Guard(Process& process, std::span<const pollfd> fds) : shard_(&process.fi
     }
   }
   lock();
+  cover(fds);
   for (const pollfd& p : fds) {
     const Watchable* w = process.files.watchable(p.fd);
     if (w == nullptr) continue;
-    if (shards().several() && process.files.owner(p.fd) != shard_->index) {
-      widen();
-      return;
-    }
     const bool settled = w->watchable_type == Watchable::Type::socket && static_cast<const Socket*>(w)->state != Socket::State::undecided;
     follows_all_ = follows_all_ || !settled;
   }
   if (follows_all_ && shards().several()) widen();
+}
+
+void Guard::cover(std::span<const pollfd> fds) {
+  if (all_ || !shards().several()) return;
+  const Files& files = process().files;
+  const bool covers = std::ranges::none_of(fds, [&](const pollfd& p) { return files.watchable(p.fd) != nullptr && files.owner(p.fd) != shard_->index; });
+  if (!covers) widen();
 }
 
 Guard::Guard(Process& process, Everything) : shard_(&process.first()), holding_(Holding::nothing) { lock_all(); }

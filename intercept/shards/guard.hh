@@ -49,6 +49,8 @@ class Guard {
   void widen() {
     if (!all_) widen_now();
   }
+  // All of them, if what is ours of these is not all of the shard that is held.
+  void cover(std::span<const pollfd> fds);
   // Only that of `shard` from now on, unless all are needed. The call is about that one from now on.
   void narrow(Shard& shard);
   // All are held, and the call is about this one.

@@ -28,6 +28,7 @@ void Process::settle_in(EpollSet& set, const Watchable& target) {
 void Process::share_set(EpollSet& set) {
   if (set.shard == nullptr) return;
   set.shard = nullptr;
+  set.lost_members = false;
   files.change_owner(set);
   // What is closed but held by a call will be freed with its own shard's lock alone.
   EpollItem* next = nullptr;
@@ -40,6 +41,28 @@ void Process::share_set(EpollSet& set) {
     if (w->kind == Watcher::Kind::epoll_item) outer.push_back(static_cast<EpollItem*>(w)->set);
   }
   for (EpollSet* o : outer) share_set(*o);
+}
+
+// Some member has gone. If those that are left are of one shard, so is the set from now on, and who waits in it needs that one's lock
+// only. All locks are held.
+void Process::return_set(Guard& guard, EpollSet& set) {
+  set.lost_members = false;
+  EpollItem* const first = set.items.front();
+  Shard* const shard = first != nullptr ? first->target->shard : set.home;
+  if (shard == nullptr) return;
+  for (EpollItem* i = first; i != nullptr; i = set.items.next(*i)) {
+    if (i->target->shard == shard) continue;
+    i->set_hook.unlink();  // the next look finds it at once
+    set.items.push_front(*i);
+    return;
+  }
+  set.shard = shard;
+  set.waits = 0;
+  files.change_owner(set);
+  for (Watcher* w = set.watchers.front(); w != nullptr; w = set.watchers.next(*w)) {
+    if (w->kind == Watcher::Kind::epoll_item) static_cast<EpollItem*>(w)->set->lost_members = true;
+  }
+  guard.narrow(*shard);
 }
 
 }  // namespace mtcp::intercept

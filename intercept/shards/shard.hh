@@ -54,6 +54,13 @@ struct alignas(64) Shard {
   Connects connects;
   std::vector<Socket*> attended;       // Socket::attention
   std::vector<Socket*> closed_in_use;  // without a descriptor, but held by a call that waits
+  // Whether connections that were accepted on other stacks and brought here have lasted, so that it was worth it (dispatch.cc). With all
+  // locks held.
+  struct Brought {
+    unsigned count = 0;         // since the last look
+    std::uint64_t packets = 0;  // that had come by then
+    bool too_short = false;     // it was not: what is accepted elsewhere stays there
+  } brought;
   // How many threads have this as their own; theirs, too, so that one that ends later than the process's engine finds it.
   std::shared_ptr<std::atomic<unsigned>> threads = std::make_shared<std::atomic<unsigned>>(0);
 

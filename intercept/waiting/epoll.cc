@@ -53,6 +53,7 @@ int collect(EpollSet& set, epoll_event* out, int n) {
 }
 
 EpollItem::~EpollItem() {
+  set->lost_members = true;
   if (one_shot != nullptr) one_shot->item = nullptr;
 }
 

@@ -56,6 +56,9 @@ struct EpollSet : Watchable {
   bool calls_back = false;        // the process's bell is in the kernel's set: see callback.cc
   stack::Time calls_back_until{};
   bool inherited = false;         // came over a fork, and has not been used in this process
+  bool lost_members = false;      // since somebody last looked whether those that are left are of one shard
+  Shard* home = nullptr;          // that of the thread which fills it: where its connections are brought (dispatch.cc), if they can be
+  std::uint32_t waits = 0;        // that have begun while it had members in several shards
   bool turn = false;              // maxevents 1: whose turn it is, the stack's or the kernel's
 };
 

@@ -63,7 +63,7 @@ int Process::set_of(int ep, int fd, Shard* shard, EpollSet*& set) {
     if (probe != -ENOENT) return probe == 0 ? -EINVAL : probe;
   }
   set = new EpollSet;
-  set->shard = shard;
+  set->shard = set->home = shard;
   set->descriptors = 1;
   set->kernel_members = kernel_members_of(ep);
   files.put_set(ep, *set);
@@ -107,8 +107,11 @@ void Process::join_outer_sets(EpollSet& inner, int ep) {
 int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
   Guard guard(*this, files.kind(fd) == FdKind::kernel ? ep : fd);
   // One lock is enough where both are of one shard; a set becomes ours with all of them.
-  if (shards.several() && (guard.covered(ep) == nullptr || (files.kind(fd) != FdKind::kernel && guard.covered(fd) == nullptr))) [[unlikely]]
-    guard.widen();
+  if (shards.several() && !guard.all()) [[unlikely]] {
+    const Watchable* set = guard.covered(ep);
+    const bool away = set != nullptr && set->watchable_type == Watchable::Type::epoll_set && static_cast<const EpollSet*>(set)->home != set->shard;
+    if (set == nullptr || away || (files.kind(fd) != FdKind::kernel && guard.covered(fd) == nullptr)) guard.widen();
+  }
   if (listeners_move && op == EPOLL_CTL_ADD) [[unlikely]] bring_to_thread(guard, fd);
   // What is reserved is closed, as far as the application knows.
   if (files.kind(fd) == FdKind::reserved || files.kind(ep) == FdKind::reserved) return -EBADF;
@@ -119,9 +122,12 @@ int Process::epoll_ctl(int ep, int op, int fd, epoll_event* e) {
   if (s != nullptr && s->state == Socket::State::relayed) return kernel_member(ep, op, fd, e);
   if (target == nullptr) return kernel_member(ep, op, fd, e);
   if (ep == fd) return -EINVAL;
-  EpollSet* set = nullptr;
-  if (const int error = set_of(ep, fd, target->shard, set); error != 0) return error;
   if (op != EPOLL_CTL_DEL && e == nullptr) return -EFAULT;
+  EpollSet* set = files.set(ep);
+  if (set == nullptr) {
+    Shard* shard = op == EPOLL_CTL_ADD ? shard_of_new_set(guard, *target) : target->shard;
+    if (const int error = set_of(ep, fd, shard, set); error != 0) return error;
+  }
   EpollItem* item = find(*set, *target, fd);
   switch (op) {
     case EPOLL_CTL_ADD:
@@ -161,6 +167,7 @@ int Process::epoll_add(Guard& guard, EpollSet& set, int ep, Watchable& target, i
     item->in_kernel = true;
     ++set.kernel_members;
   }
+  if (!nested && target.shard != set.home) [[unlikely]] gather_in(guard, set, static_cast<Socket&>(target));
   settle_in(set, target);
   target.watchers.push_back(*item);
   set.items.push_back(*item);
@@ -233,6 +240,7 @@ int Process::epoll_wait(int ep, epoll_event* out, int n, const timespec* timeout
     return kernel.epoll_pwait2(ep, out, n, timeout, mask);
   }
   if (set->inherited) claim_members(*this, *set);
+  if (set->shard != set->home) [[unlikely]] tend_set(guard, *set);
   ++set->holds;
   guard.follow(*set);
   if (set->interest_seen != interest_version.load(std::memory_order_relaxed) || guard.shard().instance == nullptr) [[unlikely]] {

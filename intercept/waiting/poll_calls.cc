@@ -186,6 +186,7 @@ int Process::poll(pollfd* p, nfds_t n, const timespec* timeout, const sigset_t* 
   if ((guard.shard().instance == nullptr || guard.all()) && needs_stack(*this, guard, fds))
     (void)ensure_started(guard);  // it has said why; listeners stay silent
   WaitLoop wait(*this, guard, deadline_of(timeout, now()), mask);
+  if (mask != nullptr) guard.cover(fds);  // the lock was given up
   if (guard.shard().instance == nullptr && needs_stack(*this, guard, fds)) wait.require_stack();
   std::optional<PollCall> call(std::in_place, *this, guard, fds);
   std::uint64_t seen = conversions;

@@ -57,6 +57,13 @@ class Loop {
     t_.expect(watch(t_, ep_, fd, EPOLLIN | EPOLLOUT | EPOLLET) == 0);
     return fd;
   }
+  // Another thread has accepted it.
+  void serve_connection(int fd) {
+    open_[fd] = false;
+    t_.expect(watch(t_, ep_, fd, EPOLLIN) == 0);
+  }
+  [[nodiscard]] int set() const { return ep_; }
+  [[nodiscard]] std::size_t connections() const { return open_.size(); }
   [[nodiscard]] int listener() const { return listener_; }
   // One wait with what comes of it.
   void turn() {
@@ -74,9 +81,8 @@ class Loop {
  private:
   void accept() {
     for (int fd = 0; (fd = t_.bench->accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK)) >= 0;) {
-      open_[fd] = false;
       ++accepted;
-      t_.expect(watch(t_, ep_, fd, EPOLLIN) == 0);
+      serve_connection(fd);
     }
   }
   void serve(int fd) {

@@ -183,6 +183,9 @@ class TestWire {
       stack::Steering* const steering = port.get();
       return {std::move(port), steering};
     }
+    // As if it could: what comes on another's queue is passed on by messages, which is what the tests want.
+    [[nodiscard]] bool points_flows() const override { return true; }
+    [[nodiscard]] bool has_room() const override { return end_.control().members().size() < end_.control().slots(); }
     [[nodiscard]] std::optional<std::array<std::uint64_t, 4>> secrets() const override { return end_.control().secrets(); }
     std::unique_ptr<stack::Port> claim(std::uint32_t, std::uint32_t) override { return nullptr; }
 

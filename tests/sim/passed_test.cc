@@ -63,6 +63,24 @@ TEST_CASE("a connection in use goes to a stack that expects it, with what was no
   CHECK(w.a.count(Counter::resets_sent) + w.b.count(Counter::resets_sent) == 0);
 }
 
+TEST_CASE("a connection whose peer has sent all that it will send goes along with that, and with its end", "[passed]") {
+  InUse w(1000);
+  INFO(w.sim.label());
+  w.server().reading = false;
+  w.peer.send(5000);
+  w.peer.shutdown_when_sent = true;
+  w.peer.kick();
+  w.sim.run_for(milliseconds(100));
+  w.b.worker->expect(w.server().key);
+  REQUIRE(w.pass());
+  Socket* s = w.arrived();
+  REQUIRE(s != nullptr);
+  REQUIRE(w.sim.run_until([&] { return w.peer.eof; }));
+  CHECK(World::good(w.peer, 6000));
+  CHECK(World::good(*s, 6000));
+  CHECK(w.a.count(Counter::resets_sent) + w.b.count(Counter::resets_sent) == 0);
+}
+
 TEST_CASE("a connection with something on its way to the peer stays, and goes once the peer has it", "[passed]") {
   InUse w(1000);
   INFO(w.sim.label());
