@@ -166,3 +166,34 @@ TEST_CASE("one whose new stack dies before it has taken it is reset, and is not 
   CHECK(w.peer.error == Errc::connection_reset);
   CHECK(w.a.accepted.size() == 1);
 }
+
+TEST_CASE("rfc6191: a connection that opens anew where one rests on a stack without the listener goes to one that has it, at once", "[passed]") {
+  World w(2);
+  INFO(w.sim.label());
+  Host& a = w.process();
+  Host& b = w.process(81);
+  Socket& first = *w.connect_to(b, 1, 100).front();  // the packets come to that stack first
+  REQUIRE(w.sim.run_until([&] { return first.received == 100; }));
+  w.sim.run_for(milliseconds(100));
+  Socket& server = *a.accepted.back();
+  const FlowKey key = server.key;
+  b.worker->expect(key);
+  REQUIRE(a.worker->pass(*server.connection, b.steering->number(), w.sim.now));
+  server.connection = nullptr;
+  w.sim.run_for(milliseconds(1));
+  Connection* c = b.worker->take_expected(key);
+  REQUIRE(c != nullptr);
+  b.worker->close(*c, w.sim.now);
+  REQUIRE(w.sim.run_until([&] { return first.eof; }));
+  first.shutdown_when_sent = true;
+  first.kick();
+  w.sim.run_for(milliseconds(100));
+  REQUIRE(b.worker->time_waits() == 1);
+  w.sim.run_for(seconds(2));
+  Socket* second = w.client.try_connect({Sim::kShared, 80}, {}, key.remote_port);
+  REQUIRE(second != nullptr);
+  second->to_send = 100;
+  w.sim.run_for(milliseconds(300));
+  CHECK(World::good(*second, 100));
+  CHECK(b.count(Counter::time_wait_recycled) == 1);
+}

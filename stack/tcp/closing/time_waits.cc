@@ -125,6 +125,12 @@ void TimeWaits::on_segment(std::uint32_t index, Segment& s, std::uint32_t hash, 
       drop(index);
       return tcp_.passive.on_syn(*l, s, hash, &isn, now);
     }
+    // The connection had come from another stack (Worker::pass), and that one has the listener.
+    if (tcp_.steering != nullptr && tcp_.steering->others_listen({e.key.local, e.key.local_port})) {
+      stats_.add(Counter::time_wait_recycled);
+      drop(index);
+      return tcp_.on_new_flow(s, hash, now);
+    }
   }
   if (old) stats_.add(Counter::paws_rejected);
   if (!old && s.has(kFin) && s.seq + s.len + 1 == e.rcv_nxt) {
