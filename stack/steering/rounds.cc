@@ -36,7 +36,18 @@ bool SteeringPort::claim_one() {
   return false;
 }
 
-// Every queue is polled by somebody, and nobody polls more than his share. True if we have ours.
+// Every queue is polled by somebody, and nobody polls more than `share`: then some have one less than others.
+bool SteeringPort::are_shared_out(std::size_t share) const {
+  StackSet polled;
+  for (const std::uint32_t stack : others_ | StackSet::of(me_)) {
+    const StackSet queues(control_.slot(stack).queues.load(std::memory_order_acquire));
+    if (queues.size() > share) return false;
+    polled = polled | queues;
+  }
+  return polled.size() >= device_.queues();
+}
+
+// True if there is nothing to be done about them for now.
 bool SteeringPort::balance_queues() {
   const std::uint32_t stacks = others_.size() + 1;
   while (device_.queues() < stacks && device_.add_queue()) {
@@ -48,14 +59,14 @@ bool SteeringPort::balance_queues() {
     queues_.pop_back();
     queue_numbers_.pop_back();
   }
-  while (queues_.size() < share && claim_one()) {
+  while (queues_.size() < share && !are_shared_out(share) && claim_one()) {
   }
   if (queues_.size() != before || pollable_.empty()) rebuild_pollable();
   if (queues_.size() != before) {
     point_all_here();
     wake_all();  // somebody may have his share now, and the first tells the card
   }
-  return queues_.size() == share || stacks > device_.queues();
+  return queues_.size() == share || stacks > device_.queues() || are_shared_out(share);
 }
 
 void SteeringPort::look_who_waits(Time now) {

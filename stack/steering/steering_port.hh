@@ -128,6 +128,7 @@ class SteeringPort final : public Port, public Steering {
   [[nodiscard]] StackSet who_listens(std::uint64_t destination, Listening least) const;
   [[nodiscard]] bool is_of(std::uint64_t program, std::uint32_t stack) const;
   [[nodiscard]] StackSet who_takes_over(std::uint64_t destination, Listening least, std::uint64_t program) const;
+  [[nodiscard]] bool are_shared_out(std::size_t share) const;
   bool balance_queues();
   void look_who_waits(Time now);
   void point_card(Time now);

@@ -90,6 +90,24 @@ TEST_CASE("who is told of deaths and has a queue need not wake up by itself, nor
   CHECK(w.as(0).max_sleep() == Duration::max());
 }
 
+TEST_CASE("who has a queue less than another, because they can't be divided evenly, has its share, and gets what one that dies had") {
+  World w(2);
+  w.device.is_card = true;
+  for (int i = 0; i < 4; ++i) {
+    w.device.waiting.emplace_back();
+    w.device.queue_owner.push_back(0);
+  }
+  for (int ms = 200; ms < 400; ms += 30)
+    for (std::size_t i : {0, 1}) w.as(i).service(at(ms));
+  REQUIRE(w.as(0).queues() + w.as(1).queues() == 5);
+  const std::size_t fewer = w.as(0).queues() == 2 ? 0 : 1;
+  REQUIRE(w.as(fewer).queues() == 2);
+  CHECK(w.as(fewer).max_sleep() == Duration::max());
+  w.kill(1 - fewer);
+  for (int ms = 430; ms < 600; ms += 30) w.wake(fewer, ms);
+  CHECK(w.as(fewer).queues() == 5);
+}
+
 TEST_CASE("a death is found by looking where there are no descriptors to be told by, or the dead can't be seen") {
   World w(4, false);
   CHECK(w.as(1).max_sleep() == milliseconds(20));

@@ -295,7 +295,7 @@ std::size_t AfPacketPort::rx(Packet** out, std::size_t max) {
   }
   if (stock > 0) pool_.free(fresh.data(), stock);
   if (taken == max && ready((position() + ring_.frames.tp_frame_nr / 2) % ring_.frames.tp_frame_nr)) [[unlikely]] make_room();
-  if (taken == 0 && std::exchange(slept_, false)) take_error();
+  if (taken > 0) slept_ = false;
   return taken;
 }
 
@@ -327,12 +327,19 @@ std::size_t AfPacketPort::tx(Packet* const* packets, std::size_t n) {
 }
 
 void AfPacketPort::service(Time now) {
+  // Woken, and not by a frame here. It is somebody else's queue, mostly.
+  if (slept_ && now >= next_error_look_) {
+    next_error_look_ = now + kErrorLook;
+    take_error();
+    slept_ = false;
+  }
   sender_.try_again();
   link_->look(now);
   if (addresses_) addresses_->look(now);
 }
 
-// An error of the socket, which a link that goes down leaves there, makes it readable until somebody asks for it.
+// An error of the socket, which a link that goes down leaves there, makes it readable until somebody asks for it: nobody sleeps
+// until then.
 void AfPacketPort::take_error() {
   int error = 0;
   socklen_t size = sizeof error;

@@ -73,6 +73,7 @@ class AfPacketPort final : public Port {
 
  private:
   static constexpr std::size_t kBurst = 64;
+  static constexpr Duration kErrorLook = milliseconds(2);
 
   void repair();
   void take_error();
@@ -113,7 +114,8 @@ class AfPacketPort final : public Port {
   PacketSender sender_;
   const std::shared_ptr<LinkWatch> link_;
   std::optional<AddressWatch> addresses_;
-  bool slept_ = false;     // since the last look for frames
+  bool slept_ = false;     // and no frame has come since
+  Time next_error_look_{};
   PacketList cut_;         // pieces of large packets, and what had no room in the ring: not yet given out
   bool ahead_ = false;     // the next large packet has left the socket's queue already
   std::uint64_t dropped_ = 0;
