@@ -74,8 +74,11 @@ class Instance {
   // `goes_on`: the thread is about to sleep again, so that whoever is `standby` need not wake up for it.
   void finish_sleep(bool goes_on = false);
   [[nodiscard]] std::span<const int> pollable();
-  // Whoever has nothing to do may poll for a while: not if that takes a CPU from another stack of the device.
+  // Whoever has nothing to do may poll for a while: not if that takes a CPU from another stack of the device, ...
   [[nodiscard]] bool may_spin() const { return device_.steering == nullptr || !device_.steering->crowded(); }
+  [[nodiscard]] bool may_spin(stack::Time now) const { return now >= spins_again_ && may_spin(); }
+  // ... and not for a while after another program took it from a thread that polled: it may be the peer.
+  void was_preempted(stack::Time now) { spins_again_ = now + kNoSpin; }
   // The last turn() found something that concerned one of our connections or listeners, as far as that can be told cheaply:
   // not only segments that were refused.
   [[nodiscard]] bool moved_on() const { return moved_on_; }
@@ -103,6 +106,7 @@ class Instance {
   // No sleep is longer than this while there is a device: a lost wake-up costs a tenth of a second, not a hang. It doubles with every sleep
   // in which nothing came: idle is idle.
   static constexpr stack::Duration kLongestSleep = stack::milliseconds(100), kLongestIdle = stack::seconds(1);
+  static constexpr stack::Duration kNoSpin = stack::milliseconds(10);
   static constexpr std::size_t kMovedPerTurn = 262144;  // bytes
   static constexpr std::size_t kLeastMoved = 512;       // what a call counts for that moves less
 
@@ -117,6 +121,7 @@ class Instance {
   std::unique_ptr<stack::Worker> worker_;
   stack::Time last_now_{};
   stack::Duration longest_sleep_ = kLongestSleep;
+  stack::Time spins_again_{};
   std::size_t moved_ = 0;  // since the last turn
   bool moved_on_ = false;
   stack::Time asleep_until_{};  // when the first of those who sleep wakes up by himself; kNever: not known

@@ -12,6 +12,9 @@
 namespace mtcp::intercept {
 namespace {
 
+// Between two turns of a thread that spins. Each takes a microsecond or two when there is nothing to do.
+constexpr stack::Duration kPreempted = stack::microseconds(50);
+
 timespec to_timespec(stack::Duration d) {
   const auto s = std::chrono::duration_cast<std::chrono::seconds>(d);
   return {.tv_sec = s.count(), .tv_nsec = (d - s).count()};
@@ -45,7 +48,10 @@ WaitLoop::~WaitLoop() {
 }
 
 void WaitLoop::turn() {
-  now_ = intercept::now();
+  const stack::Time before = std::exchange(now_, intercept::now());
+  if (std::exchange(spun_, false) && now_ - before > kPreempted) [[unlikely]] {
+    if (Instance* instance = lock_.shard().instance.get(); instance != nullptr) instance->was_preempted(now_);
+  }
   if (spin_until_ == stack::Time{}) spin_until_ = now_ + process_.options.poll.spin;
   if (needs_stack_) (void)process_.ensure_started(lock_);  // it logs why it fails
   const bool slept = std::exchange(slept_, false);
@@ -68,20 +74,27 @@ int WaitLoop::interrupted() {
   return 0;
 }
 
+bool WaitLoop::spins() const {
+  const Instance* instance = lock_.shard().instance.get();
+  if (instance == nullptr || process_.options.poll.busy) return instance != nullptr;
+  // One of several processes that serve for another: its peers, its siblings and its parent want the CPUs as well.
+  return now_ < spin_until_ && instance->may_spin(now_) && process_.heritage.empty();
+}
+
+bool WaitLoop::will_sleep() const {
+  return lock_.shard().instance != nullptr && !spins() && !expired() && *process_.services.signal_count() == signals_;
+}
+
 bool WaitLoop::must_sleep(int& result) {
   result = interrupted();
   if (result == 0 && expired()) result = -EAGAIN;
   if (result != 0) return false;
-  const Instance* instance = lock_.shard().instance.get();
-  // One of several processes that serve for another: its peers, its siblings and its parent want the CPUs as well.
-  const bool may_spin = instance != nullptr && instance->may_spin() && process_.heritage.empty();
-  if (instance != nullptr && (process_.options.poll.busy || (now_ < spin_until_ && may_spin))) {
-    lock_.unlock();  // others have their turn
-    __builtin_ia32_pause();
-    lock_.lock();
-    return false;
-  }
-  return true;
+  if (!spins()) return true;
+  spun_ = true;
+  lock_.unlock();  // others have their turn
+  __builtin_ia32_pause();
+  lock_.lock();
+  return false;
 }
 
 Sleeper& WaitLoop::borrow() {
@@ -152,19 +165,14 @@ int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
 
   lock_.unlock();
   process_.services.begin_sleep();
-  // Signals stay blocked between the look at the counter and the sleep, so that none is slept through.
-  sigset_t all, old;
-  sigfillset(&all);
-  process_.kernel.set_signal_mask(SIG_SETMASK, &all, &old);
+  // A handler that runs between the look at the counter and the sleep ends the sleep (Kernel::ppoll).
   int result = 0;
   if (*process_.services.signal_count() == signals_) {
     timespec t{};
     if (until != stack::kNever) t = to_timespec(std::max(until - intercept::now(), stack::Duration::zero()));
-    result = process_.kernel.ppoll(sleep_fds_.data(), sleep_fds_.size(),
-                                   until == stack::kNever ? nullptr : &t, &old);
+    result = process_.kernel.ppoll(sleep_fds_.data(), sleep_fds_.size(), until == stack::kNever ? nullptr : &t, nullptr);
     asked_ = result >= 0;
   }
-  process_.kernel.set_signal_mask(SIG_SETMASK, &old, nullptr);
   process_.services.end_sleep();
   lock_.lock();
 

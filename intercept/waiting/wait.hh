@@ -44,6 +44,8 @@ class WaitLoop {
   [[nodiscard]] bool expired() const { return now_ >= deadline_; }
   // Whether kernel descriptors, last looked at at `checked`, should be looked at in this turn.
   [[nodiscard]] bool kernel_due(stack::Time checked) const;
+  // If nothing is ready, the next thing to be done is a sleep, for which the kernel is asked about its descriptors anyhow.
+  [[nodiscard]] bool will_sleep() const;
   // Nothing was ready. 0: look again; -EAGAIN: the deadline has passed; -EINTR: a signal handler ran. `fds`:
   // kernel descriptors that may end the sleep (revents are filled in after one). attach(Sleeper&) is called,
   // with the lock held, before a sleep: it registers whatever wakes the sleeper; what it registered is the
@@ -65,6 +67,7 @@ class WaitLoop {
   void set_restart(bool restart) { restart_ = restart; }
 
  private:
+  [[nodiscard]] bool spins() const;
   bool must_sleep(int& result);
   Sleeper& borrow();
   void give_back(Sleeper& s);
@@ -79,6 +82,7 @@ class WaitLoop {
   stack::Time now_{};
   stack::Time spin_until_{};
   bool slept_ = false;  // and has not yet looked what woke it
+  bool spun_ = false;   // since the last turn()
   bool asked_ = false;
   std::uint32_t signals_;
   bool restart_ = false;
