@@ -1,4 +1,4 @@
-"""Clients of forking_server.py: several at a time, several rounds, and so many more lines each; then they wait. Says "good N" when all
+"""Clients of forking_server.py: several at a time, several rounds, and so many more lines each, and four times as many small ones; then they wait. Says "good N" when all
 answers were right, else ends with 1."""
 
 import random
@@ -19,8 +19,9 @@ def converse(number):
             f.write(line)
             f.flush()
             assert f.readline() == line
-        for _ in range(lines):
-            line = random.randbytes(random.choice((3, 100, 4000, 20000))).hex().encode() + b"\n"
+        # Of the small ones each is one read, at which nothing else is on its way: so the child gets the connection at the latest then.
+        for i in range(lines * 5):
+            line = random.randbytes(random.choice((3, 100, 4000, 20000)) if i < lines else 3).hex().encode() + b"\n"
             f.write(line)
             f.flush()
             assert f.readline() == line

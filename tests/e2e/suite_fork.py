@@ -69,7 +69,7 @@ def lasting_connection(context):
     # Lines of all sizes, and then all that the others do: the child's own program, a MiB, a half close.
     out = client.run(PYTHON, HERE / "forking_client.py", server.address, "7001", "6", "2", "300", timeout=60).stdout
     expect_equal("what the clients say", out.strip(), "good 12")
-    expect_migrated(server, program.pid, 6, 12)
+    expect_migrated(server, program.pid, 12, 12)
     # A child that is killed takes its connection along, and nothing else; nor does the parent's end.
     holders = [client.start(PYTHON, "-u", HERE / "forking_client.py", server.address, "7001", "1", "1", "300", "5") for _ in range(3)]
     for holder in holders:
