@@ -1,5 +1,5 @@
-"""Clients of forking_server.py: several at a time, several rounds, and so many more lines each, and four times as many small ones; then they wait. Says "good N" when all
-answers were right, else ends with 1."""
+"""Clients of forking_server.py: several at a time, several rounds, and so many more lines each, and four times as many small ones; then
+they wait. Says "good N" when all answers were right, else ends with 1."""
 
 import random
 import socket
