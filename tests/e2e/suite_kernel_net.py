@@ -130,6 +130,8 @@ def deleted(context):
     before = cpu_seconds(nginx.all_pids())
     time.sleep(2)
     expect(cpu_seconds(nginx.all_pids()) - before < 0.5, "it spins")
+    said = [line for line in nginx.log().splitlines() if "mtcp[" in line]
+    expect(len(said) == 1 and "the interface wire is gone" in said[0], f"it said: {said}")
     nginx.stop()
 
 

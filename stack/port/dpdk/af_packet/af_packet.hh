@@ -69,7 +69,10 @@ class AfPacketPort final : public Port {
   [[nodiscard]] Status status() const override {
     return {.rx_dropped = dropped_, .tx_dropped = sender_.dropped(), .tx_merged = sender_.merged(), .by = "packet-socket", .packets_free = pool_.available()};
   }
-  Notice notice() override { return addresses_ ? addresses_->notice() : Notice{}; }
+  Notice notice() override {
+    Notice gone = link_->notice();
+    return gone.text.empty() && addresses_ ? addresses_->notice() : gone;
+  }
 
  private:
   static constexpr std::size_t kBurst = 64;

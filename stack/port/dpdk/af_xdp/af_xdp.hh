@@ -71,7 +71,7 @@ class AfXdpPort final : public Port {
   [[nodiscard]] std::size_t packets_held() const override { return 0; }
   // Dropped: frames that did not fit, and those for which the kernel had no frame or no room in the ring.
   [[nodiscard]] Status status() const override;
-  Notice notice() override { return {}; }
+  Notice notice() override { return link_->notice(); }
 
  private:
   static constexpr std::size_t kBurst = 64;

@@ -1,6 +1,7 @@
 #include "stack/port/dpdk/interface/interface_watch.hh"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/ethtool.h>
 #include <linux/if_packet.h>
@@ -158,7 +159,9 @@ void LinkWatch::look_now(Time now) {
   memcpy(request.ifr_name, name_.data(), std::min(name_.size(), sizeof request.ifr_name - 1));
   const Asking kernel(AF_INET, SOCK_DGRAM, 0);
   if (kernel.fd() < 0) return;  // no descriptor left: as before
-  const unsigned flags = kernel.ioctl(SIOCGIFFLAGS, &request) ? static_cast<unsigned short>(request.ifr_flags) : 0U;
+  const bool there = kernel.ioctl(SIOCGIFFLAGS, &request);
+  if (!there && errno == ENODEV) gone_.store(true, std::memory_order_relaxed);
+  const unsigned flags = there ? static_cast<unsigned short>(request.ifr_flags) : 0U;
   up_.store((flags & IFF_UP) != 0 && ((flags & IFF_RUNNING) != 0 || has_carrier(kernel, request)), std::memory_order_relaxed);
   if (kernel.ioctl(SIOCGIFMTU, &request)) mtu_.store(static_cast<std::uint32_t>(request.ifr_mtu), std::memory_order_relaxed);
 }

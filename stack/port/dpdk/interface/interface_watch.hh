@@ -35,6 +35,11 @@ class LinkWatch {
   // At the next look(), whenever that is.
   void look_soon() { next_.store({}, std::memory_order_relaxed); }
   [[nodiscard]] bool up() const { return up_.load(std::memory_order_relaxed); }
+  // That the interface does not exist any more, once for all ports; empty: it does, or it has been told.
+  [[nodiscard]] Port::Notice notice() {
+    if (!gone_.load(std::memory_order_relaxed) || told_.exchange(true, std::memory_order_relaxed)) return {};
+    return {"the interface " + name_ + " is gone: what comes by others is the kernel's. Start the program again when it is back", false};
+  }
   [[nodiscard]] std::uint32_t mtu() const { return mtu_.load(std::memory_order_relaxed); }
 
  private:
@@ -42,7 +47,7 @@ class LinkWatch {
   const pid_t process_;
   const std::string name_;
   std::atomic<Time> next_{Time{}};
-  std::atomic<bool> up_ = true;
+  std::atomic<bool> up_ = true, gone_ = false, told_ = false;
   std::atomic<std::uint32_t> mtu_ = UINT32_MAX;
 };
 
