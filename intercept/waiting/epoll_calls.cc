@@ -274,8 +274,8 @@ int Process::epoll_wait_loop(Guard& guard, EpollSet& set, int ep, std::span<epol
     int count = 0;
     const bool looks = set.kernel_members > 0 && first && stack_ready;
     // Once: if the stack keeps it from sleeping, it is to look.
-    const bool asks_soon = first && !stack_ready && wait.will_sleep();
-    if (open && set.kernel_members + set.local_members > 0 && (looks || (wait.kernel_due(set.kernel_checked) && !asks_soon))) {
+    const auto asks_soon = [&] { return first && !stack_ready && wait.will_sleep(); };
+    if (open && set.kernel_members + set.local_members > 0 && (looks || (wait.kernel_due(set.kernel_checked) && !asks_soon()))) {
       // The kernel's part comes first, but never takes all the room while the stack has something: neither
       // starves.
       set.kernel_checked = wait.now();

@@ -47,11 +47,16 @@ WaitLoop::~WaitLoop() {
   if (masked_) process_.kernel.set_signal_mask(SIG_SETMASK, &old_mask_, nullptr);
 }
 
+// After a turn of polling, which began at `before`.
+[[gnu::noinline]] void WaitLoop::note_spun(stack::Time before) {
+  spun_ = false;
+  if (now_ - before <= kPreempted) return;
+  if (Instance* instance = lock_.shard().instance.get(); instance != nullptr) instance->was_preempted(now_);
+}
+
 void WaitLoop::turn() {
   const stack::Time before = std::exchange(now_, intercept::now());
-  if (std::exchange(spun_, false) && now_ - before > kPreempted) [[unlikely]] {
-    if (Instance* instance = lock_.shard().instance.get(); instance != nullptr) instance->was_preempted(now_);
-  }
+  if (spun_) note_spun(before);
   if (spin_until_ == stack::Time{}) spin_until_ = now_ + process_.options.poll.spin;
   if (needs_stack_) (void)process_.ensure_started(lock_);  // it logs why it fails
   const bool slept = std::exchange(slept_, false);

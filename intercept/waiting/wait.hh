@@ -68,6 +68,7 @@ class WaitLoop {
 
  private:
   [[nodiscard]] bool spins() const;
+  void note_spun(stack::Time before);
   bool must_sleep(int& result);
   Sleeper& borrow();
   void give_back(Sleeper& s);
