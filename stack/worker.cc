@@ -75,9 +75,7 @@ bool Worker::is_fast_open_ready(const Endpoint& local, const Endpoint& remote, c
 }
 
 Result<std::size_t> Worker::send(Connection& c, std::span<const iovec> data, bool more, Time now) {
-  auto n = tcp_->sender.send(c, data, more, now);
-  tcp_->transmit_bursts(now);
-  return n;
+  return tcp_->sender.send(c, data, more, now);
 }
 void Worker::end_record(Connection& c) { tcp_->sender.end_record(c); }
 Result<std::size_t> Worker::reserve(Connection& c, std::size_t bytes, std::span<iovec> out, Time now) {
@@ -85,7 +83,6 @@ Result<std::size_t> Worker::reserve(Connection& c, std::size_t bytes, std::span<
 }
 void Worker::commit(Connection& c, std::size_t bytes, bool more, Time now) {
   tcp_->sender.commit(c, bytes, more, now);
-  tcp_->transmit_bursts(now);
 }
 bool Worker::takes_external(const Connection& c) const { return tcp_->sender.takes_external(c); }
 Result<std::size_t> Worker::send_external(Connection& c, ExternalMemory& memory, std::uint32_t offset, std::size_t bytes, bool more, Time now) {

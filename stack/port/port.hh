@@ -13,6 +13,9 @@
 
 namespace mtcp::stack {
 
+// As many full packets as a device that takes several as one frame (64 KB) can have in one.
+inline constexpr std::size_t kTxBurst = 44;
+
 // One queue pair of a device, used by one worker at a time. Nothing here blocks.
 class Port {
  public:
@@ -60,6 +63,10 @@ class Port {
   // Takes packets with kExternal, also such that are to be cut into segments (stack/packet/external.hh), and is done with their
   // memory when tx() returns. Not for ever, where others share the device: who offers one nevertheless has it copied, or loses it.
   [[nodiscard]] virtual bool takes_external() const { return false; }
+
+  // How many packets collect, while the application goes from one connection to the next, before they are offered: few where a peer
+  // takes them from memory at once and so works at the same time, many where each offer is a system call.
+  [[nodiscard]] virtual std::size_t tx_burst() const { return kTxBurst; }
 
   // Packets of pool() that the device has in its rings, at most: neither free nor in use.
   [[nodiscard]] virtual std::size_t packets_held() const = 0;

@@ -30,6 +30,7 @@ Tcp::Tcp(const Options& o, const Attachment& device, PacketPool& pool, Stats& st
       stats(st),
       secrets(s),
       port(device.port),
+      tx_burst(port != nullptr ? port->tx_burst() : kTxBurst),
       steering(device.steering),
       kernel_share(device.kernel_share),
       sums_payload(port != nullptr && !port->tx_checksum_offload()),

@@ -44,7 +44,7 @@ class Tcp {
   [[nodiscard]] FlowRef find_flow(const FlowKey& key, std::uint32_t hash) const;
   // Data waits in `tx` for its companions: sends them once there is a burst of them.
   void transmit_bursts(Time now) {
-    if (tx.size() >= Sender::kTxBurst) transmit(now);
+    if (tx.size() >= tx_burst) transmit(now);
   }
   void transmit(Time now);  // what is queued for the device
   [[nodiscard]] bool pending() const;
@@ -193,6 +193,7 @@ class Tcp {
   Stats& stats;
   Secrets secrets;
   Port* const port;
+  const std::size_t tx_burst;  // Port::tx_burst
   Steering* const steering;
   KernelShare* const kernel_share;
   const bool sums_payload;  // checksums are filled in here, and begun where the payload is copied

@@ -18,7 +18,7 @@ namespace mtcp::stack {
 namespace {
 
 // Packets that may wait for the device before connections do.
-constexpr std::size_t kTxBacklog = 6 * Sender::kTxBurst;
+constexpr std::size_t kTxBacklog = 6 * kTxBurst;
 constexpr std::uint32_t kDefaultMss = 536;
 constexpr std::uint32_t kLeastSegment = 48;  // Linux: 68 with the header
 

@@ -111,8 +111,6 @@ class Sender {
 
   IntrusiveList<Connection, &Connection::push_hook> blocked;
   bool device_full = false;  // it took less than it was offered in this turn: no use in asking again
-  // Packets: as many full ones as a device that takes several as one frame (64 KB) can have in one.
-  static constexpr std::size_t kTxBurst = 44;
 
  private:
   // --- buffer.cc
