@@ -137,6 +137,25 @@ class PacketCache {
     p->reset();
     return p;
   }
+  // The same for a few bytes, headers or little more: from the pool of small ones while the others are scarce.
+  [[nodiscard]] Packet* alloc_little() {
+    if (scarce_) [[unlikely]] put_little_first();
+    return alloc();
+  }
+  // While they are scarce: the next alloc(), which must follow at once, gives a small one.
+  [[gnu::noinline, gnu::cold]] void put_little_first() {
+    if (count_ < stock_.size() && little_->alloc(&stock_[count_], 1) == 1) ++count_;
+  }
+  // Scarce, and there are small ones.
+  [[nodiscard]] bool scarce() const { return scarce_; }
+  // `little` may be null: there are no small ones.
+  void set_little(PacketPool* little) { little_ = little; }
+  // Scarce: when fewer than `plenty` are left, and in any case as long as `pressed`.
+  void set_plenty(std::size_t plenty) { plenty_ = plenty; }
+  void set_pressed(bool pressed) {
+    pressed_ = pressed;
+    note_scarcity(pool_.available());
+  }
   // Takes a packet back. One that still waits in a transmit queue is released after transmission instead.
   void free(Packet* p) {
     if ((p->flags & (kQueued | kExternal)) != 0) [[unlikely]] {
@@ -161,13 +180,18 @@ class PacketCache {
 
  private:
   static constexpr std::size_t kBatch = 64;
+  void note_scarcity(std::size_t free) { scarce_ = little_ != nullptr && (pressed_ || free < plenty_); }
   bool refill() {
     const std::size_t free = pool_.available();
+    note_scarcity(free);
     if (free > reserve_) count_ = pool_.alloc(stock_.data(), std::min(kBatch, free - reserve_));
     return count_ != 0;
   }
 
   PacketPool& pool_;
+  PacketPool* little_ = nullptr;
+  bool scarce_ = false, pressed_ = false;
+  std::size_t plenty_ = 0;
   const std::size_t reserve_;
   std::size_t count_ = 0;
   std::array<Packet*, 4 * kBatch> stock_{};

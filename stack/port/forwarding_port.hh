@@ -27,6 +27,7 @@ class ForwardingPort : public Port {
   [[nodiscard]] bool tx_checksum_offload() const override { return inner_->tx_checksum_offload(); }
   [[nodiscard]] PacketPool& pool() override { return inner_->pool(); }
   [[nodiscard]] bool takes_external() const override { return inner_->takes_external(); }
+  [[nodiscard]] bool takes_any_pool() const override { return inner_->takes_any_pool(); }
   [[nodiscard]] std::size_t tx_burst() const override { return inner_->tx_burst(); }
   [[nodiscard]] std::size_t packets_held() const override { return inner_->packets_held(); }
   [[nodiscard]] Status status() const override { return inner_->status(); }

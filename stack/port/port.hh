@@ -64,6 +64,9 @@ class Port {
   // memory when tx() returns. Not for ever, where others share the device: who offers one nevertheless has it copied, or loses it.
   [[nodiscard]] virtual bool takes_external() const { return false; }
 
+  // tx() takes packets of other pools than pool() as well: whoever copies what it sends.
+  [[nodiscard]] virtual bool takes_any_pool() const { return true; }
+
   // How many packets collect, while the application goes from one connection to the next, before they are offered: few where a peer
   // takes them from memory at once and so works at the same time, many where each offer is a system call.
   [[nodiscard]] virtual std::size_t tx_burst() const { return kTxBurst; }

@@ -334,7 +334,7 @@ std::size_t SteeringPort::transmit_by_message(Packet* const* packets, std::size_
     (void)post(to, {MessageKind::transmit, flags, 0, whole.empty() ? p->bytes() : std::span<const std::byte>(whole)});
     if ((p->flags & kKeep) != 0) continue;
     if ((p->flags & kExternal) != 0) [[unlikely]] drop_external(*p);
-    pool_.free(&p, 1);
+    p->pool->free(&p, 1);
   }
   announce();
   return n;

@@ -43,6 +43,7 @@ class SteeringPort final : public Port, public Steering {
   [[nodiscard]] bool tx_checksum_offload() const override { return device_.tx_checksum_offload(); }
   [[nodiscard]] PacketPool& pool() override { return pool_; }
   [[nodiscard]] bool takes_external() const override { return !queues_.empty() && queues_.front()->takes_external(); }
+  [[nodiscard]] bool takes_any_pool() const override { return queues_.empty() || queues_.front()->takes_any_pool(); }
   [[nodiscard]] std::size_t packets_held() const override;
   [[nodiscard]] Status status() const override;
   Notice notice() override;

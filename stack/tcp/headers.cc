@@ -52,7 +52,7 @@ void Tcp::write_header(Connection& c, Packet& p, Seq seq, std::uint8_t flags, Ti
 }
 
 void Tcp::send_ack(Connection& c, Time now) {
-  Packet* p = cache.alloc();
+  Packet* p = cache.alloc_little();
   if (p == nullptr) {
     // It is made up for once there are packets again: by what asks for one meanwhile, or by the timer.
     constexpr Duration kAgain = milliseconds(40);
@@ -66,7 +66,7 @@ void Tcp::send_ack(Connection& c, Time now) {
 }
 
 void Tcp::send_probe(Connection& c, Time now) {
-  Packet* p = cache.alloc();
+  Packet* p = cache.alloc_little();
   if (p == nullptr) return stats.add(Counter::no_packets);
   write_header(c, *p, c.hot.snd_una - 1, kAck, now);
   stats.add(Counter::segments_sent);
@@ -74,7 +74,7 @@ void Tcp::send_probe(Connection& c, Time now) {
 }
 
 bool Tcp::send_bare(const Header& hd, const Path& path, TxPriority priority, Time now, std::span<const std::byte> payload) {
-  Packet* p = cache.alloc();
+  Packet* p = payload.size() <= kLittlePayload ? cache.alloc_little() : cache.alloc();
   if (p == nullptr) return stats.add(Counter::no_packets), false;
   if (!payload.empty()) {
     std::memcpy(p->data, payload.data(), payload.size());

@@ -35,6 +35,7 @@ void MemoryBudget::derive() {
   low_ = std::min(packets(wanted_.low, high_ * 3 / 8), pressure_);
   const std::size_t taken = pressure_ + device_packets_;
   plenty_ = capacity_ > taken ? capacity_ - taken : 0;
+  cache_.set_plenty(plenty_);
 }
 
 void MemoryBudget::set_device_packets(std::size_t n) {
@@ -61,6 +62,7 @@ bool MemoryBudget::update_scarce() {
   if (pool.available() < 2 * cache_.reserve()) cache_.give_back();
   const std::size_t now = used();
   const bool pressed = now > pressure_ || (level_ != Level::low && now >= low_);
+  cache_.set_pressed(pressed);
   if (!pressed) {
     level_ = Level::low;
     share_ = out_of_order_share_ = UINT32_MAX;
@@ -109,9 +111,11 @@ void Tcp::reclaim(Time now) {
     if (c == nullptr) break;
     receiver.prune_out_of_order(*c);
   }
+  // What waits for the device comes back as soon as that goes on, and nobody can be answered before.
+  if (sender.device_full) return;
   while (goes_on()) {
     Connection* c = priv->closed.largest([](const Connection& x) { return x.tx.memory; });
-    if (c == nullptr) break;
+    if (c == nullptr || c->tx.memory < memory.buffer()) break;  // or little packets only, which are not scarce
     stats.add(Counter::orphans_killed);
     send_reset(*c, now);
     finish(*c, Errc::ok);
@@ -147,7 +151,7 @@ void Tcp::reclaim_from_living(Time now) {
   std::size_t n = 0;
   connections.for_each([&](Connection& c, std::uint32_t) {
     const Holder h{c.rx.memory + c.tx.memory, ts_clock(now) - c.hot.last_received, &c};
-    if (h.bytes == 0 || c.hot.state == State::closed) return;
+    if (h.bytes < memory.buffer() || c.hot.state == State::closed) return;
     if (n == largest.size()) {
       if (!more(h, largest.front())) return;
       std::pop_heap(largest.begin(), largest.begin() + static_cast<std::ptrdiff_t>(n--), more);

@@ -14,8 +14,9 @@
 
 namespace mtcp::stack {
 
-// Bytes of those packets that under pressure hold a few bytes of received data (Tcp::shrink).
+// Bytes of those packets that under pressure hold a few bytes: received data (Tcp::shrink), segments without data, little writes.
 inline constexpr std::size_t kLittlePacket = 256;
+inline constexpr std::size_t kLittlePayload = kLittlePacket - kHeadroom;
 
 class MemoryBudget {
  public:
@@ -25,7 +26,11 @@ class MemoryBudget {
     high       // out-of-order data and orphans go, the largest first
   };
 
-  MemoryBudget(const MemoryLevels& wanted, PacketCache& cache) : wanted_(wanted), cache_(cache) { derive(); }
+  // `little`: packets of kLittlePacket bytes, for what is sent under pressure; null where the device wants all to come from one pool.
+  MemoryBudget(const MemoryLevels& wanted, PacketCache& cache, PacketPool* little) : wanted_(wanted), cache_(cache) {
+    cache_.set_little(little);
+    derive();
+  }
 
   // For each burst and each write: the pool may drain within a millisecond. True if Tcp::reclaim() is due.
   bool update() {

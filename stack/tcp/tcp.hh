@@ -199,7 +199,7 @@ class Tcp {
   const bool sums_payload;  // checksums are filled in here, and begun where the payload is copied
   PacketCache cache;
   MemoryBudget memory;
-  HeapPool little_packets;  // shrink()
+  HeapPool little_packets;  // under pressure
   TxQueue tx;
   Network network;
   TimerWheel wheel;

@@ -39,7 +39,7 @@ std::size_t SimPort::rx(Packet** out, std::size_t max) {
 }
 
 std::size_t SimPort::tx(Packet* const* packets, std::size_t n) {
-  if (!has_link) return 0;
+  if (!has_link || takes_nothing) return 0;
   for (std::size_t i = 0; i < n; ++i) {
     Packet* p = packets[i];
     if (gathers)

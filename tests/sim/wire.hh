@@ -76,6 +76,7 @@ class SimPort final : public test::BarePort {
   [[nodiscard]] bool takes_external() const override { return gathers && !gathers_no_more; }
 
   bool has_link = true;     // false: nothing is taken, nothing comes
+  bool takes_nothing = false;  // as one whose ring to send is full
   // As a device that gathers, cuts into segments and fills in checksums: before the stack is made, so restart() after it.
   bool gathers = false;
   bool gathers_no_more = false;

@@ -26,6 +26,7 @@ class EthdevPort : public Port {
   std::size_t rx(Packet** out, std::size_t max) override;
   std::size_t tx(Packet* const* packets, std::size_t n) override;
   [[nodiscard]] bool busy(const Packet& p) const override;
+  [[nodiscard]] bool takes_any_pool() const override { return false; }
   [[nodiscard]] TxState tx_state() const override { return {}; }
   void service(Time now) override;
   // A device that tells nothing: sleep for a moment only.

@@ -287,7 +287,7 @@ bool Sender::send_fin_with_data(Connection& c) {
 void Sender::send_fin(Connection& c, Time now) {
   auto& h = c.hot;
   if (!h.fin_sent && send_fin_with_data(c)) return;
-  Packet* p = cache.alloc();
+  Packet* p = cache.alloc_little();
   if (p == nullptr) return stats.add(Counter::no_packets);
   const bool again = h.fin_sent;
   if (!again) {

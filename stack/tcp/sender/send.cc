@@ -140,6 +140,8 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
     c.hot.snd_queued += part;
   }
   std::uint32_t unpushed = 0;  // packets
+  // What may still grow has room for that.
+  if (cache.scarce() && left - 1 < kLittlePayload && c.tx.unsent == nullptr && !more) [[unlikely]] cache.put_little_first();
   while (left > 0) {
     Packet* p = cache.alloc();
     if (p == nullptr) break;

@@ -151,8 +151,13 @@ std::size_t MemifPort::send(Packet* const* packets, std::size_t n) {
   std::array<Packet*, kBurst> done;
   std::size_t count = 0;
   for (std::size_t i = 0; i < sent; ++i) {
-    if ((packets[i]->flags & kKeep) != 0) continue;
-    done[count++] = packets[i];
+    Packet* p = packets[i];
+    if ((p->flags & kKeep) != 0) continue;
+    if (p->pool != &pool_) [[unlikely]] {
+      p->pool->free(&p, 1);
+      continue;
+    }
+    done[count++] = p;
     if (count == done.size()) pool_.free(done.data(), std::exchange(count, 0));
   }
   if (count > 0) pool_.free(done.data(), count);

@@ -28,6 +28,7 @@ class MemifPort final : public EthdevPort {
   // What we copy ourselves the driver never holds.
   [[nodiscard]] bool busy(const Packet& /*p*/) const override { return false; }
   [[nodiscard]] TxState tx_state() const override { return {.delivered = !sender_.attached() || sender_.empty()}; }
+  [[nodiscard]] bool takes_any_pool() const override { return true; }
   [[nodiscard]] std::size_t tx_burst() const override { return 8; }
   void service(Time now) override;
   bool arm() override;
