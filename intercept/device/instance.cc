@@ -126,7 +126,11 @@ void Instance::finish_sleep(bool goes_on) {
   if (left > 0) return;
   if (port_) port_->disarm();
   if (follower_ != nullptr) follower_->look_soon();
-  if (standby != nullptr && standby_follows && !goes_on) std::exchange(standby, nullptr)->wake();
+  if (!goes_on) wake_standby();
+}
+
+void Instance::wake_standby() {
+  if (standby != nullptr && standby_follows && sleeping.load(std::memory_order_relaxed) == 0) std::exchange(standby, nullptr)->wake();
 }
 
 std::span<const int> Instance::pollable() {

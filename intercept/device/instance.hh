@@ -73,6 +73,8 @@ class Instance {
   bool prepare_sleep(stack::Time now, stack::Time& latest);
   // `goes_on`: the thread is about to sleep again, so that whoever is `standby` need not wake up for it.
   void finish_sleep(bool goes_on = false);
+  // After that, the thread does not sleep again.
+  void wake_standby();
   [[nodiscard]] std::span<const int> pollable();
   // Whoever has nothing to do may poll for a while: not if that takes a CPU from another stack of the device, ...
   [[nodiscard]] bool may_spin() const { return device_.steering == nullptr || !device_.steering->crowded(); }

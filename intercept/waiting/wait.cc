@@ -44,6 +44,9 @@ WaitLoop::WaitLoop(Process& process, Guard& lock, stack::Time deadline, const si
 }
 
 WaitLoop::~WaitLoop() {
+  if (went_on_) lock_.for_each([](Shard& s) {
+    if (s.instance != nullptr) s.instance->wake_standby();
+  });
   if (masked_) process_.kernel.set_signal_mask(SIG_SETMASK, &old_mask_, nullptr);
 }
 
@@ -184,6 +187,7 @@ int WaitLoop::sleep(Sleeper& sleeper, std::span<pollfd> fds) {
   // Nothing came, and only because no sleep is longer than that: it will look once and sleep again.
   const bool goes_on = result == 0 && until != deadline_;
   finish_sleep(goes_on);
+  went_on_ = goes_on;
   if (relays >= 0 && sleep_fds_.back().revents != 0) process_.relay.serve();
   std::copy_n(sleep_fds_.begin(), fds.size(), fds.begin());
   now_ = intercept::now();

@@ -84,6 +84,7 @@ class WaitLoop {
   stack::Time spin_until_{};
   bool slept_ = false;  // and has not yet looked what woke it
   bool spun_ = false;   // since the last turn()
+  bool went_on_ = false;  // the last sleep was to be followed by another: nobody has been told that it is over
   bool asked_ = false;
   std::uint32_t signals_;
   bool restart_ = false;
