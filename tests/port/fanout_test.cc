@@ -62,14 +62,19 @@ void keep_net_raw() {
   EXPECT(syscall(SYS_capset, &header, data) == 0);
 }
 
+// Our end of a new wire, with a queue for each stack.
+std::unique_ptr<Device> open_for_many() {
+  make_wire();
+  auto c = config(kPort);
+  c.queues = 0;
+  return open_or_die(c);
+}
+
 }  // namespace
 
 TEST_CASE("every stack has a packet socket, and each segment comes on that of its own stack") {
   Process child([](Process&) {
-    make_wire();
-    auto c = config(kPort);
-    c.queues = 0;
-    const auto device = open_or_die(c);
+    const auto device = open_for_many();
     EXPECT(device->summary().empty());
     Stacks stacks;
     for (int n : {1, 3, 8}) {
@@ -105,10 +110,7 @@ TEST_CASE("every stack has a packet socket, and each segment comes on that of it
 
 TEST_CASE("the segments of a flow that a stack has taken over from its home come on that stack's packet socket, until it is over") {
   Process child([](Process&) {
-    make_wire();
-    auto c = config(kPort);
-    c.queues = 0;
-    const auto device = open_or_die(c);
+    const auto device = open_for_many();
     EXPECT(device->has_room());
     Stacks stacks;
     while (stacks.size() < 3) stacks.push_back(device->join());

@@ -65,6 +65,19 @@ void check_that_another_is_served(Sim& sim, Host& client, Host& server, std::uin
   CHECK(another.wrong == 0);
 }
 
+// More connections than a small pool has packets.
+std::vector<Socket*> connect_many(Sim& sim, Host& client, Host& server) {
+  constexpr std::size_t kConnections = 900;
+  std::vector<Socket*> sockets;
+  for (std::size_t i = 0; i < kConnections; ++i) sockets.push_back(&client.connect(server, 80));
+  REQUIRE(sim.run_until([&] { return server.accepted.size() == kConnections; }, seconds(10)));
+  return sockets;
+}
+
+void check_that_all_have(Sim& sim, const std::vector<Socket*>& sockets, std::uint64_t bytes) {
+  CHECK(sim.run_until([&] { return std::ranges::all_of(sockets, [&](const Socket* s) { return s->received == bytes; }); }, seconds(10)));
+}
+
 }  // namespace
 
 TEST_CASE("Data out of order of all connections goes before anybody's data in order is refused") {
@@ -210,15 +223,12 @@ TEST_CASE("Many connections with a few bytes each share a small pool while the d
   Host& client = sim.add_host({}, 512);
   server.listen(80);
   server.on_accept = [](Socket& s) { s.echo = true; };
-  constexpr std::size_t kConnections = 900;
-  std::vector<Socket*> sockets;
-  for (std::size_t i = 0; i < kConnections; ++i) sockets.push_back(&client.connect(server, 80));
-  REQUIRE(sim.run_until([&] { return server.accepted.size() == kConnections; }, seconds(10)));
+  const std::vector<Socket*> sockets = connect_many(sim, client, server);
   client.port.takes_nothing = true;
   for (Socket* s : sockets) s->send(64);
   sim.run_for(milliseconds(50));
   client.port.takes_nothing = false;
-  CHECK(sim.run_until([&] { return std::ranges::all_of(sockets, [](const Socket* s) { return s->received == 64; }); }, seconds(10)));
+  check_that_all_have(sim, sockets, 64);
   CHECK(client.count(Counter::connections_sacrificed) == 0);
   CHECK(client.count(Counter::no_packets) == 0);
   CHECK(client.count(Counter::resets_sent) == 0);
@@ -230,10 +240,7 @@ TEST_CASE("Answers of connections that are closed already wait for the device, h
   Host& server = sim.add_host({}, 512);
   Host& client = sim.add_host({}, 65536);
   server.listen(80);
-  constexpr std::size_t kConnections = 900;
-  std::vector<Socket*> sockets;
-  for (std::size_t i = 0; i < kConnections; ++i) sockets.push_back(&client.connect(server, 80));
-  REQUIRE(sim.run_until([&] { return server.accepted.size() == kConnections; }, seconds(10)));
+  const std::vector<Socket*> sockets = connect_many(sim, client, server);
   server.port.takes_nothing = true;
   for (Socket* s : server.accepted) {
     s->close_when_sent = true;
@@ -241,7 +248,7 @@ TEST_CASE("Answers of connections that are closed already wait for the device, h
   }
   sim.run_for(milliseconds(50));
   server.port.takes_nothing = false;
-  CHECK(sim.run_until([&] { return std::ranges::all_of(sockets, [](const Socket* s) { return s->received == 64; }); }, seconds(10)));
+  check_that_all_have(sim, sockets, 64);
   CHECK(server.count(Counter::orphans_killed) == 0);
   CHECK(server.count(Counter::no_packets) == 0);
 }

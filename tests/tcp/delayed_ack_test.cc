@@ -12,6 +12,19 @@ void use_up_quick_acks(Script& s) {
   s.forget();
 }
 
+// How many ACKs eight segments draw before the stack has done with what is there.
+std::size_t turn_of_eight(Script& s) {
+  for (int i = 0; i < 8; ++i) {
+    s.peer({.seq = s.peer_seq, .ack = 0, .data = pattern(1000)}, false);
+    s.peer_seq += 1000;
+  }
+  const std::size_t n = s.all_sent().size();
+  s.flush();
+  s.forget();
+  s.read();
+  return n;
+}
+
 }  // namespace
 
 TEST_CASE("The first data of a connection is acknowledged at once (quick ACKs)") {
@@ -105,25 +118,14 @@ TEST_CASE("rfc5681 4.2: where data has been lost, ACKs may be: every second segm
   setup.sack = true;
   Script s(setup);
   use_up_quick_acks(s);
-  const auto turn_of_eight = [&] {  // how many ACKs they draw before the stack has done with what is there
-    for (int i = 0; i < 8; ++i) {
-      s.peer({.seq = s.peer_seq, .ack = 0, .data = pattern(1000)}, false);
-      s.peer_seq += 1000;
-    }
-    const std::size_t n = s.all_sent().size();
-    s.flush();
-    s.forget();
-    s.read();
-    return n;
-  };
-  (void)turn_of_eight();
-  CHECK(turn_of_eight() == 1);  // as at each start
+  (void)turn_of_eight(s);
+  CHECK(turn_of_eight(s) == 1);  // as at each start
   s.peer({.seq = s.peer_seq + 1000, .ack = 0, .data = pattern(1000)});  // the one before it is lost
   s.forget();
   s.peer({.seq = s.peer_seq, .ack = 0, .data = pattern(1000)}, false);
   CHECK(s.all_sent().size() == 1);  // the gap is filled
   s.peer_seq += 2000;
-  CHECK(turn_of_eight() == 4);
+  CHECK(turn_of_eight(s) == 4);
 }
 
 // The peer's window grows with what is acknowledged, so nothing waits for a delay; and ACKs are lost with data.
@@ -132,17 +134,6 @@ TEST_CASE("rfc5681 4.2: while the window is far from used each segment has its A
   setup.sack = true;
   setup.socket.rcvbuf = 1 << 20;
   Script s(setup);
-  const auto turn_of_eight = [&] {
-    for (int i = 0; i < 8; ++i) {
-      s.peer({.seq = s.peer_seq, .ack = 0, .data = pattern(1000)}, false);
-      s.peer_seq += 1000;
-    }
-    const std::size_t n = s.all_sent().size();
-    s.flush();
-    s.forget();
-    s.read();
-    return n;
-  };
   use_up_quick_acks(s);
   for (int i = 0; i < 20; ++i) {
     s.peer_data(pattern(1000));
@@ -153,9 +144,9 @@ TEST_CASE("rfc5681 4.2: while the window is far from used each segment has its A
   s.peer({.seq = s.peer_seq, .ack = 0, .data = pattern(1000)});
   s.peer_seq += 2000;
   s.forget();
-  CHECK(turn_of_eight() == 8);
-  while (2 * s.info().bytes_received + 65536 < 1 << 19) (void)turn_of_eight();
-  CHECK(turn_of_eight() == 4);  // the window could be full by now
+  CHECK(turn_of_eight(s) == 8);
+  while (2 * s.info().bytes_received + 65536 < 1 << 19) (void)turn_of_eight(s);
+  CHECK(turn_of_eight(s) == 4);  // the window could be full by now
   s.wait(milliseconds(50));
   s.forget();
   s.peer_data(pattern(1000));

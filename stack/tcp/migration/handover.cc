@@ -161,8 +161,7 @@ void Migration::detach_silently(Connection& c) {
 
 // One that has been accepted. Not while there is a gap in what has come: the peer would send what lies behind it only after a time-out.
 bool Migration::pass(Connection& c, std::uint32_t to, Time now) {
-  const bool open = c.hot.state == State::established || c.hot.state == State::close_wait;
-  const bool whole = open && !c.hot.fin_queued && c.rx.ooo_bytes == 0 && c.listener == nullptr && !c.detached;
+  const bool whole = !c.hot.fin_queued && c.rx.ooo_bytes == 0 && c.listener == nullptr && !c.detached;
   if (tcp_.steering == nullptr || !whole || !is_describable(c)) return false;
   Messages messages;
   messages.add(describe(c, HandoverHead::passed, now));
