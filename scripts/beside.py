@@ -43,10 +43,10 @@ class Beside:
         status = 1
         try:
             os.dup2(self.output.fileno(), 1)
-            self.suite.beside, self.suite.times = [], []
+            self.suite.beside, self.suite.times, self.suite.failures = [], [], []
             count = run()
             sys.stdout.flush()
-            os.write(writer, json.dumps([count.passed, count.failed, self.suite.times]).encode())
+            os.write(writer, json.dumps([count.passed, count.failed, self.suite.times, self.suite.failures]).encode())
             status = 0
         except Interrupted:
             for other in self.suite.beside:
@@ -69,8 +69,9 @@ class Beside:
         if not text:
             print("  ended before its end", flush=True)
             return Count(0, 1)
-        passed, failed, times = json.loads(text)
-        self.suite.times += [tuple(entry) for entry in times]
+        passed, failed, times, failures = json.loads(text)
+        self.suite.times += map(tuple, times)
+        self.suite.failures += map(tuple, failures)
         return Count(passed, failed)
 
     def stop(self):

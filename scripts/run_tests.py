@@ -47,6 +47,7 @@ REQUIRED_SANITIZED = SIDE_BY_SIDE - MEASURING
 CATCH_ALL = re.compile(r"^All tests passed \(\d+ assertions? in (\d+) test cases?\)")
 CATCH_SOME = re.compile(r"^test cases:\s*\d+ \|(.*)")
 SKIPPED = 77  # meson's exit status for a test that cannot run here
+NOT_OK = re.compile(r"not ok|NOT OK|FAILED")
 E2E_TEST = re.compile(r"^(?:not )?ok (\S+?):?(?: .*)? \((\d+\.\d) s\)$")
 TOTAL = re.compile(r"^(\d+) passed, (\d+) failed$")
 
@@ -140,6 +141,7 @@ class Suite:
         self.long = ["--long"] if arguments.long else []
         self.beside = []
         self.times = []  # (seconds, test)
+        self.failures = []  # (the run and its exit status, what it printed)
         self.builds = []  # (seconds, directory)
         self.built = {}
 
@@ -208,6 +210,8 @@ class Suite:
         note = f", skipped: {lines[-1] if lines else 'no reason given'}" if status == SKIPPED else ""
         seconds = time.monotonic() - started
         print(f"  {name}: {count} ({seconds:.1f} s){note}", flush=True)
+        if count.failed:
+            self.failures.append((f"{name} (exit status {status})", telling(lines)))
         parts = [(float(match[2]), f"{name} {match[1]}") for match in map(E2E_TEST.match, lines) if match]
         self.times += parts or [(seconds, name)]
         return count
@@ -298,6 +302,12 @@ class Suite:
         return count
 
 
+def telling(lines, most=60):
+    """What tells why a run failed: the tests that say so, wherever they stand, and the end, where a crash is."""
+    end = max(0, len(lines) - most // 2)
+    return [line for line in lines[:end] if NOT_OK.search(line)][:most // 2] + lines[end:]
+
+
 def is_simulation(name):
     return "sim" in name
 
@@ -347,6 +357,13 @@ def print_slowest(times, most=15):
         print(f"{seconds:8.1f} s  {name}")
 
 
+def print_failures(failures):
+    """Once more at the end, where whoever sees only the end of a log looks."""
+    for name, lines in failures:
+        print(f"\nfailed: {name}")
+        print("\n".join("    " + line for line in lines))
+
+
 def run_parts(suite, parts):
     total, times = Count(), []
     for name, (run, text) in PARTS.items():
@@ -388,6 +405,7 @@ def main():
         print("interrupted", flush=True)
         return 130
     print_slowest(suite.times)
+    print_failures(suite.failures)
     print(f"\n{time.monotonic() - started:.0f} s in all")
     print(total, flush=True)
     return 0 if total.failed == 0 and total.passed > 0 else 1
