@@ -6,8 +6,8 @@ from xml.sax.saxutils import escape
 from report import UNITS
 from sides import KERNEL_SIDES, TITLES
 
-COLOURS = {"memif": "#1f6fb4", "veth": "#8fb9dd", "xdp": "#5fa88f", "share": "#8f7fb9", "kernel": "#a0a0a0", "loopback": "#c0a060", "sockmap": "#d09a7a",
-           "busy": "#b08080"}
+COLOURS = {"memif": "#1f6fb4", "veth": "#8fb9dd", "xdp": "#5fa88f", "share": "#8f7fb9", "share-xdp": "#b98fb0", "kernel": "#a0a0a0",
+           "loopback": "#c0a060", "sockmap": "#d09a7a", "busy": "#b08080"}
 WIDTH, LABELS, RIGHT, BAR, GAP, TOP = 860, 250, 190, 15, 14, 62
 
 

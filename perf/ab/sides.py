@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from kernel_sides import BusySide, KernelSide, LoopbackSide, SockmapSide
-from stack_sides import MemifSide, ShareSide, VethSide, XdpSide
+from stack_sides import MemifSide, ShareSide, ShareXdpSide, VethSide, XdpSide
 
-SIDES = {side.name: side for side in (KernelSide, MemifSide, VethSide, XdpSide, ShareSide, LoopbackSide, SockmapSide, BusySide)}
+SIDES = {side.name: side for side in (KernelSide, MemifSide, VethSide, XdpSide, ShareSide, ShareXdpSide, LoopbackSide, SockmapSide, BusySide)}
 TITLES = {name: side.title for name, side in SIDES.items()}
 WIRES = {name: side.wire for name, side in SIDES.items()}
 KERNEL_SIDES = tuple(name for name, side in SIDES.items() if side.on_kernel)

@@ -94,3 +94,14 @@ class ShareSide(VethSide):
     def __init__(self, tag, cpus, cleanup, shim, directory):
         super().__init__(tag, cpus, cleanup, shim, directory)
         self.server_namespace.run("ip", "address", "add", f"{self.address}/24", "dev", "wire")
+
+
+class ShareXdpSide(ShareSide):
+    """As the share side, but by XDP in the driver, as on a card: what it is to share, beside the xdp side, which has the interface for itself."""
+
+    name = "share-xdp"
+    title = "mtcp server, interface shared by XDP, veth"
+    address = "10.77.8.1"
+    device = "net_af_xdp0,iface=wire,share=kernel,xdp=native"
+    client_address = "10.77.8.2"
+    tag = "n"

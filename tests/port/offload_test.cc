@@ -174,7 +174,7 @@ TEST_CASE("a kernel without PACKET_VNET_HDR is given frames as they are, with th
 TEST_CASE("behind a slow link a full port is not asked again at once, and takes more when there is room") {
   Process p([](Process&) {
     make_wire();
-    run("tc qdisc add dev ours root tbf rate 80mbit burst 70k limit 100m");
+    run("tc qdisc add dev ours root tbf rate 8mbit burst 70k limit 100m");
     const auto device = open_or_die(config(kPort));
     const auto port = device->claim(0, 1);
     Segments segments(port->pool());
