@@ -146,6 +146,17 @@ std::vector<std::byte> finish(std::vector<std::byte> message) {
   return message;
 }
 
+// Of what follows a request's own header. The kernel complains of bytes behind it in its log.
+std::size_t header_size(std::uint16_t type) {
+  switch (type) {
+    case RTM_GETADDR: return sizeof(ifaddrmsg);
+    case RTM_GETROUTE: return sizeof(rtmsg);
+    case RTM_GETRULE: return sizeof(fib_rule_hdr);
+    case RTM_GETNEIGH: return sizeof(ndmsg);
+    default: return sizeof(ifinfomsg);
+  }
+}
+
 std::vector<std::byte> about_neighbour(std::vector<std::byte> out, const IpAddress& neighbour, std::uint32_t interface,
                                        std::uint8_t flags) {
   const bool v4 = neighbour.is_v4();
@@ -381,7 +392,7 @@ std::vector<std::byte> link_request(std::uint32_t interface, std::uint32_t seque
 std::vector<std::byte> dump_request(std::uint16_t type, std::uint32_t sequence) {
   std::vector<std::byte> out = begin(type, NLM_F_DUMP, sequence);
   const ifinfomsg body{};  // the longest of them; all zero is "everything" for each of them
-  append(out, &body, sizeof body);
+  append(out, &body, header_size(type));
   return finish(std::move(out));
 }
 

@@ -405,3 +405,10 @@ TEST_CASE("Questions say what they are about") {
   CHECK(head.nlmsg_flags == (NLM_F_REQUEST | NLM_F_DUMP));
   CHECK(head.nlmsg_seq == 79);
 }
+
+TEST_CASE("A question for all of a kind has just the header of that kind, or the kernel's log says that there is more") {
+  CHECK(dump_request(RTM_GETLINK, 1).size() == NLMSG_LENGTH(sizeof(ifinfomsg)));
+  CHECK(dump_request(RTM_GETADDR, 1).size() == NLMSG_LENGTH(sizeof(ifaddrmsg)));
+  CHECK(dump_request(RTM_GETROUTE, 1).size() == NLMSG_LENGTH(sizeof(rtmsg)));
+  CHECK(dump_request(RTM_GETRULE, 1).size() == NLMSG_LENGTH(sizeof(fib_rule_hdr)));
+}
