@@ -15,6 +15,10 @@
 namespace mtcp::intercept {
 namespace {
 
+constexpr Router::Verdict kListenerInKernel{Router::Owner::kernel, "its listener is there"};
+constexpr Router::Verdict kAddressApart{Router::Owner::kernel, "from an address that is not shared"};
+constexpr Router::Verdict kWithoutSlot{Router::Owner::kernel, "no slot on the device is free"};
+
 // The connection is gone; what bind() said stays, and the socket can connect again.
 void back_to_undecided(Socket& s) {
   if (s.connection != nullptr) {
@@ -66,12 +70,12 @@ Way way_to(Process& process, const Socket& s, const stack::Endpoint& remote) {
   return loopback ? Way::kernel : process.has_relatives() ? Way::locally : Way::stack;
 }
 
-// `fast`: data that the SYN may take along, or null. kConnectsInKernel: what would be answered goes to the kernel.
+// `fast`: data that the SYN may take along, or null. kConnectsInKernel: what would be answered goes to the kernel. -EBUSY: no slot on
+// the device.
 int start(Process& process, Guard& guard, Socket& s, const stack::Endpoint& remote, stack::FastOpenStart* fast) {
   {
     const Hold hold_it(process, s);
-    // No slot on the device: to a program that is no local address to be had, as when all ports are taken.
-    if (const int error = process.await_stack(guard, *s.shard); error != 0) return error == -EBUSY ? -EADDRNOTAVAIL : error;
+    if (const int error = process.await_stack(guard, *s.shard); error != 0) return error;
     if (s.state != Socket::State::undecided || s.descriptors == 0) return -ECONNABORTED;  // by another thread
   }
   process.need_stack();
@@ -92,6 +96,17 @@ int start(Process& process, Guard& guard, Socket& s, const stack::Endpoint& remo
   s.connecting = true;
   return 0;
 }
+
+// Why the kernel has what start() could not do; null: it has not.
+const Router::Verdict* left_to_kernel(Process& process, int error) {
+  if (error == kConnectsInKernel) return &kAddressApart;
+  if (error == -ENETDOWN && process.on_kernel) return &kWithoutDevice;
+  if (error != -EBUSY || !process.options.device.falls_back()) return nullptr;
+  return &kWithoutSlot;
+}
+
+// To a program no slot is no local address to be had, as when all ports are taken.
+int connect_error(int error) { return error == -EBUSY || error == kConnectsInKernel ? -EADDRNOTAVAIL : error; }
 
 // The handshake is over, one way or the other.
 int finish(Socket& s) {
@@ -155,40 +170,33 @@ int connect_undecided(Process& process, Guard& guard, Socket& s, const sockaddr*
   stack::Endpoint remote;
   if (const int error = read_address(a, n, s.v6, remote); error != 0) return error;
   if (s.v6_only && remote.address.is_v4()) return -ENETUNREACH;
-  const auto in_kernel = [&] {
+  const auto in_kernel = [&](const Router::Verdict& why) {
+    process.decisions.connects(s.shard->connects, remote, why);
     const int error = process.hand_to_kernel(s);
     return error != 0 ? error : kConnectsInKernel;
   };
   process.follow_kernel(*s.shard);
   process.miss_interface(remote.address);
   const Router::Verdict verdict = s.kernel_only ? kKernelOnly : process.on_kernel ? kWithoutDevice : process.router.judge_connect(s.local, remote, s.shard->kernel_view());
-  if (verdict.owner == Router::Owner::kernel) {
-    process.decisions.connects(s.shard->connects, remote, verdict);
-    return in_kernel();
-  }
+  if (verdict.owner == Router::Owner::kernel) return in_kernel(verdict);
   if (remote.address.is_any()) remote.address = loopback_for(remote.address, s.v6);
   const Way way = way_to(process, s, remote);
-  process.decisions.connects(s.shard->connects, remote, way == Way::kernel ? Router::Verdict{Router::Owner::kernel, "its listener is there"} : verdict);
-  switch (way) {
-    case Way::kernel:
-      return in_kernel();
-    case Way::locally:
-      if (const int error = connect_nearby(process, guard, s, remote); error != -ECONNREFUSED) return error;
-      break;
-    case Way::stack:
-      break;
-  }
+  if (way == Way::kernel) return in_kernel(kListenerInKernel);
+  const auto on_stack = [&] { process.decisions.connects(s.shard->connects, remote, verdict); };
+  if (way == Way::locally)
+    if (const int error = connect_nearby(process, guard, s, remote); error != -ECONNREFUSED) return on_stack(), error;
   if (fast == nullptr && s.fast_open_connect && defers(process, guard, s, remote)) {
     s.remote = remote;
     s.deferred = true;
-    return 0;
+    return on_stack(), 0;
   }
   stack::FastOpenStart nothing;  // asks for a cookie
   if (fast == nullptr && s.fast_open_connect) fast = &nothing;
   const int error = start(process, guard, s, remote, fast);
-  const bool without_stack = error == kConnectsInKernel || (error == -ENETDOWN && process.on_kernel);
-  if (without_stack && s.state == Socket::State::undecided) return in_kernel();
-  if (error != 0) return error;
+  if (error == -ECONNABORTED) return error;  // the socket is another thread's by now, or gone
+  if (const Router::Verdict* why = left_to_kernel(process, error); why != nullptr) return in_kernel(*why);
+  on_stack();
+  if (error != 0) return connect_error(error);
   return wait_for_handshake(process, guard, s, -EINPROGRESS);
 }
 
@@ -196,7 +204,7 @@ int connect_deferred(Process& process, Guard& guard, Socket& s, stack::FastOpenS
   const stack::Endpoint remote = s.remote;
   if (const int error = start(process, guard, s, remote, &fast); error != 0) {
     back_to_undecided(s);
-    return error == kConnectsInKernel ? -EADDRNOTAVAIL : error;
+    return connect_error(error);
   }
   return wait_for_handshake(process, guard, s, -EINPROGRESS);
 }

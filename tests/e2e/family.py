@@ -1,6 +1,7 @@
 """Programs of several processes on one device, for suite_family.py. usage: family.py WHAT ADDRESS PORT [COUNT]"""
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -175,6 +176,45 @@ def beside():
         serve(s, b"tcp")
 
 
+def crowd():
+    """More processes at a time than a device has slots: each connects and stays, and the last one listens instead."""
+    assert ask() == b"answer"  # the device is this process's, and its children inherit it
+    (connected, done), (end, goes_on) = os.pipe(), os.pipe()
+
+    def stay():
+        os.close(goes_on)
+        with socket.create_connection((ADDRESS, PORT), 10) as s:
+            s.sendall(b"ask")
+            assert s.recv(100) == b"answer"
+            os.write(done, b"x")
+            os.read(end, 1)
+
+    def last():
+        with listener(PORT, "0.0.0.0") as s:
+            print("listens", flush=True)
+            serve(s, b"at once")
+            select.select([s], [], [])
+            serve(s, b"when told")
+
+    children = [child(stay) for _ in range(COUNT)]
+    count = 0
+    while count < COUNT:
+        count += len(os.read(connected, COUNT))
+    server = child(last)
+    print("served", statuses([server]), flush=True)
+    os.close(goes_on)
+    print(set(statuses(children)), flush=True)
+
+
+def late():
+    """Listens on the wildcard address and leaves that to a child, which has something else to do first."""
+    s = listener(PORT, "0.0.0.0")
+    pid = child(lambda: (time.sleep(0.7), serve(s, b"late")))
+    s.close()
+    print("listens", flush=True)
+    print(statuses([pid]), flush=True)
+
+
 def activated():
     """As sd_listen_fds(3) has it: the listener is descriptor 3."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
@@ -193,4 +233,4 @@ def activated():
 
 
 {"to-parent": to_parent, "connect": connect, "listen": listen, "hand-down": hand_down, "busy": busy, "transfer": transfer,
- "beside": beside, "activated": activated, "stopped": stopped}[WHAT]()
+ "beside": beside, "crowd": crowd, "late": late, "activated": activated, "stopped": stopped}[WHAT]()

@@ -8,7 +8,7 @@ from harness import expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_af_xdp import program_on
-from suite_family import ANSWER
+from suite_family import ANSWER, ASK
 from suite_wire import counters_of, stack_opens
 from suite_workers import PID, expect_no_failure, result_of
 from web import expect_files, get, get_status
@@ -97,6 +97,26 @@ def listeners_forked_before(context):
         out = client.run(PYTHON, "-c", f"import socket\ns = socket.create_connection(('{server.address}', {7400 + i}), 5)\ns.settimeout(5)\ns.sendall(b'ask')\nprint(s.recv(100).decode())")
         expect_equal("the answer", out.stdout.strip(), f"child {i}")
     family.says("[0, 0, 0]")
+
+
+@test("share-more-processes-than-slots")
+def more_than_slots(context):
+    """Those that find no slot on the device connect and listen in the kernel at once, and say so once each."""
+    server, client = context.veth(stack="client", driver="af_xdp", share=True)
+    answering = server.start(PYTHON, "-u", "-c", ANSWER, server.address, "7501")
+    answering.says("ready")
+    family = client.start(PYTHON, "-u", HERE / "family.py", "crowd", server.address, "7501", "69")
+    family.says("listens", 30)
+    in_kernel = len(client.namespace.run("ss", "-tnH", "state", "established", "dport", "=", ":7501").stdout.splitlines())
+    for text in ("at once", "when told"):
+        out = server.run(PYTHON, "-c", ASK, client.address, "7501")
+        expect_equal("the answer", out.stdout.rsplit(maxsplit=1)[0], text)
+    family.says("served [0]")
+    if client.on_stack:
+        expect(5 < in_kernel < 69, f"{in_kernel} of 69 connections are the kernel's")
+        expect_equal("processes that said that they have no slot", family.output().count("every slot on"), in_kernel + 1)
+    family.says("{0}")
+    expect_equal("its status", family.wait(10), 0)
 
 
 FROM = """import socket, sys, time
