@@ -292,7 +292,8 @@ int Process::wait_for_slot(stack::Time t) {
   }
   if (start_error.empty())
     log(LogLevel::warning, started() ? "no slot on %s is free for another stack of this process: its threads share those that it has"
-                                     : "every slot on %s is taken: waiting", options.device.port.c_str());
+                           : options.device.falls_back() ? "every slot on %s is taken: until one is free, this process's connections are the kernel's"
+                                                         : "every slot on %s is taken: waiting", options.device.port.c_str());
   start_error = "busy";
   next_attempt = t + kRetryInterval;
   return -EBUSY;
@@ -355,9 +356,9 @@ int Process::ensure_started(Shard& shard) {
   if (!options.device.port.empty() && !options.device.is_private())
     shard.instance->worker().set_still_held(
         [this](const stack::Endpoint& e) { return !last_of_device && listens_in_kernel(kernel, e); });
-  // An address of the stack's alone is one that only programs of the stack bind to.
+  // Others leave unanswered what comes for a program that is about to have its stack.
   if (!options.device.port.empty() && !options.device.is_private() && !options.stack.interface.from_kernel)
-    shard.instance->worker().set_expected([this](const stack::Endpoint& e) { return is_bound_listener(kernel, e); });
+    shard.instance->worker().set_expected([this](const stack::Endpoint& e) { return is_listener_of_stack(kernel, e); });
   start_error.clear();
   start_listeners();
   if (options.service_thread) shard.service_thread = std::make_unique<ServiceThread>(*this, shard);

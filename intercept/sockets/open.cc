@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "intercept/call.hh"
+#include "intercept/descriptors/holders.hh"
 #include "intercept/sockets/address.hh"
 #include "intercept/sockets/local_listener.hh"
 #include "intercept/support/memory.hh"
@@ -116,6 +117,7 @@ int Process::listen(int fd, int backlog) {
   // else has the port, in this process or another.
   if (const int error = replay_options(*this, *s); error != 0) return error;
   s->kernel_dirty = true;
+  if (s->local.address.is_any() && !options.device.port.empty() && !options.stack.interface.from_kernel) mark_listener(kernel, s->fd, s->v6);
   if (const int error = kernel.listen(s->fd, backlog); error != 0) return error;
   s->listen_options.backlog = wanted;
   s->listen_options.socket = s->options;

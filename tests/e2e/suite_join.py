@@ -9,12 +9,15 @@ from harness import children, command, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_af_xdp import program_on
+from suite_family import ASK
 from suite_programs import expect_benchmark, redis_cli, start_redis
 from suite_share import expect_on_kernel, expect_refused, refused, serve_files
 from suite_wire import counters_of, stack_opens, wait_for_stack
 from suite_workers import expect_no_failure, result_of, start_flows
 from web import expect_files, expect_wrk, get, get_status
 
+HERE = Path(__file__).resolve().parent
+PYTHON = "/usr/bin/python3"
 CAPABILITIES = "+net_raw,+net_admin,+bpf,+ipc_lock"
 
 
@@ -96,6 +99,22 @@ def first_killed(context):
     again.kill()
     expect_nothing_left(server)
     expect_refused(client, f"{again.url}/hello", "the port of what was killed")
+
+
+@test("join-one-that-listens-on-the-wildcard-address-is-waited-for", shim_only=True)
+def late_listener(context):
+    """Until it has its stack, the programs that are there leave alone what comes for it; and they refuse what is for a program of the kernel's."""
+    server, client = context.veth()
+    first = serve_files(server, 8080)
+    expect_on_stack(client, server, first, 8080)
+    kernels = serve_files(server.kernel_side(), 8082)
+    kernels.says("Serving HTTP")
+    late = server.start(PYTHON, "-u", HERE / "family.py", "late", server.address, "8081")
+    late.says("listens")
+    expect_refused(client, f"http://{server.address}:8082/", "the port of a program of the kernel's")
+    expect_equal("the answer", client.run(PYTHON, "-c", ASK, server.address, "8081").stdout.split()[0], "late")
+    late.says("[0]")
+    expect_refused(client, f"http://{server.address}:8081/", "the port of what has ended")
 
 
 @test("join-another-users-program-runs-on-the-kernel", shim_only=True)

@@ -29,11 +29,34 @@ TEST_CASE("the kernel tells whether anybody listens at an endpoint", "[holders]"
   CHECK(listens_in_kernel(kernel, local));
   CHECK(listening_user(kernel, local) == ::geteuid());
   CHECK_FALSE(listens_in_kernel(kernel, {local.address, 1}));
-  CHECK(is_bound_listener(kernel, local));
-  CHECK(is_bound_listener(kernel, {stack::IpAddress::v4(0x7f000002), local.port}) == false);
+  CHECK(is_listener_of_stack(kernel, local));
+  const stack::Endpoint another{stack::IpAddress::v4(0x7f000002), local.port};
+  CHECK_FALSE(is_listener_of_stack(kernel, another));  // of one on the wildcard address: any program's
+  mark_listener(kernel, fd, false);
+  CHECK(is_listener_of_stack(kernel, another) == anywhere);
   const int copy = ::dup(fd);
   ::close(fd);
   CHECK(listens_in_kernel(kernel, local));  // as another process's
   ::close(copy);
   CHECK_FALSE(listens_in_kernel(kernel, local));
+}
+
+TEST_CASE("a listener on :: that is marked is the stack's for both families", "[holders]") {
+  testing::FakeKernel kernel;
+  const int fd = ::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  REQUIRE(fd >= 0);
+  sockaddr_in6 a{};
+  a.sin6_family = AF_INET6;
+  socklen_t n = sizeof a;
+  REQUIRE(::bind(fd, reinterpret_cast<sockaddr*>(&a), n) == 0);
+  REQUIRE(::getsockname(fd, reinterpret_cast<sockaddr*>(&a), &n) == 0);
+  REQUIRE(::listen(fd, 1) == 0);
+  stack::IpAddress one{};
+  one.bytes[15] = 1;
+  for (const bool marked : {false, true}) {
+    if (marked) mark_listener(kernel, fd, true);
+    CHECK(is_listener_of_stack(kernel, {stack::IpAddress::v4(0x7f000002), ntohs(a.sin6_port)}) == marked);
+    CHECK(is_listener_of_stack(kernel, {one, ntohs(a.sin6_port)}) == marked);
+  }
+  ::close(fd);
 }

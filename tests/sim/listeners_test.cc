@@ -87,13 +87,14 @@ TEST_CASE("a SYN for a port whose listener is about to come is left unanswered, 
   INFO(w.sim.label());
   Host& first = w.process();
   w.sim.expected = {81, 82};
-  Socket& s = w.connect(0, 81);
+  std::vector<Socket*> at_once;  // sooner than the kernel is asked again
+  for (int i = 0; i < 3; ++i) at_once.push_back(&w.connect(0, 81));
   w.sim.run_for(milliseconds(500));
-  CHECK((s.error == Errc::ok && !s.connected));
-  CHECK(first.count(Counter::left_to_another) == 1);
+  for (const Socket* s : at_once) CHECK((s->error == Errc::ok && !s->connected));
+  CHECK(first.count(Counter::left_to_another) == 3);
   w.process(81);
   w.sim.run_for(seconds(2));
-  CHECK(s.connected);
+  for (const Socket* s : at_once) CHECK(s->connected);
   Socket& in_vain = w.connect(0, 82);
   w.sim.run_for(seconds(2));
   CHECK(in_vain.error == Errc::ok);

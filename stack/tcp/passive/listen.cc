@@ -102,15 +102,16 @@ bool PassiveOpens::left_to_another(const Segment& s) const {
 
 bool PassiveOpens::is_expected(const Segment& s, Time now) {
   constexpr Duration kBetweenQuestions = milliseconds(1), kPatience = seconds(3);
-  if (!expected_ || now < next_question_ || !may_be_anothers(tcp_.network, s)) return false;
-  next_question_ = now + kBetweenQuestions;
+  if (!expected_ || !may_be_anothers(tcp_.network, s)) return false;
   const Endpoint local{s.key.local, s.key.local_port};
-  if (!expected_(local)) return false;
-  if (local != last_expected_) {
-    last_expected_ = local;
-    expected_since_ = now;
+  if (now >= next_question_) {
+    next_question_ = now + kBetweenQuestions;
+    const bool expected = expected_(local);
+    if (expected && local != last_expected_) expected_since_ = now;
+    if (expected) last_expected_ = local;
+    if (!expected && local == last_expected_) last_expected_ = {};
   }
-  return now - expected_since_ < kPatience;
+  return local == last_expected_ && now - expected_since_ < kPatience;
 }
 
 Connection* PassiveOpens::accept(Listener& l) {
