@@ -1,42 +1,7 @@
 // Loss detection, recovery and undo with SACK: which segments leave at which ACK, and what becomes of the window.
-#include <cmath>
-
-#include "tests/tcp/script.hh"
+#include "tests/tcp/flight.hh"
 
 namespace mtcp::test {
-namespace {
-
-using Blocks = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
-using Data = std::vector<std::pair<std::uint32_t, std::size_t>>;
-
-// The segments that carry data since the last call, as (seq, length).
-Data data_of(Script& s) {
-  Data v;
-  for (const Out& o : s.all_sent())
-    if (!o.data.empty()) v.emplace_back(o.seq, o.data.size());
-  return v;
-}
-
-// Segments of 1,000 bytes over 10 ms.
-Setup with_sack(const char* congestion = "reno", std::uint32_t window = 10) {
-  Setup setup;
-  setup.sack = true;
-  setup.options.tcp.congestion_control = congestion;
-  setup.options.tcp.initial_window = window;
-  return setup;
-}
-
-void ack(Script& s, std::uint32_t ack, Blocks sack = {}) { s.peer({.seq = s.peer_seq, .ack = ack, .sack = std::move(sack)}); }
-
-// So many segments are on their way since a round trip, and there is more to send.
-void fill(Script& s, std::size_t segments = 10) {
-  s.peer_ack(0);
-  s.write(pattern(200000));
-  REQUIRE(data_of(s).size() == segments);
-  s.wait(milliseconds(10));
-}
-
-}  // namespace
 
 TEST_CASE("rfc6675 5: what SACK blocks leave out goes again, and nothing else") {
   Script s(with_sack());
@@ -54,6 +19,42 @@ TEST_CASE("rfc6675 5: what SACK blocks leave out goes again, and nothing else") 
   CHECK(s.count(Counter::fast_retransmits) == 1);
 }
 
+TEST_CASE("rfc6675 5: what is found lost before the recovery point is acknowledged belongs to the same episode") {
+  Script s(with_sack());
+  fill(s);
+  ack(s, 0, {{1000, 5000}});
+  REQUIRE(s.info().phase == Phase::recovery);
+  const std::uint32_t ssthresh = s.info().ssthresh;
+  s.wait(milliseconds(10));
+  s.forget();
+  ack(s, 5000, {{6000, 10000}});
+  CHECK(data_of(s).front() == std::pair<std::uint32_t, std::size_t>{5000, 1000});
+  CHECK(s.count(Counter::fast_retransmits) == 1);
+  CHECK(s.info().ssthresh == ssthresh);
+  // And what is lost beyond it is another.
+  const auto end = static_cast<std::uint32_t>(s.info().bytes_sent - s.info().bytes_resent);
+  ack(s, end);
+  REQUIRE(s.info().phase == Phase::open);
+  s.wait(milliseconds(10));
+  ack(s, end, {{end + 1000, end + 5000}});
+  CHECK(s.count(Counter::fast_retransmits) == 2);
+  CHECK(s.info().ssthresh < ssthresh);
+}
+
+TEST_CASE("rfc6675 5.1: after a timeout in recovery, SACK blocks of what was sent before it begin no other recovery") {
+  Script s(with_sack());
+  fill(s);
+  ack(s, 0, {{1000, 5000}});
+  s.wait(milliseconds(400));
+  REQUIRE(s.count(Counter::rto_fired) == 1);
+  REQUIRE(s.info().phase == Phase::loss);
+  const std::uint32_t ssthresh = s.info().ssthresh;
+  ack(s, 5000, {{6000, 10000}});
+  CHECK(s.info().phase == Phase::loss);
+  CHECK(s.count(Counter::fast_retransmits) == 1);
+  CHECK(s.info().ssthresh == ssthresh);
+}
+
 TEST_CASE("rfc6675 4: a segment counts as sacked only when all of it is, and blocks of nothing that was sent do not count") {
   Script s(with_sack());
   fill(s);
@@ -66,164 +67,6 @@ TEST_CASE("rfc6675 4: a segment counts as sacked only when all of it is, and blo
   CHECK(s.info().phase == Phase::open);
   ack(s, 0, {{1500, 3500}});
   CHECK(s.info().sacked == 1000);
-}
-
-TEST_CASE("rfc8985 6.2: one sacked segment gives those before it a quarter of the RTT") {
-  Script s(with_sack());
-  fill(s);
-  ack(s, 0, {{1000, 2000}});
-  CHECK(data_of(s) == Data{{10000, 1000}});
-  s.wait(milliseconds(1));
-  CHECK(data_of(s).empty());
-  s.wait(milliseconds(4));
-  CHECK(data_of(s) == Data{{0, 1000}});
-  CHECK(s.count(Counter::rto_fired) == 0);
-}
-
-TEST_CASE("rfc8985 6.2: the window for reordering opens with what comes late, and nothing is sent twice") {
-  Script s(with_sack());
-  fill(s);
-  ack(s, 0, {{1000, 2000}});
-  s.wait(milliseconds(1));
-  ack(s, 2000);  // it was only late
-  s.forget();
-  s.wait(milliseconds(9));
-  const auto base = 2000U;
-  ack(s, base, {{base + 1000, base + 6000}});  // more than three, and yet
-  for (const auto& d : data_of(s)) CHECK(d.first >= 10000);
-  CHECK(s.info().phase == Phase::disorder);
-  s.wait(milliseconds(5));
-  CHECK(s.count(Counter::retransmitted_segments) == 1);
-}
-
-TEST_CASE("rfc8985 6.2 step 3: what one ACK tells of, in whatever order, has not come late") {
-  const auto repaired_at_once = [](Script& s, std::uint32_t hole) {
-    const Data sent = data_of(s);
-    CHECK(std::count(sent.begin(), sent.end(), std::pair<std::uint32_t, std::size_t>{hole, 1000}) == 1);
-    CHECK(!s.c->recovery.reordering_seen);
-    CHECK(s.c->recovery.duplicate_threshold == 3);
-  };
-  SECTION("a delayed ACK that what comes behind a hole sets free") {
-    Script s(with_sack());
-    fill(s);
-    ack(s, 1000, {{2000, 3000}});
-    s.forget();
-    ack(s, 1000, {{2000, 5000}});
-    repaired_at_once(s, 1000);
-  }
-  SECTION("blocks whose ACKs were lost, the newest first") {
-    Script s(with_sack());
-    fill(s);
-    ack(s, 0, {{3000, 4000}, {1000, 2000}});
-    s.forget();
-    ack(s, 0, {{3000, 5000}, {1000, 2000}});
-    repaired_at_once(s, 0);
-  }
-}
-
-TEST_CASE("rfc8985 6.2 step 4: a D-SACK widens the window for reordering, to no more than the smoothed RTT") {
-  // How long a segment that is left out is waited for, after so many needless retransmissions.
-  const auto wait_after = [](int needless) {
-    Script s(with_sack());
-    s.c->recovery.min_rtt = s.c->recovery.former_min_rtt = Duration::max();  // the handshake took no time
-    fill(s);
-    ack(s, 0, {{1000, 2000}});
-    s.wait(milliseconds(1));
-    ack(s, 2000);  // late: the path reorders
-    std::uint32_t una = 0, end = 0;
-    const auto note_sent = [&] {
-      for (const auto& [seq, length] : data_of(s)) end = std::max(end, static_cast<std::uint32_t>(seq + length));
-    };
-    // All that is on its way, so that what is then has been sent at one time.
-    const auto answer_all = [&](Blocks twice = {}) {
-      note_sent();
-      s.wait(milliseconds(10));
-      una = end;
-      ack(s, end, std::move(twice));
-      s.write(pattern(20'000));
-      note_sent();
-      REQUIRE(end >= una + 3000);
-      s.wait(milliseconds(10));
-    };
-    answer_all();
-    for (int i = 0; i < needless; ++i) {
-      ack(s, una, {{una + 1000, end}});
-      s.wait(milliseconds(30));  // given up for lost, and sent again
-      answer_all({{una, una + 1000}});  // for nothing
-    }
-    REQUIRE(s.count(Counter::dsacks_received) == static_cast<std::uint64_t>(needless));
-    const auto before = s.count(Counter::retransmitted_segments);
-    ack(s, una, {{una + 1000, end}});
-    Duration waited{};
-    while (s.count(Counter::retransmitted_segments) == before && waited < seconds(1)) s.wait(milliseconds(1)), waited += milliseconds(1);
-    return waited;
-  };
-  const Duration first = wait_after(0), second = wait_after(1);
-  CHECK(first <= milliseconds(5));  // a quarter of 10 ms, and two for the timer
-  CHECK(second >= first + milliseconds(2));
-  CHECK(wait_after(2) >= second);
-}
-
-TEST_CASE("rfc8985 6.2: a retransmission that is lost is found by what was sent after it") {
-  Script s(with_sack());
-  fill(s);
-  ack(s, 0, {{1000, 5000}});
-  REQUIRE(data_of(s).front().first == 0);
-  s.wait(milliseconds(5));
-  ack(s, 0, {{1000, 10000}});
-  const Data fresh = data_of(s);  // sent 5 ms after the retransmission
-  REQUIRE(!fresh.empty());
-  CHECK(fresh.front().first == 10000);
-  s.wait(milliseconds(10));
-  ack(s, 0, {{1000, 11000}});
-  s.wait(milliseconds(4));
-  CHECK(data_of(s).front() == std::pair<std::uint32_t, std::size_t>{0, 1000});
-  CHECK(s.count(Counter::rto_fired) == 0);
-}
-
-TEST_CASE("rfc8985 7.2: the last segment of an unanswered flight goes again after two round trips") {
-  Script s(with_sack());
-  s.write(pattern(3000));
-  s.forget();
-  const Duration after = s.wait_for_segment(seconds(1));
-  CHECK(after >= milliseconds(20));
-  CHECK(after <= milliseconds(25));
-  CHECK(data_of(s) == Data{{2000, 1000}});
-  CHECK(s.count(Counter::tail_probes_sent) == 1);
-  CHECK(s.count(Counter::rto_fired) == 0);
-  // Section 7.3: one probe only; then the timeout.
-  CHECK(s.wait_for_segment(seconds(1)) >= milliseconds(180));
-  CHECK(s.count(Counter::rto_fired) == 1);
-}
-
-TEST_CASE("rfc8985 7.3: a probe is new data where there is some") {
-  Script s(with_sack());
-  fill(s);
-  s.wait(milliseconds(20));
-  CHECK(data_of(s) == Data{{10000, 1000}});
-  CHECK(s.count(Counter::retransmitted_segments) == 0);
-}
-
-TEST_CASE("rfc8985 7.2: a lone segment is probed only when its ACK can't be a delayed one") {
-  Script s(with_sack());
-  s.write(pattern(1000));
-  s.forget();
-  CHECK(s.wait_for_segment(seconds(1)) >= milliseconds(200));
-}
-
-TEST_CASE("rfc8985 7.4: what the probe repaired is a loss, unless the peer says that it came twice") {
-  for (const bool twice : {false, true}) {
-    Script s(with_sack());
-    s.write(pattern(3000));
-    s.wait(milliseconds(25));
-    s.forget();
-    REQUIRE(s.count(Counter::tail_probes_sent) == 1);
-    ack(s, 3000, twice ? Blocks{{2000, 3000}} : Blocks{});
-    s.write(pattern(1000));
-    s.wait(milliseconds(10));
-    ack(s, 4000);
-    CHECK(s.info().cwnd == (twice ? 10000U : 5000U));
-  }
 }
 
 TEST_CASE("rfc9937: the window shrinks in proportion to what arrives, and half of it is sent") {
@@ -382,36 +225,6 @@ TEST_CASE("rfc2018 8: a receiver that drops what it has sacked gets it again") {
     ack(s, std::min(acked, 10000U));
   }
   CHECK(s.info().tx_queued == 0);
-}
-
-TEST_CASE("rfc9438 4.2: after a loss the window follows the cubic curve") {
-  Script s(with_sack("cubic", 100));
-  fill(s, 100);
-  ack(s, 0, {{1000, 100000}});
-  REQUIRE(s.info().ssthresh == 70000);  // section 4.6: beta = 0.7
-  ack(s, s.info().flight != 0 ? 100000U : 0U);
-  s.forget();
-  std::uint32_t acked = 100000;
-  const auto run = [&](Duration d) {
-    for (const Time end = s.now + d; s.now < end;) {
-      s.write(pattern(100000));
-      s.forget();
-      s.wait(milliseconds(10));
-      acked += s.info().flight;
-      ack(s, acked);
-    }
-  };
-  run(milliseconds(1));
-  const Time start = s.now;
-  const double w_max = 100, k = std::cbrt((w_max - 70) / 0.4);
-  for (const int at : {1, 2, 4, 5}) {
-    run(seconds(at) - (s.now - start));
-    const double t = static_cast<double>((s.now - start).count()) * 1e-9 + 0.01;
-    const double cubic = w_max + 0.4 * (t - k) * (t - k) * (t - k);
-    const double reno = 70 + 0.529 * (t / 0.01);  // section 4.3: at 10 ms Reno is faster
-    INFO("after " << t << " s");
-    CHECK(s.info().cwnd / 1000.0 > std::max(cubic, std::min(reno, 100.0)) * 0.95);
-  }
 }
 
 TEST_CASE("rfc6675: however a peer names its islands, each is found, and everything arrives") {
