@@ -62,6 +62,7 @@ struct ConnectionInfo {
   std::uint8_t snd_wscale = 0, rcv_wscale = 0;
   bool timestamps = false, wscale = false, sack = false, ecn = false, ecn_seen = false;
   bool syn_data_acked = false;  // RFC 7413: the SYN's data was taken
+  FastOpenFailure fast_open_failure = FastOpenFailure::none;
   const char* congestion_control = nullptr;  // null: not chosen yet
   Phase phase = Phase::open;
   std::uint32_t sacked = 0, lost = 0, resent = 0;  // bytes of what is in flight; lost ones that were sent again are in both

@@ -80,6 +80,7 @@ void fill(LongInfo& all, const stack::ConnectionInfo& in) {
   out.tcpi_options = static_cast<std::uint8_t>((in.timestamps ? TCPI_OPT_TIMESTAMPS : 0) | (in.sack ? TCPI_OPT_SACK : 0) |
                                                (in.wscale ? TCPI_OPT_WSCALE : 0) | (in.ecn ? TCPI_OPT_ECN : 0) |
                                                (in.ecn_seen ? TCPI_OPT_ECN_SEEN : 0) | (in.syn_data_acked ? TCPI_OPT_SYN_DATA : 0));
+  out.tcpi_fastopen_client_fail = static_cast<std::uint8_t>(in.fast_open_failure) & 3;  // the numbers are Linux's
   out.tcpi_snd_wscale = static_cast<std::uint8_t>(in.snd_wscale & 15);
   out.tcpi_rcv_wscale = static_cast<std::uint8_t>(in.rcv_wscale & 15);
   out.tcpi_rto = micros(in.rto);

@@ -16,6 +16,7 @@
 #include "stack/packet/packet.hh"
 #include "stack/socket_base.hh"
 #include "stack/tcp/extras.hh"
+#include "stack/tcp/fast_open.hh"
 #include "stack/tcp/receiver/islands.hh"
 #include "stack/tcp/receiver/sack.hh"
 #include "stack/tcp/state.hh"
@@ -229,6 +230,7 @@ struct Connection : SocketBase {
   bool fast_open : 1 = false;    // our SYN had a Fast Open option, or data, or answered such a one (RFC 7413)
   bool syn_data_acked : 1 = false;  // and its data was taken
   bool experimental_fast_open : 1 = false;  // that option was RFC 6994's
+  FastOpenFailure fast_open_failure : 2 = FastOpenFailure::none;
   std::uint8_t memory_class = 0;  // in which list memory_hook is
   Listener* listener = nullptr;  // while it waits there to be accepted
   Pacing* pacing = nullptr;      // sender/pacing.hh; null: it is neither paced nor measured

@@ -27,6 +27,14 @@ struct FastOpenKeys {
   std::uint8_t count = 0;
 };
 
+// What has kept a client's data out of its SYN, or made it go again. The numbers are Linux's (tcpi_fastopen_client_fail).
+enum class FastOpenFailure : std::uint8_t {
+  none,
+  no_cookie,          // there was none, and it was wanted
+  not_acknowledged,   // the SYN-ACK does not acknowledge all of the data
+  syn_retransmitted,  // nor does it, after a second SYN, which has none: a middlebox may drop what the first was like
+};
+
 // A connect with data for the SYN.
 struct FastOpenStart {
   std::span<const iovec> data;

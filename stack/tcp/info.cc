@@ -144,6 +144,7 @@ ConnectionInfo Tcp::info(const Connection& c) const {
   i.ecn = h.ecn;
   i.ecn_seen = c.recovery.ecn_seen;
   i.syn_data_acked = c.syn_data_acked;
+  i.fast_open_failure = c.fast_open_failure;
   i.congestion_control = c.tx.cc != nullptr ? c.tx.cc->name() : nullptr;
   i.phase = h.phase;
   if (const Scoreboard* b = c.tx.scoreboard) {

@@ -32,6 +32,15 @@ bool had_syn_data(int fd) {
   return (option<tcp_info>(fd, IPPROTO_TCP, TCP_INFO).tcpi_options & TCPI_OPT_SYN_DATA) != 0;
 }
 
+// Bits behind tcpi_delivery_rate_app_limited's, which the library's header does not have.
+int failure_of(int fd) {
+  std::array<std::uint8_t, sizeof(tcp_info)> info{};
+  socklen_t size = info.size();
+  REQUIRE(error_of(::getsockopt(fd, IPPROTO_TCP, TCP_INFO, info.data(), &size)) == 0);
+  return info[offsetof(tcp_info, tcpi_rto) - 1] >> 1 & 3;
+}
+constexpr int kNoFailure = 0, kNoCookieThere = 1, kNotAcknowledged = 2;
+
 Errno try_option(int fd, int name, int value) { return error_of(::setsockopt(fd, IPPROTO_TCP, name, &value, sizeof value)); }
 
 }  // namespace
@@ -142,6 +151,40 @@ TEST_CASE("fast open: TCP_FASTOPEN_CONNECT lets the SYN wait for the first write
   REQUIRE(had_syn_data(accepted));
   REQUIRE(send_all(accepted, "reply"));
   REQUIRE(receive_exactly(client, 5) == "reply");
+}
+
+TEST_CASE("fast open: TCP_INFO tells why the data did not go with the SYN", "[fast_open]") {
+  // No server gives cookies at this address.
+  const Fd ordinary = listener(128, AF_INET6);
+  const Fd client = stream_socket(AF_INET6);
+  REQUIRE(send_fast(client, "request", local_of(ordinary)) == 7);
+  REQUIRE(failure_of(client) == kNoCookieThere);
+  REQUIRE(failure_of(accept_from(ordinary)) == kNoFailure);
+  const Fd deferring = stream_socket(AF_INET6);
+  set_option(deferring, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
+  Address to = local_of(ordinary);
+  REQUIRE(error_of(::connect(deferring, to.get(), to.size)) == 0);
+  REQUIRE(failure_of(deferring) == kNoCookieThere);
+  const Fd usual = stream_socket(AF_INET6);
+  REQUIRE(error_of(::connect(usual, to.get(), to.size)) == 0);
+  REQUIRE(failure_of(usual) == kNoFailure);
+}
+
+TEST_CASE("fast open: TCP_INFO tells that the server did not take the SYN's data", "[fast_open]") {
+  const Fd server = fast_listener();
+  learn(server);
+  for (const bool changed : {false, true}) {
+    // The cookie is worth nothing any more, and the answer has another.
+    std::array<std::uint8_t, 16> key{};
+    key[0] = 1;
+    if (changed) REQUIRE(error_of(::setsockopt(server, IPPROTO_TCP, kKey, key.data(), key.size())) == 0);
+    const Fd client = stream_socket();
+    REQUIRE(send_fast(client, "request", local_of(server)) == 7);
+    const Fd accepted = accept_from(server);
+    REQUIRE(receive_exactly(accepted, 7) == "request");
+    REQUIRE(failure_of(client) == (changed ? kNotAcknowledged : kNoFailure));
+    REQUIRE(had_syn_data(client) != changed);
+  }
 }
 
 TEST_CASE("fast open: errors", "[fast_open]") {

@@ -45,6 +45,7 @@ struct Client {
   void answer(const Seg& syn, std::uint32_t acked, std::optional<std::string> cookie) {
     peer.say({.flags = kSyn | kAck, .seq = 500, .ack = syn.seq + 1 + acked, .mss = 1400, .cookie = std::move(cookie)});
   }
+  [[nodiscard]] FastOpenFailure failure() const { return host.worker->info(*c).fast_open_failure; }
   // The connection is gone, and what was sent for it.
   void end(Duration then = milliseconds(2)) {
     host.worker->abort(*c, host.clock());
@@ -166,6 +167,7 @@ TEST_CASE("rfc7413 4.2.1: a client asks for a cookie first, and its SYN has data
   CHECK(first.data.empty());
   CHECK(w.taken == 0);
   w.answer(first, 0, "8 bytes.");
+  CHECK(w.failure() == FastOpenFailure::no_cookie);
   w.end();
 
   const Seg second = w.connect();
@@ -180,6 +182,7 @@ TEST_CASE("rfc7413 4.2.1: a client asks for a cookie first, and its SYN has data
   const auto info = w.host.worker->info(*w.c);
   CHECK(info.state == State::established);
   CHECK(info.syn_data_acked);
+  CHECK(info.fast_open_failure == FastOpenFailure::none);
   CHECK(info.bytes_acked == 7);
   CHECK(info.snd_wnd == 65535);  // a SYN's window is not scaled
 }
@@ -191,6 +194,7 @@ TEST_CASE("rfc7413 4.2.1: what the SYN-ACK does not acknowledge is sent as any d
     w.learn();
     const Seg syn = w.connect();
     w.answer(syn, acked, std::nullopt);
+    CHECK(w.failure() == FastOpenFailure::not_acknowledged);
     const Seg again = w.peer.hear();
     CHECK(again.is(kAck));
     CHECK(again.seq == syn.seq + 1 + acked);
@@ -209,8 +213,20 @@ TEST_CASE("rfc7413 4.2.1: a SYN that is lost goes again without data, and the da
   CHECK(plain.is(kSyn));
   CHECK(plain.data.empty());
   CHECK_FALSE(plain.cookie);
+  CHECK(w.failure() == FastOpenFailure::none);
   w.answer(syn, 0, std::nullopt);
   CHECK(w.peer.hear().data == "request");
+  CHECK(w.failure() == FastOpenFailure::syn_retransmitted);
+}
+
+TEST_CASE("rfc7413 4.2.1: a SYN that goes again for want of an answer is no failure where the answer has the data", "[fast_open]") {
+  Client w;
+  w.learn();
+  const Seg syn = w.connect();
+  w.sim.run_for(milliseconds(1100));
+  w.answer(syn, 7, std::nullopt);
+  CHECK(w.host.worker->info(*w.c).syn_data_acked);
+  CHECK(w.failure() == FastOpenFailure::none);
 }
 
 TEST_CASE("rfc7413 4.1.3.1: a path that drops such SYNs is left alone for a while", "[fast_open]") {
@@ -226,6 +242,7 @@ TEST_CASE("rfc7413 4.1.3.1: a path that drops such SYNs is left alone for a whil
   Seg syn = w.connect();
   CHECK(syn.data.empty());
   CHECK_FALSE(syn.cookie);
+  CHECK(w.failure() == FastOpenFailure::none);  // there is a cookie
   w.end(seconds(241));
   syn = w.connect();
   CHECK(syn.data == "request");
@@ -286,6 +303,7 @@ TEST_CASE("rfc7413: TCP_FASTOPEN_NO_COOKIE: data goes with the SYN, and no optio
   const Seg syn = w.connect(true);
   CHECK(syn.data == "request");
   CHECK_FALSE(syn.cookie);
+  CHECK(w.failure() == FastOpenFailure::none);
 }
 
 TEST_CASE("rfc7413: two stacks: the second request is there half a round trip after its connect", "[fast_open]") {

@@ -32,6 +32,7 @@ void ActiveOpens::send_fast_open_syn(Connection& c, FastOpenStart& start, Time n
   const bool pauses = known != nullptr && !ready && known->cookie.length != 0;
   if ((bits & kFastOpenClient) == 0 || pauses) return tcp_.send_syn(c, now);
   c.fast_open = true;
+  if (!ready) c.fast_open_failure = FastOpenFailure::no_cookie;
   const bool without = (bits & kFastOpenClientNoCookie) != 0 || c.options.fast_open_no_cookie;
   Tcp::Header hd = tcp_.syn_header(c, false, now);
   FastOpenCookie cookie;
@@ -84,6 +85,8 @@ void ActiveOpens::finish_fast_open(Connection& c, Segment& s, Time now) {
     h.snd_wnd = window;
     c.tx.max_window = largest;
   }
+  if (c.tx.queue.empty()) return;
+  c.fast_open_failure = h.retransmitting_syn ? FastOpenFailure::syn_retransmitted : FastOpenFailure::not_acknowledged;
   tcp_.sender.rewind_syn_data(c);
 }
 
