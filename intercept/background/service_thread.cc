@@ -15,8 +15,10 @@ namespace {
 
 // While the application runs the stack: how soon its going off to compute is noticed.
 constexpr stack::Duration kTick = stack::milliseconds(1);
-// The same where there are more stacks than CPUs, and each of them waits longer than that for its turn anyway.
-constexpr stack::Duration kCrowdedTick = stack::milliseconds(4);
+// The same where there are more stacks than CPUs, and each of them waits longer than that for its turn anyway: at first, and after some looks
+// that found the application at work in its calls.
+constexpr stack::Duration kCrowdedTick = stack::milliseconds(4), kLongestCrowdedTick = stack::milliseconds(32);
+constexpr unsigned kLooksUntilLongest = 3;
 // While a thread of the application sleeps in a call of ours, packets and timers wake that thread, and that wakes us; so
 // does a call that arms an earlier timer (Instance::hand_over). Only what is left is looked after: where one of several
 // sleepers has gone, the others may not know of all timers.
@@ -150,7 +152,10 @@ bool ServiceThread::stand_by(bool application_active, stack::Time& until) {
   if (!guard.owns_lock() || shard_.instance == nullptr) return false;
   if (!shard_.attended.empty()) process_.review_attention(shard_);
   Instance& instance = *shard_.instance;
-  tick_ = instance.may_spin() || !shard_.attended.empty() ? kTick : kCrowdedTick;
+  const bool paced = instance.worker().pacing_deadline() != stack::kNever;
+  tick_ = instance.may_spin() || !shard_.attended.empty() ? kTick
+          : paced                                         ? kCrowdedTick
+                                                          : std::min<stack::Duration>(kCrowdedTick * (1 << unneeded_), kLongestCrowdedTick);
   if (!shard_.attended.empty() || wake_fd_ < 0 || instance.sleeping.load(std::memory_order_relaxed) == 0) return false;
   // To be woken costs the application a system call, and a CPU for a moment: where it works and sleeps in turn, thousands of times
   // a second, once a tick is enough.
@@ -159,9 +164,9 @@ bool ServiceThread::stand_by(bool application_active, stack::Time& until) {
     return false;
   }
   instance.standby = &standby_;
-  const bool alternates = application_active && instance.worker().pacing_deadline() == stack::kNever;
+  const bool alternates = application_active && !paced;
   instance.standby_follows = !alternates;
-  const stack::Duration tick = alternates ? kAlternatingTick : instance.sleepers_know_timers() ? kStandbyTick : kSleeperTick;
+  const stack::Duration tick = alternates ? std::max(tick_, kAlternatingTick) : instance.sleepers_know_timers() ? kStandbyTick : kSleeperTick;
   // Those who sleep may not know of the next burst of what is paced.
   until = std::min(now() + tick, instance.worker().pacing_deadline());
   instance.standby_until = until;
@@ -194,7 +199,9 @@ void ServiceThread::loop() {
     bool standby = false;
     // What a relay has moved may have set timers that those who sleep do not know of.
     const bool relays = process_.relay.pumping();
+    unneeded_ = application_active ? std::min(unneeded_ + 1, kLooksUntilLongest) : 0;
     if (relayed || (!application_active && (!application_sleeps || relays))) {
+      tick_ = kTick;
       own_turn = run_stack(until);
       relayed = false;
     } else if (!application_active || application_sleeps) {

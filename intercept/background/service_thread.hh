@@ -66,6 +66,7 @@ class ServiceThread {
   Sleeper standby_;
   stack::Time woken_{};  // from standby, last
   stack::Duration tick_ = stack::milliseconds(1);  // how soon it is noticed that the application has gone off to compute
+  unsigned unneeded_ = 0;  // looks in a row that found it at work in its calls
   int stat_fd_ = -1;
   DumpServer dump_;
   stack::Time next_notices_{};
