@@ -22,6 +22,7 @@ Process::Process(const Services& given, Options settings, OpenDevice open, OpenA
 }
 
 Process::~Process() {
+  early_start.end();
   shards.for_each([](Shard& s) { s.service_thread.reset(); });
   shards.for_each([](Shard& s) { s.instance.reset(); });
 }

@@ -24,13 +24,18 @@ void EarlyStart::arm() {
   sigset_t all, old;
   sigfillset(&all);
   process_.kernel.set_signal_mask(SIG_SETMASK, &all, &old);
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_t thread;
-  running_ = pthread_create(&thread, &attributes, &EarlyStart::main, this) == 0;  // else: at the first wait
-  pthread_attr_destroy(&attributes);
+  running_ = pthread_create(&thread_, nullptr, &EarlyStart::main, this) == 0;  // else: at the first wait
   process_.kernel.set_signal_mask(SIG_SETMASK, &old, nullptr);
+}
+
+void EarlyStart::end() {
+  {
+    const Guard guard(process_, Guard::Everything{});
+    cancel();
+    if (!running_) return;
+    awaited_ = true;
+  }
+  pthread_join(thread_, nullptr);
 }
 
 void* EarlyStart::main(void* self) {
@@ -54,6 +59,7 @@ void EarlyStart::wait() {
     guard.lock();
   }
   running_ = false;
+  if (!awaited_) pthread_detach(thread_);
 }
 
 }  // namespace mtcp::intercept

@@ -3,13 +3,15 @@
 // its stack; from then on the service thread serves it.
 #pragma once
 
+#include <pthread.h>
+
 #include "stack/base/time.hh"
 
 namespace mtcp::intercept {
 
 class Process;
 
-// All with the process's lock held.
+// All but end() with the process's lock held.
 class EarlyStart {
  public:
   explicit EarlyStart(Process& process) : process_(process) {}
@@ -17,6 +19,8 @@ class EarlyStart {
   void arm();
   // Not any more: it forks, or ends.
   void cancel() { due_ = stack::kNever; }
+  // The process's end, with no lock held: waits for the thread, which may be in the middle of a start.
+  void end();
   // In the child of a fork: there is no such thread.
   void abandon() { running_ = false; }
 
@@ -26,7 +30,9 @@ class EarlyStart {
 
   Process& process_;
   stack::Time due_ = stack::kNever;
+  pthread_t thread_{};  // while running_
   bool running_ = false;
+  bool awaited_ = false;  // its end is; else it leaves nothing to be collected
 };
 
 }  // namespace mtcp::intercept

@@ -31,8 +31,6 @@ struct World {
   ~World() {
     server.join();
     client.join();
-    // What a listener has started in the background (EarlyStart) ends by itself.
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
   World(const World&) = delete;
   World& operator=(const World&) = delete;
