@@ -327,6 +327,9 @@ bool DpdkDevice::start(std::string& message) {
   log_clear();
   state_.started = rte_eth_dev_start(state_.port) == 0;
   if (state_.started && (kind_ == Kind::af_xdp || sharing_.shared)) return attach_program(message);
+  // Where it can't be had, the ports tell of what the kernel does with its copies (AddressWatch).
+  if (state_.started && kind_ == Kind::af_packet && !config_.addresses.empty())
+    (void)program_.attach_guard(interface_of(config_.port), config_.addresses);
   // A memif client may be there before its server; its port goes on trying.
   if (state_.started) return spread(message);
   if (kind_ == Kind::memif) return true;

@@ -158,7 +158,7 @@ std::unique_ptr<Port> GuestDevice::claim_queue(std::uint32_t queue, std::uint32_
                                        terms_.on_virtual != 0, terms_.pieces != 0, senders_.empty() ? -1 : senders_[queue],
                                        DeviceConfig{.port = std::string("net_af_xdp0,iface=") + terms_.interface.data()});
   return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), *pools_[stack], rings_[queue],
-                                        outcome == Claims::Outcome::inherited, std::vector<std::uint32_t>{});
+                                        outcome == Claims::Outcome::inherited, std::vector<std::uint32_t>{}, false);
 }
 
 std::unique_ptr<Port> GuestDevice::claim(std::uint32_t queue, std::uint32_t stack) {

@@ -188,7 +188,7 @@ std::unique_ptr<Port> DpdkDevice::claim_ring(std::uint32_t queue, PacketPool& po
                                        sending_sockets_.empty() ? -1 : sending_sockets_[queue], config_);
   return std::make_unique<AfPacketPort>(state_, static_cast<std::uint16_t>(queue), pool, rings_[queue],
                                         outcome == Claims::Outcome::inherited,
-                                        sharing_.shared ? std::vector<std::uint32_t>{} : config_.addresses);
+                                        sharing_.shared ? std::vector<std::uint32_t>{} : config_.addresses, program_.descriptor() >= 0);
 }
 
 std::unique_ptr<Port> DpdkDevice::claim(std::uint32_t queue, std::uint32_t stack) {

@@ -102,7 +102,7 @@ void af_packet_prepare(const PacketRing& ring, std::uint32_t tx_ring) {
 }
 
 AfPacketPort::AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& pool, const PacketRing& ring,
-                           bool inherited, const std::vector<std::uint32_t>& addresses)
+                           bool inherited, const std::vector<std::uint32_t>& addresses, bool guarded)
     : state_(state),
       index_(index),
       pool_(pool),
@@ -112,7 +112,7 @@ AfPacketPort::AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& 
       sender_(ring.fd, ring.offload),
       link_(state.watch(interface_of_socket(ring.fd))) {
   // One of the device's queues is enough to look after its addresses.
-  if (index == 0 && !addresses.empty()) addresses_.emplace(interface_of_socket(ring.fd), addresses);
+  if (index == 0 && !addresses.empty()) addresses_.emplace(interface_of_socket(ring.fd), addresses, guarded);
   if (ring.tagged) sender_.send_any_protocol();
   if (inherited) repair();
 }

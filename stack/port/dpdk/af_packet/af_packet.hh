@@ -41,9 +41,9 @@ class AfPacketPort final : public Port {
  public:
   // `index` has been claimed for this process; the destructor releases it. `ring` is the one of this queue.
   // `inherited`: the former owner of the queue died. `addresses`: the stack's, to be looked after by the first queue's port;
-  // IPv4, host order. `state` and `pool` outlive the port.
+  // IPv4, host order. `guarded`: XdpProgram::attach_guard() has kept the kernel from what comes for them. `state` and `pool` outlive the port.
   AfPacketPort(DeviceState& state, std::uint16_t index, PacketPool& pool, const PacketRing& ring,
-               bool inherited, const std::vector<std::uint32_t>& addresses);
+               bool inherited, const std::vector<std::uint32_t>& addresses, bool guarded);
   ~AfPacketPort() override;
   AfPacketPort(const AfPacketPort&) = delete;
   AfPacketPort& operator=(const AfPacketPort&) = delete;

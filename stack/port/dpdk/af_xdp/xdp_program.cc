@@ -1,7 +1,9 @@
 #include "stack/port/dpdk/af_xdp/xdp_program.hh"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <linux/bpf.h>
+#include <linux/if_ether.h>
 #include <linux/if_link.h>
 #include <net/if.h>
 #include <string.h>
@@ -15,6 +17,7 @@
 #include <bit>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "share_classifier.hh"
 #include "share_program.hh"
@@ -40,17 +43,39 @@ long create_sockets_map(std::uint32_t queues) {
 // BPF_F_XDP_HAS_FRAGS (Linux 5.18): it does not mind frames in several pieces.
 constexpr std::uint32_t kHasFragments = 1U << 5;
 
+std::uint64_t op(int code, std::uint8_t to, std::uint8_t from, int offset, std::int32_t value) {
+  bpf_insn i{};
+  i.code = static_cast<std::uint8_t>(code);
+  i.dst_reg = to & 15;
+  i.src_reg = from & 15;
+  i.off = static_cast<std::int16_t>(offset);
+  i.imm = value;
+  return std::bit_cast<std::uint64_t>(i);
+}
+
+// An IPv4 packet without a tag for one of `addresses`: TCX_DROP; else TCX_NEXT. Packet sockets have been given it before.
+std::vector<std::uint64_t> guard_for(std::span<const std::uint32_t> addresses) {
+  constexpr int kNext = -1, kDrop = 2, kDestination = 14 + 16;
+  const int count = static_cast<int>(addresses.size());
+  std::vector<std::uint64_t> code{
+      op(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_6, BPF_REG_1, 0, 0),  // what BPF_ABS reads
+      op(BPF_LDX | BPF_W | BPF_MEM, BPF_REG_2, BPF_REG_1, offsetof(__sk_buff, protocol), 0),
+      op(BPF_LDX | BPF_W | BPF_MEM, BPF_REG_3, BPF_REG_1, offsetof(__sk_buff, vlan_present), 0),
+      op(BPF_JMP | BPF_JNE | BPF_K, BPF_REG_2, 0, 2 + count, htons(ETH_P_IP)),
+      op(BPF_JMP | BPF_JNE | BPF_K, BPF_REG_3, 0, 1 + count, 0),
+      op(BPF_LD | BPF_ABS | BPF_W, 0, 0, 0, kDestination),  // in host order; ends the program where the packet is shorter
+  };
+  for (int i = 0; i < count; ++i)
+    code.push_back(op(BPF_JMP32 | BPF_JEQ | BPF_K, BPF_REG_0, 0, 2 + count - 1 - i, static_cast<std::int32_t>(addresses[static_cast<std::size_t>(i)])));
+  for (const int verdict : {kNext, kDrop}) {
+    code.push_back(op(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, verdict));
+    code.push_back(op(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
+  }
+  return code;
+}
+
 // return bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);
 long load_for_all(const Descriptor& sockets) {
-  const auto op = [](int code, std::uint8_t to, std::uint8_t from, std::int16_t offset, std::int32_t value) {
-    bpf_insn i{};
-    i.code = static_cast<std::uint8_t>(code);
-    i.dst_reg = to & 15;
-    i.src_reg = from & 15;
-    i.off = offset;
-    i.imm = value;
-    return std::bit_cast<std::uint64_t>(i);
-  };
   const std::array program{
       op(BPF_LDX | BPF_W | BPF_MEM, BPF_REG_2, BPF_REG_1, offsetof(xdp_md, rx_queue_index), 0),
       op(BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, static_cast<std::int32_t>(sockets.number())),
@@ -183,6 +208,13 @@ bool XdpProgram::attach_classifier(const std::string& interface, const SharedPor
   }
   link_ = move_high(static_cast<int>(fd));
   return true;
+}
+
+bool XdpProgram::attach_guard(const std::string& interface, std::span<const std::uint32_t> addresses) {
+  const Descriptor program(load_classifier(guard_for(addresses), "mtcp_guard"));
+  const long fd = program ? link_classifier(program, if_nametoindex(interface.c_str())) : -1;
+  if (fd >= 0) link_ = move_high(static_cast<int>(fd));
+  return fd >= 0;
 }
 
 void XdpProgram::detach() {

@@ -2,6 +2,8 @@
 // XDP, those that are the stack's to packet sockets.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 
 namespace mtcp::stack::dpdk {
@@ -41,6 +43,9 @@ class XdpProgram {
   bool attach(const std::string& interface, const Sharing& how, SharedPorts* shared, std::string& message);
   // The classifier, for what `shared` says.
   bool attach_classifier(const std::string& interface, const SharedPorts& shared, std::string& message);
+  // For packet sockets, which get copies only: keeps the kernel from what comes for `addresses` (IPv4, host order), which it would forward
+  // or redirect. False where it can't be had.
+  bool attach_guard(const std::string& interface, std::span<const std::uint32_t> addresses);
   // attach() has failed because the driver has no XDP, or none for what the interface is set to (MTU, queues, offloads).
   [[nodiscard]] bool refused_by_driver() const { return refused_; }
   // The link's; -1: none.

@@ -170,7 +170,7 @@ void AddressWatch::look(Time now) {
   if (now < next_) return;
   next_ = now + kAddressInterval;
   std::string shared = shared_address(addresses_);
-  std::string forwarded = forwarded_address(interface_, addresses_);
+  std::string forwarded = guarded_ ? "" : forwarded_address(interface_, addresses_);
   if (!shared.empty() && shared != shared_) {
     notice_ = {shared, true};
     next_ = {};  // the other one, if any, next time

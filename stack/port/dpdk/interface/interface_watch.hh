@@ -54,8 +54,9 @@ class LinkWatch {
 // Looks once a second for what was not so when the device was opened, and tells it once.
 class AddressWatch {
  public:
-  AddressWatch(std::string interface, std::vector<std::uint32_t> addresses)
-      : interface_(std::move(interface)), addresses_(std::move(addresses)) {}
+  // `guarded`: the kernel does not get what comes for them on the interface.
+  AddressWatch(std::string interface, std::vector<std::uint32_t> addresses, bool guarded)
+      : interface_(std::move(interface)), addresses_(std::move(addresses)), guarded_(guarded) {}
   void look(Time now);
   // Empty if there is nothing to tell.
   [[nodiscard]] Port::Notice notice() { return std::exchange(notice_, {}); }
@@ -63,6 +64,7 @@ class AddressWatch {
  private:
   const std::string interface_;
   const std::vector<std::uint32_t> addresses_;
+  const bool guarded_;
   Time next_{};
   std::string shared_, forwarded_;  // as told
   Port::Notice notice_;
