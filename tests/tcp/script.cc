@@ -72,7 +72,7 @@ std::size_t ScriptPort::tx(Packet* const* packets, std::size_t n) {
                 {kArpReply, kPeerMac, arp.target, arp.sender_mac, arp.sender});
       arrive(reply);
     }
-    if ((p->flags & kKeep) == 0) pool_.free(&p, 1);
+    if ((p->flags & kKeep) == 0) p->pool->free(&p, 1);
   }
   return taken;
 }

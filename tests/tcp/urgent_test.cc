@@ -265,6 +265,27 @@ TEST_CASE("rfc9293 3.8.5: a closed window keeps no urgent pointer back") {
   CHECK(probes[1].flags == kAck);
 }
 
+TEST_CASE("rfc9293 3.8.5: a closed window and no packets to spare keep no urgent pointer back") {
+  Script s;
+  s.peer_ack(0, 0);
+  // All of the pool, and what the stack gives back to it when it sees that.
+  std::vector<Packet*> taken(s.pool.capacity());
+  std::size_t n = 0;
+  for (int i = 0; i < 3; ++i) {
+    n += s.pool.alloc(&taken[n], taken.size() - n);
+    s.wait(milliseconds(1));
+  }
+  CHECK(s.write_urgent("ab!") == 3);
+  s.wait_for_segment(seconds(2));
+  s.pool.free(taken.data(), n);
+  const auto probes = s.all_sent();
+  REQUIRE(probes.size() == 2);
+  CHECK(probes[0].flags == (kAck | kUrg));
+  CHECK(probes[0].urgent == 3);
+  CHECK(probes[1].flags == kAck);
+  CHECK(s.count(Counter::no_packets) == 0);
+}
+
 TEST_CASE("rfc9293 3.8.5: neither Nagle's algorithm nor a cork holds urgent data back") {
   Script s;
   SECTION("Nagle") {

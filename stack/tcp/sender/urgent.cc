@@ -42,7 +42,7 @@ void Sender::point_at_urgent(const Connection& c, Packet& p, Seq seq) const {
 
 // The peer's window is closed: it hears of the urgent byte all the same.
 void Sender::send_urgent_probe(Connection& c, Time now) {
-  Packet* p = cache.alloc();
+  Packet* p = cache.alloc_little();
   if (p == nullptr) return stats.add(Counter::no_packets);
   tcp_.write_header(c, *p, c.hot.snd_una, kAck | kUrg, now);
   point_at_urgent(c, *p, c.hot.snd_una);
