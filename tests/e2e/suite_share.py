@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from harness import command, expect, expect_equal, kill, wait_until
@@ -334,23 +335,32 @@ def queues(context):
     expect_on_kernel(client, server, program, 8080, "sudo ethtool -L wide rx 1 tx 1")
 
 
-@test("share-tagged-frames")
-def tags(context):
-    """A priority is no VLAN, and the stack has such a frame; one of a VLAN is not for this interface, and nobody answers it."""
+def raw_frames(context, what, prefix):
+    """For each way of sharing an interface: nginx there, and what sends it such frames by `wire_tool.py`."""
     for number, share in enumerate((True, "generic", "native")):
-        server, client = context.veth(driver="af_xdp", share=share, prefix=f"w{number}")
+        server, client = context.veth(driver="af_xdp", share=share, prefix=f"{prefix}{number}")
         nginx = Nginx(server).start()
         get(client, f"{nginx.url}/hello")
         mac = server.namespace.run("cat", "/sys/class/net/wire/address").stdout.strip()
-        # Its resets of what it knows nothing of would come before ours.
+        # The client's kernel would answer what it knows nothing of with a reset, before us.
         client.namespace.run("ip", "route", "add", "blackhole", f"{server.address}/32")
-        before = sum(counters_of(pid)["segments_received"] for pid in nginx.serving_pids()) if server.on_stack else 0
-        out = client.run(PYTHON, HERE / "wire_tool.py", "tagged", server.address, client.address, mac).stdout
-        expect_equal("frames that were answered", out.split(), ["none", "4", "priority", "4", "vlan", "0"])
-        if server.on_stack:
-            after = sum(counters_of(pid)["segments_received"] for pid in nginx.serving_pids())
-            expect(after - before >= 16, f"the stack has had {after - before} segments of 16")
+        yield nginx, partial(client.run, PYTHON, HERE / "wire_tool.py", what, server.address, client.address, mac)
         nginx.stop()
+
+
+def counted(nginx, counter):
+    return sum(counters_of(pid).get(counter, 0) for pid in nginx.serving_pids()) if nginx.side.on_stack else 0
+
+
+@test("share-tagged-frames")
+def tags(context):
+    """A priority is no VLAN, and the stack has such a frame; one of a VLAN is not for this interface, and nobody answers it."""
+    for nginx, send in raw_frames(context, "tagged", "w"):
+        before = counted(nginx, "segments_received")
+        expect_equal("frames that were answered", send().stdout.split(), ["none", "4", "priority", "4", "vlan", "0"])
+        if nginx.side.on_stack:
+            more = counted(nginx, "segments_received") - before
+            expect(more >= 16, f"the stack has had {more} segments of 16")
 
 
 def every_mtu(context, share, *sizes):

@@ -9,6 +9,7 @@ from nginx import Nginx
 from registry import test
 from suite_af_xdp import program_on
 from suite_family import ANSWER, ASK
+from suite_share import counted, raw_frames
 from suite_wire import counters_of, stack_opens
 from suite_workers import PID, expect_no_failure, result_of
 from web import expect_files, get, get_status
@@ -271,14 +272,7 @@ def without_xdp(context):
 @test("share-fragments-of-a-connection-draw-no-reset")
 def fragments(context):
     """The kernel would put them together, and answers what it knows nothing of; the stack waits until it comes whole."""
-    for number, share in enumerate((True, "generic", "native")):
-        server, client = context.veth(driver="af_xdp", share=share, prefix=f"f{number}")
-        nginx = Nginx(server).start()
-        get(client, f"{nginx.url}/hello")
-        mac = server.namespace.run("cat", "/sys/class/net/wire/address").stdout.strip()
-        client.namespace.run("ip", "route", "add", "blackhole", f"{server.address}/32")  # it resets what is not its own
-        out = client.run(PYTHON, HERE / "wire_tool.py", "fragments", server.address, client.address, mac).stdout
-        expect_equal("what came of a request in fragments", out.strip(), "no reset answer")
-        if server.on_stack:
-            expect(sum(counters_of(pid).get("rx_fragment", 0) for pid in nginx.serving_pids()) == 1, "the fragment is not counted")
-        nginx.stop()
+    for nginx, send in raw_frames(context, "fragments", "f"):
+        expect_equal("what came of a request in fragments", send().stdout.strip(), "no reset answer")
+        if nginx.side.on_stack:
+            expect_equal("fragments that were counted", counted(nginx, "rx_fragment"), 1)

@@ -100,11 +100,15 @@ def frames(target, source):
         yield bytes(packet)
 
 
+def raw_socket(mac, kind=ETH_IPV4):
+    """A socket for frames on the wire that receives those of one kind, and how each to `mac` begins: the addresses."""
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind))
+    s.bind(("wire", kind))
+    return s, bytes.fromhex(mac.replace(":", "")) + s.getsockname()[4]
+
+
 def hostile(target, source, mac):
-    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-    s.bind(("wire", 0))
-    own = s.getsockname()[4]
-    head = bytes.fromhex(mac.replace(":", "")) + own
+    s, head = raw_socket(mac, 0)
     for number, packet in enumerate(frames(target, source)):
         s.send((head + struct.pack("!H", ETH_IPV4) + packet).ljust(14, b"\0"))
         if number % 50 == 49:
@@ -118,10 +122,8 @@ def hostile(target, source, mac):
 def tagged(target, source, mac):
     """Opens a connection with a frame without a tag, one with a priority (VLAN 0), and one of VLAN 5, four times each; which of
     these have been answered. (This kernel may have no VLAN interfaces, so the tags are in the frames as they are sent.)"""
-    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_IPV4))
-    s.bind(("wire", ETH_IPV4))
+    s, head = raw_socket(mac)
     s.settimeout(0.5)
-    head = bytes.fromhex(mac.replace(":", "")) + s.getsockname()[4]
     for name, tag in (("none", b""), ("priority", struct.pack("!HH", 0x8100, 3 << 13)), ("vlan", struct.pack("!HH", 0x8100, 5))):
         answered = 0
         for port in range(20000, 20004):
@@ -151,9 +153,8 @@ def flags_of(answers, port):
 
 def fragments(target, source, mac):
     """Opens a connection, sends a request in two fragments, then whole: says whether there was a reset, and whether an answer."""
-    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_IPV4))
-    s.bind(("wire", ETH_IPV4))
-    head = bytes.fromhex(mac.replace(":", "")) + s.getsockname()[4] + struct.pack("!H", ETH_IPV4)
+    s, addresses = raw_socket(mac)
+    head = addresses + struct.pack("!H", ETH_IPV4)
     port, first, request = 20100, 1000, b"GET /hello HTTP/1.0\r\nX: " + b"x" * 40 + b"\r\n\r\n"
     s.send(head + ip(source, target, tcp(source, target, port, 2, b"\x02\x04\x05\xb4", seq=first)))
     synack = next((a for a in flags_of(s, port) if a[0] == 0x12), None)
