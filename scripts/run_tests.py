@@ -20,14 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD, SANITIZED, THREADS, FUZZ, PACKAGE = (ROOT / name for name in ("build", "build-san", "build-tsan", "build-fuzz", "build-package"))
 # The test programs that must be there: one that is gone from the build is a failure, not one less to run.
 REQUIRED_UNIT = {"bad_wire", "base", "conf", "default_route", "flow_table", "instructions", "intercept", "ip", "judge", "kernel_follower",
-                 "kernel_net", "packet", "port af_packet", "port af_xdp", "port card_lock",
-                 "port claims", "port device", "port guest", "port link", "port memif", "port memif_guard", "port memif_user", "port merge", "port offload", "port packet_sender", "port pool",
-                 "port share", "port sharing", "port split", "port spreading", "port umem", "ports", "preload", "preload-names", "preload-nohup",
+                 "kernel_net", "packet", "port af_packet", "port af_xdp", "port card_lock", "port claims", "port device", "port guest",
+                 "port link", "port memif", "port memif_guard", "port memif_user", "port merge", "port offload", "port packet_sender",
+                 "port pool", "port share", "port sharing", "port split", "port spreading", "port umem", "ports", "preload", "preload-names", "preload-nohup",
                  "preload-programs", "scripts", "scripts ab", "steering", "tcp_data", "thread_stress", "wheel", "wire"}
 REQUIRED_SIM = {"sim_bbr", "sim_churn", "sim_dctcp", "sim_deaths", "sim_ecn", "sim_exit", "sim_fairness", "sim_fast_open", "sim_hystart",
                 "sim_listeners", "sim_loopback", "sim_memory", "sim_migration", "sim_opening", "sim_passive", "sim_paths", "sim_receiver",
-                "sim_recovery", "sim_restart", "sim_sharing",
-                "sim_shortage", "sim_smoke", "sim_stacks", "sim_stacks_card", "sim_stacks_churn", "sim_states", "sim_time_wait",
+                "sim_recovery", "sim_restart", "sim_sharing", "sim_shortage", "sim_smoke", "sim_stacks", "sim_stacks_card", "sim_stacks_churn", "sim_states", "sim_time_wait",
                 "sim_transfer"}
 # How others build it: directory, options, compiler. Warnings are errors in all of them.
 OTHER_BUILDS = {

@@ -44,7 +44,8 @@ def parse_arguments():
     parser.add_argument("--seconds", type=number(1), help="of load for each measurement, whole ones (default: 3; quick: 2)")
     parser.add_argument("--rows", help="some of these, which may be patterns (default: all but loss-*): "
                         f"{','.join(keys)}".replace("%", "%%"))
-    parser.add_argument("--sides", help=f"some of {','.join(SIDES)}; the best of the kernel's is what the others are compared with (default: kernel,loopback,memif,veth; quick: without loopback)")
+    parser.add_argument("--sides", help=f"some of {','.join(SIDES)}; the best of the kernel's is what the others are compared with "
+                        "(default: kernel,loopback,memif,veth; quick: without loopback)")
     parser.add_argument("--workers", type=number(1, 16), default=1,
                         help="nginx workers, and as many clients: several share both processors; no message rows (default: 1)")
     parser.add_argument("--cpus", type=two_processors, metavar="SERVER,CLIENT", help="two processors, server's first (default: the first two cores)")

@@ -70,8 +70,8 @@ def parse_arguments(words):
     what.add_argument("--preset", choices=presets.presets(), help="a well-known server and its load, instead of the next four")
     what.add_argument("--server", metavar="'PROGRAM ...'", help="it must stay in the foreground, and end at SIGTERM; it listens at {address}")
     what.add_argument("--client", metavar="'PROGRAM ...'", help="it must end by itself; it connects to {address}")
-    what.add_argument("--metric", type=metric_name, metavar="READER", help=f"{', '.join(metrics.READERS)}: how the client's output is read; time: of the client, less is better; "
-                      "or a regular expression with one group around the number")
+    what.add_argument("--metric", type=metric_name, metavar="READER", help=f"{', '.join(metrics.READERS)}: how the client's output is "
+                      "read; time: of the client, less is better; or a regular expression with one group around the number")
     what.add_argument("--port", type=number(0, 65535), help="where the server listens, to know when it is ready (default: a second is waited for)")
     how = parser.add_argument_group("how")
     how.add_argument("--sides", help=f"some of {','.join(SIDES)} (default: kernel,veth); memif has the client under the shim, too; "
@@ -85,7 +85,8 @@ def parse_arguments(words):
     how.add_argument("--timeout", type=number(1, 86400), default=120, help="seconds after which a client is killed (default: %(default)s)")
     how.add_argument("--no-warm-up", action="store_true", help="do not load each server for a second before it is measured")
     how.add_argument("--no-huge-pages", action="store_true", help="do not reserve huge pages for the time of the run")
-    how.add_argument("--realtime", action="store_true", help="give server and client real-time priority: for a machine that is not idle")
+    how.add_argument("--realtime", action="store_true", help="give server and client real-time priority: for a machine that is not "
+                     "idle; with two processors it may hang")
     how.add_argument("--shim", type=Path, help="libmtcp_shim.so (default: that of this build or installation)")
     out = parser.add_argument_group("results, beside the text")
     for name, help_text in (("json", "every sample, the machine, the settings"), ("csv", "a line for each sample"), ("html", "a page with plots, in one file")):
@@ -138,8 +139,8 @@ def settings_of(arguments, load, cpus, huge):
     return {"server": load.server, "client": load.client, "metric": load.metric, "rounds": arguments.rounds, "seconds": arguments.seconds,
             "rate": arguments.rate if "{rate}" in load.client else None,
             "warm_up": not arguments.no_warm_up, "server_cpu": cpus[0], "client_cpu": cpus[1], "realtime": arguments.realtime, "huge_pages_mb": huge,
-            "kernel_tuning": {} if arguments.attach else kernel_tuning(), "attached": arguments.attach, "client_on": arguments.client_on, "load_average_before": os.getloadavg()[0], "kernel": platform.release(),
-            "time": time.strftime("%Y-%m-%d %H:%M:%S"), "commit": version()}
+            "kernel_tuning": {} if arguments.attach else kernel_tuning(), "attached": arguments.attach, "client_on": arguments.client_on,
+            "load_average_before": os.getloadavg()[0], "kernel": platform.release(), "time": time.strftime("%Y-%m-%d %H:%M:%S"), "commit": version()}
 
 
 def evaluate(results):

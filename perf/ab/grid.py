@@ -119,7 +119,7 @@ def parse_arguments():
     parser.add_argument("--build", type=Path, default=ROOT / "build")
     parser.add_argument("--out", type=Path, default=ROOT / "perf/out", help="where loss.json and loss.svg go")
     parser.add_argument("--draw", nargs="+", type=Path, metavar="JSON", help="measure nothing: table and plot of what was measured, maybe in several parts")
-    parser.add_argument("--realtime", action="store_true", help="give everything real-time priority: for a machine that is not idle")
+    parser.add_argument("--realtime", action="store_true", help="give everything real-time priority: for a machine that is not idle; with two processors it may hang")
     arguments = parser.parse_args()
     patterns = arguments.cells.split(",")
     arguments.cells = [cell for cell in all_cells() if any(fnmatch.fnmatch(cell.key, pattern) for pattern in patterns)]

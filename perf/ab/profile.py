@@ -31,7 +31,7 @@ def parse_arguments():
     parser.add_argument("--callers", action="store_true", help="perf: record call chains (needs frame pointers) and show callers")
     parser.add_argument("--build", type=Path, default=ROOT / "build")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="leave the raw profile there")
-    parser.add_argument("--realtime", action="store_true", help="real-time priority: for a machine that is not idle")
+    parser.add_argument("--realtime", action="store_true", help="real-time priority: for a machine that is not idle; with two processors it may hang")
     arguments = parser.parse_args()
     Side.realtime = arguments.realtime
     arguments.row = rows[arguments.row]

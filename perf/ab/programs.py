@@ -87,7 +87,8 @@ class Bench:
         try:
             return [word.format(**values) for word in shlex.split(text)]
         except (KeyError, IndexError, ValueError) as error:
-            raise BenchmarkError(f"{text!r}: {{address}}, {{port}}, {{directory}}, {{seconds}}, {{rate}}, {{open_load}} and {{echo_server}} are known, other braces are doubled ({error})") from None
+            raise BenchmarkError(f"{text!r}: {{address}}, {{port}}, {{directory}}, {{seconds}}, {{rate}}, {{open_load}} and {{echo_server}} are known, "
+                                 f"other braces are doubled ({error})") from None
 
     def measure(self, side, seconds, warm_up):
         sample = Sample()

@@ -45,7 +45,8 @@ def row_of(result):
         "CPUs": f"{median(s.server_cpu / s.seconds for s in good):.2f}" + (
             "" if result.kind.client_elsewhere else f" + {median(s.client_cpu / s.seconds for s in good):.2f}"),
         "calls/op": "-" if good[0].calls_per_operation is None else f"{good[0].calls_per_operation:.2f}",
-        "switches/op": f"{middle(good, 'switches') / operations:.2f}" if operations and middle(good, "switches") >= 0 else "-", "memory": f"{middle(good, 'memory') / (1 << 20):,.0f} MB",
+        "switches/op": f"{middle(good, 'switches') / operations:.2f}" if operations and middle(good, "switches") >= 0 else "-",
+        "memory": f"{middle(good, 'memory') / (1 << 20):,.0f} MB",
     }
 
 
@@ -156,5 +157,6 @@ def page(title, results, settings, base):
     parts += [f"<li>{html.escape(note)}</li>" for note in notes(results, base)]
     parts.append("</ul><p>A ratio above 1 is in favour of that side. In brackets: its interval with 95 % confidence (bootstrap over rounds).</p>")
     facts = {**machine(), **settings}
-    parts.append("<table>" + "".join(f"<tr>{cell(k, 'th')}{cell(json.dumps(v) if isinstance(v, (dict, list, tuple)) else v)}</tr>" for k, v in facts.items()) + "</table>")
+    texts = {k: json.dumps(v) if isinstance(v, (dict, list, tuple)) else v for k, v in facts.items()}
+    parts.append("<table>" + "".join(f"<tr>{cell(k, 'th')}{cell(text)}</tr>" for k, text in texts.items()) + "</table>")
     return "\n".join(parts) + "\n"
