@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "intercept/call.hh"
+#include "intercept/descriptors/arrival.hh"
 #include "intercept/process.hh"
 #include "intercept/relay/relayed.hh"
 #include "intercept/support/clock.hh"
@@ -22,17 +23,6 @@ namespace mtcp::intercept {
 namespace {
 
 constexpr std::uint32_t kNoMore = UINT32_MAX;
-// What the owner has sent is there when it answers.
-constexpr stack::Duration kArrival = stack::seconds(1);
-
-stack::Connection* await_arrival(Instance& instance, const stack::FlowKey& key, stack::Duration at_most) {
-  stack::Worker& worker = instance.worker();
-  for (const stack::Time until = now() + at_most;;) {
-    (void)instance.turn(now());
-    stack::Connection* c = worker.take_expected(key);
-    if (c != nullptr || !worker.expects(key) || now() >= until) return c;
-  }
-}
 
 }  // namespace
 
@@ -104,11 +94,11 @@ int Heritage::try_to_take_over(Guard& guard, Socket& s) {
   instance.worker().expect(key);
   request.level = static_cast<std::int32_t>(instance.slot());
   const int error = ask(channel, request, none);
-  // An owner that is gone may have sent the connection and not have come to say so.
   stack::Connection* c = nullptr;
-  if (error == 0 || error == -ECONNRESET) c = await_arrival(instance, key, error == 0 ? kArrival : stack::Duration::zero());
-  // One that has taken too long may send it yet: then its peer gets a reset.
-  if (c == nullptr) instance.worker().stop_expecting(key, now());
+  if (error == 0) c = await_arrival(instance, key);
+  // An owner that is gone may have sent the connection and not have come to say so; one that refuses has not.
+  else if (error == -ECONNRESET) c = await_arrival(instance, key, stack::Duration::zero());
+  else instance.worker().stop_expecting(key, now());
   if (c == nullptr && error != 0) {
     process_.kernel.close(placeholder);
     return error;
@@ -127,15 +117,8 @@ void Process::become_own(Guard& guard, Socket& s, stack::Connection* c, int plac
   (void)put_behind(*this, s, placeholder);  // else a closed pair is behind the number, which nobody asks
   kernel.close(placeholder);
   s.channel = -1;
-  if (c != nullptr) {
-    attach(s, *c);
-    s.serial = s.shard->next_serial();
-    s.shard->instance->worker().set_options(*c, s.options, now());
-  } else {
-    log(LogLevel::warning, "descriptor %d: its connection was lost between two stacks", s.fd);
-    s.state = Socket::State::dead;
-    s.error = stack::Errc::connection_reset;
-  }
+  take_arrived(s, c);
+  s.serial = s.shard->next_serial();  // no longer the one that the owner knows it by
   for (const KernelMembership& m : memberships) move_from_kernel(guard, s, m);
   for (Watcher* w = s.watchers.front(); w != nullptr; w = s.watchers.next(*w)) {
     if (w->kind == Watcher::Kind::poll_waiter) static_cast<PollWaiter*>(w)->sleeper->wake();

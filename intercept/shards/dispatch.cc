@@ -10,13 +10,11 @@
 #include <bit>
 
 #include "intercept/call.hh"
-#include "intercept/support/log.hh"
+#include "intercept/descriptors/arrival.hh"
 
 namespace mtcp::intercept {
 namespace {
 
-// Ends by itself with what the other stack has been sent: all of that lies in one message ring.
-constexpr int kMostTurns = 256;
 // To go to another stack costs a connection some 30 us; what a request gains by a stack that is its thread's alone is some 2 us.
 constexpr unsigned kJudged = 64;          // connections at a time
 constexpr std::uint64_t kWorthIt = 24;  // packets for each
@@ -110,7 +108,6 @@ bool Process::bring_connection(Socket& s, Shard& to) {
   s.shard->pool.take_stock(to.pool, s.v6 ? AF_INET6 : AF_INET);
   s.connection = nullptr;
   s.state = Socket::State::dead;
-  s.error = stack::Errc::connection_reset;
   change_shard(s, to);
   await_brought(s, key, unread);
   // Who watches it hears of what came meanwhile, and of nothing twice.
@@ -122,24 +119,8 @@ bool Process::bring_connection(Socket& s, Shard& to) {
 
 // Its connection, with so many bytes, lies in a message ring of its new stack.
 void Process::await_brought(Socket& s, const stack::FlowKey& key, std::size_t unread) {
-  Instance& instance = *s.shard->instance;
-  stack::Worker& worker = instance.worker();
-  for (int i = 0; i < kMostTurns; ++i) {
-    (void)instance.turn(now());
-    if (s.state == Socket::State::dead) {
-      stack::Connection* c = worker.take_expected(key);
-      if (c == nullptr && !worker.expects(key)) break;  // no memory
-      if (c == nullptr) continue;
-      s.error = stack::Errc::ok;
-      s.turns_at_again = 0;
-      attach(s, *c);
-      worker.set_options(*c, s.options, now());
-    }
-    if (worker.readable_bytes(*s.connection) >= unread) return;
-  }
-  if (s.state != Socket::State::dead) return;
-  worker.stop_expecting(key, now());
-  log(LogLevel::warning, "descriptor %d: its connection was lost between two stacks", s.fd);
+  take_arrived(s, await_arrival(*s.shard->instance, key));
+  if (s.connection != nullptr) await_bytes(s, unread);
 }
 
 }  // namespace mtcp::intercept

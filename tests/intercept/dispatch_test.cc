@@ -226,6 +226,56 @@ TEST_CASE("device: a connection that another set has stays, and the set that get
   for (const int peer : peers) w.client.bench->close(peer);
 }
 
+TEST_CASE("device: a connection for which there is no room on the stack that it is to go to ends with a reset, at both ends") {
+  Options few = on_wire("wire0", 2);
+  few.stack.tcp.max_connections = 2;
+  World w(few);
+  auto& bench = w.server.bench;
+  std::barrier step(2);
+  std::array<int, 4> peers{}, fds{};
+  w.server.start([&] {
+    const int listener = Loop::make_listener(w.server, kOwn, kPort, false);
+    Loop loop(w.server);
+    for (std::size_t i = 0; i < fds.size(); ++i) {
+      std::thread peer([&, i] { peers[i] = w.client.connected(kPort); });
+      pollfd p{listener, POLLIN, 0};
+      w.server.expect(bench->poll(&p, 1, nullptr, nullptr) == 1);
+      fds[i] = bench->accept4(listener, nullptr, nullptr, SOCK_NONBLOCK);
+      peer.join();
+      if (i == 0) loop.serve_connection(fds[0]);
+      step.arrive_and_wait();
+      step.arrive_and_wait();  // the other thread has put it into its set
+    }
+    w.server.expect(bench->close(listener) == 0);
+  });
+  w.server.start([&] {
+    Loop loop(w.server);
+    for (std::size_t i = 0; i < fds.size(); ++i) {
+      step.arrive_and_wait();
+      if (i > 0) loop.serve_connection(fds[i]);
+      if (i == 3) {
+        const EpollSet* set = bench->files.set(loop.set());
+        epoll_event e{};
+        w.server.expect(set->shard == bench->shards.of_thread() && bench->files.socket(fds[i])->shard == set->shard);
+        w.server.expect(bench->epoll_wait(loop.set(), &e, 1, nullptr, nullptr) == 1 && e.data.fd == fds[i] && (e.events & EPOLLHUP) != 0);
+        char byte = 0;
+        w.server.expect(bench->recv(fds[i], &byte, 1, 0) == -ECONNRESET);
+        loop.turn();
+        w.server.expect(loop.connections() == 2);  // it has closed that one
+      }
+      step.arrive_and_wait();
+    }
+  });
+  w.server.join();
+  char byte = 0;
+  CHECK(w.client.bench->recv(peers[3], &byte, 1, 0) == -ECONNRESET);
+  CHECK(w.counted(1, Counter::connections_adopted) == 2);
+  CHECK(w.counted(1, Counter::adoptions_refused) == 1);
+  CHECK(w.server.mistakes == 0);
+  CHECK(w.client.mistakes == 0);
+  for (const int peer : peers) w.client.bench->close(peer);
+}
+
 TEST_CASE("device: connections stay on the stack that accepts once those that have gone were short, and one that lasts comes back") {
   Dispatched w(2);
   std::array<int, 2> lasting{};
