@@ -322,7 +322,7 @@ int Process::ensure_started(Shard& shard) {
   if (!memory_to_spare() || !memory_available(kStackMemory)) return wait_for_memory(t);
   follow_kernel(shard);
   if (&shard != &first() && options.stack.interface.from_kernel && shard.follower == nullptr) return -EMFILE;
-  stack::OwnedAttachment place;
+  stack::OwnedAttachment attachment;
   std::unique_ptr<stack::PacketPool> heap;
   if (options.device.port.empty()) {
     heap = std::make_unique<stack::HeapPool>(packets_of(options));
@@ -338,8 +338,8 @@ int Process::ensure_started(Shard& shard) {
       if (misconfigured) exit_without_device();  // as for any other mistake in the configuration
       return -ENETDOWN;
     }
-    place = device->join();
-    if (place.port == nullptr) return wait_for_slot(t);
+    attachment = device->join();
+    if (attachment.port == nullptr) return wait_for_slot(t);
   }
   if (const int e = load_secrets(); e != 0) return e;
   stack::Secrets secrets = *lasting;
@@ -349,7 +349,7 @@ int Process::ensure_started(Shard& shard) {
     return -EAGAIN;
   }
   clock_start();
-  shard.instance = std::make_unique<Instance>(options, std::move(place), std::move(heap), secrets, shard.follower.get());
+  shard.instance = std::make_unique<Instance>(options, std::move(attachment), std::move(heap), secrets, shard.follower.get());
   shard.instance->relay = &relay;
   shard.instance->kernel = &kernel;
   shard.instance->worker().set_captures(captures);

@@ -149,7 +149,7 @@ TEST_CASE("close: SO_LINGER switched off again closes in order", "[close]") {
   REQUIRE(receive_until_end(pair.server) == "fine");
 }
 
-TEST_CASE("close: the first write to a vanished peer succeeds, the next is EPIPE", "[close]") {
+TEST_CASE("close: the first write to a peer that is gone succeeds, the next is EPIPE", "[close]") {
   const Fd server = server_of_vanished_client();
   REQUIRE(error_of(::send(server, "x", 1, MSG_NOSIGNAL)) == EPIPE);
 }

@@ -200,7 +200,7 @@ TEST_CASE("peers of a dead process are told by another stack of its address", "[
   CHECK(client.worker->connections() == 0);
 }
 
-TEST_CASE("200,000 connections in a row to one address do not run out of the ports that come home", "[sharing]") {
+TEST_CASE("200,000 connections in a row to one address do not run out of the ports that hash to their own stack", "[sharing]") {
   StubSteering server_others, client_others;
   Sim sim;
   INFO(sim.label());
@@ -238,6 +238,6 @@ TEST_CASE("200,000 connections in a row to one address do not run out of the por
   CHECK(away == 0);
   CHECK(client.count(Counter::port_exhausted) == 0);
   CHECK(client.count(Counter::retransmitted_segments) == 0);
-  // Few fruitless questions for each, also when all of the ports that come home have been used.
+  // Few fruitless questions for each, also when all ports that hash to it have been used.
   CHECK(asked < total * 200);
 }

@@ -120,7 +120,7 @@ Host::Host(Sim& s, SimSharedDevice& d, IpAddress a, std::uint64_t p)
   options.tcp.max_connections = 65536;
   d.process = p;
   steering = SteeringPort::join(d);
-  if (steering == nullptr) throw std::runtime_error("no place for another stack");
+  if (steering == nullptr) throw std::runtime_error("no slot for another stack");
   d.process = 0;
   secrets = {.key = d.control().secrets(), .lasting = d.control().secrets(), .host = s.machine};
   worker = std::make_unique<Worker>(options, steering.get(), steering->pool(), stats, secrets, s.now);

@@ -138,7 +138,7 @@ void OtherStacks::tell_orphans(Time now) {
   orphans_waiting_ = n == kOrphansPerTick;
 }
 
-// The application has stopped listening and only finishes what it has; another process waits for its place to serve. What is
+// The application has stopped listening and only finishes what it has; another process waits for its slot to serve. What is
 // left are peers that may take for ever: they are told, and the application, which has nothing to do any more, ends.
 void OtherStacks::give_way(Time now) {
   std::vector<Connection*> open;  // finish() gives the slots back

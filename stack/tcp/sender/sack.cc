@@ -41,7 +41,7 @@ bool Sender::need_scoreboard(Connection& c) {
   return true;
 }
 
-// Packets were cut, so they have other places.
+// Packets were cut, so they have other indexes.
 void Sender::rebuild_scoreboard(Connection& c) {
   if (c.tx.scoreboard == nullptr) return;
   if (!c.tx.scoreboard->build(c.tx.queue.front(), c.tx.unsent)) forget_marks(c);
@@ -84,7 +84,7 @@ void Sender::mark_sacked(Connection& c, const SackBlock& block, AckSample& a, Ti
   auto& r = c.recovery;
   Scoreboard& scoreboard = *c.tx.scoreboard;
   // A packet counts when all of it has arrived.
-  const Scoreboard::Place stop = scoreboard.first_from(block.end);
+  const Scoreboard::Index stop = scoreboard.first_from(block.end);
   for (auto i = scoreboard.next_unsacked(scoreboard.first_from(block.begin), stop); i < stop;
        i = scoreboard.next_unsacked(i + 1, stop)) {
     const Packet& p = *scoreboard.at(i);

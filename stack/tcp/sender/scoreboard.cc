@@ -23,9 +23,9 @@ bool Scoreboard::grow() {
   std::unique_ptr<std::uint64_t[]> sacked(new (std::nothrow) std::uint64_t[capacity / 64]());
   std::unique_ptr<std::uint64_t[]> lost(new (std::nothrow) std::uint64_t[capacity / 64]());
   if (entries == nullptr || sacked == nullptr || lost == nullptr) return false;
-  const auto bit = [this](const std::uint64_t* bits, Place i) { return bits[(i & mask_) / 64] >> (i % 64) & 1; };
-  for (Place i = head_; i != tail_; ++i) {
-    const Place to = i & (capacity - 1);
+  const auto bit = [this](const std::uint64_t* bits, Index i) { return bits[(i & mask_) / 64] >> (i % 64) & 1; };
+  for (Index i = head_; i != tail_; ++i) {
+    const Index to = i & (capacity - 1);
     entries[to] = entries_[i & mask_];
     sacked[to / 64] |= bit(sacked_bits_.get(), i) << (i % 64);
     lost[to / 64] |= bit(lost_bits_.get(), i) << (i % 64);
@@ -48,9 +48,9 @@ bool Scoreboard::build(Packet* first, const Packet* end) {
   }
   if (!resent) return true;
   // Not in the order of the queue: an insertion sort, since all but a few are.
-  for (Place i = head_; i != tail_; ++i) {
+  for (Index i = head_; i != tail_; ++i) {
     if (!is_under_way(*at(i)) || entries_[i & mask_].older == kNone) continue;
-    Place after = entries_[i & mask_].older;
+    Index after = entries_[i & mask_].older;
     if (at(after)->sent_at <= at(i)->sent_at) continue;
     unlink(i);
     while (after != kNone && at(after)->sent_at > at(i)->sent_at) after = entries_[after & mask_].older;
@@ -70,7 +70,7 @@ bool Scoreboard::append(Packet* p) {
 }
 
 void Scoreboard::place(Packet* p) {
-  const Place i = tail_++;
+  const Index i = tail_++;
   entries_[i & mask_] = {p, p->seq, kNone, kNone};
   clear_bit(sacked_bits_.get(), i);
   clear_bit(lost_bits_.get(), i);
@@ -90,7 +90,7 @@ void Scoreboard::place(Packet* p) {
   }
 }
 
-void Scoreboard::link(Place i) {
+void Scoreboard::link(Index i) {
   Entry& e = entries_[i & mask_];
   e.older = newest_;
   e.newer = kNone;
@@ -98,14 +98,14 @@ void Scoreboard::link(Place i) {
   newest_ = i;
 }
 
-void Scoreboard::unlink(Place i) {
+void Scoreboard::unlink(Index i) {
   const Entry& e = entries_[i & mask_];
   (e.older == kNone ? oldest_ : entries_[e.older & mask_].newer) = e.newer;
   (e.newer == kNone ? newest_ : entries_[e.newer & mask_].older) = e.older;
 }
 
 // All but sacked: what counts and lists know of a packet that is no longer lost, sent again or under way.
-void Scoreboard::forget_marks(const Packet& p, Place i) {
+void Scoreboard::forget_marks(const Packet& p, Index i) {
   if (is_under_way(p)) unlink(i);
   if (has(p, kLost)) lost_ -= p.payload_len;
   if (has(p, kResent)) {
@@ -135,10 +135,10 @@ void Scoreboard::trim_front(std::uint32_t n) {
   entries_[head_ & mask_].seq += n;
 }
 
-Scoreboard::Place Scoreboard::first_from(Seq seq) const {
-  Place low = head_, high = tail_;
+Scoreboard::Index Scoreboard::first_from(Seq seq) const {
+  Index low = head_, high = tail_;
   while (low != high) {
-    const Place middle = low + (high - low) / 2;
+    const Index middle = low + (high - low) / 2;
     if (before(entries_[middle & mask_].seq, seq))
       low = middle + 1;
     else
@@ -147,17 +147,17 @@ Scoreboard::Place Scoreboard::first_from(Seq seq) const {
   return low;
 }
 
-Scoreboard::Place Scoreboard::scan(const std::uint64_t* bits, Place from, Place end, bool wanted) const {
+Scoreboard::Index Scoreboard::scan(const std::uint64_t* bits, Index from, Index end, bool wanted) const {
   while (from < end) {
     const std::uint64_t word = bits[(from & mask_) / 64];
     const std::uint64_t rest = (wanted ? word : ~word) >> (from % 64);
-    if (rest != 0) return std::min(from + static_cast<Place>(std::countr_zero(rest)), end);
+    if (rest != 0) return std::min(from + static_cast<Index>(std::countr_zero(rest)), end);
     from += 64 - from % 64;
   }
   return end;
 }
 
-void Scoreboard::set_sacked(Place i) {
+void Scoreboard::set_sacked(Index i) {
   Packet& p = *at(i);
   forget_marks(p, i);
   clear(p, kLost | kResent);
@@ -167,7 +167,7 @@ void Scoreboard::set_sacked(Place i) {
   ++sacked_packets_;
 }
 
-void Scoreboard::set_lost(Place i) {
+void Scoreboard::set_lost(Index i) {
   Packet& p = *at(i);
   if (has(p, kSacked) || (has(p, kLost) && !has(p, kResent))) return;
   forget_marks(p, i);
@@ -179,7 +179,7 @@ void Scoreboard::set_lost(Place i) {
   ++to_resend_;
 }
 
-void Scoreboard::set_resent(Place i) {
+void Scoreboard::set_resent(Index i) {
   Packet& p = *at(i);
   if (has(p, kSacked)) return;
   if (is_under_way(p)) {
@@ -196,7 +196,7 @@ void Scoreboard::set_resent(Place i) {
   link(i);
 }
 
-void Scoreboard::clear_lost(Place i) {
+void Scoreboard::clear_lost(Index i) {
   Packet& p = *at(i);
   if (!has(p, kLost)) return;
   forget_marks(p, i);
@@ -208,7 +208,7 @@ void Scoreboard::clear_lost(Place i) {
   link(i);
 }
 
-void Scoreboard::clear_sacked(Place i) {
+void Scoreboard::clear_sacked(Index i) {
   Packet& p = *at(i);
   if (!has(p, kSacked)) return;
   clear(p, kSacked);

@@ -15,9 +15,9 @@ namespace mtcp::stack {
 
 class Scoreboard {
  public:
-  // Counts up from 0; a packet keeps its place while it is in flight.
-  using Place = std::uint32_t;
-  static constexpr Place kNone = UINT32_MAX;
+  // Counts up from 0; a packet keeps its index while it is in flight.
+  using Index = std::uint32_t;
+  static constexpr Index kNone = UINT32_MAX;
 
   // Takes all packets from `first` up to `end` (exclusive, null: all); their marks count. False: no memory.
   [[nodiscard]] bool build(Packet* first, const Packet* end);
@@ -27,25 +27,25 @@ class Scoreboard {
   void pop_front();
   void trim_front(std::uint32_t n);
 
-  [[nodiscard]] Place head() const { return head_; }
-  [[nodiscard]] Place tail() const { return tail_; }  // one past the last
+  [[nodiscard]] Index head() const { return head_; }
+  [[nodiscard]] Index tail() const { return tail_; }  // one past the last
   [[nodiscard]] bool empty() const { return head_ == tail_; }
-  [[nodiscard]] Packet* at(Place i) const { return entries_[i & mask_].packet; }
+  [[nodiscard]] Packet* at(Index i) const { return entries_[i & mask_].packet; }
   // The first packet that begins at or after `seq`; tail() if none does.
-  [[nodiscard]] Place first_from(Seq seq) const;
+  [[nodiscard]] Index first_from(Seq seq) const;
   // The first in [from, end) that is not sacked / that is lost and not sent again; `end` if none is.
-  [[nodiscard]] Place next_unsacked(Place from, Place end) const { return scan(sacked_bits_.get(), from, end, false); }
-  [[nodiscard]] Place next_lost(Place from) const { return scan(lost_bits_.get(), from, tail_, true); }
+  [[nodiscard]] Index next_unsacked(Index from, Index end) const { return scan(sacked_bits_.get(), from, end, false); }
+  [[nodiscard]] Index next_lost(Index from) const { return scan(lost_bits_.get(), from, tail_, true); }
   [[nodiscard]] bool has_lost() const { return to_resend_ != 0; }
   // Those that may still arrive, in the order in which they were sent; kNone at the end.
-  [[nodiscard]] Place oldest() const { return oldest_; }
-  [[nodiscard]] Place newer(Place i) const { return entries_[i & mask_].newer; }
+  [[nodiscard]] Index oldest() const { return oldest_; }
+  [[nodiscard]] Index newer(Index i) const { return entries_[i & mask_].newer; }
 
-  void set_sacked(Place i);
-  void set_lost(Place i);    // also one whose retransmission is lost
-  void set_resent(Place i);  // a lost one was sent again just now; or the last one, as a probe
-  void clear_lost(Place i);  // it was not, after all
-  void clear_sacked(Place i);  // the receiver has dropped it: lost
+  void set_sacked(Index i);
+  void set_lost(Index i);    // also one whose retransmission is lost
+  void set_resent(Index i);  // a lost one was sent again just now; or the last one, as a probe
+  void clear_lost(Index i);  // it was not, after all
+  void clear_sacked(Index i);  // the receiver has dropped it: lost
 
   // Bytes; a packet that is lost and sent again counts in both.
   [[nodiscard]] std::uint32_t sacked() const { return sacked_; }
@@ -63,21 +63,21 @@ class Scoreboard {
   struct Entry {
     Packet* packet;
     Seq seq;
-    Place older, newer;
+    Index older, newer;
   };
   [[nodiscard]] bool grow();
-  [[nodiscard]] Place scan(const std::uint64_t* bits, Place from, Place end, bool wanted) const;
-  void set_bit(std::uint64_t* bits, Place i) { bits[(i & mask_) / 64] |= std::uint64_t{1} << (i % 64); }
-  void clear_bit(std::uint64_t* bits, Place i) { bits[(i & mask_) / 64] &= ~(std::uint64_t{1} << (i % 64)); }
-  void link(Place i);  // as the newest
-  void unlink(Place i);
+  [[nodiscard]] Index scan(const std::uint64_t* bits, Index from, Index end, bool wanted) const;
+  void set_bit(std::uint64_t* bits, Index i) { bits[(i & mask_) / 64] |= std::uint64_t{1} << (i % 64); }
+  void clear_bit(std::uint64_t* bits, Index i) { bits[(i & mask_) / 64] &= ~(std::uint64_t{1} << (i % 64)); }
+  void link(Index i);  // as the newest
+  void unlink(Index i);
   void place(Packet* p);
-  void forget_marks(const Packet& p, Place i);
+  void forget_marks(const Packet& p, Index i);
 
   std::unique_ptr<Entry[]> entries_;  // a ring
   std::unique_ptr<std::uint64_t[]> sacked_bits_, lost_bits_;
-  Place head_ = 0, tail_ = 0, mask_ = 0;
-  Place oldest_ = kNone, newest_ = kNone;
+  Index head_ = 0, tail_ = 0, mask_ = 0;
+  Index oldest_ = kNone, newest_ = kNone;
   std::uint32_t sacked_ = 0, lost_ = 0, resent_ = 0;
   std::uint32_t sacked_packets_ = 0, resent_packets_ = 0, to_resend_ = 0;
   std::uint32_t newly_lost_ = 0;

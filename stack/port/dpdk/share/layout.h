@@ -26,10 +26,10 @@ struct mtcp_share_port {
   __u64 flows;     /* have connections from it, or had some until a short while ago */
 };
 
-/* Peers that are answered by the kernel, because the way to them is not over this interface: each has one place. */
+/* Peers that are answered by the kernel, because the way to them is not over this interface: each has one entry. */
 #define MTCP_SHARE_ELSEWHERE 256
 
-static inline __u64 mtcp_share_place(const struct mtcp_share_address *a) {
+static inline __u64 mtcp_share_hash(const struct mtcp_share_address *a) {
   return ((a->half[0] ^ a->half[1]) * 0x9e3779b97f4a7c15ULL) >> 56;
 }
 

@@ -124,7 +124,7 @@ static __always_inline int is_elsewhere(const struct mtcp_share_address *remote)
   const __u32 zero = 0;
   const struct mtcp_share_state *now = bpf_map_lookup_elem(&state, &zero);
   if (!now) return 0;
-  const struct mtcp_share_address *there = &now->elsewhere[mtcp_share_place(remote)];
+  const struct mtcp_share_address *there = &now->elsewhere[mtcp_share_hash(remote)];
   return there->half[0] == remote->half[0] && there->half[1] == remote->half[1];
 }
 

@@ -93,7 +93,7 @@ std::uint32_t SharedPorts::next_joined(std::uint32_t stack) const {
   return stack;
 }
 
-// Should this process die meanwhile, it is in the dead one's place, and the next one that looks begins again.
+// Should this process die meanwhile, it is in the dead one's slot, and the next one that looks begins again.
 bool SharedPorts::withdraw_if_dead(std::uint32_t stack) {
   const std::atomic_ref<__u64> owner(state_->owner[stack]);
   __u64 whose = owner.load(std::memory_order_acquire);
@@ -127,7 +127,7 @@ std::uint32_t SharedPorts::addresses() const {
 void SharedPorts::add(std::span<const IpAddress> addresses) {
   for (const IpAddress& a : addresses) {
     const std::uint32_t n = this->addresses();
-    if (n == room_ || place_of(a) >= 0) continue;
+    if (n == room_ || index_of(a) >= 0) continue;
     memcpy(&state_->address[n], a.bytes.data(), sizeof state_->address[n]);
     std::atomic_ref(state_->addresses).store(n + 1, std::memory_order_release);
   }
@@ -139,7 +139,7 @@ bool SharedPorts::is_first(std::uint32_t stack) const {
   return true;
 }
 
-int SharedPorts::place_of(const IpAddress& address) const {
+int SharedPorts::index_of(const IpAddress& address) const {
   const std::uint32_t n = addresses();
   for (std::uint32_t i = 0; i < n; ++i)
     if (memcmp(&state_->address[i], address.bytes.data(), sizeof state_->address[i]) == 0) return static_cast<int>(i);
@@ -169,7 +169,7 @@ void SharedPorts::set(std::uint32_t stack, Kind kind, const Endpoint& local, boo
 void SharedPorts::leave_opens_of(const IpAddress& remote) {
   mtcp_share_address address;
   memcpy(&address, remote.bytes.data(), sizeof address);
-  mtcp_share_address& there = state_->elsewhere[mtcp_share_place(&address)];
+  mtcp_share_address& there = state_->elsewhere[mtcp_share_hash(&address)];
   for (std::size_t i = 0; i < std::size(address.half); ++i)
     std::atomic_ref(there.half[i]).store(address.half[i], std::memory_order_relaxed);
 }
@@ -181,9 +181,9 @@ void SharedPorts::forget_left() {
 }
 
 bool SharedPorts::owned(const Endpoint& local) const {
-  const int place = place_of(local.address);
-  if (place < 0) return false;
-  const mtcp_share_port& p = port(static_cast<std::uint32_t>(place), local.port);
+  const int index = index_of(local.address);
+  if (index < 0) return false;
+  const mtcp_share_port& p = port(static_cast<std::uint32_t>(index), local.port);
   return (p.listeners | p.flows) != 0;
 }
 

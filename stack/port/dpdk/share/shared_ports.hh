@@ -44,11 +44,11 @@ class SharedPorts {
   void add(std::span<const IpAddress> addresses);
   [[nodiscard]] bool is_first(std::uint32_t stack) const;
   // Where the address is in the table of addresses; -1: nowhere.
-  [[nodiscard]] int place_of(const IpAddress& address) const;
+  [[nodiscard]] int index_of(const IpAddress& address) const;
   [[nodiscard]] std::uint32_t addresses() const;
-  // A port by its number among those of all addresses: place * MTCP_SHARE_PORTS + number.
+  // A port by its number among those of all addresses: index * MTCP_SHARE_PORTS + number.
   [[nodiscard]] Endpoint endpoint(std::uint32_t port) const;
-  // Connections that this peer opens are the kernel's, until forget_left(): of peers with the same place the last one's.
+  // Connections that this peer opens are the kernel's, until forget_left(): of peers with the same entry the last one's.
   void leave_opens_of(const IpAddress& remote);
   void forget_left();
   // For tests: whether the segments of somebody's connections to this port come to the stack.
@@ -60,8 +60,8 @@ class SharedPorts {
   void withdraw(std::uint32_t stack);
   [[nodiscard]] std::uint32_t next_joined(std::uint32_t stack) const;
   bool withdraw_if_dead(std::uint32_t stack);
-  mtcp_share_port& port(std::uint32_t place, std::uint16_t number) const {
-    return ports_[std::size_t{place} * MTCP_SHARE_PORTS + number];
+  mtcp_share_port& port(std::uint32_t index, std::uint16_t number) const {
+    return ports_[std::size_t{index} * MTCP_SHARE_PORTS + number];
   }
 
   const std::uint32_t room_;

@@ -143,10 +143,10 @@ void SharingPort::note_listener(std::uint32_t index, const Endpoint& local, bool
 
 // One that the kernel has just got may not be there yet: whoever looks after that does so now, others leave it to the kernel.
 bool SharingPort::receives(const IpAddress& local) {
-  if (ports_.place_of(local) >= 0) [[likely]] return true;
+  if (ports_.index_of(local) >= 0) [[likely]] return true;
   next_addresses_ = {};
   follow_addresses(now_);
-  return ports_.place_of(local) >= 0;
+  return ports_.index_of(local) >= 0;
 }
 
 bool SharingPort::reserve_flow(const FlowKey& key) {
@@ -163,9 +163,9 @@ void SharingPort::release_flow(const FlowKey& key) {
 
 void SharingPort::note_flow(std::uint32_t index, const FlowKey& key) {
   if (index >= flow_ports_.size()) flow_ports_.resize(std::max<std::size_t>(index + 1, 2 * flow_ports_.size()), kNone);
-  const int place = ports_.place_of(key.local);
-  if (place < 0 || uses_ == nullptr) return;
-  const std::uint32_t port = static_cast<std::uint32_t>(place) * MTCP_SHARE_PORTS + key.local_port;
+  const int address = ports_.index_of(key.local);
+  if (address < 0 || uses_ == nullptr) return;
+  const std::uint32_t port = static_cast<std::uint32_t>(address) * MTCP_SHARE_PORTS + key.local_port;
   flow_ports_[index] = port;
   if (reserved_.local_port != 0 && reserved_ == key) {
     flow_ports_[index] |= kHeld;

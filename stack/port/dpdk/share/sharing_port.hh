@@ -81,7 +81,7 @@ class SharingPort final : public ForwardingPort, public KernelShare {
     bool v6_only = false;
   };
   std::vector<Listens> listeners_;  // by index
-  // A flow's port: place of the address * 65,536 + number.
+  // A flow's port: index of the address * 65,536 + number.
   static constexpr std::uint32_t kNone = UINT32_MAX, kHeld = 1U << 31;
   std::vector<std::uint32_t> flow_ports_;  // by index of the connection; kHeld: by a socket of the kernel as well
   struct Use {
