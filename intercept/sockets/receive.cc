@@ -12,6 +12,7 @@
 #include "intercept/relay/relayed.hh"
 #include "intercept/sockets/control_messages.hh"
 #include "intercept/sockets/iovecs.hh"
+#include "intercept/sockets/stream_call.hh"
 #include "intercept/sockets/timestamping.hh"
 #include "intercept/sockets/urgent.hh"
 #include "intercept/support/errors.hh"
@@ -36,13 +37,11 @@ struct Beside {
 };
 
 // One receiving call.
-class Receive {
+class Receive : StreamCall {
  public:
   Receive(Process& process, Guard& guard, Socket& s, std::span<const iovec> v,
           std::size_t total, int flags)
-      : process_(process),
-        guard_(guard),
-        s_(s),
+      : StreamCall(process, guard, s),
         left_(v),
         total_(total),
         flags_(flags),
@@ -52,8 +51,7 @@ class Receive {
   // `beside`, if there is one, gets what is told with the data.
   ssize_t run(Beside* beside) {
     beside_ = beside;
-    ssize_t result = attempt();
-    if (result == -EAGAIN && retry_after_turn(process_, s_)) result = attempt();
+    const ssize_t result = attempt_twice([this] { return attempt(); });
     if (result != -EAGAIN || !blocking_) return end(result == -EAGAIN ? give_up(result) : result);
     const Hold hold_it(process_, s_);  // until the last look at the socket
     return end(wait());
@@ -162,16 +160,8 @@ class Receive {
     s_.shard->instance->worker().set_options(*s_.connection, options, now());
   }
 
-  // What a call that ends early returns: the bytes it has, if any.
-  [[nodiscard]] ssize_t give_up(ssize_t error) const { return done_ > 0 ? result() : error; }
-  [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
-
-  Process& process_;
-  Guard& guard_;
-  Socket& s_;
   Iovecs left_;
   std::size_t total_;
-  std::size_t done_ = 0;
   Beside* beside_ = nullptr;
   int flags_;
   bool peek_;

@@ -10,6 +10,7 @@
 #include "intercept/call.hh"
 #include "intercept/relay/relayed.hh"
 #include "intercept/sockets/iovecs.hh"
+#include "intercept/sockets/stream_call.hh"
 #include "intercept/sockets/timestamping.hh"
 #include "intercept/support/errors.hh"
 #include "intercept/waiting/wait.hh"
@@ -19,13 +20,11 @@ namespace {
 
 // One sending call; `urgent`: with MSG_OOB.
 template <bool urgent = false>
-class Send {
+class Send : StreamCall {
  public:
   Send(Process& process, Guard& guard, Socket& s, std::span<const iovec> v,
        std::size_t total, int flags)
-      : process_(process),
-        guard_(guard),
-        s_(s),
+      : StreamCall(process, guard, s),
         left_(v),
         total_(total),
         more_((flags & MSG_MORE) != 0),
@@ -38,12 +37,8 @@ class Send {
   }
 
   ssize_t run() {
-    ssize_t result = attempt();
+    const ssize_t result = attempt_twice([this] { return attempt(); });
     if (result != -EAGAIN) return result;
-    if (retry_after_turn(process_, s_)) {
-      result = attempt();
-      if (result != -EAGAIN) return result;
-    }
     return blocking_ ? wait() : give_up(-EAGAIN);
   }
 
@@ -76,7 +71,7 @@ class Send {
   ssize_t attempt_relayed() {
     const ssize_t sent = send_relayed(process_, s_, left_.next());
     if (sent == -EAGAIN) return done_ > 0 && !blocking_ ? result() : -EAGAIN;
-    if (sent < 0) return give_up(static_cast<int>(sent));
+    if (sent < 0) return give_up(sent);
     done_ += static_cast<std::size_t>(sent);
     if (done_ >= total_ || !blocking_) return result();
     left_.consume(static_cast<std::size_t>(sent));
@@ -87,15 +82,8 @@ class Send {
     return wait_for_room(process_, guard_, s_, [this] { return attempt(); }, [this](int error) { return give_up(error); });
   }
 
-  [[nodiscard]] ssize_t give_up(int error) const { return done_ > 0 ? result() : error; }
-  [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
-
-  Process& process_;
-  Guard& guard_;
-  Socket& s_;
   Iovecs left_;
   std::size_t total_;
-  std::size_t done_ = 0;
   bool more_;
   bool record_;
   bool blocking_;

@@ -10,6 +10,7 @@
 #include "intercept/call.hh"
 #include "intercept/relay/relayed.hh"
 #include "intercept/sockets/send.hh"
+#include "intercept/sockets/stream_call.hh"
 #include "intercept/support/errors.hh"
 #include "intercept/waiting/wait.hh"
 
@@ -20,18 +21,14 @@ constexpr std::size_t kMostAtOnce = 0x7ffff000;  // MAX_RW_COUNT
 // What is read at a time: two bursts, some 130 KB, so that it is still in the cache when it is sent; however large a packet is.
 constexpr std::size_t kPieces = 88, kPart = 131072;
 
-class SendFile {
+class SendFile : StreamCall {
  public:
   SendFile(Process& process, Guard& guard, Socket& s, int in, off_t* offset, std::size_t n)
-      : process_(process), guard_(guard), s_(s), in_(in), offset_(offset), left_(n) {}
+      : StreamCall(process, guard, s), in_(in), offset_(offset), left_(n) {}
 
   ssize_t run() {
-    ssize_t result = attempt();
+    const ssize_t result = attempt_twice([this] { return attempt(); });
     if (result != -EAGAIN) return result;
-    if (retry_after_turn(process_, s_)) {
-      result = attempt();
-      if (result != -EAGAIN) return result;
-    }
     return s_.nonblocking ? give_up(-EAGAIN) : wait();
   }
 
@@ -62,7 +59,7 @@ class SendFile {
       const auto bytes = static_cast<std::size_t>(std::max<ssize_t>(got, 0));
       // Less than asked for is the end of the file: nothing follows that the last segment should wait for.
       worker.commit(*s_.connection, bytes, bytes == room && bytes < left_, now());
-      if (got < 0) return give_up(static_cast<int>(got));
+      if (got < 0) return give_up(got);
       if (got == 0) return result();
       account(bytes);
     }
@@ -81,7 +78,7 @@ class SendFile {
     while (left_ > 0) {
       const ssize_t sent = send_file_relayed(process_, s_, in_, offset_, left_);
       if (sent == -EAGAIN && done_ > 0 && s_.nonblocking) return result();
-      if (sent < 0) return sent == -EAGAIN ? sent : give_up(static_cast<int>(sent));
+      if (sent < 0) return sent == -EAGAIN ? sent : give_up(sent);
       if (sent == 0) break;
       done_ += static_cast<std::size_t>(sent);
       left_ -= static_cast<std::size_t>(sent);
@@ -103,17 +100,9 @@ class SendFile {
     else
       s_.shard->instance->moved(bytes);
   }
-  // As in Linux, whose sendfile() is several writes inside: an error that ends it after something was sent is not told any more.
-  [[nodiscard]] ssize_t give_up(int error) const { return done_ > 0 ? result() : error; }
-  [[nodiscard]] ssize_t result() const { return static_cast<ssize_t>(done_); }
-
-  Process& process_;
-  Guard& guard_;
-  Socket& s_;
   int in_;
   off_t* offset_;
   std::size_t left_;
-  std::size_t done_ = 0;
 };
 
 enum class Source : std::uint8_t { file, pipe, none };
