@@ -38,7 +38,8 @@ void notify(Watchable& w, std::uint32_t events) {
 }
 
 std::uint32_t poll_events(const Socket& s) {
-  return stream_events(s) | (s.completions.empty() && (s.timestamping == nullptr || !has_stamps(s)) ? 0U : EPOLLERR);
+  if (s.completions.empty() && s.timestamping == nullptr) [[likely]] return stream_events(s);
+  return stream_events(s) | (!s.completions.empty() || has_stamps(s) ? EPOLLERR : 0U);
 }
 
 std::uint32_t stream_events(const Socket& s) {

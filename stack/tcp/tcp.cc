@@ -16,6 +16,15 @@ constexpr std::size_t kLoopbackRounds = 16;
 constexpr std::size_t kTxBound = 16384;  // packets per priority that may wait: a burst of that many connects
 // The part of a Connection that a segment touches: all but the options and what is only counted.
 constexpr std::size_t kSegmentBytes = 640;
+
+// A segment waits for dispatch_batch(), an error of ICMP is handled at once, and all else was not TCP's.
+void collect(Tcp& tcp, Network::Input input, IcmpError& error, Time now) {
+  if (input == Network::Input::segment)
+    ++tcp.priv->batch.count;
+  else if (input == Network::Input::icmp_error)
+    tcp.on_icmp(error, now);
+}
+
 }  // namespace
 
 Tcp::Private::Private(const Options& options, const Secrets& secrets, Time now)
@@ -106,16 +115,7 @@ std::size_t Tcp::receive_burst(Time& now, Clock clock) {
       continue;
     }
     IcmpError error;
-    switch (network.input(b.packets[i], b.segments[b.count], error, now)) {
-      case Network::Input::segment:
-        ++b.count;
-        break;
-      case Network::Input::icmp_error:
-        on_icmp(error, now);
-        break;
-      case Network::Input::consumed:
-        break;
-    }
+    collect(*this, network.input(b.packets[i], b.segments[b.count], error, now), error, now);
   }
   dispatch_batch(now);
   if (steering != nullptr) steering->announce();
@@ -133,16 +133,7 @@ std::size_t Tcp::receive_loopback(Time now) {
     if (p == nullptr) break;
     if (captures != nullptr) [[unlikely]] captures->looped(*p);
     IcmpError error;
-    switch (network.input_ip(p, b.segments[b.count], error, now, true)) {
-      case Network::Input::segment:
-        ++b.count;
-        break;
-      case Network::Input::icmp_error:
-        on_icmp(error, now);
-        break;
-      case Network::Input::consumed:
-        break;
-    }
+    collect(*this, network.input_ip(p, b.segments[b.count], error, now, true), error, now);
   }
   dispatch_batch(now);
   return n;
