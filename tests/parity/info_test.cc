@@ -100,8 +100,9 @@ TEST_CASE("tcp info: rates, round trips and counts of a transfer", "[tcpinfo]") 
   CHECK(s.info.known.data_segs_out == 0);
   CHECK(s.info.known.data_segs_in >= 2);
   CHECK(s.info.known.segs_in >= s.info.known.data_segs_in);
-  CHECK(c.info.dsack_dups == 0);
-  CHECK(c.info.reord_seen == 0);
+  // An ACK that waits for the CPU is taken for a loss: its segment is sent again, and the receiver tells of the duplicate.
+  CHECK(c.info.dsack_dups <= c.first.tcpi_total_retrans);
+  if (c.first.tcpi_total_retrans == 0) CHECK(c.info.reord_seen == 0);
   CHECK(s.info.rcv_ooopack == 0);
   CHECK(s.first.tcpi_rcv_space > 0);
   CHECK(s.first.tcpi_rcv_ssthresh > 0);
@@ -118,7 +119,7 @@ TEST_CASE("tcp info: the window that one end offers is the other's", "[tcpinfo]"
   CHECK(s.info.rcv_wnd + unit >= c.info.snd_wnd);
   CHECK(s.info.rcv_wnd <= c.info.snd_wnd + unit);
   if (!c.has_timeouts()) return;
-  CHECK(c.info.total_rto == 0);
-  CHECK(c.info.total_rto_recoveries == 0);
-  CHECK(c.info.total_rto_time == 0);
+  CHECK(c.info.total_rto <= c.first.tcpi_total_retrans);
+  CHECK(c.info.total_rto_recoveries <= c.info.total_rto);
+  if (c.info.total_rto == 0) CHECK(c.info.total_rto_time == 0);
 }
