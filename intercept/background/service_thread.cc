@@ -91,7 +91,7 @@ void ServiceThread::farewell() {
   Farewell expected = Farewell::no;
   if (farewell_.compare_exchange_strong(expected, Farewell::asked)) wake();
   for (int i = 0; i < kFarewellTicks && farewell_.load(std::memory_order_acquire) != Farewell::said; ++i) {
-    const timespec tick{.tv_sec = 0, .tv_nsec = kTick.count()};
+    const timespec tick = to_timespec(kTick);
     (void)process_.kernel.ppoll(nullptr, 0, &tick, nullptr);
   }
 }
@@ -220,8 +220,7 @@ void ServiceThread::loop() {
       for (const int fd : pollable_) fds_.push_back({fd, POLLIN, 0});
     }
     const auto rest = std::max(until - now(), stack::Duration::zero());
-    const auto bounded = std::min<stack::Duration>(rest, kLongest);
-    const timespec timeout{.tv_sec = 0, .tv_nsec = bounded.count()};
+    const timespec timeout = to_timespec(std::min<stack::Duration>(rest, kLongest));
     process_.kernel.ppoll(fds_.data(), fds_.size(), &timeout, nullptr);
     if (own_turn) {
       const Guard guard(shard_);

@@ -190,7 +190,7 @@ Door::Answer Door::knock(std::unique_ptr<stack::Device>& device) {
 }
 
 bool Door::ask_opener(std::unique_ptr<stack::Device>& device) {
-  constexpr timespec kAtMost{.tv_sec = 1, .tv_nsec = 0};
+  constexpr timespec kAtMost = to_timespec(stack::seconds(1));
   Kernel& kernel = process_.kernel;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;

@@ -54,7 +54,7 @@ void EarlyStart::wait() {
       continue;
     }
     guard.unlock();
-    const timespec pause{.tv_sec = 0, .tv_nsec = std::min<stack::Duration>(left, kPatience).count()};
+    const timespec pause = to_timespec(std::min<stack::Duration>(left, kPatience));
     (void)process_.kernel.ppoll(nullptr, 0, &pause, nullptr);
     guard.lock();
   }

@@ -70,7 +70,7 @@ void flush_all(Process& process) {
   process.for_each_stack(flush);
   while (process.any_stack(undelivered)) {
     if (now() >= end) return;
-    const timespec moment{.tv_sec = 0, .tv_nsec = 100'000};
+    constexpr timespec moment = to_timespec(stack::microseconds(100));
     (void)process.kernel.ppoll(nullptr, 0, &moment, nullptr);
     turn_all(process);
     process.for_each_stack(flush);
@@ -99,7 +99,7 @@ void deliver(Process& process, stack::Duration at_most) {
   constexpr stack::Duration kForRoom = stack::milliseconds(300);
   const stack::Time last = now() + kForRoom;
   while (process.any_stack([](Instance& i) { return i.worker().migrate_all(now()) != 0; }) && now() < last) {
-    const timespec moment{.tv_sec = 0, .tv_nsec = 500'000};
+    constexpr timespec moment = to_timespec(stack::microseconds(500));
     (void)process.kernel.ppoll(nullptr, 0, &moment, nullptr);
     turn_all(process);
   }
@@ -143,7 +143,7 @@ void Process::sleep_on_stacks(stack::Time until, std::span<const pollfd> others)
     for (const int fd : i.pollable()) fds.push_back({fd, POLLIN, 0});
   });
   const auto rest = std::clamp<stack::Duration>(until - now(), stack::Duration::zero(), stack::milliseconds(100));
-  const timespec timeout{.tv_sec = 0, .tv_nsec = rest.count()};
+  const timespec timeout = to_timespec(rest);
   if (ready) (void)kernel.ppoll(fds.data(), fds.size(), &timeout, nullptr);
   for (Instance* i : asleep) i->finish_sleep();
 }

@@ -246,7 +246,7 @@ void Process::open_device_early(Guard& guard, bool will_listen) {
 // Without the lock: who has the device may be stopped, and other threads have their own work.
 void Process::await_device(Guard& guard) {
   pollfd answer{door.answer_fd(), POLLIN, 0};
-  const timespec pause{.tv_sec = 0, .tv_nsec = kRetryInterval.count()};
+  constexpr timespec pause = to_timespec(kRetryInterval);
   guard.unlock();
   (void)kernel.ppoll(&answer, 1, &pause, nullptr);
   guard.lock();

@@ -25,8 +25,7 @@ bool wait_for_owner(Process& process, int channel, short events, stack::Time unt
   pollfd p{channel, events, 0};
   const auto left = until - now();
   if (left <= stack::Duration::zero()) return false;
-  const auto s = std::chrono::duration_cast<stack::seconds>(left);
-  const timespec timeout{.tv_sec = s.count(), .tv_nsec = (left - s).count()};
+  const timespec timeout = to_timespec(left);
   (void)process.kernel.ppoll(&p, 1, &timeout, nullptr);
   return true;
 }

@@ -2,6 +2,8 @@
 // kernel's every 50 ms, so that all processes of the machine have the same time.
 #pragma once
 
+#include <time.h>
+
 #include "stack/base/time.hh"
 
 namespace mtcp::intercept {
@@ -10,5 +12,11 @@ namespace mtcp::intercept {
 // vDSO.
 void clock_start();
 [[nodiscard]] stack::Time now();
+
+// What the kernel takes as a timeout: it refuses (EINVAL) a second of nanoseconds. `d` is not negative.
+[[nodiscard]] constexpr timespec to_timespec(stack::Duration d) {
+  const auto s = std::chrono::duration_cast<std::chrono::seconds>(d);
+  return {.tv_sec = s.count(), .tv_nsec = (d - s).count()};
+}
 
 }  // namespace mtcp::intercept

@@ -15,11 +15,6 @@ namespace {
 // Between two turns of a thread that spins. Each takes a microsecond or two when there is nothing to do.
 constexpr stack::Duration kPreempted = stack::microseconds(50);
 
-timespec to_timespec(stack::Duration d) {
-  const auto s = std::chrono::duration_cast<std::chrono::seconds>(d);
-  return {.tv_sec = s.count(), .tv_nsec = (d - s).count()};
-}
-
 }  // namespace
 
 stack::Time deadline_of(const timespec* timeout, stack::Time now) {

@@ -1,6 +1,7 @@
 // The clock: what it shows beside CLOCK_MONOTONIC, however the TSC and the kernel's clock run against each other.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <tuple>
 
 #include "intercept/support/clock.hh"
 #include "intercept/support/clock_line.hh"
@@ -116,4 +117,14 @@ TEST_CASE("now() is CLOCK_MONOTONIC", "[clock]") {
     good = shown >= before - 50'000 && shown <= kernel_now() + 50'000;
   }
   CHECK(good);
+}
+
+TEST_CASE("clock: a whole second is no second of nanoseconds, which the kernel refuses") {
+  using namespace mtcp;
+  for (const auto& [d, s, ns] : {std::tuple{stack::Duration(0), 0, 0}, {stack::Duration(999'999'999), 0, 999'999'999},
+                                 {stack::seconds(1), 1, 0}, {stack::seconds(3) + stack::Duration(5), 3, 5}}) {
+    const timespec t = intercept::to_timespec(d);
+    CHECK(t.tv_sec == s);
+    CHECK(t.tv_nsec == ns);
+  }
 }

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "tests/parity/epoll.hh"
 
@@ -35,7 +36,26 @@ int talk_over(int listener) {
   return receive_exactly(client, 4) == "back" ? 0 : 6;
 }
 
+// What all threads of this process have run.
+double cpu_seconds() {
+  timespec t{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) / 1e9;
+}
+
 }  // namespace
+
+TEST_CASE("an idle connection costs no CPU while its program sleeps elsewhere", "[process]") {
+  const Pair p = connected_pair();
+  REQUIRE(send_all(p.client, "once"));
+  REQUIRE(receive_exactly(p.server, 4) == "once");
+  // Until what is acknowledged late is: after that no timer runs out for a long time.
+  const timespec first{.tv_sec = 0, .tv_nsec = 500'000'000}, second{.tv_sec = 0, .tv_nsec = 400'000'000};
+  ::nanosleep(&first, nullptr);
+  const double before = cpu_seconds();
+  ::nanosleep(&second, nullptr);
+  CHECK(cpu_seconds() - before < 0.1);
+}
 
 TEST_CASE("fork: a child makes connections of its own", "[process]") {
   REQUIRE(in_child([] {
