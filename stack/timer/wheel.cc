@@ -131,22 +131,32 @@ TimerNode* TimerWheel::expire(Time now) {
   }
 }
 
+// A slot is also marked where a timer was that is gone, cancelled or postponed. Of those that come up next, a bounded number is passed by: a
+// short connection leaves several behind, and whoever sleeps would be woken for each.
 Time TimerWheel::next_deadline() const {
   if (due_ != nullptr) return Time(milliseconds(current_ - 1));
+  constexpr int kMost = 32;  // slots and nodes
+  int left = kMost;
   std::uint64_t first = UINT64_MAX;
   for (unsigned level = 0; level < kLevels; ++level) {
     const std::uint64_t round = current_ >> (kBits * level);
-    const auto here = static_cast<unsigned>(round & kSlotMask);
     // On the upper levels the slot under the hand has been spread already: it stands for the next round.
-    const unsigned from = level == 0 ? here : here + 1;
-    unsigned slot = from < kSlots ? next_slot(level, from) : kSlots;
-    std::uint64_t base = round & ~kSlotMask;
-    if (slot == kSlots) {
-      slot = next_slot(level, 0);
-      if (slot == kSlots) continue;
-      base += kSlots;
+    for (std::uint64_t at = level == 0 ? round : round + 1; at <= round + kSlots; ++at) {
+      const std::uint64_t start = at & ~kSlotMask;
+      unsigned slot = next_slot(level, static_cast<unsigned>(at & kSlotMask));
+      if (slot == kSlots) slot += next_slot(level, 0);
+      at = start + slot;
+      const std::uint64_t tick = at << (kBits * level);
+      if (at > round + kSlots || tick >= first) break;
+      bool due = --left <= 0;
+      for (const TimerNode* node = slots_[level][at & kSlotMask]; node != nullptr && !due; node = node->next_) {
+        if (node->armed_ && node->deadline_ > node->slotted_) first = std::min(first, node->deadline_);
+        due = --left <= 0 || (node->armed_ && node->deadline_ <= node->slotted_);
+      }
+      if (!due) continue;
+      first = std::min(first, tick);
+      break;
     }
-    first = std::min(first, (base + slot) << (kBits * level));
   }
   return first == UINT64_MAX ? kNever : Time(milliseconds(first));
 }

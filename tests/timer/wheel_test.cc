@@ -113,6 +113,42 @@ TEST_CASE("sleeping until next_deadline each time reaches every timer in few ste
   CHECK(now == at(7'200'123));
 }
 
+// As a short connection leaves them: its own, which end with it, and those of connections that go on.
+TEST_CASE("a timer that is gone, cancelled or postponed ends no sleep", "[wheel]") {
+  for (const std::int64_t scale : {1, 40, 10'000}) {
+    CAPTURE(scale);
+    TimerWheel wheel(at(1000));
+    TimerNode cancelled, postponed, last;
+    wheel.arm(last, at(1000 + 90 * scale));
+    for (int i = 0; i < 10; ++i) {
+      TimerNode gone;
+      wheel.arm(gone, at(1000 + (2 + i) * scale));
+    }
+    wheel.arm(cancelled, at(1000 + 20 * scale));
+    wheel.cancel(cancelled);
+    wheel.arm(postponed, at(1000 + 30 * scale));
+    wheel.arm(postponed, at(1000 + 60 * scale));
+    // On an upper level a slot stands for more than one tick.
+    const Time first = wheel.next_deadline();
+    CHECK(first > at(1000 + 55 * scale));
+    CHECK(first <= at(1000 + 60 * scale));
+    CHECK(expired(wheel, at(1000 + 60 * scale)) == std::vector{&postponed});
+    CHECK(expired(wheel, at(1000 + 90 * scale)) == std::vector{&last});
+  }
+}
+
+TEST_CASE("the search for the next deadline is bounded, and its answer never too late", "[wheel]") {
+  TimerWheel wheel(at(0));
+  TimerNode last;
+  wheel.arm(last, at(200));
+  for (int i = 1; i < 200; ++i) {
+    TimerNode gone;
+    wheel.arm(gone, at(i));
+  }
+  CHECK(wheel.next_deadline() > at(20));
+  CHECK(wheel.next_deadline() <= at(200));
+}
+
 TEST_CASE("the wheel agrees with a sorted map through random arming, cancelling and jumps of time",
           "[wheel]") {
   const auto seed = std::random_device{}();
