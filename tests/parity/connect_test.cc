@@ -26,7 +26,8 @@ struct Full {
       clients.push_back(stream_socket(AF_INET, SOCK_NONBLOCK));
       const Errno e = error_of(::connect(clients.back(), to.get(), to.size));
       REQUIRE((e == 0 || e == EINPROGRESS));
-      if (!becomes(clients.back(), POLLOUT, milliseconds(60))) return;
+      // For the first there is room, however long it takes.
+      if (!becomes(clients.back(), POLLOUT, milliseconds(i == 0 ? 5000 : 60))) return;
     }
     FAIL("the backlog of 0 took 8 connections");
   }
@@ -127,7 +128,7 @@ TEST_CASE("connect: SO_SNDTIMEO bounds a blocking connect with EINPROGRESS", "[c
   const Stopwatch watch;
   REQUIRE(error_of(::connect(client, to.get(), to.size)) == EINPROGRESS);
   REQUIRE(watch.elapsed() >= milliseconds(75));
-  REQUIRE(watch.elapsed() < milliseconds(900));
+  REQUIRE(watch.elapsed() < milliseconds(3000));
 }
 
 TEST_CASE("connect: closing a connect in progress is no error", "[connect]") {

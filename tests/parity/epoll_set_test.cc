@@ -274,8 +274,8 @@ TEST_CASE("time: epoll_wait with 0 returns at once", "[sets]") {
   const Epoll set;
   set.add(pair.client, EPOLLIN);
   const Stopwatch watch;
-  for (int i = 0; i < 100; ++i) REQUIRE(set.wait(0).empty());
-  REQUIRE(watch.elapsed() < milliseconds(1000));
+  for (int i = 0; i < 400; ++i) REQUIRE(set.wait(0).empty());
+  REQUIRE(watch.elapsed() < milliseconds(4000));
 }
 
 TEST_CASE("time: epoll_wait waits as long as it was told, not less and not much more", "[sets]") {
@@ -287,7 +287,7 @@ TEST_CASE("time: epoll_wait waits as long as it was told, not less and not much 
     REQUIRE(set.wait(time).empty());
     const milliseconds took = watch.elapsed();
     REQUIRE(took >= milliseconds(time));
-    REQUIRE(took < milliseconds(time + 500));
+    REQUIRE(took < milliseconds(time + 3000));
   }
 }
 

@@ -127,7 +127,7 @@ TEST_CASE("poll: waits as long as it was told, not less and not much more", "[po
     const Stopwatch watch;
     REQUIRE(poll_events(pair.client, POLLIN, milliseconds(time)) == 0);
     REQUIRE(watch.elapsed() >= milliseconds(time));
-    REQUIRE(watch.elapsed() < milliseconds(time + 500));
+    REQUIRE(watch.elapsed() < milliseconds(time + 3000));
   }
 }
 

@@ -157,7 +157,7 @@ TEST_CASE("send: SO_SNDTIMEO bounds a blocking write with EAGAIN", "[send]") {
   const Stopwatch watch;
   REQUIRE(error_of(::send(pair.client, "x", 1, 0)) == EAGAIN);
   REQUIRE(watch.elapsed() >= milliseconds(55));
-  REQUIRE(watch.elapsed() < milliseconds(1000));
+  REQUIRE(watch.elapsed() < milliseconds(3000));
 }
 
 TEST_CASE("send: SO_SNDTIMEO after a part has gone returns the part", "[send]") {
@@ -234,7 +234,7 @@ TEST_CASE("send: request and answer with Nagle's algorithm on lose nothing", "[s
     REQUIRE(send_all(pair.server, "answer"));
     REQUIRE(receive_exactly(pair.client, 6) == "answer");
   }
-  REQUIRE(watch.elapsed() < milliseconds(2000));
+  REQUIRE(watch.elapsed() < milliseconds(3500));  // a delayed ACK each time would be 4 s
 }
 
 TEST_CASE("send: both directions at once do not disturb each other", "[send]") {
