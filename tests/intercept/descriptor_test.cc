@@ -208,7 +208,7 @@ TEST_CASE("after a fork connections stay the parent's and the child's listeners 
   REQUIRE(child >= 0);
   b->after_fork(child == 0);
   if (child == 0) {
-    ::alarm(20);
+    ::alarm(60);
     int failed = 0;
     if (b->close(p.server) != 0) failed |= 4;
     if (b->started()) failed |= 8;

@@ -62,7 +62,7 @@ int in_child(
   REQUIRE(child >= 0);
   b->after_fork(child == 0);
   if (child == 0) {
-    ::alarm(20);
+    ::alarm(60);
     ::_exit(body());
   }
   meanwhile();
@@ -138,7 +138,7 @@ TEST_CASE("what becomes of an earlier relay does not end a later one, while a ch
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    ::alarm(20);
+    ::alarm(60);
     char c = 0;
     ::close(gate[1]);
     ::_exit(::read(gate[0], &c, 1) == 0 ? 0 : 1);
@@ -387,7 +387,7 @@ TEST_CASE("a child whose owner is gone is told that there is no connection") {
   REQUIRE(child >= 0);
   b->after_fork(child == 0);
   if (child == 0) {
-    ::alarm(20);
+    ::alarm(60);
     char c = 0;
     const ssize_t got = b->recv(p.server, &c, 1, 0);
     ::_exit(got == -ECONNRESET || got == -ENOTCONN ? 0 : 1);

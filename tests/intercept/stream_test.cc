@@ -223,7 +223,7 @@ TEST_CASE("a handler that does not restart ends a blocking read with EINTR") {
   Bench b;
   const auto p = b.pair();
   std::thread other([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
     Bench::signals = Bench::signals + 1;
     const Guard guard(*b, Guard::Everything{});
     notify(*b->files.socket(p.server), EPOLLIN);
@@ -236,7 +236,7 @@ TEST_CASE("a read that blocks keeps the connection open when another thread clos
   Bench b;
   const auto p = b.pair();
   std::thread other([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
     b->close(p.server);
     b.send(p.client, "late");
   });
@@ -254,7 +254,7 @@ TEST_CASE("a set that another thread closes goes on to serve who waits in it, an
   e.events = EPOLLIN;
   REQUIRE(b->epoll_ctl(ep, EPOLL_CTL_ADD, p.server, &e) == 0);
   std::thread other([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
     b->close(ep);
     b.send(p.client, "late");
   });

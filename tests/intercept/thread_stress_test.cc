@@ -69,7 +69,7 @@ void serve_set(Threads& t, int ep, int listener) {
   constexpr std::uint32_t kOnce = EPOLLIN | EPOLLET | EPOLLONESHOT;
   for (;;) {
     epoll_event e{};
-    const timespec limit{.tv_sec = 10, .tv_nsec = 0};
+    const timespec limit{.tv_sec = 60, .tv_nsec = 0};
     if (t.bench->epoll_wait(ep, &e, 1, &limit, nullptr) != 1) return t.expect(false);
     if (e.data.fd == listener) {
       if ((e.events & EPOLLHUP) != 0) return;

@@ -330,7 +330,7 @@ TEST_CASE("memif: another user's processes are refused, at either end, unless th
     const auto device = open_or_die(c);
     const auto port = device->claim(0, 2);
     std::string said;
-    (void)within(milliseconds(1500), [&] {
+    (void)within(allowed ? seconds(10) : seconds(2), [&] {
       (void)receive(*port, "");
       said += port->notice().text;
       return port->link_up();

@@ -34,13 +34,14 @@ inline stack::Time now() {
   return stack::Time(std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec));
 }
 
-// Repeats `step` until it returns true; false when `limit` has passed. Devices and other processes have no
-// virtual clock.
+// Repeats `step` until it returns true; false when `limit` has passed and it has not returned true after that
+// either, so that a machine that stands still meanwhile is not taken for a device that does. Devices and
+// other processes have no virtual clock.
 template <typename Step>
 bool within(stack::Duration limit, Step step) {
   const stack::Time end = now() + limit;
-  while (!step())
-    if (now() > end) return false;
+  for (bool last = false; !step(); last = now() > end)
+    if (last) return false;
   return true;
 }
 
@@ -56,7 +57,7 @@ class Process {
     pid_ = fork();
     if (pid_ == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
-      alarm(30);
+      alarm(90);
       close(to_parent[0]);
       close(to_child[1]);
       read_ = to_child[0];
