@@ -245,12 +245,12 @@ class Suite:
     def parity(self):
         if not self.build_default():
             return Count(0, 1)
-        return self.script("tests/parity/run", BUILD, *self.fast, timeout=600)
+        return self.script("tests/parity/run", BUILD, *self.fast, timeout=1200)
 
     def e2e(self):
         if not self.build_default():
             return Count(0, 1)
-        return self.script("tests/e2e/run", BUILD, *self.fast, *self.long, timeout=14400 if self.long else 1500)
+        return self.script("tests/e2e/run", BUILD, *self.fast, *self.long, timeout=14400 if self.long else 3600)
 
     def package(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -279,7 +279,7 @@ class Suite:
         fixed = ["setarch", "-R"]
         if subprocess.run([*fixed, "true"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode != 0:
             fixed = []  # a container may forbid it, and then the runtime has to manage
-        return self.report("thread_stress", [*fixed, THREADS / program], 120, {"TSAN_OPTIONS": "halt_on_error=1"}, must_count=True)
+        return self.report("thread_stress", [*fixed, THREADS / program], 900, {"TSAN_OPTIONS": "halt_on_error=1"}, must_count=True)
 
     def fuzz(self):
         def targets(directory):
