@@ -44,7 +44,7 @@ def serve(s, text):
 
 
 def ask(port=PORT, address=ADDRESS, keep=0.0):
-    with socket.create_connection((address, port), 10) as s:
+    with socket.create_connection((address, port), 30) as s:
         s.sendall(b"ask")
         answer = s.recv(100)
         time.sleep(keep)
@@ -139,10 +139,11 @@ def stopped():
 
 
 def busy():
-    """Listens, and does something else for a while."""
+    """Listens, and does something else for a while; says when it is back (CLOCK_MONOTONIC)."""
     s = listener()
     print("listens", flush=True)
     time.sleep(3)
+    print(f"back at {time.monotonic()}", flush=True)
     while True:
         serve(s, b"late")
 
@@ -183,7 +184,7 @@ def crowd():
 
     def stay():
         os.close(goes_on)
-        with socket.create_connection((ADDRESS, PORT), 10) as s:
+        with socket.create_connection((ADDRESS, PORT), 30) as s:
             s.sendall(b"ask")
             assert s.recv(100) == b"answer"
             os.write(done, b"x")

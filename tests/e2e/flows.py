@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 
-SILENCE = 4.0  # seconds after which a connection that does not answer counts as silent
+SILENCE = 6.0  # seconds after which a connection that does not answer counts as silent: a SYN has come again twice by then
 
 
 class Client:
@@ -176,12 +176,18 @@ class Run:
                 _, serial, client = heapq.heappop(self.timers)
                 if client.due == serial:
                     client.begin(now)
-            for client in [c for c, deadline in self.waiting.items() if deadline <= now]:
-                client.broken(now, None)
-            pause = min([0.05, until - now] + [t[0] - now for t in self.timers[:1]])
-            for key, _ in self.selector.select(max(0.0, pause)):
-                key.data.ready(time.monotonic())
+            self.wait(min([0.05, until - now] + [t[0] - now for t in self.timers[:1]]))
+        while self.waiting:  # who has asked by now is answered as well
+            self.wait(0.05)
         self.latencies.sort()
+
+    def wait(self, pause):
+        """For answers, and for connections that are silent."""
+        for key, _ in self.selector.select(max(0.0, pause)):
+            key.data.ready(time.monotonic())
+        now = time.monotonic()
+        for client in [c for c, deadline in self.waiting.items() if deadline <= now]:
+            client.broken(now, None)
 
     def done(self):
         return False
@@ -191,7 +197,7 @@ class Run:
             return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))] if self.latencies else None
 
         print(json.dumps({"requests": self.requests, "failed": self.failed, "failures": self.failures, "crossed": self.crossed,
-                          "bodies": self.bodies, "first": self.first, "median": part(0.5), "p99": part(0.99), "worst": part(1)}))
+                          "bodies": self.bodies, "first": self.first, "median": part(0.5), "p90": part(0.9), "worst": part(1)}))
 
 
 class Spread(Run):

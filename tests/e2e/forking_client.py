@@ -1,15 +1,17 @@
-"""Clients of forking_server.py: several at a time, several rounds, and so many more lines each, and four times as many small ones; then
-they wait. Says "good N" when all answers were right, else ends with 1."""
+"""Clients of forking_server.py: several at a time, several rounds, and so many more lines each, and four times as many small ones; with "wait"
+they wait then for SIGUSR1. Says "good N" when all answers were right, else ends with 1."""
 
 import random
+import signal
 import socket
 import sys
 import threading
-import time
 
 host, port, at_a_time, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-lines, pause = (list(map(int, sys.argv[5:])) + [0, 0])[:2]
+lines, waits = int((sys.argv[5:] + [0])[0]), "wait" in sys.argv
 good = []
+goes_on = threading.Event()
+signal.signal(signal.SIGUSR1, lambda *_: goes_on.set())
 
 
 def converse(number):
@@ -19,15 +21,17 @@ def converse(number):
             f.write(line)
             f.flush()
             assert f.readline() == line
-        # Of the small ones each is one read, at which nothing else is on its way: so the child gets the connection at the latest then.
+        # Of the small ones each is one read, at which nothing else is on its way: so the child, which asks after 64 reads and each time after twice
+        # as many, gets the connection at the latest then, also if it has read the large ones before that in pieces of a segment each.
         for i in range(lines * 5):
-            line = random.randbytes(random.choice((3, 100, 4000, 20000)) if i < lines else 3).hex().encode() + b"\n"
+            small = lines // 5 <= i < lines * 4 + lines // 5
+            line = random.randbytes(3 if small else random.choice((3, 100, 4000, 20000))).hex().encode() + b"\n"
             f.write(line)
             f.flush()
             assert f.readline() == line
-        if pause:
+        if waits:
             print("lasting", flush=True)
-            time.sleep(pause)
+            goes_on.wait(60)
         f.write(b"peer\n")
         f.flush()
         assert f.readline().decode().strip() == s.getsockname()[0]

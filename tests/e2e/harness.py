@@ -1,5 +1,9 @@
-"""What every end-to-end test stands on: namespaces, a wire, programs with and without the shim, and undoing all of it."""
+"""What every end-to-end test stands on: namespaces, a wire, programs with and without the shim, and undoing all of it.
 
+Nothing here may depend on how fast the machine is. What only bounds a hang (wait_until, time-outs of programs) waits SLOW times as long as it
+is asked to. What must be soon is measured by a Stopwatch, which knows how long the machine stood still meanwhile."""
+
+import functools
 import hashlib
 import os
 import pwd
@@ -8,8 +12,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
+
+SLOW = 3  # a machine that takes so many times as long as usual is no failure
 
 
 class Failure(Exception):
@@ -30,10 +37,54 @@ def expect_equal(what, got, wanted):
         raise Failure(f"{what} is {got!r}, expected {wanted!r}")
 
 
+class Heartbeat(threading.Thread):
+    """How long the machine has kept from running whoever slept: sleeps 10 ms at a time and sums up how much later than asked it ran."""
+
+    PAUSE, USUAL = 0.01, 0.001  # seconds; a delay of USUAL is everybody's
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.seen = 0.0, time.monotonic()  # the sum, and when the next beat is due
+        self.start()
+
+    def run(self):
+        while True:
+            self.seen = self.late(), time.monotonic() + self.PAUSE
+            time.sleep(self.PAUSE)
+
+    def late(self):
+        """The sum up to now, in seconds."""
+        late, due = self.seen
+        return late + max(0.0, time.monotonic() - due - self.USUAL)
+
+
+@functools.cache
+def heartbeat():
+    return Heartbeat()
+
+
+class Stopwatch:
+    """Real time since it was made. Limits are on its own(), so that a stall of the machine is not charged to mtcp, and a spin or a lost SYN is."""
+
+    def __init__(self):
+        self.late = heartbeat().late()
+        self.began = time.monotonic()
+
+    def seconds(self):
+        return time.monotonic() - self.began
+
+    def stalled(self):
+        """How much of it the machine stood still. A limit on what another program has measured meanwhile is longer by that."""
+        return heartbeat().late() - self.late
+
+    def own(self):
+        return self.seconds() - self.stalled()
+
+
 def command(*words, check=True, timeout=20, env=None, input=None):
     """Runs a short program; its status and output are in the result. With `check` a failure ends the test."""
     done = subprocess.run([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, input=input, text=True,
-                          errors="replace", timeout=timeout, env={**os.environ, **(env or {})}, check=False,
+                          errors="replace", timeout=SLOW * timeout, env={**os.environ, **(env or {})}, check=False,
                           **({} if input is not None else {"stdin": subprocess.DEVNULL}))
     if check and done.returncode != 0:
         raise Failure(f"{' '.join(map(str, words))}: status {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
@@ -41,13 +92,13 @@ def command(*words, check=True, timeout=20, env=None, input=None):
 
 
 def wait_until(condition, seconds=10, what="it", pause=0.02):
-    """Calls `condition` until it answers something true and returns that."""
-    deadline = time.monotonic() + seconds
+    """Calls `condition` until it answers something true and returns that. `seconds` bound a hang."""
+    watch = Stopwatch()
     while True:
         if result := condition():
             return result
-        if time.monotonic() > deadline:
-            raise Failure(f"{what} did not happen within {seconds} s")
+        if watch.own() > SLOW * seconds:
+            raise Failure(f"{what} did not happen within {SLOW * seconds} s")
         time.sleep(pause)
 
 
@@ -117,9 +168,9 @@ class Program:
 
     def wait(self, seconds=10):
         try:
-            return self.child.wait(seconds)
+            return self.child.wait(SLOW * seconds)
         except subprocess.TimeoutExpired as error:
-            raise Failure(f"{self.words[0]} (pid {self.pid}) did not end within {seconds} s") from error
+            raise Failure(f"{self.words[0]} (pid {self.pid}) did not end within {SLOW * seconds} s") from error
 
     def signal(self, number):
         if self.running():
@@ -152,6 +203,13 @@ def cpu_seconds(pids):
             except OSError:
                 pass  # it has ended
     return nanoseconds / 1e9
+
+
+def cpu_share(pids, seconds):
+    """What the processes use of a core from now on for so long. Not what a stall has charged to the one that was running."""
+    watch, before = Stopwatch(), cpu_seconds(pids)
+    time.sleep(seconds)
+    return max(0.0, cpu_seconds(pids) - before - watch.stalled()) / watch.seconds()
 
 
 def children(pid):

@@ -10,10 +10,11 @@ import time
 
 SIOCOUTQ = 0x5411
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+COMPUTES = 4  # seconds that busy_server computes once it has heard what to do: what is there before so long after that was said came meanwhile
 
 
 def connect(host, port):
-    s = socket.create_connection((host, int(port)), 5)
+    s = socket.create_connection((host, int(port)), 10)
     s.settimeout(10)
     return s
 
@@ -34,7 +35,7 @@ def stall(host, port, path, how_many):
     for _ in range(int(how_many)):
         s = socket.socket()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        s.settimeout(5)
+        s.settimeout(10)
         s.connect((host, int(port)))
         s.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         held.append(s)
@@ -55,18 +56,19 @@ def ask(host, port, how_many, pause):
 
 
 def acks(host, port):
-    """Sends while the server computes: all of it must be acknowledged well before the server looks at its socket again."""
+    """Sends while the server computes: all of it must be acknowledged before the server looks at its socket again."""
     s = connect(host, port)
+    said = time.monotonic()
     s.sendall(b"receive")
     assert s.recv(100) == b"computing"
-    started = time.monotonic()
     for _ in range(20):
         s.sendall(b"x" * 1000)
         time.sleep(0.02)
-    while unacknowledged(s) > 0 and time.monotonic() - started < 3:
+    while unacknowledged(s) > 0 and time.monotonic() - said < COMPUTES:
         time.sleep(0.01)
-    print("unacknowledged", unacknowledged(s), "after", round(time.monotonic() - started, 2), "s")
-    if unacknowledged(s) == 0 and time.monotonic() - started < 2.5:
+    done, took = unacknowledged(s) == 0, time.monotonic() - said
+    print("all of it" if done else "not all", "after", round(took, 2), "s")
+    if done and took < COMPUTES:
         print("acknowledged")
     s.shutdown(socket.SHUT_WR)
     s.recv(100)
@@ -84,19 +86,20 @@ def retransmits(host, port):
     s.sendall(b"send")
     assert s.recv(100) == b"computing"
     deafen(s)
+    said = time.monotonic()
+    s.sendall(b"go")
     time.sleep(0.9)
-    assert not select.select([s], [], [], 0)[0], "it was sent before its peer was deaf"
+    assert not select.select([s], [], [], 0)[0], "its peer was not deaf"
     s.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
-    heard_again = time.monotonic()
     got = 0
     while got < 5000:
         part = s.recv(10000)
         if not part:
             break
         got += len(part)
-    took = time.monotonic() - heard_again
+    took = time.monotonic() - said
     print("got", got, "after", round(took, 2), "s")
-    if got == 5000 and took < 2.7:  # the server computes for 3.5 s more
+    if got == 5000 and took < COMPUTES:
         print("arrived")
     s.shutdown(socket.SHUT_WR)
     s.recv(100)
@@ -105,13 +108,13 @@ def retransmits(host, port):
 def connects(host, port):
     """A handshake is answered while the server computes."""
     s = connect(host, port)
+    said = time.monotonic()
     s.sendall(b"compute")
     assert s.recv(100) == b"computing"
-    started = time.monotonic()
+    asked = time.monotonic()
     second = connect(host, port)
-    took = time.monotonic() - started
-    print("second connection after", round(took, 2), "s")
-    if took < 2:
+    print("second connection after", round(time.monotonic() - asked, 2), "s")
+    if time.monotonic() - said < COMPUTES:
         print("connected")
     second.close()
     s.shutdown(socket.SHUT_WR)

@@ -12,6 +12,7 @@ import pcapng
 from harness import command, expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
+from suite_wire import stat
 from web import expect_files, get
 
 STAT = Path(__file__).resolve().parent.parent.parent / "scripts/mtcp-stat"
@@ -84,7 +85,7 @@ def dump_request(server, client, *words):
     worker = nginx.workers()[0]
     dump = Dump(server, "-i", worker, *words, "tcp", "port", "8080")
     get(client, f"{nginx.url}/hello", 10, "-H", "Connection: close")
-    time.sleep(0.1)  # the last ACK
+    wait_until(lambda: not re.search(r"^(ESTAB|FIN-WAIT|CLOS|LAST-ACK)", stat(worker), re.M), what="the end of the connection, with its last ACK")
     check_request(worker, server, dump, lambda packets: any(p.bytes.endswith(b"\r\n\r\nhello\n") for p in packets))
     nginx.stop()
 

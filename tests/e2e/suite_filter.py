@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import time
 from pathlib import Path
 
 from harness import expect, expect_equal, wait_until
@@ -29,8 +28,12 @@ def filtered(nginx, name):
 
 @test("filter-is-read-again-while-the-program-runs", shim_only=True)
 def read_again(context):
-    server, client = context.veth(more=f'[[filter]]\nsource = "10.99.0.0/24"\nport = 8080\naction = "reset"\n')
+    server, client = context.veth(more='[log]\nlevel = "info"\n[[filter]]\nsource = "10.99.0.0/24"\nport = 8080\naction = "reset"\n')
     nginx = Nginx(server, workers=2).start()
+
+    def read_by_both(rules):
+        wait_until(lambda: nginx.log().count(f"the filter has been read again: {rules} rules") == 2, 10, "the look of both workers at the filter")
+
     expect_equal("curl's status where the filter resets", get_status(client, f"{nginx.url}/hello", 3)[0], 7)
     expect(filtered(nginx, "filter_reset") > 0, "the counter filter_reset is 0")
     rewrite(server.config, '[[filter]]\nport = 8080\nrate = "many"\naction = "accept"\n')
@@ -38,14 +41,14 @@ def read_again(context):
     expect_equal("curl's status after a mistake", get_status(client, f"{nginx.url}/hello", 3)[0], 7)
     rewrite(server.config, '[[filter]]\nsource = "10.98.0.0/24"\naction = "drop"\n')
     wait_until(lambda: get_status(client, f"{nginx.url}/hello", 3)[1] == "200", 5, "an answer")
-    time.sleep(1)  # the other worker looks, too
+    read_by_both(1)
     expect_files(client, nginx.url, ["empty", "k64"])
     rewrite(server.config, '[[filter]]\nsource = "10.99.0.1"\naction = "drop"\n')
     wait_until(lambda: get_status(client, f"{nginx.url}/hello", 1)[0] == 28, 10, "no answer")
     expect(filtered(nginx, "filter_dropped") > 0, "the counter filter_dropped is 0")
     rewrite(server.config, "")
     wait_until(lambda: get_status(client, f"{nginx.url}/hello", 2)[1] == "200", 10, "an answer without a filter")
-    time.sleep(1)
+    read_by_both(0)
     expect_equal("the answer", get(client, f"{nginx.url}/hello"), "hello\n")
     nginx.stop()
 

@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from harness import children, command, cpu_seconds, expect, expect_equal, wait_until
+from harness import children, command, cpu_share, expect, expect_equal, wait_until
 from registry import test
 
 HERE = Path(__file__).resolve().parent
@@ -60,9 +60,7 @@ def forking_server(context):
     expect_equal("what the clients say", out.strip(), "good 24")
     wait_until(lambda: not children(program.pid), 5, "the end of the children")
     # With nobody connected the relays are gone, and nothing turns in circles.
-    before = cpu_seconds([program.pid])
-    time.sleep(2)
-    used = (cpu_seconds([program.pid]) - before) / 2
+    used = cpu_share([program.pid], 2)
     expect(used < 0.05, f"the server uses {used:.1%} of a core while idle")
     open_now = len(os.listdir(f"/proc/{program.pid}/fd"))
     out = client.run(PYTHON, HERE / "forking_client.py", server.address, "7001", "4", "2", timeout=60).stdout
@@ -82,12 +80,14 @@ def lasting_connection(context):
     expect_equal("what the clients say", out.strip(), "good 12")
     expect_migrated(server, program.pid, 12, 12)
     # A child that is killed takes its connection along, and nothing else; nor does the parent's end.
-    holders = [client.start(PYTHON, "-u", HERE / "forking_client.py", server.address, "7001", "1", "1", "300", "5") for _ in range(3)]
+    holders = [client.start(PYTHON, "-u", HERE / "forking_client.py", server.address, "7001", "1", "1", "300", "wait") for _ in range(3)]
     for holder in holders:
         holder.says("lasting")
     os.kill(children(program.pid)[0], signal.SIGKILL)
     wait_until(lambda: len(children(program.pid)) == 2, 5, "the end of a child")
     program.signal(signal.SIGKILL)
+    for holder in holders:
+        holder.signal(signal.SIGUSR1)
     ends = sorted(holder.wait(20) for holder in holders)
     expect_equal("how the clients end", ends, [0, 0, 1])
 
@@ -100,9 +100,7 @@ def idle_relay(context):
     holder.says("holding")
     wait_until(lambda: len(children(program.pid)) == 5, 5, "five children")
     time.sleep(1)
-    before = cpu_seconds([program.pid])
-    time.sleep(3)
-    used = (cpu_seconds([program.pid]) - before) / 3
+    used = cpu_share([program.pid], 3)
     expect(used < 0.05, f"the server uses {used:.1%} of a core with five idle relays")
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import time
 from pathlib import Path
 
 from harness import children, command, expect, expect_equal, kill, wait_until
@@ -80,13 +79,12 @@ def first_killed(context):
     redis = start_redis(context, server, client)
     redis_cli(client, server.address, "set", "k", "v")
     load = client.start("redis-benchmark", "-h", server.address, "-q", "-c", "4", "-n", "100000000", "-t", "get")
-    time.sleep(0.5)
-    before = opens(redis.pid, "segments_received")
+    wait_until(lambda: opens(redis.pid, "segments_received") > 1000, 10, "redis-benchmark's requests")
     nginx.kill()
     wait_until(lambda: refused(client, f"{nginx.url}/hello"), 3, "the refusal of what was killed")
-    time.sleep(0.5)
+    before = opens(redis.pid, "segments_received")
+    wait_until(lambda: opens(redis.pid, "segments_received") > before + 1000, 10, "more requests to redis, which hears nothing any more")
     expect(load.running(), f"the connections of redis ended: {load.output()[-300:]}")
-    expect(opens(redis.pid, "segments_received") > before + 1000, "redis hears nothing any more")
     expect_equal("what redis has", redis_cli(client, server.address, "get", "k"), "v")
     expect(program_on(server.namespace), "there is no XDP program on the interface")
     again = Nginx(server, workers=2).start()

@@ -1,13 +1,12 @@
 """Both ends on the stack, joined by memif; and what happens when one of them dies."""
 
 import sys
-import time
 from pathlib import Path
 
 from harness import expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
-from web import expect_files, expect_wrk, get, get_status, small_files
+from web import expect_files, expect_wrk, get, get_status, small_files, start_download
 
 PROBE = Path(__file__).resolve().parent / "probe.py"
 
@@ -157,8 +156,8 @@ def client_killed_in_download(context):
     server, client = context.memif()
     nginx = Nginx(server).start()
     for _ in range(3):
-        download = client.start("curl", "-sS", "-o", "/dev/null", "--limit-rate", "20M", f"{nginx.url}/{context.files.huge()}")
-        time.sleep(1)
+        download, path = start_download(client, f"{nginx.url}/{context.files.huge()}", "20M")
+        wait_until(lambda d=download, p=path: p.stat().st_size > 10 << 20 or not d.running(), 20, "ten megabytes of the download")
         expect(download.running(), f"curl ended: {download.output()}")
         download.kill()
     expect_equal("the answer", get(client, f"{nginx.url}/hello", 15), "hello\n")

@@ -10,7 +10,7 @@ import signal
 import time
 from pathlib import Path
 
-from harness import expect, expect_equal, kill, wait_until
+from harness import Stopwatch, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_join import expect_nothing_left
@@ -27,9 +27,10 @@ BPF, GET_FD_BY_ID = 321, {"prog": 13, "map": 14, "link": 30}  # bpf(2) on x86-64
 
 @contextlib.contextmanager
 def steady(client, server, port=7100):
-    """Traffic of the kernel's, from `client` to `server`, meanwhile: none of it may be lost or sent again."""
+    """Traffic of the kernel's, from `client` to `server`, meanwhile: none of it may be lost or late."""
     echo = server.kernel_side().start(PYTHON, HERE / "steady.py", "serve", server.address, port)
     echo.says("ready")
+    watch = Stopwatch()
     asker = client.kernel_side().start(PYTHON, HERE / "steady.py", "ask", server.address, port)
     asker.says("begun")
     yield
@@ -37,9 +38,9 @@ def steady(client, server, port=7100):
     expect_equal("the status of the kernel's client", asker.wait(20), 0)
     seen = json.loads(asker.output().splitlines()[-1])
     expect_equal("what failed of the kernel's traffic", seen["failures"], [])
-    expect_equal("segments that the kernel had to send again", seen["resent"], 0)
+    expect_equal("segments of the kernel's that were lost", seen["lost"], 0)
     expect(min(seen["requests"].values()) > 50, f"the kernel's traffic paused: {seen}")
-    expect(seen["longest"] < 1, f"an answer of the kernel's took {seen['longest']:.2f} s")
+    expect(seen["longest"] < 1 + watch.stalled(), f"an answer of the kernel's took {seen['longest']:.2f} s")
     echo.kill()
 
 
@@ -87,12 +88,13 @@ def everything(context, server, client, upstream, workers):
     expect_files(client, kernels.url, ["k64", "m1"])
     expect_files(server, upstream.url, ["k64", "m1"])
     expect_files(server.kernel_side(), upstream.url, ["m1"])
+    opened_before = stack_opens(nginx)  # the loads may be over by the time of the reload
     old = nginx.workers()
     nginx.command("reload")
     nginx.wait_gone(old)
     for load in loads:
         expect_no_failure(result_of(load), 100)
-    for what, opened in (("nginx", stack_opens(nginx)), ("redis", counters_of(redis.pid)["passive_opens"])):
+    for what, opened in (("nginx", opened_before + stack_opens(nginx)), ("redis", counters_of(redis.pid)["passive_opens"])):
         expect(opened > 5, f"the connections of {what} were not the stack's")
     kill_in_turn(server, client, kernels, nginx, redis, wrk)
     kernels.stop()

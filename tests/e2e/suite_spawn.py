@@ -7,11 +7,23 @@ import signal
 import time
 from pathlib import Path
 
-from harness import cpu_seconds, expect, expect_equal, wait_until
+from harness import cpu_share, expect, expect_equal, wait_until
 from registry import test
 from suite_fork import PYTHON, expect_relayed
 
 HERE = Path(__file__).resolve().parent
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def settled(pid):
+    """How many descriptors it has, once that has not changed for half a second."""
+    seen = -1
+    while seen != (seen := descriptors(pid)):
+        time.sleep(0.5)
+    return seen
 
 
 def serve_by(context, way):
@@ -30,12 +42,9 @@ def serve_by(context, way):
             expect_equal("socat's status", one.wait(30), 0)
             expect_equal("what came back", hashlib.sha256(out.read_bytes()).hexdigest(), hashlib.sha256(block).hexdigest())
         if turn == 0:
-            time.sleep(1)  # with the first connection come the stack and its spare sockets
-            open_now = len(os.listdir(f"/proc/{program.pid}/fd"))
-    wait_until(lambda: len(os.listdir(f"/proc/{program.pid}/fd")) <= open_now, 5, "closing what the relays had open")
-    before = cpu_seconds([program.pid])
-    time.sleep(1)
-    used = cpu_seconds([program.pid]) - before
+            open_now = settled(program.pid)  # with the first connection come the stack and its spare sockets
+    wait_until(lambda: descriptors(program.pid) <= open_now, 5, "closing what the relays had open")
+    used = cpu_share([program.pid], 1)
     expect(used < 0.05, f"the server uses {used:.1%} of a core while idle")
     expect_relayed(server, program.pid, 4 * at_a_time)
     program.signal(signal.SIGTERM)

@@ -4,7 +4,7 @@ import hashlib
 import re
 import subprocess
 
-from harness import Failure, expect, expect_equal
+from harness import Failure, expect, expect_equal, wait_until
 
 
 def get(client, url, timeout=10, *options):
@@ -35,6 +35,20 @@ def get_hash(client, url, timeout=60, *options):
         complaint = child.stderr.read().decode(errors="replace").strip()
     expect(child.returncode == 0, f"curl {url}: status {child.returncode} after {length} bytes: {complaint[-300:]}")
     return digest.hexdigest(), length
+
+
+def start_download(client, url, rate, *options):
+    """(the program, the file that it writes) of a download at this rate, of which something has come."""
+    path = client.context.new_file("download")
+    program = client.start("curl", "-sSf", "--limit-rate", rate, "--max-time", "60", "-o", path, *options, url)
+    wait_until(lambda: (path.exists() and path.stat().st_size > 0) or not program.running(), 10, "the beginning of a download")
+    return program, path
+
+
+def expect_download(program, path, wanted):
+    """It has come to its end, with this hash."""
+    expect_equal("curl's status", program.wait(60), 0)
+    expect(hashlib.sha256(path.read_bytes()).hexdigest() == wanted, f"the download was cut: {path.stat().st_size} bytes")
 
 
 def expect_files(client, base, names, timeout=60, *options):

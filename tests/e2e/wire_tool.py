@@ -29,7 +29,7 @@ def ping(host):
         head = struct.pack("!BBHHH", 8, 0, 0, os.getpid() & 0xFFFF, number)
         packet = struct.pack("!BBHHH", 8, 0, checksum(head + payload), os.getpid() & 0xFFFF, number) + payload
         s.sendto(packet, (host, 0))
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 5
         while select.select([s], [], [], max(0, deadline - time.monotonic()))[0]:
             answer = s.recv(4096)[20:]
             if answer[0] == 0 and answer[4:] == packet[4:]:
@@ -123,9 +123,9 @@ def tagged(target, source, mac):
     """Opens a connection with a frame without a tag, one with a priority (VLAN 0), and one of VLAN 5, four times each; which of
     these have been answered. (This kernel may have no VLAN interfaces, so the tags are in the frames as they are sent.)"""
     s, head = raw_socket(mac)
-    s.settimeout(0.5)
-    for name, tag in (("none", b""), ("priority", struct.pack("!HH", 0x8100, 3 << 13)), ("vlan", struct.pack("!HH", 0x8100, 5))):
+    for name, tag, patience in (("none", b"", 5), ("priority", struct.pack("!HH", 0x8100, 3 << 13), 5), ("vlan", struct.pack("!HH", 0x8100, 5), 0.5)):
         answered = 0
+        s.settimeout(patience)
         for port in range(20000, 20004):
             packet = ip(source, target, tcp(source, target, port, 2, b"\x02\x04\x05\xb4"))
             s.send(head + tag + struct.pack("!H", ETH_IPV4) + packet)
@@ -141,9 +141,9 @@ def tagged(target, source, mac):
         print(name, answered, flush=True)
 
 
-def flags_of(answers, port):
-    """What has come for the port within half a second: (flags, sequence number, acknowledgment, data) of each segment."""
-    deadline = time.monotonic() + 0.5
+def flags_of(answers, port, seconds=0.5):
+    """What has come for the port within so long: (flags, sequence number, acknowledgment, data) of each segment."""
+    deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and select.select([answers], [], [], left)[0]:
         answer = answers.recv(2000)[14:]
         if answer[9] == 6 and answer[22:24] == struct.pack("!H", port):
@@ -157,7 +157,7 @@ def fragments(target, source, mac):
     head = addresses + struct.pack("!H", ETH_IPV4)
     port, first, request = 20100, 1000, b"GET /hello HTTP/1.0\r\nX: " + b"x" * 40 + b"\r\n\r\n"
     s.send(head + ip(source, target, tcp(source, target, port, 2, b"\x02\x04\x05\xb4", seq=first)))
-    synack = next((a for a in flags_of(s, port) if a[0] == 0x12), None)
+    synack = next((a for a in flags_of(s, port, 5) if a[0] == 0x12), None)
     if synack is None:
         sys.exit("no SYN-ACK")
     theirs = synack[1] + 1 & 0xFFFFFFFF
@@ -172,7 +172,10 @@ def fragments(target, source, mac):
     seen = list(flags_of(s, port))
     if not any(data for *_, data in seen):
         s.send(head + ip(source, target, segment))
-        seen += flags_of(s, port)
+        for answer in flags_of(s, port, 5):
+            seen.append(answer)
+            if answer[3]:
+                break
     print("reset" if any(flags & 4 for flags, *_ in seen) else "no reset", "answer" if any(b"hello" in data for *_, data in seen) else "no answer")
     s.send(head + ip(source, target, tcp(source, target, port, 4, seq=first + 1 + len(request))))
 
