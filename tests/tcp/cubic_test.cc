@@ -52,9 +52,10 @@ TEST_CASE("rfc9438 4.2, 4.3: after a loss the window follows the cubic curve, or
   ack(s, s.info().flight != 0 ? 100000U : 0U);
   s.forget();
   std::uint32_t acked = 100000;
+  const std::string block = pattern(100000);
   const auto run = [&](Duration d) {
     for (const Time end = s.now + d; s.now < end;) {
-      s.write(pattern(100000));
+      s.write(block);
       s.forget();
       s.wait(milliseconds(10));
       acked += s.info().flight;

@@ -284,9 +284,16 @@ Out Script::last_sent() {
   return all.back();
 }
 
+// To the next millisecond at which a timer is due: of the others there are millions in an hour.
+Duration Script::next_step(Time end) const {
+  const Time due = std::min(worker->next_deadline(), worker->pacing_deadline());
+  const auto until_due = std::chrono::ceil<std::chrono::milliseconds>(std::min(due, end) - now);
+  return std::min<Duration>(std::max(until_due, std::chrono::milliseconds(1)), end - now);
+}
+
 void Script::wait(Duration d) {
   for (const Time end = now + d; now < end;) {
-    now = std::min(now + milliseconds(1), end);
+    now += next_step(end);
     worker->poll(now);
     flush();
   }
@@ -294,7 +301,7 @@ void Script::wait(Duration d) {
 
 Duration Script::wait_for_segment(Duration limit) {
   const Time start = now;
-  while (port.sent.empty() && now - start < limit) wait(milliseconds(1));
+  while (port.sent.empty() && now - start < limit) wait(next_step(start + limit));
   return now - start;
 }
 

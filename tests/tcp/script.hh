@@ -118,7 +118,7 @@ class Script {
   void forget() { (void)all_sent(); }
 
   void flush() { worker->flush(now); }
-  // Time passes; the stack is polled and flushed every millisecond.
+  // Time passes; the stack is polled and flushed at each millisecond at which a timer is due.
   void wait(Duration d);
   // Waits until something is sent, at most `limit`; returns how long it took.
   Duration wait_for_segment(Duration limit);
@@ -139,6 +139,7 @@ class Script {
  private:
   void send_frame(const In& in, bool syn);
   std::optional<Out> take(bool syn);
+  Duration next_step(Time end) const;
   Seq our_isn_, peer_isn_{0xfffff000};  // wraps soon: that must not matter
   std::uint16_t local_port_ = 0;
   bool established_ = false;
