@@ -206,12 +206,11 @@ Errc Script::write_error(const std::string& data) {
 }
 
 std::string Script::read(std::size_t most) {
-  std::string s(most, '\0');
-  const iovec v{s.data(), s.size()};
+  if (buffer_.size() < most) buffer_.resize(most);
+  const iovec v{buffer_.data(), most};
   const auto r = worker->receive(*c, {&v, 1}, {}, now);
-  s.resize(r ? *r : 0);
   flush();
-  return s;
+  return {buffer_.data(), r ? *r : 0};
 }
 
 Result<std::size_t> Script::read_result() {

@@ -143,6 +143,7 @@ class Script {
   Seq our_isn_, peer_isn_{0xfffff000};  // wraps soon: that must not matter
   std::uint16_t local_port_ = 0;
   bool established_ = false;
+  std::vector<char> buffer_;  // of read(): a megabyte for each of 40,000 reads is minutes with sanitizers
 };
 
 std::string pattern(std::size_t n, std::size_t from = 0);
