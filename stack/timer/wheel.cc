@@ -135,28 +135,30 @@ TimerNode* TimerWheel::expire(Time now) {
 // short connection leaves several behind, and whoever sleeps would be woken for each.
 Time TimerWheel::next_deadline() const {
   if (due_ != nullptr) return Time(milliseconds(current_ - 1));
-  constexpr int kMost = 32;  // slots and nodes
-  int left = kMost;
+  int left = 32;  // slots and nodes to look at
   std::uint64_t first = UINT64_MAX;
-  for (unsigned level = 0; level < kLevels; ++level) {
-    const std::uint64_t round = current_ >> (kBits * level);
-    // On the upper levels the slot under the hand has been spread already: it stands for the next round.
-    for (std::uint64_t at = level == 0 ? round : round + 1; at <= round + kSlots; ++at) {
-      const std::uint64_t start = at & ~kSlotMask;
-      unsigned slot = next_slot(level, static_cast<unsigned>(at & kSlotMask));
-      if (slot == kSlots) slot += next_slot(level, 0);
-      at = start + slot;
-      const std::uint64_t tick = at << (kBits * level);
-      if (at > round + kSlots || tick >= first) break;
-      bool due = --left <= 0;
-      for (const TimerNode* node = slots_[level][at & kSlotMask]; node != nullptr && !due; node = node->next_) {
-        if (node->armed_ && node->deadline_ > node->slotted_) first = std::min(first, node->deadline_);
-        due = --left <= 0 || (node->armed_ && node->deadline_ <= node->slotted_);
-      }
-      if (!due) continue;
-      first = std::min(first, tick);
-      break;
+  // The first slot that is marked at or after `at`, counted on over the end of the level; far beyond it if there is none.
+  const auto next_marked = [this](unsigned level, std::uint64_t at) {
+    unsigned slot = next_slot(level, static_cast<unsigned>(at & kSlotMask));
+    if (slot == kSlots) slot += next_slot(level, 0);
+    return (at & ~kSlotMask) + slot;
+  };
+  // Whether a timer is due in this slot; it may be once enough has been looked at. A postponed one counts for `first` only.
+  const auto has_due = [&](const TimerNode* node) {
+    for (; --left > 0 && node != nullptr; node = node->next_) {
+      if (!node->armed_) continue;
+      if (node->deadline_ <= node->slotted_) return true;
+      first = std::min(first, node->deadline_);
     }
+    return left <= 0;
+  };
+  for (unsigned level = 0; level < kLevels; ++level) {
+    const unsigned shift = kBits * level;
+    const std::uint64_t round = current_ >> shift;
+    // On the upper levels the slot under the hand has been spread already: it stands for the next round.
+    std::uint64_t at = next_marked(level, level == 0 ? round : round + 1);
+    while (at <= round + kSlots && at << shift < first && !has_due(slots_[level][at & kSlotMask])) at = next_marked(level, at + 1);
+    if (at <= round + kSlots) first = std::min(first, at << shift);
   }
   return first == UINT64_MAX ? kNever : Time(milliseconds(first));
 }
