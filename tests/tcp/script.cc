@@ -283,24 +283,22 @@ Out Script::last_sent() {
   return all.back();
 }
 
-// To the next millisecond at which a timer is due: of the others there are millions in an hour.
-Duration Script::next_step(Time end) const {
+// On to the next millisecond at which a timer is due, and not beyond `end`: of the others there are millions in an hour.
+void Script::step(Time end) {
   const Time due = std::min(worker->next_deadline(), worker->pacing_deadline());
   const auto until_due = std::chrono::ceil<std::chrono::milliseconds>(std::min(due, end) - now);
-  return std::min<Duration>(std::max(until_due, std::chrono::milliseconds(1)), end - now);
+  now = std::min<Time>(now + std::max(until_due, std::chrono::milliseconds(1)), end);
+  worker->poll(now);
+  flush();
 }
 
 void Script::wait(Duration d) {
-  for (const Time end = now + d; now < end;) {
-    now += next_step(end);
-    worker->poll(now);
-    flush();
-  }
+  for (const Time end = now + d; now < end;) step(end);
 }
 
 Duration Script::wait_for_segment(Duration limit) {
   const Time start = now;
-  while (port.sent.empty() && now - start < limit) wait(next_step(start + limit));
+  while (port.sent.empty() && now - start < limit) step(start + limit);
   return now - start;
 }
 

@@ -139,7 +139,7 @@ class Script {
  private:
   void send_frame(const In& in, bool syn);
   std::optional<Out> take(bool syn);
-  Duration next_step(Time end) const;
+  void step(Time end);
   Seq our_isn_, peer_isn_{0xfffff000};  // wraps soon: that must not matter
   std::uint16_t local_port_ = 0;
   bool established_ = false;
