@@ -212,6 +212,11 @@ def cpu_share(pids, seconds):
     return max(0.0, cpu_seconds(pids) - before - watch.stalled()) / watch.seconds()
 
 
+def descriptors(pid):
+    """How many it has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 def children(pid):
     try:
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pcapng
-from harness import command, expect, expect_equal, wait_until
+from harness import command, descriptors, expect, expect_equal, wait_until
 from nginx import Nginx
 from registry import test
 from suite_wire import stat
@@ -195,9 +195,8 @@ def dump_killed(context):
     server, client = context.veth()
     nginx = Nginx(server, workers=2).start()
     one, other = wait_until(lambda: len(nginx.workers()) == 2 and sorted(nginx.workers()), what="two workers")
-    descriptors = lambda: len(os.listdir(f"/proc/{one}/fd"))  # noqa: E731
     get(client, f"{nginx.url}/hello")
-    before = descriptors()
+    before = descriptors(one)
     for _ in range(3):
         dumps = [Dump(server, "-i", one) for _ in range(4)]
         expect_equal("buffers of four readers", memory_of_dumps(one), 4)
@@ -205,7 +204,7 @@ def dump_killed(context):
         expect(fifth.returncode == 1 and "others capture" in fifth.stderr, f"a fifth is told: {fifth.stderr}")
         for dump in dumps:
             dump.program.kill()
-        wait_until(lambda: memory_of_dumps(one) == 0 and descriptors() == before, what="the end of what the killed ones had")
+        wait_until(lambda: memory_of_dumps(one) == 0 and descriptors(one) == before, what="the end of what the killed ones had")
     get(client, f"{nginx.url}/hello")
     dump = Dump(server, "-i", other, "tcp")
     for _ in range(8):  # so that some go to it

@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from harness import children, command, cpu_share, expect, expect_equal, wait_until
+from harness import children, command, cpu_share, descriptors, expect, expect_equal, wait_until
 from registry import test
 
 HERE = Path(__file__).resolve().parent
@@ -62,10 +62,10 @@ def forking_server(context):
     # With nobody connected the relays are gone, and nothing turns in circles.
     used = cpu_share([program.pid], 2)
     expect(used < 0.05, f"the server uses {used:.1%} of a core while idle")
-    open_now = len(os.listdir(f"/proc/{program.pid}/fd"))
+    open_now = descriptors(program.pid)
     out = client.run(PYTHON, HERE / "forking_client.py", server.address, "7001", "4", "2", timeout=60).stdout
     expect_equal("what the clients say", out.strip(), "good 8")
-    wait_until(lambda: len(os.listdir(f"/proc/{program.pid}/fd")) <= open_now, 5, "closing what the relays had open")
+    wait_until(lambda: descriptors(program.pid) <= open_now, 5, "closing what the relays had open")
     expect_relayed(server, program.pid, 32)
     program.signal(signal.SIGTERM)
     program.wait()

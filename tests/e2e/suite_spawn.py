@@ -1,21 +1,16 @@
 """Programs that get a connection by posix_spawn, from interpreters that start their children so."""
 
 import hashlib
-import os
 import random
 import signal
 import time
 from pathlib import Path
 
-from harness import cpu_share, expect, expect_equal, wait_until
+from harness import cpu_share, descriptors, expect, expect_equal, wait_until
 from registry import test
 from suite_fork import PYTHON, expect_relayed
 
 HERE = Path(__file__).resolve().parent
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def settled(pid):

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from harness import Stopwatch, children, expect, expect_equal, kill, wait_until
+from harness import Stopwatch, children, descriptors, expect, expect_equal, kill, wait_until
 from nginx import Nginx
 from registry import test
 from suite_wire import stat
@@ -89,10 +89,6 @@ share_test("workers-2-on-4-queues", 2, 4)
 share_test("workers-4-on-2-queues", 4, 2)
 share_test("workers-4-on-4-queues-reuseport", 4, 4, listen_options="reuseport")
 share_test("workers-2-on-2-queues-accept-mutex", 2, 2, mutex="on")
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def anonymous(pid):
