@@ -10,7 +10,7 @@ using namespace parity;
 namespace {
 
 // The server's end after the client had closed and a first write drew a reset.
-Fd server_of_vanished_client() {
+Fd server_of_lost_client() {
   Pair pair = connected_pair();
   pair.client.reset();
   REQUIRE(receive_until_end(pair.server).empty());
@@ -150,12 +150,12 @@ TEST_CASE("close: SO_LINGER switched off again closes in order", "[close]") {
 }
 
 TEST_CASE("close: the first write to a peer that is gone succeeds, the next is EPIPE", "[close]") {
-  const Fd server = server_of_vanished_client();
+  const Fd server = server_of_lost_client();
   REQUIRE(error_of(::send(server, "x", 1, MSG_NOSIGNAL)) == EPIPE);
 }
 
 TEST_CASE("close: after a reset in CLOSE-WAIT reading answers 0", "[close]") {
-  const Fd server = server_of_vanished_client();
+  const Fd server = server_of_lost_client();
   char byte = 0;
   REQUIRE(::recv(server, &byte, 1, 0) == 0);
 }

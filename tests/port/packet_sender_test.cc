@@ -60,7 +60,7 @@ struct Mapped final : ExternalMemory {
   ~Mapped() override { munmap(const_cast<std::byte*>(base), kSize); }
   void read(std::uint32_t, std::span<std::byte> out) const override { std::ranges::fill(out, std::byte{0}); }
   // As a file that is cut off.
-  void vanish() const { REQUIRE(mprotect(const_cast<std::byte*>(base), kSize, PROT_NONE) == 0); }
+  void make_inaccessible() const { REQUIRE(mprotect(const_cast<std::byte*>(base), kSize, PROT_NONE) == 0); }
 };
 
 // The next `payload` bytes of `segments`, in `memory`; to be cut into segments of `segment`.
@@ -234,7 +234,7 @@ TEST_CASE("of a file that was cut off zeros are sent, and the burst goes on") {
   Wire w;
   Segments segments(w.pool);
   Mapped memory(segments.seq());
-  memory.vanish();
+  memory.make_inaccessible();
   const std::vector<Packet*> packets = {next_external(segments, memory, 0, 5000, 1000, 0x18), segments.next(0), next_external(segments, memory, 5000, 100, 0)};
   CHECK(w.send(packets) == 3);
   const auto frame = w.receive();

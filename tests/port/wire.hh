@@ -27,7 +27,7 @@ inline void run(const char* command) {
   }
 }
 
-// Moves the process into a namespace with ours <-> peer; it vanishes with the process. The kernel
+// Moves the process into a namespace with ours <-> peer; it ends with the process. The kernel
 // is 10.77.0.1 on peer and believes that 10.77.0.2 is at ours.
 inline void make_wire() {
   EXPECT(unshare(CLONE_NEWNET) == 0);

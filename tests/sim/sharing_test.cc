@@ -5,14 +5,14 @@
 #include "stack/wire/ethernet.hh"
 #include "stack/wire/ipv4.hh"
 #include "tests/sim/raw_peer.hh"
-#include "tests/sim/stub_steering.hh"
+#include "tests/sim/fake_steering.hh"
 
 using namespace mtcp::sim;
 
 namespace {
 
 struct World {
-  StubSteering others;
+  FakeSteering others;
   Sim sim{11};
   Host& host = sim.add_host();
   RawPeer peer{sim, host, 4000, 80};
@@ -119,7 +119,7 @@ TEST_CASE("segments on the loopback wire are offered to nobody", "[sharing]") {
 }
 
 TEST_CASE("the flows in hand are noted while they are in the table", "[sharing]") {
-  StubSteering server_others, client_others;
+  FakeSteering server_others, client_others;
   Sim sim;
   INFO(sim.label());
   Host& server = sim.add_host();
@@ -144,7 +144,7 @@ TEST_CASE("the flows in hand are noted while they are in the table", "[sharing]"
 }
 
 TEST_CASE("the device is told when there are listeners and when there are none", "[sharing]") {
-  StubSteering told;
+  FakeSteering told;
   Sim sim;
   Host& host = sim.add_host([](Options& o) { o.loopback = true; });
   host.share_with(told);
@@ -162,7 +162,7 @@ TEST_CASE("the device is told when there are listeners and when there are none",
 }
 
 TEST_CASE("peers of a dead process are told by another stack of its address", "[sharing]") {
-  StubSteering server_others, client_others;
+  FakeSteering server_others, client_others;
   Sim sim;
   INFO(sim.label());
   Host& server = sim.add_host();
@@ -201,7 +201,7 @@ TEST_CASE("peers of a dead process are told by another stack of its address", "[
 }
 
 TEST_CASE("200,000 connections in a row to one address do not run out of the ports that hash to their own stack", "[sharing]") {
-  StubSteering server_others, client_others;
+  FakeSteering server_others, client_others;
   Sim sim;
   INFO(sim.label());
   Host& server = sim.add_host();

@@ -11,7 +11,7 @@ namespace mtcp::sim {
 
 using namespace mtcp::stack;
 
-class StubSteering final : public Steering {
+class FakeSteering final : public Steering {
  public:
   std::function<bool(Packet*)> take_unknown;
   std::function<bool(const FlowKey&)> home;
