@@ -150,8 +150,9 @@ class PacketCache {
   [[nodiscard]] bool scarce() const { return scarce_; }
   // `little` may be null: there are no small ones.
   void set_little(PacketPool* little) { little_ = little; }
-  // Scarce: when fewer than `plenty` are left, and in any case as long as `pressed`.
+  // Scarce: when fewer than `plenty` are free in the pool, and in any case as long as `pressed`.
   void set_plenty(std::size_t plenty) { plenty_ = plenty; }
+  [[nodiscard]] bool has_plenty() const { return pool_.available() >= plenty_; }
   void set_pressed(bool pressed) {
     pressed_ = pressed;
     note_scarcity(pool_.available());

@@ -34,8 +34,7 @@ void MemoryBudget::derive() {
   pressure_ = std::min(packets(wanted_.pressure, high_ / 2), high_);
   low_ = std::min(packets(wanted_.low, high_ * 3 / 8), pressure_);
   const std::size_t taken = pressure_ + device_packets_;
-  plenty_ = capacity_ > taken ? capacity_ - taken : 0;
-  cache_.set_plenty(plenty_);
+  cache_.set_plenty(capacity_ > taken ? capacity_ - taken : 0);
 }
 
 void MemoryBudget::set_device_packets(std::size_t n) {

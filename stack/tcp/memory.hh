@@ -34,7 +34,7 @@ class MemoryBudget {
 
   // For each burst and each write: the pool may drain within a millisecond. True if Tcp::reclaim() is due.
   bool update() {
-    if (level_ == Level::low && cache_.pool().available() >= plenty_) [[likely]] return false;
+    if (level_ == Level::low && cache_.has_plenty()) [[likely]] return false;
     return update_scarce();
   }
   // Packets of the pool that the device has in its rings (Port::packets_held).
@@ -79,7 +79,6 @@ class MemoryBudget {
   std::size_t capacity_ = 0;        // of the pool, when the levels were derived from it
   std::size_t device_packets_ = 0;
   std::size_t low_ = 0, pressure_ = 0, high_ = 0;
-  std::size_t plenty_ = 0;          // as many free ones: not yet under pressure
   std::size_t buffer_ = 1;          // bytes of each
   std::int64_t out_of_order_ = 0;   // bytes
   Level level_ = Level::low;
