@@ -15,6 +15,7 @@
 #include "stack/steering/death_watch.hh"
 #include "stack/steering/flow_hash.hh"
 #include "stack/steering/message_ring.hh"
+#include "stack/steering/pointed_flows.h"
 #include "stack/steering/shared_device.hh"
 
 namespace mtcp::stack {
@@ -176,7 +177,7 @@ class SteeringPort final : public Port, public Steering {
   std::array<std::uint8_t, kMaxSteeringEntries> table_{};
   // Flows that were taken over from their home, by a part of their hashes: their packets come to us (SharedDevice::point_flow). Null:
   // there have been none.
-  static constexpr std::size_t kPointed = 65536;
+  static constexpr std::size_t kPointed = MTCP_POINTED_FLOWS;
   std::unique_ptr<std::bitset<kPointed>> pointed_here_;
   bool unclaimed_ = false;    // connections wait on the control block
   std::array<std::uint8_t, kMaxStacks> unannounced_{};  // messages, by whom they are for

@@ -56,7 +56,7 @@ int mtcp_fanout(struct __sk_buff *frame) {
   } else {
     return 0;
   }
-  const __u8 own = f->flow[hash & (MTCP_FANOUT_FLOWS - 1)];
+  const __u8 own = f->flow[hash & (MTCP_POINTED_FLOWS - 1)];
   if (own) return own - 1;
   return f->queue[hash & f->mask & (MTCP_FANOUT_ENTRIES - 1)];
 }

@@ -4,16 +4,16 @@
 
 #include <linux/types.h>
 
+#include "stack/steering/pointed_flows.h"
+
 /* Half bytes of the longest input of the hash (IPv6 addresses and ports), and entries of the table at most. */
 #define MTCP_FANOUT_HALVES 72
 #define MTCP_FANOUT_ENTRIES 512
-/* Flows that are told apart by a part of their hash when they come elsewhere than the table says. */
-#define MTCP_FANOUT_FLOWS 65536
 
 struct mtcp_fanout {
   __u32 queues;    /* how many there are: sockets of the group, in its order; none is taken away again */
   __u32 mask;      /* entries of the table that count, less one */
   __u32 hash[MTCP_FANOUT_HALVES][16]; /* stack/steering/flow_hash: what each half byte of the input adds */
   __u8 queue[MTCP_FANOUT_ENTRIES];    /* where packets of an entry come */
-  __u8 flow[MTCP_FANOUT_FLOWS];       /* and those of a flow, plus 1; 0: as the table says */
+  __u8 flow[MTCP_POINTED_FLOWS];      /* and those of a flow, plus 1; 0: as the table says */
 };

@@ -114,12 +114,12 @@ void PacketFanout::direct(std::span<const std::uint8_t> queues) {
 }
 
 void PacketFanout::point_flow(std::uint32_t hash, std::uint32_t queue) {
-  std::atomic_ref(state_->flow[hash % MTCP_FANOUT_FLOWS]).store(static_cast<__u8>(queue + 1), std::memory_order_relaxed);
+  std::atomic_ref(state_->flow[hash % MTCP_POINTED_FLOWS]).store(static_cast<__u8>(queue + 1), std::memory_order_relaxed);
 }
 
 void PacketFanout::unpoint_flow(std::uint32_t hash, std::uint32_t queue) {
   auto expected = static_cast<__u8>(queue + 1);
-  std::atomic_ref(state_->flow[hash % MTCP_FANOUT_FLOWS]).compare_exchange_strong(expected, 0, std::memory_order_relaxed);
+  std::atomic_ref(state_->flow[hash % MTCP_POINTED_FLOWS]).compare_exchange_strong(expected, 0, std::memory_order_relaxed);
 }
 
 void PacketFanout::forget_flows(std::uint32_t queue) {
