@@ -74,9 +74,9 @@ void MappedFiles::forget(Window& w) {
   w.used = {};
 }
 
-// Null: all places that it could have are referred to. A file that has been changed is another one: in an overlay, one that is written to becomes a
+// Null: all windows that it could have are referred to. A file that has been changed is another one: in an overlay, one that is written to becomes a
 // copy of what had been mapped, with the same number.
-MappedFiles::Window* MappedFiles::place_of(const struct stat& st, off_t start, stack::Time now) {
+MappedFiles::Window* MappedFiles::window_for(const struct stat& st, off_t start, stack::Time now) {
   const std::uint64_t key = (static_cast<std::uint64_t>(st.st_ino) * 31 + st.st_dev) * 31 + static_cast<std::uint64_t>(start) / kWindow;
   const auto is_it = [&](const Window& w) {
     return w.used != stack::Time{} && w.device == st.st_dev && w.file == st.st_ino && w.start == start && w.changed.tv_sec == st.st_ctim.tv_sec &&
@@ -131,7 +131,7 @@ MappedFiles::Piece MappedFiles::find(Kernel& kernel, int fd, off_t offset, std::
   const auto from = static_cast<std::size_t>(offset - start);
   bytes = std::min({bytes, static_cast<std::size_t>(st.st_size - offset), kWindow - from});
   if (bytes < kLeast) return {};
-  Window* const w = place_of(st, start, now);
+  Window* const w = window_for(st, start, now);
   if (w == nullptr || w->refused) return {};
   const std::size_t to = from + bytes;
   if (w->length == 0) {

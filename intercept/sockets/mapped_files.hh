@@ -55,10 +55,10 @@ class MappedFiles {
     std::size_t seen = 0;         // before there is one: it has been sent up to here
     std::uint32_t chunks = 0;     // a bit for each that is there
     bool refused = false;         // it can't be mapped
-    stack::Time used{};           // last; zero: a free place
+    stack::Time used{};           // last; zero: a free one
   };
 
-  Window* place_of(const struct stat& st, off_t start, stack::Time now);
+  Window* window_for(const struct stat& st, off_t start, stack::Time now);
   bool map(Window& w, int fd, off_t size);
   static bool look_up(Window& w, std::size_t from, std::size_t to);
   void forget(Window& w);

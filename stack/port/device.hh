@@ -58,7 +58,7 @@ class Device {
   virtual ~Device() =
       default;  // stops and closes the device; only in the process that opened it or the last one
   [[nodiscard]] virtual std::uint32_t queues() const = 0;
-  // A place for a stack of the calling process, with its share of the queues; destroying the port leaves.
+  // A slot for a stack of the calling process, with its share of the queues; destroying the port leaves.
   // A null port when there is none: all slots are taken, or (a device that cannot be shared) another process has it.
   virtual OwnedAttachment join() = 0;
   // The packets of any one flow can come on any stack's queue (stack/steering/shared_device.hh).

@@ -94,7 +94,7 @@ class Steering {
   // --- the end of a stack
   // This one does end: what others send it from now on goes on to who has the listener. False again: it does not.
   virtual void set_closing(bool on) = 0;
-  // A process waits for a place on the device, and none of those who have one takes new connections any more: this stack
+  // A process waits for a slot of the device, and none of those that have one takes new connections any more: this stack
   // is the first that should end what it has, so that its process leaves. has_given_way(): it has.
   [[nodiscard]] virtual bool must_give_way() const = 0;
   virtual void has_given_way() = 0;

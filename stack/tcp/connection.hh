@@ -39,7 +39,7 @@ struct SocketOptions {
   std::uint8_t tos = 0;                      // IP_TOS, without the two bits that are ECN's
   std::uint8_t ttl = 0;                      // IP_TTL; 0: the usual one
   bool nodelay = false;                      // TCP_NODELAY
-  std::uint8_t congestion = 0;               // TCP_CONGESTION: 1 + its place in congestion_control_names(); 0: from the configuration
+  std::uint8_t congestion = 0;               // TCP_CONGESTION: 1 + its index in congestion_control_names(); 0: from the configuration
   bool cork = false;                         // TCP_CORK
   bool quickack = false;                     // TCP_QUICKACK: ACK at once, for a while
   bool keepalive = false;                    // SO_KEEPALIVE

@@ -247,7 +247,7 @@ void Sender::push_waiting(Connection& c, Time now, bool override) {
     }
   }
   if (h.snd_una == h.snd_nxt) {
-    if (is_paced(c) && c.pacing->place != UINT32_MAX) return;  // that timer comes first
+    if (is_paced(c) && c.pacing->index != UINT32_MAX) return;  // that timer comes first
     if (t.unsent != nullptr || (h.fin_queued && !h.fin_sent)) arm_probe(c, now);
   } else if (sent && (!c.retransmit_timer.armed() || t.timer_use == TimerUse::window ||
                       t.timer_use == TimerUse::tail_probe)) {

@@ -41,7 +41,7 @@ void Pacing::on_sent(std::uint32_t bytes) {
 
 void PacingTimers::put(std::size_t i, Entry e) {
   heap_[i] = e;
-  e.connection->pacing->place = static_cast<std::uint32_t>(i);
+  e.connection->pacing->index = static_cast<std::uint32_t>(i);
 }
 
 void PacingTimers::rise(std::size_t i, Entry e) {
@@ -62,7 +62,7 @@ void PacingTimers::sink(std::size_t i, Entry e) {
 }
 
 void PacingTimers::arm(Connection& c, Time when) {
-  const std::uint32_t at = c.pacing->place;
+  const std::uint32_t at = c.pacing->index;
   if (at == UINT32_MAX) {
     heap_.push_back({});
     return rise(heap_.size() - 1, {when, &c});
@@ -72,7 +72,7 @@ void PacingTimers::arm(Connection& c, Time when) {
 }
 
 void PacingTimers::cancel(Connection& c) {
-  const std::uint32_t at = std::exchange(c.pacing->place, UINT32_MAX);
+  const std::uint32_t at = std::exchange(c.pacing->index, UINT32_MAX);
   if (at == UINT32_MAX) return;
   const Entry last = heap_.back();
   heap_.pop_back();
@@ -138,7 +138,7 @@ bool Sender::must_pace(Connection& c, Time now) {
   Pacing& p = *c.pacing;
   if (p.may_send(c.hot.mss, now)) return false;
   p.waits = true;
-  if (p.place == UINT32_MAX) pacing_timers_.arm(c, p.next);
+  if (p.index == UINT32_MAX) pacing_timers_.arm(c, p.next);
   return true;
 }
 

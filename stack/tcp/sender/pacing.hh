@@ -26,7 +26,7 @@ struct Pacing {
   bool waits = false;            // something is to leave at `next`
   bool paced = true;             // false: it is only measured ...
   bool measured = false;         // ... for tcp_info (Sender::measure_delivery)
-  std::uint32_t place = UINT32_MAX;  // in PacingTimers
+  std::uint32_t index = UINT32_MAX;  // in PacingTimers
 
   // What leaves at once: about a millisecond's worth, so that a frame of several segments stays one.
   [[nodiscard]] std::uint32_t burst(std::uint32_t mss) const {

@@ -164,7 +164,7 @@ class Sender {
 
   // --- undo.cc
   static void remember_for_undo(Connection& c);
-  static void note_resent(Connection& c, std::uint32_t place, Time now);
+  static void note_resent(Connection& c, std::uint32_t index, Time now);
   [[nodiscard]] static bool answers_original(const Connection& c, const Segment& s);
   [[nodiscard]] static bool was_needless(const Connection& c, const Segment& s);
   void undo_reduction(Connection& c, bool none_lost, Time now);

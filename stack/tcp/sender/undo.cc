@@ -17,12 +17,12 @@ void Sender::remember_for_undo(Connection& c) {
 }
 
 // A packet was sent again.
-void Sender::note_resent(Connection& c, std::uint32_t place, Time now) {
+void Sender::note_resent(Connection& c, std::uint32_t index, Time now) {
   auto& r = c.recovery;
   if (r.first_resent_at == 0) r.first_resent_at = std::max(Tcp::ts_clock(now) + c.ts_offset, 1U);
   if (r.undo_resent < 0) r.undo_resent = 0;
   ++r.undo_resent;
-  c.tx.scoreboard->set_resent(place);
+  c.tx.scoreboard->set_resent(index);
   count_left(c);
 }
 
