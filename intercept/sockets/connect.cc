@@ -182,21 +182,24 @@ int connect_undecided(Process& process, Guard& guard, Socket& s, const sockaddr*
   if (remote.address.is_any()) remote.address = loopback_for(remote.address, s.v6);
   const Way way = way_to(process, s, remote);
   if (way == Way::kernel) return in_kernel(kListenerInKernel);
-  const auto on_stack = [&] { process.decisions.connects(s.shard->connects, remote, verdict); };
+  const auto on_stack = [&](int error) {
+    process.decisions.connects(s.shard->connects, remote, verdict);
+    return error;
+  };
   if (way == Way::locally)
-    if (const int error = connect_nearby(process, guard, s, remote); error != -ECONNREFUSED) return on_stack(), error;
+    if (const int error = connect_nearby(process, guard, s, remote); error != -ECONNREFUSED)
+      return on_stack(error);
   if (fast == nullptr && s.fast_open_connect && defers(process, guard, s, remote)) {
     s.remote = remote;
     s.deferred = true;
-    return on_stack(), 0;
+    return on_stack(0);
   }
   stack::FastOpenStart nothing;  // asks for a cookie
   if (fast == nullptr && s.fast_open_connect) fast = &nothing;
   const int error = start(process, guard, s, remote, fast);
   if (error == -ECONNABORTED) return error;  // the socket is another thread's by now, or gone
   if (const Router::Verdict* why = left_to_kernel(process, error); why != nullptr) return in_kernel(*why);
-  on_stack();
-  if (error != 0) return connect_error(error);
+  if (on_stack(error) != 0) return connect_error(error);
   return wait_for_handshake(process, guard, s, -EINPROGRESS);
 }
 
