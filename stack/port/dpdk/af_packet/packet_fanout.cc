@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <utility>
 
 #include "fanout_program.hh"
@@ -28,14 +27,9 @@ static_assert(MTCP_FANOUT_ENTRIES == kMaxSteeringEntries && MTCP_FANOUT_HALVES =
 std::size_t bytes_of(const PacketRing& ring) { return std::size_t{ring.frames.tp_frame_nr} * ring.frames.tp_frame_size; }
 
 long load(const Descriptor& map) {
-  auto code = fanout_program::kCode;
-  for (const auto& use : fanout_program::kMaps) {
-    auto i = std::bit_cast<bpf_insn>(code[use.instruction]);
-    i.src_reg = BPF_PSEUDO_MAP_FD;
-    i.imm = static_cast<std::int32_t>(map.number());
-    code[use.instruction] = std::bit_cast<std::uint64_t>(i);
-  }
-  return load_socket_filter(code, "mtcp_fanout");
+  return load_socket_filter(
+      with_maps(fanout_program::kCode, fanout_program::kMaps, [&](std::string_view) { return map.number(); }),
+      "mtcp_fanout");
 }
 
 // Between its binding and its joining a socket would get what is another one's.

@@ -3,28 +3,26 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/bpf.h>
-#include <linux/if_ether.h>
 #include <linux/if_link.h>
 #include <net/if.h>
 #include <string.h>
-#include <stddef.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstdint>
 #include <utility>
-#include <vector>
 
+#include "guard_program.hh"
+#include "redirect_program.hh"
 #include "share_classifier.hh"
 #include "share_program.hh"
-#include "stack/port/dpdk/interface/bpf_calls.hh"
 #include "stack/port/dpdk/af_xdp/xdp_leftover.hh"
 #include "stack/port/dpdk/af_xdp/xsk.hh"
 #include "stack/port/dpdk/eal/libc_calls.hh"
+#include "stack/port/dpdk/interface/bpf_calls.hh"
 #include "stack/port/dpdk/interface/kernel_interface.hh"
 #include "stack/port/dpdk/share/shared_ports.hh"
 #include "stack/port/dpdk/share/sharing.hh"
@@ -43,48 +41,23 @@ long create_sockets_map(std::uint32_t queues) {
 // BPF_F_XDP_HAS_FRAGS (Linux 5.18): it does not mind frames in several pieces.
 constexpr std::uint32_t kHasFragments = 1U << 5;
 
-std::uint64_t op(int code, std::uint8_t to, std::uint8_t from, int offset, std::int32_t value) {
-  bpf_insn i{};
-  i.code = static_cast<std::uint8_t>(code);
-  i.dst_reg = to & 15;
-  i.src_reg = from & 15;
-  i.off = static_cast<std::int16_t>(offset);
-  i.imm = value;
-  return std::bit_cast<std::uint64_t>(i);
+// An IPv4 packet without a tag for one of `addresses` is dropped (af_packet/guard.bpf.c).
+long load_guard(std::span<const std::uint32_t> addresses) {
+  const auto room = static_cast<std::uint32_t>(std::max<std::size_t>(addresses.size(), 1));
+  const Descriptor map(create_map({BPF_MAP_TYPE_HASH, sizeof(std::uint32_t), room, 0, "mtcp_addresses"}));
+  bool complete = static_cast<bool>(map);
+  const std::uint32_t nothing = 0;
+  for (const std::uint32_t each : addresses) complete = complete && put(map, htonl(each), &nothing);
+  if (!complete) return -1;
+  return load_classifier(
+      with_maps(guard_program::kCode, guard_program::kMaps, [&](std::string_view) { return map.number(); }),
+      "mtcp_guard");
 }
 
-// An IPv4 packet without a tag for one of `addresses`: TCX_DROP; else TCX_NEXT. Packet sockets have been given it before.
-std::vector<std::uint64_t> guard_for(std::span<const std::uint32_t> addresses) {
-  constexpr int kNext = -1, kDrop = 2, kDestination = 14 + 16;
-  const int count = static_cast<int>(addresses.size());
-  std::vector<std::uint64_t> code{
-      op(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_6, BPF_REG_1, 0, 0),  // what BPF_ABS reads
-      op(BPF_LDX | BPF_W | BPF_MEM, BPF_REG_2, BPF_REG_1, offsetof(__sk_buff, protocol), 0),
-      op(BPF_LDX | BPF_W | BPF_MEM, BPF_REG_3, BPF_REG_1, offsetof(__sk_buff, vlan_present), 0),
-      op(BPF_JMP | BPF_JNE | BPF_K, BPF_REG_2, 0, 2 + count, htons(ETH_P_IP)),
-      op(BPF_JMP | BPF_JNE | BPF_K, BPF_REG_3, 0, 1 + count, 0),
-      op(BPF_LD | BPF_ABS | BPF_W, 0, 0, 0, kDestination),  // in host order; ends the program where the packet is shorter
-  };
-  for (int i = 0; i < count; ++i)
-    code.push_back(op(BPF_JMP32 | BPF_JEQ | BPF_K, BPF_REG_0, 0, 2 + count - 1 - i, static_cast<std::int32_t>(addresses[static_cast<std::size_t>(i)])));
-  for (const int verdict : {kNext, kDrop}) {
-    code.push_back(op(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, verdict));
-    code.push_back(op(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
-  }
-  return code;
-}
-
-// return bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);
 long load_for_all(const Descriptor& sockets) {
-  const std::array program{
-      op(BPF_LDX | BPF_W | BPF_MEM, BPF_REG_2, BPF_REG_1, offsetof(xdp_md, rx_queue_index), 0),
-      op(BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, static_cast<std::int32_t>(sockets.number())),
-      op(0, 0, 0, 0, 0),
-      op(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_3, 0, 0, XDP_PASS),
-      op(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_redirect_map),
-      op(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
-  };
-  return load_xdp(program, "mtcp_redirect", 0);
+  return load_xdp(with_maps(redirect_program::kCode, redirect_program::kMaps,
+                            [&](std::string_view) { return sockets.number(); }),
+                  "mtcp_redirect", 0);
 }
 
 // The kernel takes a link off some time after the process that had it has ended.
@@ -121,34 +94,26 @@ std::string reason(const std::string& interface, std::uint32_t ifindex, int erro
 
 }  // namespace
 
-// The code with the maps that it uses: those of `ports`, and `sockets`.
-template <typename Code, typename Maps>
-static Code with_maps(Code code, const Maps& maps, const SharedPorts& ports, int sockets) {
-  for (const auto& use : maps) {
-    const std::string_view name = use.map;
-    auto i = std::bit_cast<bpf_insn>(code[use.instruction]);
-    i.src_reg = BPF_PSEUDO_MAP_FD;
-    i.imm = name == "sockets" ? sockets : ports.maps()[name == "state" ? 0 : 1];
-    code[use.instruction] = std::bit_cast<std::uint64_t>(i);
-  }
-  return code;
+// The maps of a program that shares an interface: those of `ports`, and where there is XDP, the sockets.
+static auto maps_of(const SharedPorts& ports, std::uint32_t sockets) {
+  return [&ports, sockets](std::string_view map) {
+    return map == "sockets" ? sockets : static_cast<std::uint32_t>(ports.maps()[map == "state" ? 0 : 1]);
+  };
 }
 
 long load_for_some(const Descriptor& sockets, const SharedPorts& ports) {
-  return load_xdp(with_maps(share_program::kCode, share_program::kMaps, ports, static_cast<int>(sockets.number())), "mtcp_share",
-                  kHasFragments);
+  return load_xdp(with_maps(share_program::kCode, share_program::kMaps, maps_of(ports, sockets.number())),
+                  "mtcp_share", kHasFragments);
 }
 
 long load_classifier_for_some(const SharedPorts& ports) {
-  return load_classifier(with_maps(share_classifier::kCode, share_classifier::kMaps, ports, -1), "mtcp_share");
+  return load_classifier(with_maps(share_classifier::kCode, share_classifier::kMaps, maps_of(ports, 0)),
+                         "mtcp_share");
 }
 
 // To no interface: a kernel that can says that there is none.
 bool may_classify() {
-  bpf_insn pass{}, end{};
-  pass.code = BPF_ALU64 | BPF_MOV | BPF_K;
-  end.code = BPF_JMP | BPF_EXIT;
-  const Descriptor program(load_classifier(std::array{std::bit_cast<std::uint64_t>(pass), std::bit_cast<std::uint64_t>(end)}, "mtcp_try"));
+  const Descriptor program(load_guard({}));
   if (!program) return false;
   constexpr std::uint32_t kNone = 0x7fffffff;
   const Descriptor link(link_classifier(program, kNone));
@@ -211,7 +176,7 @@ bool XdpProgram::attach_classifier(const std::string& interface, const SharedPor
 }
 
 bool XdpProgram::attach_guard(const std::string& interface, std::span<const std::uint32_t> addresses) {
-  const Descriptor program(load_classifier(guard_for(addresses), "mtcp_guard"));
+  const Descriptor program(load_guard(addresses));
   const long fd = program ? link_classifier(program, if_nametoindex(interface.c_str())) : -1;
   if (fd >= 0) link_ = move_high(static_cast<int>(fd));
   return fd >= 0;

@@ -4,6 +4,8 @@
 #include <linux/bpf.h>
 #include <sys/syscall.h>
 
+#include <array>
+#include <bit>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -44,6 +46,19 @@ bool put(const Descriptor& map, std::uint32_t key, const void* value);
 long load_xdp(std::span<const std::uint64_t> code, std::string_view name, std::uint32_t flags);
 long load_classifier(std::span<const std::uint64_t> code, std::string_view name);
 long load_socket_filter(std::span<const std::uint64_t> code, std::string_view name);
+// An embedded program (embed.py) with the maps that it uses; `number_of`: a map's descriptor, by the name
+// that it has in the source.
+template <std::size_t N, typename Maps, typename NumberOf>
+[[nodiscard]] std::array<std::uint64_t, N> with_maps(std::array<std::uint64_t, N> code, const Maps& maps,
+                                                     NumberOf number_of) {
+  for (const auto& use : maps) {
+    auto i = std::bit_cast<bpf_insn>(code[use.instruction]);
+    i.src_reg = BPF_PSEUDO_MAP_FD;
+    i.imm = static_cast<std::int32_t>(number_of(std::string_view(use.map)));
+    code[use.instruction] = std::bit_cast<std::uint64_t>(i);
+  }
+  return code;
+}
 // `mode`: XDP_FLAGS_*_MODE, or 0 for the driver's if it has one.
 long link_xdp(const Descriptor& program, std::uint32_t ifindex, std::uint32_t mode);
 // For all that the interface receives, before it is anybody's (tcx, Linux 6.6).
