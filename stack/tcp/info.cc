@@ -87,6 +87,58 @@ void Tcp::set_options(Connection& c, const SocketOptions& o, Time now) {
 
 namespace {
 
+// Bytes, and what was agreed on with the peer.
+void tell_stream(const Connection& c, ConnectionInfo& i) {
+  const auto& h = c.hot;
+  i.rx_queued = c.rx.queued;
+  i.tx_queued = h.snd_queued;
+  i.tx_unsent = unsent_bytes(c);
+  i.snd_wnd = h.snd_wnd;
+  i.rcv_wnd = after(h.rcv_adv, h.rcv_nxt) ? h.rcv_adv - h.rcv_nxt : 0;
+  i.mss = h.mss;
+  i.rcv_mss = c.rx.mss_estimate;
+  i.peer_mss = c.peer_mss;
+  i.path_mtu = c.path_mtu != 0 ? c.path_mtu : c.path->mtu;
+  i.snd_wscale = h.snd_wscale;
+  i.rcv_wscale = h.rcv_wscale;
+  i.timestamps = h.timestamps;
+  i.wscale = h.wscale;
+  i.sack = h.sack_ok;
+  i.ecn = h.ecn;
+  i.ecn_seen = c.recovery.ecn_seen;
+  i.syn_data_acked = c.syn_data_acked;
+  i.fast_open_failure = c.fast_open_failure;
+}
+
+void tell_congestion(const Connection& c, ConnectionInfo& i) {
+  const auto& h = c.hot;
+  i.congestion_control = c.tx.cc != nullptr ? c.tx.cc->name() : nullptr;
+  i.cwnd = h.cwnd;
+  i.ssthresh = c.tx.ssthresh;
+  i.flight = h.flight();
+  i.app_limited = c.tx.unsent == nullptr && h.flight() < h.cwnd;
+}
+
+// What is taken for lost, and how long it takes until it is.
+void tell_recovery(const Connection& c, const TcpTuning& tuning, ConnectionInfo& i) {
+  i.srtt = c.tx.srtt;
+  i.rttvar = c.tx.deviation;
+  i.min_rtt = std::min(c.recovery.min_rtt, c.recovery.former_min_rtt);
+  i.rto = backed_off(c.tx.rto, c.tx.backoff, tuning);
+  i.backoff = c.tx.backoff;
+  i.retries = c.tx.retries;
+  i.probes = c.tx.probes;
+  i.retransmits = c.retransmits;
+  i.phase = c.hot.phase;
+  if (const Scoreboard* b = c.tx.scoreboard) {
+    i.sacked = b->sacked();
+    i.lost = b->lost();
+    i.resent = b->resent();
+  }
+  i.sacked += c.recovery.reno_sacked;
+  i.duplicate_threshold = c.recovery.duplicate_threshold;
+}
+
 void tell_rates(const Connection& c, ConnectionInfo& i) {
   i.pacing_rate = Sender::window_rate(c);
   i.max_pacing_rate = c.options.max_pacing_rate;
@@ -110,86 +162,65 @@ void tell_rates(const Connection& c, ConnectionInfo& i) {
   i.model_cwnd_gain = s.cwnd_gain;
 }
 
-}  // namespace
-
-ConnectionInfo Tcp::info(const Connection& c) const {
-  const auto& h = c.hot;
-  ConnectionInfo i;
-  i.key = c.key;
-  i.state = PassiveOpens::awaits_ack_of_syn(c) ? State::syn_received : h.state;
-  i.rx_queued = c.rx.queued;
-  i.tx_queued = h.snd_queued;
-  i.tx_unsent = unsent_bytes(c);
-  i.cwnd = h.cwnd;
-  i.ssthresh = c.tx.ssthresh;
-  i.snd_wnd = h.snd_wnd;
-  i.rcv_wnd = after(h.rcv_adv, h.rcv_nxt) ? h.rcv_adv - h.rcv_nxt : 0;
-  i.mss = h.mss;
-  i.rcv_mss = c.rx.mss_estimate;
-  i.peer_mss = c.peer_mss;
-  i.path_mtu = c.path_mtu != 0 ? c.path_mtu : c.path->mtu;
-  i.srtt = c.tx.srtt;
-  i.rttvar = c.tx.deviation;
-  i.rto = backed_off(c.tx.rto, c.tx.backoff, options.tcp);
-  i.retransmits = c.retransmits;
-  i.flight = h.flight();
-  i.backoff = c.tx.backoff;
-  i.retries = c.tx.retries;
-  i.probes = c.tx.probes;
-  i.snd_wscale = h.snd_wscale;
-  i.rcv_wscale = h.rcv_wscale;
-  i.timestamps = h.timestamps;
-  i.wscale = h.wscale;
-  i.sack = h.sack_ok;
-  i.ecn = h.ecn;
-  i.ecn_seen = c.recovery.ecn_seen;
-  i.syn_data_acked = c.syn_data_acked;
-  i.fast_open_failure = c.fast_open_failure;
-  i.congestion_control = c.tx.cc != nullptr ? c.tx.cc->name() : nullptr;
-  i.phase = h.phase;
-  if (const Scoreboard* b = c.tx.scoreboard) {
-    i.sacked = b->sacked();
-    i.lost = b->lost();
-    i.resent = b->resent();
-  }
-  i.sacked += c.recovery.reno_sacked;
-  i.duplicate_threshold = c.recovery.duplicate_threshold;
-  i.min_rtt = std::min(c.recovery.min_rtt, c.recovery.former_min_rtt);
-  tell_rates(c, i);
+void tell_counts(const Connection& c, ConnectionInfo& i) {
   i.bytes_received = c.bytes_received;
   i.bytes_acked = c.bytes_acked;
   i.segments_received = c.segments_received;
   i.data_segments_received = c.data_segments_received;
   i.segments_sent = c.segments_sent;
   i.data_segments_sent = c.data_segments_sent;
-  const std::uint32_t on_the_way = h.snd_queued - unsent_bytes(c);
+  const std::uint32_t on_the_way = c.hot.snd_queued - unsent_bytes(c);
   i.bytes_sent = c.bytes_acked + on_the_way;
-  if (const ConnectionExtras* x = c.extras.get()) {
-    i.bytes_resent = x->bytes_resent;
-    i.bytes_sent += x->bytes_resent;
-    i.marked_received = x->marked_received;
-    i.marked_delivered = x->marked_delivered;
-    i.duplicates_reported = x->duplicates_reported;
-    i.reorderings = x->reorderings;
-    i.timeouts = x->timeouts;
-    i.timeout_episodes = x->timeout_episodes;
-    i.in_timeouts = {x->in_timeouts - x->timeouts_since.time_since_epoch(), x->timeouts_since != Time{}};
-  }
-  i.app_limited = c.tx.unsent == nullptr && h.flight() < h.cwnd;
+  const ConnectionExtras* x = c.extras.get();
+  if (x == nullptr) return;
+  i.bytes_resent = x->bytes_resent;
+  i.bytes_sent += x->bytes_resent;
+  i.marked_received = x->marked_received;
+  i.marked_delivered = x->marked_delivered;
+  i.duplicates_reported = x->duplicates_reported;
+  i.reorderings = x->reorderings;
+  i.timeouts = x->timeouts;
+  i.timeout_episodes = x->timeout_episodes;
+}
+
+// Moments, and what sending has waited for.
+void tell_times(const Connection& c, ConnectionInfo& i) {
   using For = Connection::Waits::For;
   i.busy = {c.waits.busy, !c.tx.queue.empty()};
   i.for_window = {c.waits.for_window, c.waits.now_for == For::window};
   i.for_buffer = {c.waits.for_buffer, c.waits.now_for == For::buffer};
+  if (const ConnectionExtras* x = c.extras.get())
+    i.in_timeouts = {x->in_timeouts - x->timeouts_since.time_since_epoch(), x->timeouts_since != Time{}};
+  const auto time_of = [&](std::uint32_t clock) {
+    return c.created + milliseconds(clock - Tcp::ts_clock(c.created));
+  };
+  i.created = c.created;
   i.last_sent = c.tx.last_sent;
-  const auto time_of = [&](std::uint32_t clock) { return c.created + milliseconds(clock - ts_clock(c.created)); };
-  i.last_received = time_of(h.last_received);
+  i.last_received = time_of(c.hot.last_received);
   i.last_data_received = c.rx.ato != 0 ? time_of(c.rx.last_data) : Time{};
+}
+
+void tell_receiver(const Connection& c, ConnectionInfo& i) {
   i.delayed_ack = milliseconds(c.rx.ato);
   i.rcv_rtt = c.rx.rtt;
   i.rcv_space = c.rx.drs_space;
   i.out_of_order_received = c.rx.out_of_order_received;
-  i.advertised_mss = local_mss(*c.path, c.key, c.options) - (h.timestamps ? 12U : 0U);
-  i.created = c.created;
+}
+
+}  // namespace
+
+ConnectionInfo Tcp::info(const Connection& c) const {
+  ConnectionInfo i;
+  i.key = c.key;
+  i.state = PassiveOpens::awaits_ack_of_syn(c) ? State::syn_received : c.hot.state;
+  i.advertised_mss = local_mss(*c.path, c.key, c.options) - (c.hot.timestamps ? 12U : 0U);
+  tell_stream(c, i);
+  tell_congestion(c, i);
+  tell_recovery(c, options.tcp, i);
+  tell_rates(c, i);
+  tell_counts(c, i);
+  tell_times(c, i);
+  tell_receiver(c, i);
   return i;
 }
 
