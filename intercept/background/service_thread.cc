@@ -36,6 +36,9 @@ constexpr int kFarewellTicks = 250;
 // How often the service thread runs the stack before it looks whether the application has come back.
 constexpr int kTurns = 16;
 
+// What it waits for, in this order; then what the dump server and the device have.
+enum : std::size_t { kWake, kStat, kRelay, kDoor };
+
 }  // namespace
 
 ServiceThread::ServiceThread(Process& process, Shard& shard) : process_(process), shard_(shard), dump_(process) {
@@ -183,71 +186,77 @@ void ServiceThread::end_standby() {
   woken_ = now();
 }
 
+void ServiceThread::wait(stack::Time until, bool on_device) {
+  const bool first = shard_.index == 0;
+  fds_.clear();
+  fds_.push_back({wake_fd_, POLLIN, 0});
+  fds_.push_back({stat_fd_, POLLIN, 0});
+  fds_.push_back({first ? process_.relay.watch_fd() : -1, POLLIN, 0});
+  fds_.push_back({first ? process_.door.fd() : -1, POLLIN, 0});
+  dump_.add_descriptors(fds_);
+  if (on_device) {
+    for (const int fd : pollable_) fds_.push_back({fd, POLLIN, 0});
+  }
+  const auto rest = std::max(until - now(), stack::Duration::zero());
+  const timespec timeout = to_timespec(std::min<stack::Duration>(rest, kLongest));
+  process_.kernel.ppoll(fds_.data(), fds_.size(), &timeout, nullptr);
+  if (!on_device) return;
+  const Guard guard(shard_);
+  shard_.instance->finish_sleep();
+}
+
+bool ServiceThread::serve_process() {
+  const bool relays = fds_[kRelay].revents != 0;
+  if (fds_[kWake].revents != 0) {
+    std::uint64_t count = 0;
+    (void)process_.kernel.read(wake_fd_, &count, sizeof count);
+  }
+  if (relays) run_relay();
+  if (fds_[kDoor].revents != 0) {
+    const Guard guard(process_, Guard::Everything{});
+    process_.door.serve();
+  }
+  if (farewell_.load(std::memory_order_acquire) == Farewell::asked) say_farewell();
+  return relays;
+}
+
+void ServiceThread::serve_tools() {
+  if (const stack::Time t = now(); t >= next_notices_) {
+    next_notices_ = t + kBetweenNotices;
+    const Guard guard(shard_, std::try_to_lock);
+    if (guard.owns_lock()) shard_.instance->log_notices();
+  }
+  if (shard_.index == 0) process_.filter_file.look(now());
+  dump_.look_at(fds_);
+  if (stat_fd_ >= 0 && fds_[kStat].revents != 0) serve_stat(process_, stat_fd_, dump_);
+}
+
 void ServiceThread::loop() {
   process_.services.internal_thread();  // libc names lead to libc here, whatever descriptor they are called with
-  Instance& instance = *shard_.instance;
+  const Instance& instance = *shard_.instance;
   std::uint64_t seen = instance.turns.load(std::memory_order_relaxed);
-  bool relayed = false;   // relays have moved bytes since the stack ran
-  const bool first = shard_.index == 0;
-  bool own_turn = false;  // the last turn was ours, so a change of the counter is not the application's
+  bool relayed = false;  // relays have moved bytes since the stack ran
   while (!stop_.load(std::memory_order_relaxed)) {
-    const std::uint64_t turns = instance.turns.load(std::memory_order_relaxed);
-    const bool application_active = turns != seen;
+    const bool application_active = instance.turns.load(std::memory_order_relaxed) != seen;
     const bool application_sleeps = instance.sleeping.load(std::memory_order_relaxed) > 0;
     stack::Time until = now() + tick_;
-    own_turn = false;
+    bool on_device = false;
     bool standby = false;
     // What a relay has moved may have set timers that those who sleep do not know of.
     const bool relays = process_.relay.pumping();
     unneeded_ = application_active ? std::min(unneeded_ + 1, kLooksUntilLongest) : 0;
     if (relayed || (!application_active && (!application_sleeps || relays))) {
       tick_ = kTick;
-      own_turn = run_stack(until);
-      relayed = false;
+      on_device = run_stack(until);
     } else if (!application_active || application_sleeps) {
       run_what_is_due();
       standby = stand_by(application_active, until);
     }
-    seen = instance.turns.load(std::memory_order_relaxed);
-
-    fds_.clear();
-    fds_.push_back({wake_fd_, POLLIN, 0});
-    fds_.push_back({stat_fd_, POLLIN, 0});
-    fds_.push_back({first ? process_.relay.watch_fd() : -1, POLLIN, 0});
-    fds_.push_back({first ? process_.door.fd() : -1, POLLIN, 0});
-    dump_.add_descriptors(fds_);
-    if (own_turn) {
-      for (const int fd : pollable_) fds_.push_back({fd, POLLIN, 0});
-    }
-    const auto rest = std::max(until - now(), stack::Duration::zero());
-    const timespec timeout = to_timespec(std::min<stack::Duration>(rest, kLongest));
-    process_.kernel.ppoll(fds_.data(), fds_.size(), &timeout, nullptr);
-    if (own_turn) {
-      const Guard guard(shard_);
-      instance.finish_sleep();
-    }
-    if (fds_[0].revents != 0) {
-      std::uint64_t count = 0;
-      (void)process_.kernel.read(wake_fd_, &count, sizeof count);
-    }
-    if (fds_[2].revents != 0) {
-      run_relay();
-      relayed = true;
-    }
-    if (fds_[3].revents != 0) {
-      const Guard guard(process_, Guard::Everything{});
-      process_.door.serve();
-    }
-    if (farewell_.load(std::memory_order_acquire) == Farewell::asked) say_farewell();
+    seen = instance.turns.load(std::memory_order_relaxed);  // a turn of our own is not the application's
+    wait(until, on_device);
+    relayed = serve_process();
     if (standby) end_standby();
-    if (const stack::Time t = now(); t >= next_notices_) {
-      next_notices_ = t + kBetweenNotices;
-      const Guard guard(shard_, std::try_to_lock);
-      if (guard.owns_lock()) instance.log_notices();
-    }
-    if (first) process_.filter_file.look(now());
-    dump_.look_at(fds_);
-    if (stat_fd_ >= 0 && fds_[1].revents != 0) serve_stat(process_, stat_fd_, dump_);
+    serve_tools();
   }
 }
 

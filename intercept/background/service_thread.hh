@@ -55,6 +55,13 @@ class ServiceThread {
   // `until`: not longer than then.
   bool stand_by(bool application_active, stack::Time& until);
   void end_standby();
+  // Sleeps until then at most, without a lock; `on_device`: until packets come, too, after run_stack().
+  void wait(stack::Time until, bool on_device);
+  // What has come meanwhile for the process: wake-ups, relays, processes at the door, its end. True if relays
+  // have moved bytes.
+  bool serve_process();
+  // What comes now and then, and mtcp-stat and mtcp-dump.
+  void serve_tools();
 
   Process& process_;
   Shard& shard_;
