@@ -23,6 +23,8 @@ struct DeviceOptions {
   [[nodiscard]] bool is_private() const {
     return port.starts_with("net_memif") || port.starts_with("net_vhost");
   }
+  // Opened once, for stacks of several processes and programs.
+  [[nodiscard]] bool has_many_stacks() const { return !port.empty() && !is_private(); }
   // What a program does whose device can't be opened. Only where the kernel has its addresses as well can it do its work there.
   OnFailure on_failure = OnFailure::automatic;
   [[nodiscard]] bool falls_back() const { return is_shared_with_kernel() && on_failure != OnFailure::exit; }
@@ -68,6 +70,12 @@ struct Options {
   LogLevel log_level = LogLevel::warning;
   std::string log_file;  // empty: stderr
   std::string source;    // the file this came from, for messages
+  // A program that joins the device listens before it has its stack, and the kernel does not answer for it
+  // meanwhile: the other stacks leave unanswered what comes for its listeners, which they tell from other
+  // programs' (holders.hh).
+  [[nodiscard]] bool awaits_joining_listeners() const {
+    return device.has_many_stacks() && !stack.interface.from_kernel;
+  }
 };
 
 }  // namespace mtcp::intercept

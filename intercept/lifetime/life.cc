@@ -245,7 +245,7 @@ void Process::at_exit() {
     (void)first().instance->turn(now());
   }
   end_connections(stack::seconds(10), true);
-  if (!started() || options.device.port.empty() || options.device.is_private()) return;
+  if (!started() || !options.device.has_many_stacks()) return;
   // The stack leaves its device, so that the others have its queues at once. There is none any more in this process.
   exiting = true;
   guard.unlock();

@@ -353,11 +353,10 @@ int Process::ensure_started(Shard& shard) {
   shard.instance->relay = &relay;
   shard.instance->kernel = &kernel;
   shard.instance->worker().set_captures(captures);
-  if (!options.device.port.empty() && !options.device.is_private())
+  if (options.device.has_many_stacks())
     shard.instance->worker().set_still_held(
         [this](const stack::Endpoint& e) { return !last_of_device && listens_in_kernel(kernel, e); });
-  // Others leave unanswered what comes for a program that is about to have its stack.
-  if (!options.device.port.empty() && !options.device.is_private() && !options.stack.interface.from_kernel)
+  if (options.awaits_joining_listeners())
     shard.instance->worker().set_expected([this](const stack::Endpoint& e) { return is_listener_of_stack(kernel, e); });
   start_error.clear();
   start_listeners();

@@ -59,7 +59,7 @@ int Process::start_listener(Socket& s) {
 // Where the device is open already, here or in a process that was forked from the same, other stacks would refuse what comes
 // for a listener that they do not know of.
 void Process::start_soon() {
-  if (options.device.port.empty() || options.device.is_private()) return;
+  if (!options.device.has_many_stacks()) return;
   device != nullptr || has_relatives() ? start_for_listeners() : early_start.arm();
 }
 

@@ -117,7 +117,7 @@ int Process::listen(int fd, int backlog) {
   // else has the port, in this process or another.
   if (const int error = replay_options(*this, *s); error != 0) return error;
   s->kernel_dirty = true;
-  if (s->local.address.is_any() && !options.device.port.empty() && !options.stack.interface.from_kernel) mark_listener(kernel, s->fd, s->v6);
+  if (s->local.address.is_any() && options.awaits_joining_listeners()) mark_listener(kernel, s->fd, s->v6);
   if (const int error = kernel.listen(s->fd, backlog); error != 0) return error;
   s->listen_options.backlog = wanted;
   s->listen_options.socket = s->options;
