@@ -13,6 +13,8 @@
 #include <cstring>
 #include <span>
 
+#include "intercept/sockets/freebind.hh"
+
 namespace mtcp::intercept {
 namespace {
 
@@ -94,10 +96,7 @@ std::optional<Found> listening_socket(Kernel& kernel, const stack::Endpoint& loc
 
 bool listens_in_kernel(Kernel& kernel, const stack::Endpoint& local) { return listening_socket(kernel, local).has_value(); }
 
-void mark_listener(Kernel& kernel, int fd, bool v6) {
-  const int on = 1;
-  (void)kernel.setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, &on, sizeof on);
-}
+void mark_listener(Kernel& kernel, int fd, bool v6) { set_freebind(kernel, fd, v6, true); }
 
 bool is_listener_of_stack(Kernel& kernel, const stack::Endpoint& local) {
   const auto found = listening_socket(kernel, local);

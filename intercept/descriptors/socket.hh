@@ -41,6 +41,7 @@ struct Socket : Watchable {
   bool watched = false;         // `listener` is there and somebody waits for its connections
   bool attention = false;       // somebody did until a moment ago: in Shard::attended until `attention_until`
   bool kernel_listens = false;  // wildcard: the kernel socket listens too
+  bool marked = false;          // a listener whose kernel socket has a mark (mark_listener)
   bool kernel_only = false;     // an option was set that only the kernel can honour (SO_BINDTODEVICE, ...)
   bool quickack_set = false;    // TCP_QUICKACK has been set: before that it reads as 1
   bool inq = false;             // TCP_INQ: recvmsg tells how much more there is

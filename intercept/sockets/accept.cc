@@ -7,6 +7,7 @@
 
 #include "intercept/call.hh"
 #include "intercept/sockets/address.hh"
+#include "intercept/sockets/freebind.hh"
 #include "intercept/sockets/local_listener.hh"
 #include "intercept/sockopt/sockopt_kept.hh"
 #include "intercept/support/memory.hh"
@@ -83,6 +84,8 @@ int accept_from_relative(Process& process, Socket& listener, sockaddr* a, sockle
 // From where the stack has no part: the kernel's loopback, other processes.
 int accept_outside(Process& process, Socket& s, sockaddr* a, socklen_t* n, int flags) {
   const int fd = s.kernel_listens ? process.kernel.accept4(s.fd, a, n, flags) : -EAGAIN;
+  if (fd >= 0 && s.marked)
+    set_freebind(process.kernel, fd, s.v6, wants_freebind(s));  // not the listener's, which is our mark
   if (fd != -EAGAIN || s.local_fd < 0) return fd;
   return accept_from_relative(process, s, a, n, flags);
 }

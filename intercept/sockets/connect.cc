@@ -1,13 +1,16 @@
 // connect, in the steps of net/ipv4/af_inet.c: start, wait, result.
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "intercept/call.hh"
 #include "intercept/sockets/address.hh"
 #include "intercept/sockets/local_listener.hh"
+#include "intercept/sockopt/sockopt_kept.hh"
 #include "intercept/support/errors.hh"
 #include "intercept/support/memory.hh"
 #include "intercept/waiting/wait.hh"
@@ -221,10 +224,13 @@ int abandon_connect(Socket& s) {
 int stop_listening(Process& process, Socket& s) {
   if (s.listener != nullptr) process.end_listening(s, false);
   process.forget_listener(s);
-  s.kernel_listens = false;
+  const bool kernel_listened = std::exchange(s.kernel_listens, false);
   s.state = Socket::State::undecided;
   const sockaddr none{.sa_family = AF_UNSPEC, .sa_data = {}};
   const int error = process.kernel.connect(s.fd, &none, sizeof none);
+  // What the kernel's side has had for our sake only: accept must not have blocked there.
+  if (kernel_listened) (void)process.kernel.fcntl(s.fd, F_SETFL, O_RDWR);
+  unmark_listener(process, s);
   notify(s, EPOLLIN | EPOLLHUP);  // who waits in accept gets EINVAL
   return error;
 }

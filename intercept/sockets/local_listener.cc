@@ -15,6 +15,7 @@
 #include "intercept/relay/relay_name.hh"
 #include "intercept/relay/relayed.hh"
 #include "intercept/sockets/address.hh"
+#include "intercept/sockets/freebind.hh"
 #include "intercept/sockets/local_name.hh"
 #include "intercept/support/peer_user.hh"
 #include "stack/base/siphash.hh"
@@ -56,9 +57,8 @@ int choose_port(Process& process, const stack::IpAddress& address, stack::Endpoi
   if (fd < 0) return fd;
   sockaddr_storage a{};
   socklen_t n = sizeof a;
-  const int on = 1;
   (void)write_address({address, 0}, v6, reinterpret_cast<sockaddr*>(&a), &n);
-  (void)process.kernel.setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, &on, sizeof on);
+  set_freebind(process.kernel, fd, v6, true);
   int error = process.kernel.bind(fd, generic(a), n);
   n = sizeof a;
   if (error == 0) error = process.kernel.getsockname(fd, reinterpret_cast<sockaddr*>(&a), &n);

@@ -8,7 +8,9 @@
 #include "intercept/call.hh"
 #include "intercept/descriptors/holders.hh"
 #include "intercept/sockets/address.hh"
+#include "intercept/sockets/freebind.hh"
 #include "intercept/sockets/local_listener.hh"
+#include "intercept/sockopt/sockopt_kept.hh"
 #include "intercept/support/memory.hh"
 
 namespace mtcp::intercept {
@@ -27,15 +29,11 @@ int record_local(Process& process, Socket& s) {
 
 namespace {
 
-// An address of the stack is no address of the kernel: this lets the kernel keep the port for us all the
-// same.
-void allow_stack_address(Process& process, Socket& s, const sockaddr* a, socklen_t n) {
+// An address of the stack that is no address of the kernel: the kernel keeps the port for us all the same.
+bool is_stacks_alone(Process& process, const Socket& s, const sockaddr* a, socklen_t n) {
   stack::Endpoint e;
-  if (read_address(a, n, s.v6, e) != 0 || e.address.is_any() || !process.router.owns(e.address, s.shard->kernel_view())) return;
-  const int on = 1;
-  // A refusal shows in the bind that follows.
-  (void)process.kernel.setsockopt(s.fd, s.v6 ? IPPROTO_IPV6 : IPPROTO_IP, s.v6 ? IPV6_FREEBIND : IP_FREEBIND,
-                                  &on, sizeof on);
+  return !process.options.stack.interface.from_kernel && read_address(a, n, s.v6, e) == 0 &&
+         !e.address.is_any() && process.router.owns(e.address, s.shard->kernel_view());
 }
 
 // listen(2) on a socket without a name gives it one.
@@ -85,8 +83,9 @@ int Process::bind(int fd, const sockaddr* a, socklen_t n) {
   // What decides about the port (SO_REUSEADDR, SO_REUSEPORT, IPV6_V6ONLY) must be there before.
   if (const int error = replay_options(*this, *s); error != 0) return error;
   s->kernel_dirty = true;
-  allow_stack_address(*this, *s, a, n);
-  if (const int error = kernel.bind(fd, a, n); error != 0) return error;
+  const int error =
+      is_stacks_alone(*this, *s, a, n) ? bind_freely(kernel, fd, s->v6, a, n) : kernel.bind(fd, a, n);
+  if (error != 0) return error;
   return record_local(*this, *s);
 }
 
@@ -117,8 +116,12 @@ int Process::listen(int fd, int backlog) {
   // else has the port, in this process or another.
   if (const int error = replay_options(*this, *s); error != 0) return error;
   s->kernel_dirty = true;
-  if (s->local.address.is_any() && options.awaits_joining_listeners()) mark_listener(kernel, s->fd, s->v6);
-  if (const int error = kernel.listen(s->fd, backlog); error != 0) return error;
+  s->marked = s->local.address.is_any() && options.awaits_joining_listeners();
+  if (s->marked) mark_listener(kernel, s->fd, s->v6);
+  if (const int error = kernel.listen(s->fd, backlog); error != 0) {
+    unmark_listener(*this, *s);
+    return error;
+  }
   s->listen_options.backlog = wanted;
   s->listen_options.socket = s->options;
   s->listen_options.v6_only = s->v6_only;
@@ -130,10 +133,7 @@ int Process::listen(int fd, int backlog) {
   s->state = Socket::State::listening;
   listeners.push_back(s);
   if (const int error = start_listener(*s); error != 0) {
-    forget_listener(*s);
-    s->state = Socket::State::undecided;
-    const sockaddr none{.sa_family = AF_UNSPEC, .sa_data = {}};
-    (void)kernel.connect(s->fd, &none, sizeof none);  // back to a socket that does not listen
+    (void)stop_listening(*this, *s);
     return error;
   }
   if (owner == Router::Owner::both) {

@@ -6,6 +6,7 @@
 #include "intercept/call.hh"
 #include "intercept/lifetime/program_key.hh"
 #include "intercept/sockets/address.hh"
+#include "intercept/sockets/freebind.hh"
 #include "intercept/support/log.hh"
 
 namespace mtcp::intercept {
@@ -22,6 +23,16 @@ bool is_bound_to_device(Process& process, int fd) {
   char name[16] = {};
   socklen_t size = sizeof name;
   return process.kernel.getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, &size) == 0 && size > 0 && name[0] != 0;
+}
+
+// What the kernel socket has is the program's, unless it may be the mark of a listener (holders.hh).
+void learn_freebind(Process& process, Socket& s) {
+  const bool marked = s.local.address.is_any() && option(process, s.fd, SO_ACCEPTCONN) != 0 &&
+                      process.options.awaits_joining_listeners();
+  if (marked || !has_freebind(process.kernel, s.fd, s.v6)) return;
+  const int on = 1;
+  (void)set_option(process, s, s.v6 ? IPPROTO_IPV6 : IPPROTO_IP, s.v6 ? IPV6_FREEBIND : IP_FREEBIND, &on,
+                   sizeof on);
 }
 
 int take_up_as_undecided(Process& process, int fd, bool nonblocking) {
@@ -41,6 +52,7 @@ int take_up_as_undecided(Process& process, int fd, bool nonblocking) {
     return error;
   }
   s.bound = s.local.port != 0;
+  learn_freebind(process, s);
   const bool close_on_exec = (process.kernel.fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) != 0;
   (void)process.kernel.fcntl(fd, F_SETFD, FD_CLOEXEC);
   process.files.put_socket(fd, s, close_on_exec);
@@ -72,9 +84,7 @@ int Process::bind_beside(int fd, const sockaddr* a, socklen_t n) {
   const bool v6 = option(*this, fd, SO_DOMAIN) == AF_INET6;
   stack::Endpoint e;
   if (option(*this, fd, SO_TYPE) != SOCK_DGRAM || read_address(a, n, v6, e) != 0 || !router.owns(e.address, first().kernel_view())) return -EADDRNOTAVAIL;
-  const int on = 1;
-  (void)kernel.setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, &on, sizeof on);
-  if (const int error = kernel.bind(fd, a, n); error != 0) return error;
+  if (const int error = bind_freely(kernel, fd, v6, a, n); error != 0) return error;
   log(LogLevel::warning, "descriptor %d: datagrams to port %u of the stack's address do not arrive: only TCP does", fd, unsigned{e.port});
   return 0;
 }

@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 
+#include "intercept/sockets/freebind.hh"
 #include "intercept/sockopt/sockopt_kinds.hh"
 
 namespace mtcp::intercept {
@@ -37,9 +39,18 @@ class KernelSide {
   bool extra_ = false;
 };
 
+// Of both levels, if the socket has both.
+bool is_freebind(const Socket& s, int level, int name) {
+  return (level == IPPROTO_IP && name == IP_FREEBIND) || (s.v6 && level == IPPROTO_IPV6 && name == IPV6_FREEBIND);
+}
+
+bool is(const Socket& s, const KeptOption& o, int level, int name) {
+  return (o.level == level && o.name == name) || (is_freebind(s, o.level, o.name) && is_freebind(s, level, name));
+}
+
 const KeptOption* find(const Socket& s, int level, int name) {
   if (s.kept == nullptr) return nullptr;
-  const auto found = std::ranges::find_if(*s.kept, [=](const KeptOption& o) { return o.level == level && o.name == name; });
+  const auto found = std::ranges::find_if(*s.kept, [&](const KeptOption& o) { return is(s, o, level, name); });
   return found != s.kept->end() ? &*found : nullptr;
 }
 
@@ -48,7 +59,7 @@ void keep(Process& process, Socket& s, int kernel_fd, int level, int name) {
   KeptOption option{.level = level, .name = name, .size = sizeof option.value, .value = {}};
   if (process.kernel.getsockopt(kernel_fd, level, name, option.value.data(), &option.size) != 0) return;
   auto all = s.kept != nullptr ? std::make_shared<KeptOptions>(*s.kept) : std::make_shared<KeptOptions>();
-  std::erase_if(*all, [=](const KeptOption& o) { return o.level == level && o.name == name; });
+  std::erase_if(*all, [&](const KeptOption& o) { return is(s, o, level, name); });
   all->push_back(option);
   s.kept = std::move(all);
 }
@@ -59,12 +70,8 @@ int set_in_kernel(Process& process, Socket& s, int level, int name, const void* 
   if (side.fd() == s.fd) s.kernel_dirty = true;
   const int error = process.kernel.setsockopt(side.fd(), level, name, v, n);
   if (error == 0 && kept) keep(process, s, side.fd(), level, name);
+  if (error == 0 && s.marked && is_freebind(s, level, name)) set_freebind(process.kernel, s.fd, s.v6, true);
   return error;
-}
-
-// bind() sets it on the kernel socket without having been asked.
-bool is_freebind(const Socket& s, int level, int name) {
-  return s.v6 ? level == IPPROTO_IPV6 && name == IPV6_FREEBIND : level == IPPROTO_IP && name == IP_FREEBIND;
 }
 
 // The kernel's rules may ask for a mark, and where the stack follows them it knows of none.
@@ -89,6 +96,17 @@ std::shared_ptr<const KeptOptions> inherited(const std::shared_ptr<const KeptOpt
   auto rest = std::make_shared<KeptOptions>(*all);
   std::erase_if(*rest, stays);
   return rest;
+}
+
+bool wants_freebind(const Socket& s) {
+  int value = 0;
+  if (const KeptOption* option = find(s, IPPROTO_IP, IP_FREEBIND); option != nullptr)
+    std::memcpy(&value, option->value.data(), sizeof value);
+  return value != 0;
+}
+
+void unmark_listener(Process& process, Socket& s) {
+  if (std::exchange(s.marked, false)) set_freebind(process.kernel, s.fd, s.v6, wants_freebind(s));
 }
 
 int try_in_kernel(Process& process, Socket& s, int level, int name, const void* v, socklen_t n) {
@@ -128,7 +146,7 @@ int get_kept_option(Process& process, const Socket& s, int level, int name, void
     std::memcpy(v, option->value.data(), *n);
     return 0;
   }
-  if (is_freebind(s, level, name) && find(s, level, name) == nullptr) return give_int(0, v, n);
+  if (is_freebind(s, level, name)) return give_int(wants_freebind(s) ? 1 : 0, v, n);
   if (level == SOL_SOCKET && name == SO_INCOMING_CPU && s.state == Socket::State::stream) return give_int(sched_getcpu(), v, n);
   const KernelSide side(process, s, false);
   return side.fd() < 0 ? side.fd() : process.kernel.getsockopt(side.fd(), level, name, v, n);

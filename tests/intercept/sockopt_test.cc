@@ -2,7 +2,9 @@
 
 #include <catch2/catch.hpp>
 
+#include "intercept/descriptors/holders.hh"
 #include "tests/intercept/bench.hh"
+#include "tests/intercept/wired_device.hh"
 
 using namespace mtcp;
 using namespace mtcp::intercept;
@@ -238,4 +240,29 @@ TEST_CASE("setting options before connect makes no system call") {
   REQUIRE(b.set(fd, SOL_SOCKET, SO_RCVBUF, 65536) == 0);
   REQUIRE(b->close(fd) == 0);
   CHECK(b.kernel.total() == before);
+}
+
+TEST_CASE(
+    "a listener on the wildcard address is known to be the stack's, whatever its program sets IP_FREEBIND "
+    "to") {
+  TestWire wire;
+  Options o = Bench::default_options();
+  o.device.port = "wire0";
+  Bench b(o, &TestWire::open);
+  const int fd = b.tcp();
+  const sockaddr_in any = Bench::address("0.0.0.0", 0);
+  REQUIRE(b->bind(fd, reinterpret_cast<const sockaddr*>(&any), sizeof any) == 0);
+  REQUIRE(b->listen(fd, 4) == 0);
+  const stack::Endpoint at{stack::IpAddress::v4(10, 77, 0, 1), b.port_of(fd)};
+  CHECK(b.get(fd, IPPROTO_IP, IP_FREEBIND) == 0);
+  for (const int value : {0, 1, 0}) {
+    REQUIRE(b.set(fd, IPPROTO_IP, IP_FREEBIND, value) == 0);
+    CHECK(b.get(fd, IPPROTO_IP, IP_FREEBIND) == value);
+    CHECK(is_listener_of_stack(b.kernel, at));
+  }
+  REQUIRE(b->shutdown(fd, SHUT_RD) == 0);
+  int in_kernel = 1;
+  socklen_t n = sizeof in_kernel;
+  REQUIRE(b.kernel.getsockopt(fd, IPPROTO_IP, IP_FREEBIND, &in_kernel, &n) == 0);
+  CHECK(in_kernel == 0);
 }

@@ -264,6 +264,27 @@ TEST_CASE("connect: AF_UNSPEC dissolves a connection, and the socket can connect
   REQUIRE(receive_exactly(server, 4) == "anew");
 }
 
+TEST_CASE(
+    "connect: a listener on the wildcard address that does not listen any more connects, and blocks as "
+    "before",
+    "[connect]") {
+  const Fd other = stream_socket();
+  const Address loopback = make_address("127.0.0.1", 0);
+  REQUIRE(error_of(::bind(other, loopback.get(), loopback.size)) == 0);
+  REQUIRE(error_of(::listen(other, 4)) == 0);
+  const Fd s = stream_socket();
+  const Address any = wildcard_address();
+  REQUIRE(error_of(::bind(s, any.get(), any.size)) == 0);
+  REQUIRE(error_of(::listen(s, 4)) == 0);
+  const sockaddr none{.sa_family = AF_UNSPEC, .sa_data = {}};
+  REQUIRE(error_of(::connect(s, &none, sizeof none)) == 0);
+  const Address to = local_of(other);
+  REQUIRE(error_of(::connect(s, to.get(), to.size)) == 0);
+  REQUIRE((::fcntl(s, F_GETFL) & O_NONBLOCK) == 0);
+  const Fd server = accept_from(other);
+  REQUIRE(peer_of(server) == local_of(s));
+}
+
 TEST_CASE("connect: the wildcard address means this host", "[connect]") {
   const Fd l = stream_socket();
   const Address any = wildcard_address();

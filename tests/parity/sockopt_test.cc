@@ -221,6 +221,63 @@ TEST_CASE("option: getsockopt with a negative length is EINVAL", "[sockopt]") {
   REQUIRE(error_of(::getsockopt(pair.client, IPPROTO_TCP, TCP_NODELAY, &value, &size)) == EINVAL);
 }
 
+namespace {
+
+// By both names, where the socket has both.
+void expect_freebind(int fd, int family, int value) {
+  REQUIRE(option(fd, IPPROTO_IP, IP_FREEBIND) == value);
+  if (family == AF_INET6) REQUIRE(option(fd, IPPROTO_IPV6, IPV6_FREEBIND) == value);
+}
+
+// What a connection from `host` has when it is accepted.
+void expect_accepted_freebind(int l, const std::string& host, int value) {
+  const Fd client = connected_to(make_address(host, local_of(l).port()));
+  const Fd server = accept_from(l);
+  expect_freebind(server, local_of(l).family(), value);
+}
+
+}  // namespace
+
+TEST_CASE("option: IP_FREEBIND is as it was set in every state", "[sockopt]") {
+  const int family = GENERATE(AF_INET, AF_INET6);
+  const Fd l = stream_socket(family);
+  expect_freebind(l, family, 0);
+  for (const int value : {1, 0}) {
+    set_option(l, IPPROTO_IP, IP_FREEBIND, value);
+    expect_freebind(l, family, value);
+  }
+  const Address own = server_address(family);
+  REQUIRE(error_of(::bind(l, own.get(), own.size)) == 0);
+  expect_freebind(l, family, 0);
+  REQUIRE(error_of(::listen(l, 4)) == 0);
+  for (const int value : {0, 1, 0}) {
+    if (family == AF_INET) set_option(l, IPPROTO_IP, IP_FREEBIND, value);
+    if (family == AF_INET6) set_option(l, IPPROTO_IPV6, IPV6_FREEBIND, value);
+    expect_freebind(l, family, value);
+    expect_accepted_freebind(l, own.host(), value);
+  }
+}
+
+TEST_CASE(
+    "option: IP_FREEBIND of a listener on the wildcard address, and of what comes to it from anywhere, is as "
+    "it was set",
+    "[sockopt]") {
+  const int family = GENERATE(AF_INET, AF_INET6);
+  const Fd l = stream_socket(family);
+  const Address any = wildcard_address(family);
+  REQUIRE(error_of(::bind(l, any.get(), any.size)) == 0);
+  REQUIRE(error_of(::listen(l, 4)) == 0);
+  for (const int value : {-1, 1, 0}) {
+    if (value >= 0) set_option(l, IPPROTO_IP, IP_FREEBIND, value);
+    const int expected = value > 0 ? 1 : 0;
+    expect_freebind(l, family, expected);
+    expect_accepted_freebind(l, server_address(family).host(), expected);
+    expect_accepted_freebind(l, family == AF_INET ? "127.0.0.1" : "::1", expected);
+  }
+  REQUIRE(error_of(::shutdown(l, SHUT_RD)) == 0);
+  expect_freebind(l, family, 0);
+}
+
 TEST_CASE("option: of a pipe is ENOTSOCK", "[sockopt]") {
   int fds[2];
   REQUIRE(::pipe(fds) == 0);
