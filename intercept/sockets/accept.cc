@@ -17,6 +17,7 @@ namespace mtcp::intercept {
 namespace {
 
 constexpr int kPoolBatch = 16;              // descriptors to make at once when the pool is empty
+constexpr stack::Duration kSlotPatience = stack::seconds(1);  // who has one may be about to leave
 constexpr unsigned kOutsideFirstEvery = 64;  // accepts after which the kernel's queues come first for once
 
 // The socket of an accepted connection, with what it inherits from its listener (inet_csk_clone_lock).
@@ -102,6 +103,31 @@ int accept_once(Process& process, Socket& s, sockaddr* a, socklen_t* n, int flag
   return accept_outside(process, s, a, n, flags);
 }
 
+// Every slot on the device is taken, and nobody else has the listener, the kernel included: to a client it is
+// not there.
+bool lacks_slot(const Process& process, const Socket& s) {
+  if (s.listener != nullptr || s.shared || s.forked || s.kernel_listens) return false;
+  return process.device != nullptr && !process.successor && !process.door.waiting() &&
+         process.options.device.has_many_stacks();
+}
+
+// Blocks until there is something to accept.
+int wait_and_accept(Process& process, Guard& guard, Socket& s, sockaddr* a, socklen_t* n, int flags) {
+  const Hold hold_it(process, s);
+  const stack::Time deadline = deadline_after(s.receive_timeout), patience = now() + kSlotPatience;
+  for (;;) {
+    const bool lacks = lacks_slot(process, s) && patience < deadline;
+    const int error =
+        wait_for(process, guard, s, EPOLLIN, lacks ? patience : deadline, deadline == stack::kNever);
+    const bool over = lacks && error == -EAGAIN;          // that patience, and not the caller's
+    if (over && lacks_slot(process, s)) return -ENOBUFS;  // Process::wait_for_slot() has said it
+    if (error != 0 && !over) return error;
+    if (s.state != Socket::State::listening) return -EINVAL;  // shutdown() in another thread
+    const int result = accept_once(process, s, a, n, flags);
+    if (result != -EAGAIN) return result;
+  }
+}
+
 }  // namespace
 
 int Process::accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
@@ -128,17 +154,7 @@ int Process::accept4(int fd, sockaddr* a, socklen_t* n, int flags) {
     result = accept_once(*this, *s, a, n, flags);
     if (result != -EAGAIN) return result;
   }
-  if (s->nonblocking) return -EAGAIN;
-
-  const Hold hold_it(*this, *s);
-  const stack::Time deadline = deadline_after(s->receive_timeout);
-  for (;;) {
-    const int error = wait_for(*this, guard, *s, EPOLLIN, deadline, deadline == stack::kNever);
-    if (error != 0) return error;
-    if (s->state != Socket::State::listening) return -EINVAL;  // shutdown() in another thread
-    result = accept_once(*this, *s, a, n, flags);
-    if (result != -EAGAIN) return result;
-  }
+  return s->nonblocking ? -EAGAIN : wait_and_accept(*this, guard, *s, a, n, flags);
 }
 
 }  // namespace mtcp::intercept

@@ -218,6 +218,26 @@ TEST_CASE("device: a thread for which there is no slot on the device goes on wit
   end(w, ready, over);
 }
 
+TEST_CASE("device: a blocking accept fails with ENOBUFS when no slot has become free within a second") {
+  TestWire wire(1, 1);
+  Options o = Bench::default_options();
+  o.device.port = "wire0";
+  auto first = std::make_unique<Bench>(o, &TestWire::open);
+  Bench second(o, &TestWire::open);
+  for (Bench* b : {first.get(), &second}) (*b)->services.has_relatives = [] { return true; };
+  REQUIRE(first->listener() >= 0);
+  REQUIRE((*first)->started());
+  const int fd = second.listener();
+  REQUIRE(fd >= 0);
+  CHECK(second->accept4(fd, nullptr, nullptr, 0) == -ENOBUFS);
+  const timeval soon{.tv_sec = 0, .tv_usec = 20'000};
+  REQUIRE(second->setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon) == 0);
+  CHECK(second->accept4(fd, nullptr, nullptr, 0) == -EAGAIN);
+  first.reset();
+  CHECK(second->accept4(fd, nullptr, nullptr, 0) == -EAGAIN);
+  CHECK(second->started());
+}
+
 TEST_CASE("device: listeners come and go in threads with stacks of their own, and every connection is served or refused") {
   World w;
   std::atomic<bool> over{false};
