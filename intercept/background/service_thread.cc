@@ -93,10 +93,8 @@ void ServiceThread::farewell() {
   if (!running_) return;
   Farewell expected = Farewell::no;
   if (farewell_.compare_exchange_strong(expected, Farewell::asked)) wake();
-  for (int i = 0; i < kFarewellTicks && farewell_.load(std::memory_order_acquire) != Farewell::said; ++i) {
-    const timespec tick = to_timespec(kTick);
-    (void)process_.kernel.ppoll(nullptr, 0, &tick, nullptr);
-  }
+  for (int i = 0; i < kFarewellTicks && farewell_.load(std::memory_order_acquire) != Farewell::said; ++i)
+    sleep_for(process_.kernel, kTick);
 }
 
 void ServiceThread::say_farewell() {

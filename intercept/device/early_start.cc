@@ -54,8 +54,7 @@ void EarlyStart::wait() {
       continue;
     }
     guard.unlock();
-    const timespec pause = to_timespec(std::min<stack::Duration>(left, kPatience));
-    (void)process_.kernel.ppoll(nullptr, 0, &pause, nullptr);
+    sleep_for(process_.kernel, std::min<stack::Duration>(left, kPatience));
     guard.lock();
   }
   running_ = false;

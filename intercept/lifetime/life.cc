@@ -70,8 +70,7 @@ void flush_all(Process& process) {
   process.for_each_stack(flush);
   while (process.any_stack(undelivered)) {
     if (now() >= end) return;
-    constexpr timespec moment = to_timespec(stack::microseconds(100));
-    (void)process.kernel.ppoll(nullptr, 0, &moment, nullptr);
+    sleep_for(process.kernel, stack::microseconds(100));
     turn_all(process);
     process.for_each_stack(flush);
   }
@@ -99,8 +98,7 @@ void deliver(Process& process, stack::Duration at_most) {
   constexpr stack::Duration kForRoom = stack::milliseconds(300);
   const stack::Time last = now() + kForRoom;
   while (process.any_stack([](Instance& i) { return i.worker().migrate_all(now()) != 0; }) && now() < last) {
-    constexpr timespec moment = to_timespec(stack::microseconds(500));
-    (void)process.kernel.ppoll(nullptr, 0, &moment, nullptr);
+    sleep_for(process.kernel, stack::microseconds(500));
     turn_all(process);
   }
   process.for_each_stack([](Instance& i) { i.worker().abort_orphans(now()); });

@@ -4,6 +4,7 @@
 
 #include <time.h>
 
+#include "intercept/kernel.hh"
 #include "stack/base/time.hh"
 
 namespace mtcp::intercept {
@@ -17,6 +18,12 @@ void clock_start();
 [[nodiscard]] constexpr timespec to_timespec(stack::Duration d) {
   const auto s = std::chrono::duration_cast<std::chrono::seconds>(d);
   return {.tv_sec = s.count(), .tv_nsec = (d - s).count()};
+}
+
+// The calling thread sleeps so long, or until a signal.
+inline void sleep_for(Kernel& kernel, stack::Duration d) {
+  const timespec t = to_timespec(d);
+  (void)kernel.ppoll(nullptr, 0, &t, nullptr);
 }
 
 }  // namespace mtcp::intercept
