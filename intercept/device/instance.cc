@@ -58,6 +58,7 @@ std::size_t Instance::turn(stack::Time now) {
   const std::uint64_t refused = stats_.get(stack::Counter::resets_sent);
   const std::size_t handled = worker_->poll(last_now_, intercept::now);
   moved_on_ = handled > stats_.get(stack::Counter::resets_sent) - refused;
+  if (moved_on_) yielding_.progressed();
   useful_turns += handled != 0 ? 1 : 0;
   dispatch();
   return handled;

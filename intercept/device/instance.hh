@@ -13,6 +13,7 @@
 #include "intercept/sockets/mapped_files.hh"
 #include "intercept/support/clock.hh"
 #include "intercept/waiting/watch.hh"
+#include "intercept/waiting/yielding.hh"
 #include "stack/port/device.hh"
 #include "stack/worker.hh"
 
@@ -85,6 +86,10 @@ class Instance {
   // not only segments that were refused.
   [[nodiscard]] bool moved_on() const { return moved_on_; }
 
+  // Before a sleep: whether to give the CPU away first. Only where there are more stacks than CPUs.
+  [[nodiscard]] bool should_yield(stack::Time now) { return !may_spin() && yielding_.due(now); }
+  void yielded(stack::Time before, stack::Time now) { yielding_.yielded(before, now); }
+
   MappedFiles mapped_files;  // that packets of this stack refer to
   Kernel* kernel = nullptr;  // sends SIGURG; may be null
   Relay* relay = nullptr;  // moves bytes when its connections become ready; may be null
@@ -124,6 +129,7 @@ class Instance {
   stack::Time last_now_{};
   stack::Duration longest_sleep_ = kLongestSleep;
   stack::Time spins_again_{};
+  Yielding yielding_;
   std::size_t moved_ = 0;  // since the last turn
   bool moved_on_ = false;
   stack::Time asleep_until_{};  // when the first of those who sleep wakes up by himself; kNever: not known

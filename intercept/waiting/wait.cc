@@ -1,6 +1,7 @@
 #include "intercept/waiting/wait.hh"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -88,11 +89,24 @@ bool WaitLoop::will_sleep() const {
   return lock_.shard().instance != nullptr && !spins() && !expired() && *process_.services.signal_count() == signals_;
 }
 
+// Before a sleep. True: others have had the CPU instead, so look again.
+bool WaitLoop::yields() {
+  Instance* instance = lock_.shard().instance.get();
+  if (instance == nullptr || !instance->should_yield(now_)) return false;
+  const stack::Time before = intercept::now();
+  lock_.unlock();
+  sched_yield();
+  lock_.lock();
+  instance = lock_.shard().instance.get();  // which another thread may have ended
+  if (instance != nullptr) instance->yielded(before, intercept::now());
+  return true;
+}
+
 bool WaitLoop::must_sleep(int& result) {
   result = interrupted();
   if (result == 0 && expired()) result = -EAGAIN;
   if (result != 0) return false;
-  if (!spins()) return true;
+  if (!spins()) return !yields();
   spun_ = true;
   lock_.unlock();  // others have their turn
   __builtin_ia32_pause();

@@ -1,5 +1,6 @@
-// Waiting: every call that may block goes through a WaitLoop. It spins while driving the stack, then sleeps
-// in one ppoll on the device, the application's kernel descriptors, a wake-up descriptor and the next timer.
+// Waiting: every call that may block goes through a WaitLoop. It spins while driving the stack, or where there are more
+// stacks than CPUs gives its CPU away once (yielding.hh), then sleeps in one ppoll on the device, the application's kernel
+// descriptors, a wake-up descriptor and the next timer.
 #pragma once
 
 #include <poll.h>
@@ -70,6 +71,7 @@ class WaitLoop {
   [[nodiscard]] bool spins() const;
   void note_spun(stack::Time before);
   bool must_sleep(int& result);
+  bool yields();
   Sleeper& borrow();
   void give_back(Sleeper& s);
   int sleep(Sleeper& sleeper, std::span<pollfd> fds);
