@@ -37,6 +37,7 @@
 namespace mtcp::intercept {
 
 class ServiceThread;
+struct DoorNonces;
 struct KernelMembership;
 
 class Process final : public Engine {
@@ -271,6 +272,7 @@ class Process final : public Engine {
   int starts = 0;                  // calls of exec and posix_spawn in progress: FD_CLOEXEC is as the application wants it
   std::uint64_t conversions = 0;   // how often a socket has become State::relayed: who waits looks again
   std::optional<stack::Secrets> lasting;  // without `key`
+  DoorNonces* door_nonces = nullptr;      // read with it; null: not kept
   std::unique_ptr<stack::Device> device;
   WorkerNumber worker_number;  // held from before the device is opened until the end, if it is a numbered one
   OpenDevice open_device;

@@ -1,6 +1,11 @@
 #include "intercept/device/door.hh"
 
 #include <errno.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -9,10 +14,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "intercept/lifetime/lasting.hh"
 #include "intercept/lifetime/program_key.hh"
 #include "intercept/opener.hh"
 #include "intercept/process.hh"
@@ -97,6 +105,60 @@ int connect_trusted(Process& process, const sockaddr* name, socklen_t size) {
   return error;
 }
 
+bool has_name(const nlmsghdr& message, std::span<const std::byte> name, std::optional<uid_t>& user) {
+  bool has = false;
+  std::size_t left = message.nlmsg_len - NLMSG_LENGTH(sizeof(unix_diag_msg));
+  const auto* a = reinterpret_cast<const rtattr*>(static_cast<const std::byte*>(NLMSG_DATA(&message)) + NLMSG_ALIGN(sizeof(unix_diag_msg)));
+  for (; RTA_OK(a, left); a = RTA_NEXT(a, left)) {
+    const std::span value(static_cast<const std::byte*>(RTA_DATA(a)), RTA_PAYLOAD(a));
+    if (a->rta_type == UNIX_DIAG_NAME) has = std::ranges::equal(value, name);
+    std::uint32_t number = 0;
+    if (a->rta_type == UNIX_DIAG_UID && value.size() == sizeof number) {
+      std::memcpy(&number, value.data(), sizeof number);
+      user = number;
+    }
+  }
+  return has;
+}
+
+// Whose the Unix socket is that is bound to this name (sock_diag(7); its user since Linux 5.3). None: there is none, or the kernel does
+// not tell. It may not listen, or have no room for one more that asks, so that it does not tell itself.
+std::optional<uid_t> owner_of(Kernel& kernel, std::span<const std::byte> name) {
+  const int fd = kernel.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+  if (fd < 0) return std::nullopt;
+  struct {
+    nlmsghdr head{};
+    unix_diag_req what{};
+  } question;
+  question.head.nlmsg_len = sizeof question;
+  question.head.nlmsg_type = SOCK_DIAG_BY_FAMILY;
+  question.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  question.what.sdiag_family = AF_UNIX;
+  question.what.udiag_states = 1U << TCP_LISTEN | 1U << TCP_CLOSE;  // those that have come to it have its name as well
+  question.what.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_UID;
+  iovec v{&question, sizeof question};
+  msghdr message{};
+  message.msg_iov = &v;
+  message.msg_iovlen = 1;
+  std::optional<uid_t> owner;
+  alignas(nlmsghdr) std::array<std::byte, 16384> answer{};
+  bool over = kernel.sendmsg(fd, &message, 0) < 0;
+  // The kernel fills what is asked for next as soon as this has been taken.
+  while (!over) {
+    v = {answer.data(), answer.size()};
+    const ssize_t n = kernel.recvmsg(fd, &message, MSG_DONTWAIT);
+    over = n <= 0;
+    auto left = static_cast<std::uint32_t>(std::max<ssize_t>(n, 0));
+    for (const auto* m = reinterpret_cast<const nlmsghdr*>(answer.data()); !over && NLMSG_OK(m, left); m = NLMSG_NEXT(m, left)) {
+      std::optional<uid_t> user;
+      over = m->nlmsg_type != SOCK_DIAG_BY_FAMILY;
+      if (!over && has_name(*m, name, user)) owner = user;
+    }
+  }
+  (void)kernel.close(fd);
+  return owner;
+}
+
 // The device of an invitation, whose descriptors it has from now on. Null, and they are closed, if there is an error.
 std::unique_ptr<stack::Device> open_invited(const Process& process, const stack::DeviceInvitation& invitation, int error) {
   if (error == 0) return process.open_as_guest(invitation, process.program, process.cpus);
@@ -107,10 +169,15 @@ std::unique_ptr<stack::Device> open_invited(const Process& process, const stack:
 }  // namespace
 
 struct Door::Name {
-  sa_family_t family = AF_UNIX;
-  char tag[14] = "\0mtcp-door-02";
-  std::uint64_t which[2] = {};
-  [[nodiscard]] const sockaddr* generic() const { return reinterpret_cast<const sockaddr*>(this); }
+  struct Address {
+    sa_family_t family = AF_UNIX;
+    char tag[14] = "\0mtcp-door-03";
+    std::uint64_t which[2] = {};
+  } address;
+  std::atomic<std::uint64_t>* nonce = nullptr;  // that it is made of, and what that was; null: it can't be changed
+  std::uint64_t seen = 0;
+  [[nodiscard]] const sockaddr* generic() const { return reinterpret_cast<const sockaddr*>(&address); }
+  [[nodiscard]] std::span<const std::byte> in_path() const { return std::as_bytes(std::span(&address, 1)).subspan(offsetof(Address, tag)); }
 };
 
 bool Door::is_for_others() const {
@@ -125,8 +192,24 @@ Door::Name Door::name() const {
   const stack::SipKey key = kept ? stack::SipKey{process_.lasting->lasting[0], process_.lasting->lasting[1]} : program_key();
   const std::uint64_t hash = stack::siphash<2, 4>(key, std::as_bytes(std::span(device.data(), device.size())));
   Name name;
-  for (std::uint64_t half = 0; half < 2; ++half) name.which[half] = stack::siphash_words<2, 4>(key, hash, half, 0x646f6f72UL);
+  if (kept && process_.door_nonces != nullptr) name.nonce = &process_.door_nonces->of[hash % process_.door_nonces->of.size()];
+  name.seen = name.nonce != nullptr ? name.nonce->load(std::memory_order_acquire) : 0;
+  for (std::uint64_t half = 0; half < 2; ++half)
+    name.address.which[half] = stack::siphash_words<2, 4>(key, hash, half, name.seen, 0x646f6f72UL);
   return name;
+}
+
+// Who is asked does not answer as one of this user's would. Everybody can read a name once it has been taken, and take it himself when
+// its owner has ended; so there is another one from now on.
+bool Door::leave_to_stranger(const Name& name) const {
+  const std::optional<uid_t> user = owner_of(process_.kernel, name.in_path());
+  if (!user.has_value() || *user == ::geteuid() || *user == 0 || name.nonce == nullptr) return false;
+  std::uint64_t fresh = 0, seen = name.seen;
+  if (!fill_random(std::as_writable_bytes(std::span(&fresh, 1)))) return false;
+  if (name.nonce->compare_exchange_strong(seen, fresh, std::memory_order_acq_rel))
+    log(LogLevel::warning, "%s: user %u has the name by which programs that share it find each other; they have another one now",
+        process_.options.device.port.c_str(), *user);
+  return true;
 }
 
 // The name can be seen by everybody: who comes must be of the user who has taken it, or root.
@@ -140,7 +223,7 @@ bool Door::take() {
   const int fd = process_.kernel.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return true;  // as if nobody else were there
   const Name where = name();
-  int error = fd < process_.files.size() ? process_.kernel.bind(fd, where.generic(), sizeof where) : -EMFILE;
+  int error = fd < process_.files.size() ? process_.kernel.bind(fd, where.generic(), sizeof where.address) : -EMFILE;
   const bool taken = error == -EADDRINUSE;
   if (error == 0) error = process_.kernel.listen(fd, kQueue);
   if (error == 0) {
@@ -160,7 +243,8 @@ void Door::stop_knocking() {
 
 int Door::begin_to_knock() {
   const Name where = name();
-  const int fd = connect_trusted(process_, where.generic(), sizeof where);
+  const int fd = connect_trusted(process_, where.generic(), sizeof where.address);
+  if ((fd == -EACCES || fd == -EAGAIN || fd == -ECONNREFUSED) && leave_to_stranger(where)) return -EACCES;
   if (fd < 0) return fd;
   answer_fd_ = fd;
   asked_ = now();

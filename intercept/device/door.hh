@@ -57,6 +57,8 @@ class Door {
  private:
   struct Name;
   [[nodiscard]] Name name() const;
+  // True if somebody else has the name: it is another one then.
+  [[nodiscard]] bool leave_to_stranger(const Name& name) const;
   [[nodiscard]] bool may_enter(int fd) const;
   [[nodiscard]] int begin_to_knock();
 

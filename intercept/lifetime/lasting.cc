@@ -22,11 +22,11 @@ namespace {
 using Key = std::array<std::uint64_t, 4>;
 using Counters = stack::PortCounters;
 
-constexpr char kFile[] = "secret";
+constexpr char kSecret[] = "secret", kDoors[] = "doors";
 constexpr std::array<char, 8> kMagic{'m', 't', 'c', 'p', 's', 'e', 'c', '1'};
 constexpr std::size_t kPage = 4096;
 
-// The file: what is secret, and on a page of its own what every process changes. Only that page stays mapped.
+// The file of secrets: what is secret, and on a page of its own what every process changes. Only that page stays mapped.
 struct Contents {
   std::array<char, 8> magic = kMagic;
   Key key{};
@@ -34,7 +34,7 @@ struct Contents {
   std::array<std::byte, kPage> counters{};
 };
 static_assert(sizeof(Contents) == 2 * kPage);
-static_assert(sizeof(Counters) <= kPage);
+static_assert(sizeof(Counters) <= kPage && sizeof(DoorNonces) <= kPage);
 
 class Descriptor {
  public:
@@ -75,56 +75,72 @@ int open_directory(const KeepingPlace& place, unsigned uid, Kernel& kernel) {
 }
 
 // A file that is whole appears under the name at once or not at all. `replace`: whatever has it now.
-void make_file(int directory, bool replace, Kernel& kernel) {
-  const auto contents = std::make_unique<Contents>();
+void make_file(int directory, const char* name, std::span<const std::byte> contents, bool replace, Kernel& kernel) {
   std::array<char, 48> fresh{};
   std::uint64_t number = 0;
-  if (!fill_random(std::as_writable_bytes(std::span(contents->key))) ||
-      !fill_random(std::as_writable_bytes(std::span(&number, 1))))
-    return;
-  std::snprintf(fresh.data(), fresh.size(), "%s.%016llx", kFile, static_cast<unsigned long long>(number));
+  if (!fill_random(std::as_writable_bytes(std::span(&number, 1)))) return;
+  std::snprintf(fresh.data(), fresh.size(), "%s.%016llx", name, static_cast<unsigned long long>(number));
   {
     const Descriptor fd(kernel, ::openat(directory, fresh.data(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (fd < 0) return;
-    const bool written = kernel.write(fd, contents.get(), sizeof *contents) == static_cast<ssize_t>(sizeof *contents);
+    const bool written = kernel.write(fd, contents.data(), contents.size()) == static_cast<ssize_t>(contents.size());
     // Of several processes the first one's stays: link() does not replace.
     if (written && replace)
-      (void)::renameat(directory, fresh.data(), directory, kFile);
+      (void)::renameat(directory, fresh.data(), directory, name);
     else if (written)
-      (void)::linkat(directory, fresh.data(), directory, kFile, 0);
+      (void)::linkat(directory, fresh.data(), directory, name, 0);
   }
   (void)::unlinkat(directory, fresh.data(), 0);
 }
 
+void make_secret(int directory, bool replace, Kernel& kernel) {
+  const auto contents = std::make_unique<Contents>();
+  if (fill_random(std::as_writable_bytes(std::span(contents->key))))
+    make_file(directory, kSecret, std::as_bytes(std::span(contents.get(), 1)), replace, kernel);
+}
+
+// -1 and `missing`: there is none, or one that nobody of this user has made so.
+int open_file(int directory, const char* name, std::size_t size, unsigned uid, Kernel& kernel, bool& missing) {
+  const int fd = ::openat(directory, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  missing = fd < 0 && errno == ENOENT;
+  struct stat st{};
+  if (fd < 0 || (::fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == uid && (st.st_mode & 077) == 0 &&
+                 st.st_size == static_cast<off_t>(size)))
+    return fd;
+  kernel.close(fd);
+  return -1;
+}
+
+void* map_page(int fd, off_t offset) {
+  void* page = ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+  return page == MAP_FAILED ? nullptr : page;
+}
+
 enum class Found { good, missing, bad };
 
-Found read_file(int directory, unsigned uid, Key& key, Counters*& counters, Kernel& kernel) {
-  const Descriptor fd(kernel, ::openat(directory, kFile, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  if (fd < 0) return errno == ENOENT ? Found::missing : Found::bad;
-  struct stat st{};
-  if (::fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != uid || (st.st_mode & 077) != 0 ||
-      st.st_size != static_cast<off_t>(sizeof(Contents)))
-    return Found::bad;
+Found read_secret(int directory, unsigned uid, Key& key, Counters*& counters, Kernel& kernel) {
+  bool missing = false;
+  const Descriptor fd(kernel, open_file(directory, kSecret, sizeof(Contents), uid, kernel, missing));
+  if (fd < 0) return missing ? Found::missing : Found::bad;
   struct {
     std::array<char, 8> magic;
     Key key;
   } head;
   if (kernel.read(fd, &head, sizeof head) != static_cast<ssize_t>(sizeof head) || head.magic != kMagic)
     return Found::bad;
-  void* page = ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, kPage);
-  if (page == MAP_FAILED) return Found::bad;
+  counters = static_cast<Counters*>(map_page(fd, kPage));
+  if (counters == nullptr) return Found::bad;
   key = head.key;
-  counters = static_cast<Counters*>(page);
   return Found::good;
 }
 
 bool load_from(const KeepingPlace& place, unsigned uid, Key& key, Counters*& counters, Kernel& kernel) {
   const Descriptor directory(kernel, open_directory(place, uid, kernel));
   if (directory < 0) return false;
-  const Found found = read_file(directory, uid, key, counters, kernel);
+  const Found found = read_secret(directory, uid, key, counters, kernel);
   if (found == Found::good) return true;
-  make_file(directory, found == Found::bad, kernel);
-  return read_file(directory, uid, key, counters, kernel) == Found::good;
+  make_secret(directory, found == Found::bad, kernel);
+  return read_secret(directory, uid, key, counters, kernel) == Found::good;
 }
 
 }  // namespace
@@ -162,6 +178,21 @@ bool load_lasting(Kernel& kernel, const std::vector<KeepingPlace>& places, stack
   secrets.port_counters = nullptr;
   usable = fill_random(std::as_writable_bytes(std::span(secrets.lasting)));
   return false;
+}
+
+DoorNonces* load_door_nonces(Kernel& kernel, const std::vector<KeepingPlace>& places) {
+  const unsigned uid = ::geteuid();
+  for (const KeepingPlace& place : places) {
+    const Descriptor directory(kernel, open_directory(place, uid, kernel));
+    if (directory < 0) continue;
+    for (int i = 0; i < 2; ++i) {
+      bool missing = false;
+      const Descriptor fd(kernel, open_file(directory, kDoors, kPage, uid, kernel, missing));
+      if (void* page = fd >= 0 ? map_page(fd, 0) : nullptr; page != nullptr) return static_cast<DoorNonces*>(page);
+      if (i == 0) make_file(directory, kDoors, std::array<std::byte, kPage>{}, !missing, kernel);
+    }
+  }
+  return nullptr;
 }
 
 }  // namespace mtcp::intercept

@@ -3,6 +3,9 @@
 // the machine finds the same: where timestamps begin (RFC 7323).
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,5 +29,13 @@ struct KeepingPlace {
 // Fills in `lasting`, `host` and `port_counters`, from the first place that will do. False: nothing can be kept;
 // `lasting` is fresh then, and the counters null. No randomness (no getrandom): `usable` becomes false.
 bool load_lasting(Kernel& kernel, const std::vector<KeepingPlace>& places, stack::Secrets& secrets, bool& usable);
+
+// By device, what the names of its door are made of (device/door.cc) besides the secret: all programs of the user change them.
+struct DoorNonces {
+  std::array<std::atomic<std::uint64_t>, 512> of{};
+};
+
+// From a file beside that of the secrets; null: nothing can be kept. It stays mapped.
+[[nodiscard]] DoorNonces* load_door_nonces(Kernel& kernel, const std::vector<KeepingPlace>& places);
 
 }  // namespace mtcp::intercept

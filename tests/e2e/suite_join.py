@@ -17,6 +17,7 @@ from web import expect_files, expect_wrk, get, get_status
 
 HERE = Path(__file__).resolve().parent
 PYTHON = "/usr/bin/python3"
+NOBODY = "65534"
 CAPABILITIES = "+net_raw,+net_admin,+bpf,+ipc_lock"
 
 
@@ -147,6 +148,60 @@ def stopped(context):
     for program in (third, first):
         program.kill()
     expect_nothing_left(server)
+
+
+# Sees the name of a door, and has it when its owner has ended. Zeros in it look as @ does.
+SQUAT = """
+import itertools, socket, sys, time
+TAG = b'@mtcp-door-03@'
+def after_tag(text):
+    at = text.find(TAG)
+    return text[at + len(TAG):][:16] if at >= 0 else b''
+def seen():
+    with open('/proc/net/unix', 'rb') as names:
+        return after_tag(names.read())
+while not seen():
+    time.sleep(0.01)
+name, held = seen(), []
+print('seen', flush=True)
+for each in itertools.product(*[(0, 64) if c == 64 else (c,) for c in name]):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    while s not in held:
+        try:
+            s.bind(TAG.replace(b'@', b'\\0') + bytes(each))
+            held.append(s)
+        except OSError:
+            time.sleep(0.001)
+    if sys.argv[1] != 'silent':
+        s.listen(0 if sys.argv[1] == 'full' else 16)
+    while sys.argv[1] == 'full':
+        held.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        held[-1].setblocking(False)
+        if held[-1].connect_ex(s.getsockname()) != 0:
+            break
+print('taken', flush=True)
+time.sleep(60)
+"""
+
+
+@test("join-a-name-that-another-user-has-taken", shim_only=True)
+def name_taken(context):
+    """It can be read while a program has the device. The next ones share it all the same, whether they are heard, refused or never accepted there."""
+    server, client = context.veth()
+    for manner in ("listening", "silent", "full"):
+        squatter = server.kernel_side().start(PYTHON, "-c", SQUAT, manner, user=NOBODY)
+        first = serve_files(server, 8080)
+        expect_on_stack(client, server, first, 8080)
+        squatter.says("seen")
+        first.kill()
+        squatter.says("taken")
+        programs = [serve_files(server, port) for port in (8081, 8082)]
+        for program, port in zip(programs, (8081, 8082)):
+            expect_on_stack(client, server, program, port)
+            expect_files(client, f"http://{server.address}:{port}", ["k64"])
+        expect("they have another one now" in "".join(p.output() for p in programs), f"nobody says whose the name is ({manner})")
+        for program in (*programs, squatter):
+            program.kill()
 
 
 @contextlib.contextmanager

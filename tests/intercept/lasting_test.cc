@@ -193,3 +193,23 @@ TEST_CASE("no descriptor stays open", "[lasting]") {
   (void)room.load();
   CHECK(open_now() == before);
 }
+
+TEST_CASE("what the names of doors are made of is the same for all programs of a user, and nobody else's", "[lasting]") {
+  Room room;
+  DoorNonces* const first = load_door_nonces(room.kernel, room.places);
+  DoorNonces* const second = load_door_nonces(room.kernel, room.places);
+  REQUIRE(first != nullptr);
+  REQUIRE(second != nullptr);
+  CHECK(first->of[7] == 0);
+  first->of[7] = 42;
+  CHECK(second->of[7] == 42);
+  const fs::path file = room.root / "own" / "doors";
+  CHECK(mode_of(file) == 0600);
+  CHECK(room.files() == 1);
+  fs::permissions(file, fs::perms::others_read, fs::perm_options::add);  // somebody may have had it open
+  DoorNonces* const third = load_door_nonces(room.kernel, room.places);
+  REQUIRE(third != nullptr);
+  CHECK(third->of[7] == 0);
+  CHECK(mode_of(file) == 0600);
+  CHECK(load_door_nonces(room.kernel, {{room.root / "none", "own"}}) == nullptr);
+}
