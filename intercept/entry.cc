@@ -8,8 +8,10 @@
 
 #include "conf/load.hh"
 #include "intercept/device/default_route.hh"
+#include "intercept/device/device_config.hh"
 #include "intercept/process.hh"
 #include "intercept/support/log.hh"
+#include "intercept/support/memory.hh"
 #include "stack/port/device.hh"
 
 namespace mtcp::intercept {
@@ -52,6 +54,12 @@ Engine* start(const Services& services, EngineFailure& failure) {
   const bool known = take_log_level(options);
   log_start(services, options.log_level, options.log_file.c_str());
   if (!known) log(LogLevel::warning, "MTCP_LOG is none of none, error, warning, info, debug: ignored");
+  constexpr std::size_t kBeside = 1 << 20;  // what is made with the first socket
+  if (!memory_available(Files::memory_for(*services.fds) + kBeside)) {
+    failure = {.message = "no memory for the engine: is there a limit (ulimit -v)?",
+               .exit_status = options.device.falls_back() ? 0 : kExitUnavailable};
+    return nullptr;
+  }
   // Lives as long as the process: threads may be inside it until the very end.
   auto* process = new Process(services, std::move(options), &stack::open_device, &stack::open_as_guest, &read_filter);
   if (log_descriptor() >= 0) process->files.put_reserved(log_descriptor());

@@ -13,13 +13,12 @@ namespace mtcp::intercept {
 
 Files::Files(FdTable& table) : table_(table) {
   // Zero pages are empty Files; only those that are touched cost memory.
-  void* p = ::mmap(nullptr, static_cast<std::size_t>(table.size) * sizeof(File), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) std::abort();  // no address space at all: nothing that follows could work
+  void* p = ::mmap(nullptr, memory_for(table), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) std::abort();  // who makes the engine has seen that there was enough (entry.cc)
   files_ = static_cast<File*>(p);
 }
 
-Files::~Files() { ::munmap(files_, static_cast<std::size_t>(table_.size) * sizeof(File)); }
+Files::~Files() { ::munmap(files_, memory_for(table_)); }
 
 Watchable* Files::watchable(int fd) const {
   if (Socket* s = socket(fd); s != nullptr) return s;

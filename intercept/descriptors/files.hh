@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "intercept/engine.hh"
@@ -26,6 +27,8 @@ struct File {
 
 class Files {
  public:
+  // What it takes of the address space. Without so much there is nothing to be done.
+  [[nodiscard]] static std::size_t memory_for(const FdTable& table) { return static_cast<std::size_t>(table.size) * sizeof(File); }
   explicit Files(FdTable& table);
   ~Files();
   Files(const Files&) = delete;

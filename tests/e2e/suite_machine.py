@@ -216,6 +216,21 @@ def limited(context):
            f"status {done.returncode}: {done.stdout[-300:]} {done.stderr[-600:]}")
 
 
+@test("memory-limit-from-the-start", shim_only=True)
+def limited_from_the_start(context):
+    """However little there is: the program has its socket, an error that it can tell, or a line says why it ends."""
+    space = context.namespace("m")
+    config = context.write_config("", "", "[stack]\nloopback = true\n")
+    said = set()
+    for megabytes in range(25, 105, 5):
+        done = space.run("prlimit", f"--as={megabytes << 20}", "env", f"LD_PRELOAD={context.shim}", f"MTCP_CONF={config}", PYTHON, "-c",
+                         "import socket; socket.socket()", check=False)
+        reasons = re.findall(r"mtcp.*memory|MemoryError|Errno 12|cannot allocate memory|failed to map segment", done.stderr)
+        said.update(reasons)
+        expect(done.returncode == 0 or (done.returncode > 0 and reasons), f"{megabytes} MB: status {done.returncode}: {done.stderr[-300:]}")
+    expect("mtcp: no memory" in said, f"it never lacked the engine's: {said}")
+
+
 @test("log-file-that-is-a-link", shim_only=True)
 def linked_log(context):
     """In a directory where others may write a link would lead a root's log wherever they like."""
