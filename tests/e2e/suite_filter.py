@@ -70,6 +70,20 @@ IPTABLES = """*filter
 -A INPUT -p udp -m udp --dport 123 -j ACCEPT
 COMMIT
 """
+# What such rules are said to be about: nft's, iptables', and the words. On 7004 a program of the kernel's listens.
+BASE = "type filter hook input priority filter; policy accept;"
+OTHER_RULES = (
+    (f"set web {{\n type inet_service\n flags interval\n elements = {{ 7005, 7300-7310,\n 7006 timeout 1h }}\n }}\n"
+     f"set one {{ type inet_service; elements = {{ 7004, 7008 }} }}\nset who {{\n type ipv4_addr . inet_service\n elements = {{ 192.0.2.1 . 7007 }}\n }}\n"
+     f"set filled {{\n type inet_service\n flags dynamic\n }}\nchain j {{ {BASE} tcp dport @one drop; }}\nchain i {{\n {BASE}\n"
+     f" tcp dport @web ip saddr != 10.0.0.0/8 drop\n ip saddr . tcp dport @who drop\n tcp dport @filled drop\n }}", "",
+     "rules for the TCP ports 7005, 7006, 7007, 7008, 7300-7310; rules for TCP ports of a set: filled"),
+    (f"chain banned {{\n ip saddr 192.0.2.1 reject\n }}\nchain i {{\n {BASE}\n jump banned\n }}", "", "rules for any port"),
+    ("", ":INPUT ACCEPT [0:0]\n:bans - [0:0]\n-A INPUT -j bans\n-A bans -s 192.0.2.1/32 -j REJECT", "rules for any port"),
+    (f"chain banned {{\n ip saddr 192.0.2.1 reject\n }}\nchain i {{\n {BASE}\n tcp dport 7004 jump banned\n udp length 9 drop\n"
+     f" iifname \"drop\" accept\n }}\nchain f {{\n type filter hook forward priority filter; policy drop;\n drop\n }}",
+     ":INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n-A INPUT -m limit --limit 3/min -j LOG\n-A FORWARD -j DROP\n-A INPUT -p icmp -j DROP", None),
+)
 
 
 @test("filter-mtcp-run-tells-of-the-kernels-firewall", shim_only=True)
@@ -88,8 +102,9 @@ def tells(context):
         expect("rules for the TCP ports 7001, 7002, 7003, 7101-7199, 7200-7210; drops what no rule accepts" in run.stderr, f"it said: {run.stderr}")
         dry = server.kernel_side().run("setpriv", "--reuid=www-data", "--clear-groups", RUN, "-n", "-c", server.config, "/bin/true", env=env, check=False)
         expect("firewall:      not known: that takes the capability net_admin" in dry.stdout, f"it said: {dry.stdout}")
-        Path(tools, "nft").write_text("#!/bin/sh\necho table inet filter\n", encoding="ascii")
-        Path(tools, "iptables-save").write_text("#!/bin/sh\necho ':INPUT ACCEPT [0:0]'\n", encoding="ascii")
-        quiet = server.kernel_side().run(RUN, "-c", server.config, "/bin/true", env=env)
-        expect_equal("what is said where there are no rules", quiet.stderr, "")
+        for nft, iptables, words in OTHER_RULES:
+            Path(tools, "nft").write_text(f"#!/bin/sh\ncat <<'END'\ntable inet filter {{\n{nft}\n}}\nEND\n", encoding="ascii")
+            Path(tools, "iptables-save").write_text(f"#!/bin/sh\ncat <<'END'\n*filter\n{iptables}\nCOMMIT\nEND\n", encoding="ascii")
+            done = server.kernel_side().run(RUN, "-c", server.config, "/bin/true", env=env)
+            expect(f"firewall ({words})" in done.stderr if words else done.stderr == "", f"of {nft}{iptables} it said: {done.stderr}")
     listening.kill()
