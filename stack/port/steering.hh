@@ -59,6 +59,9 @@ class Steering {
   // The same whatever was said before: for one that is established here, or that another stack has handed over. That it is
   // gone, if not `here`.
   virtual bool settle(const FlowKey& key, bool here) = 0;
+  // `key`, which is published: its packets are to come here directly, though another stack is its home, where the device can tell
+  // flows apart; or (not `on`) as the table says again, which settle() and withdraw() imply.
+  virtual void point(const FlowKey& key, bool on) = 0;
   // The table has changed: flows of this stack whose home it is no longer are to be published, and then all_published() told.
   [[nodiscard]] virtual bool must_publish() const = 0;
   virtual void all_published() = 0;

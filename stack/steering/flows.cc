@@ -134,14 +134,15 @@ bool SteeringPort::publish(const FlowKey& key, FlowKind kind) {
 }
 
 void SteeringPort::withdraw(const FlowKey& key) {
-  if (pointed_here_ != nullptr) point_here(key, false);
+  point(key, false);
   control_.directory().withdraw(control_.directory().hash(key), me_);
 }
 
 // A flow that is away from its home for good: its packets need not go by way of that.
-void SteeringPort::point_here(const FlowKey& key, bool on) {
+void SteeringPort::point(const FlowKey& key, bool on) {
+  if (!on && pointed_here_ == nullptr) return;
   const std::uint32_t hash = hash_.of(key);
-  if (!on && !is_pointed_here(hash)) return;
+  if (on ? others_.empty() || owner_of(hash) == me_ : !is_pointed_here(hash)) return;
   if (pointed_here_ == nullptr) pointed_here_ = std::make_unique<std::bitset<kPointed>>();
   pointed_here_->set(hash % kPointed, on);
   if (queues_.empty()) return;  // point_all_here() does it
@@ -160,7 +161,7 @@ bool SteeringPort::settle(const FlowKey& key, bool here) {
   const std::uint64_t hash = directory.hash(key);
   std::erase_if(awaited_, [hash](const Awaited& a) { return a.flow == hash; });  // its message is here
   if (here) {
-    if (!is_home(key)) point_here(key, true);
+    point(key, true);
     return directory.set(hash, {Directory::State::owned, me_});
   }
   for (const auto state : {Directory::State::in_transit, Directory::State::waiting}) {

@@ -60,6 +60,7 @@ class SteeringPort final : public Port, public Steering {
   bool publish(const FlowKey& key, FlowKind kind) override;
   void withdraw(const FlowKey& key) override;
   bool settle(const FlowKey& key, bool here) override;
+  void point(const FlowKey& key, bool on) override;
   [[nodiscard]] bool must_publish() const override { return must_publish_; }
   void all_published() override;
   void set_serving(bool on) override;
@@ -121,7 +122,6 @@ class SteeringPort final : public Port, public Steering {
   std::size_t transmit_by_message(Packet* const* packets, std::size_t n);
   bool offer_to_listeners(Packet* p, const Endpoint& local, bool opens, std::uint8_t home);
   [[nodiscard]] bool is_pointed_here(std::uint32_t hash) const { return pointed_here_ != nullptr && pointed_here_->test(hash % kPointed); }
-  void point_here(const FlowKey& key, bool on);
   void point_all_here();
   bool pass(Packet* p, std::uint32_t to, std::uint16_t mark);
   bool hold(Packet* p, std::uint64_t flow, Time now);
@@ -175,7 +175,7 @@ class SteeringPort final : public Port, public Steering {
   StackSet without_;  // all stacks that have no share of the table
   const std::uint32_t entry_mask_;
   std::array<std::uint8_t, kMaxSteeringEntries> table_{};
-  // Flows that were taken over from their home, by a part of their hashes: their packets come to us (SharedDevice::point_flow). Null:
+  // Flows that are away from their home, by a part of their hashes: their packets come to us (SharedDevice::point_flow). Null:
   // there have been none.
   static constexpr std::size_t kPointed = MTCP_POINTED_FLOWS;
   std::unique_ptr<std::bitset<kPointed>> pointed_here_;

@@ -1,9 +1,11 @@
 """Several processes of one program on one device, however they come to it (family.py)."""
 
+import json
 from pathlib import Path
 
 from harness import Stopwatch, expect, expect_equal, wait_until
 from registry import test
+from suite_life import shares
 from suite_wire import stat
 
 HERE = Path(__file__).resolve().parent
@@ -82,6 +84,11 @@ print("connected", n)
 
 def start_family(side, what, port, count=1, env=None):
     return side.start(PYTHON, "-u", HERE / "family.py", what, side.address, port, count, env=env)
+
+
+def received(side):
+    """Frames that have come to its interface, a segment that is to be cut as one."""
+    return json.loads(side.namespace.run("ip", "-s", "-j", "link", "show", "wire").stdout)[0]["stats64"]["rx"]["packets"]
 
 
 def ask(client, server, port):
@@ -163,16 +170,26 @@ def listens_without_wait(context):
 @test("family-a-child-opens-a-listener")
 def transfers(context):
     server, client = context.veth(offloads=("server", "client"))
-    program = start_family(server, "transfer", 7330, 4)
+    rounds = 8  # who is the home of a child's flow by the steering table is chance
+    program = start_family(server, "transfer", 7330, rounds + 1)
     program.says("listens")
+    came = received(server)
     watch = Stopwatch()
-    out = client.run(PYTHON, "-c", TRANSFER, server.address, "7330", "4", timeout=60).stdout
+    out = client.run(PYTHON, "-c", TRANSFER, server.address, "7330", rounds, timeout=60).stdout
     print("   ", out.replace("\n", "; "))
+    came = received(server) - came
     for line in out.splitlines():
         total, connected, taken = line.split()
         expect_equal("what arrived", total, "20000000")
         expect(float(connected) < 0.8 + watch.stalled(), f"the connect to the child's listener took {connected} s")
         expect(float(taken) < 8 + watch.stalled(), f"20 MB took {taken} s")
+    if server.on_stack:  # the parent's: what came to it and was for a child
+        share = shares([program.pid])[0]
+        print(f"    {came} frames came, {share['forwarded']} were passed on, {share['lost']} of them lost")
+        # Each connection begins so, until the device has been told whose it is.
+        expect(int(share["forwarded"]) < came / 5, f"of {came} frames the parent has passed on {share['forwarded']}")
+        expect(int(share["lost"]) < came / 50, f"of {came} frames {share['lost']} were lost on the way to another stack")
+    client.run(PYTHON, "-c", TRANSFER, server.address, "7330", "1", timeout=60)
     expect_equal("the status", program.wait(), 0)
 
 

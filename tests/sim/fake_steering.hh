@@ -31,6 +31,7 @@ class FakeSteering final : public Steering {
   bool publish(const FlowKey&, FlowKind) override { return false; }
   void withdraw(const FlowKey&) override {}
   bool settle(const FlowKey&, bool) override { return false; }
+  void point(const FlowKey&, bool) override {}
   [[nodiscard]] bool must_publish() const override { return false; }
   void all_published() override {}
   void set_serving(bool on) override {

@@ -136,6 +136,7 @@ void ActiveOpens::on_syn_ack(Connection& c, Segment& s, Time now) {
   tcp_.apply_syn_options(c, s.options, s.window, false, ecn, now);
   h.snd_wl1 = s.seq;
   h.snd_wl2 = s.ack;
+  if ((s.packet->flags & kNotHome) != 0) [[unlikely]] tcp_.others.settle(c);
   if (c.fast_open) [[unlikely]] finish_fast_open(c, s, now);
   // RFC 6298 section 3 (Karn): no sample from a SYN that was sent again; timestamps tell (RFC 7323 section
   // 4).

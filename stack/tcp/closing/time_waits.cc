@@ -70,6 +70,7 @@ void TimeWaits::enter(Connection& c, Time now) {
   c.holds_port = false;
   e.published = c.published;
   c.published = false;
+  if (e.published) [[unlikely]] tcp_.steering->point(e.key, false);  // little comes any more: others may need the place
   tcp_.finish(c, Errc::ok);
 }
 

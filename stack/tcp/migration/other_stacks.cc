@@ -48,12 +48,10 @@ void OtherStacks::publish_flows() {
     return !flow.published && !tcp_.network.is_local(flow.key.remote) && !tcp_.steering->is_home(flow.key);
   };
   tcp_.connections.for_each([&](Connection& c, std::uint32_t) {
-    if (!c.in_table || c.published || c.path->local) return;
+    if (!c.in_table || c.path->local) return;
     // What has been opened here the new home might open as well.
-    if (!c.was_passive)
-      c.published = tcp_.steering->publish(c.key, Steering::FlowKind::connection);
-    else if (strays(c))
-      c.published = tcp_.steering->settle(c.key, true);
+    if (!c.published && !c.was_passive) c.published = tcp_.steering->publish(c.key, Steering::FlowKind::connection);
+    if (c.published || (c.was_passive && strays(c))) settle(c);
   });
   tcp_.passive.entries.for_each([&](SynEntry& e, std::uint32_t) {
     if (strays(e)) publish(e);
@@ -73,7 +71,11 @@ void OtherStacks::publish(SynEntry& e) {
 }
 
 void OtherStacks::settle(Connection& c) {
-  c.published = tcp_.steering != nullptr && tcp_.steering->settle(c.key, true);
+  if (tcp_.steering == nullptr) return;
+  if (c.published)  // since it was half open, or opened here
+    tcp_.steering->point(c.key, true);
+  else
+    c.published = tcp_.steering->settle(c.key, true);
 }
 
 void OtherStacks::update_serving() {

@@ -25,7 +25,7 @@ class OtherStacks {
   bool offer(Packet*& p, const FlowKey& key, bool opens, Time now);
   void publish_flows();
   void publish(SynEntry& e);
-  void settle(Connection& c);  // it is established here, though this stack is not its home
+  void settle(Connection& c);  // it is here, though this stack may not be its home: its packets are to come directly
   void enter_table(Connection& c);  // it stands in the flow table: its peer is told if this process dies
   void forget_flow(const Connection& c);
   void update_serving();  // the listeners have changed: what the others should send here

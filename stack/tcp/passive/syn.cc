@@ -258,7 +258,7 @@ bool PassiveOpens::establish(SynEntry& e, FlowRef replaced, Segment& s, Time now
     forget(e);
   }
   tcp_.active.recall_metrics(c, now);
-  if (!c.published && (s.packet->flags & kNotHome) != 0) [[unlikely]] tcp_.others.settle(c);
+  if ((s.packet->flags & kNotHome) != 0) [[unlikely]] tcp_.others.settle(c);
   stats_.add(Counter::passive_opens);
   queue_for_accept(l, c);
   tcp_.on_segment(c, s, now);
