@@ -56,6 +56,8 @@ int check(const char* path, const CheckListener& listener) {
   device.port = with_worker_number(device.port, 0);
   device.misconfigured = &misconfigured;
   if (stack::check_device(device, message)) return 0;
+  if (options.device.falls_back() && !misconfigured)
+    message += ". The program would run on the kernel (on_failure)";
   listener.problem(listener.context, (std::string(path) + ": port in [device]: " + message).c_str());
   return misconfigured ? kExitConfiguration : kExitUnavailable;
 }

@@ -244,7 +244,7 @@ def opener_by_cgroup(context):
             wait_until(lambda p=pid, n=8080 + i: get_status(client, f"{url}:{n}/one", 3)[1] == "200" and opens(p) > 0, 10, "an answer of the stack's")
             expect_files(client, f"{url}:{8080 + i}", ["empty", "k64", "m1"])
             expect_equal("what it said of mtcp", [line for line in program.output().splitlines() if "mtcp[" in line], [])
-        expect_on_kernel(client, server, serve_files(server, 8082, before=user), 8082, "no permission for AF_XDP")
+        expect_on_kernel(client, server, serve_files(server, 8082, before=user), 8082, "no permission to share interface wire")
         for program in programs:
             for pid in (program.pid, *descendants(program.pid)):
                 kill(pid, signal.SIGKILL)
@@ -280,7 +280,7 @@ def opener_lets_in(context):
         expect_files(client, f"{url}:{8080 + i}", ["empty", "k64", "m1"])
         expect_equal("what it said of mtcp", [line for line in program.output().splitlines() if "mtcp[" in line], [])
     third = serve_files(server, 8082, user="mail")
-    expect_on_kernel(client, server, third, 8082, "no permission for AF_XDP")
+    expect_on_kernel(client, server, third, 8082, "no permission to share interface wire")
     third.kill()
     kill(programs[0].pid, signal.SIGKILL)
     programs[0].wait(5)

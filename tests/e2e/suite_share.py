@@ -19,6 +19,7 @@ from web import expect_files, expect_wrk, get, get_status, small_files
 
 HERE = Path(__file__).resolve().parent
 PYTHON = "/usr/bin/python3"
+RUN = HERE.parent.parent / "scripts/mtcp-run"
 
 
 def refused(client, url):
@@ -220,9 +221,13 @@ def expect_on_kernel(client, server, program, port, reason):
 def without_permission(context):
     server, client = context.veth(driver="af_xdp", share=True)
     program = serve_files(server, 8080, user="www-data")
-    expect_on_kernel(client, server, program, 8080, "no permission for AF_XDP")
+    expect_on_kernel(client, server, program, 8080, "no permission to share interface wire")
     expect(not program_on(server.namespace), "there is an XDP program on the interface")
     program.kill()
+    dry = server.kernel_side().run("setpriv", "--reuid=www-data", "--clear-groups", RUN, "-n", "-c", server.config, "/bin/true", env={"MTCP_SHIM": context.shim},
+                                   check=False)
+    expect_equal("the status of mtcp-run -n", dry.returncode, 69)
+    expect("The program would run on the kernel (on_failure)" in dry.stderr and "ipc_lock" not in dry.stderr, f"it said: {dry.stderr}")
     server.config = context.write_config("net_af_xdp0,iface=wire,share=kernel", server.address, device='on_failure = "exit"\n')
     program = serve_files(server, 8080, user="www-data")
     expect_equal("the status", program.wait(20), 69)
@@ -236,7 +241,7 @@ def gave_up_root(context):
     program = server.start(*words)
     wait_for_port(client, program, server.address, 11211)
     use_store(client, "memcached", server.address, 11211, connections=4, rounds=10)
-    expect("no permission for AF_XDP" in program.output() and "This program runs on the kernel" in program.output(), f"it said: {program.output()}")
+    expect("no permission to share interface wire" in program.output() and "This program runs on the kernel" in program.output(), f"it said: {program.output()}")
     expect_equal("lines of mtcp", program.output().count("mtcp["), 1)
     stop(program)
     server.config = context.write_config("net_af_xdp0,iface=wire,share=kernel", server.address,

@@ -93,7 +93,7 @@ bool af_xdp_check(const DeviceConfig& config, std::uint32_t& queues, std::uint32
               " combined " + std::to_string(kMaxStacks);
     return false;
   }
-  return may_use_xdp(interface, message);
+  return may_use_xdp(config.port, message);
 }
 
 void af_xdp_prepare(const Xsk& socket) {

@@ -127,17 +127,23 @@ bool may_classify(const std::string& interface, std::string& message) {
   return false;
 }
 
-bool may_use_xdp(const std::string& interface, std::string& message) {
+bool may_use_xdp(const std::string& port, std::string& message) {
+  const std::string interface = interface_of(port);
   const Descriptor socket(system_call(SYS_socket, AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
   if (!socket && errno == EAFNOSUPPORT) {
     message = "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS); use net_af_packet0,iface=" + interface;
     return false;
   }
   if (socket && Descriptor(create_sockets_map(1))) return true;
-  message =
-      "no permission for AF_XDP on interface " + interface + " (" + strerror(errno) +
-      "); " +
-      with_capabilities({"net_raw", "net_admin", "bpf", "ipc_lock"}) + "; or use net_af_packet0, which needs net_raw only";
+  const std::string reason = strerror(errno);
+  if (shares_without_xdp(port)) {  // as it would, with permission
+    message = "no permission to share interface " + interface + " with the kernel (" + reason + "); " +
+              with_capabilities({"net_raw", "net_admin", "bpf"});
+    return false;
+  }
+  message = "no permission for AF_XDP on interface " + interface + " (" + reason + "); " +
+            with_capabilities({"net_raw", "net_admin", "bpf", "ipc_lock"}) +
+            "; or use net_af_packet0, which needs net_raw only";
   return false;
 }
 

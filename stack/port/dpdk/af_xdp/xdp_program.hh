@@ -22,8 +22,9 @@ long load_classifier_for_some(const SharedPorts& ports);
 bool may_classify();
 bool may_classify(const std::string& interface, std::string& message);
 
-// Whether this process may do so: false and `message` if the kernel has no AF_XDP, or refuses it.
-bool may_use_xdp(const std::string& interface, std::string& message);
+// Whether this process may do so: false and `message` if the kernel has no AF_XDP, or refuses it. Where the interface of `port`
+// would be shared without XDP, it names the capabilities that this takes.
+bool may_use_xdp(const std::string& port, std::string& message);
 
 // Attached by a link (kernel 5.9), so that it is on the interface as long as a process has the link's
 // descriptor: those that this one forks included, and not a moment longer however they end. No file, no

@@ -52,10 +52,14 @@ bool read_sharing(const DeviceConfig& config, bool on_virtual, Sharing& sharing,
 }
 
 // XDP above the driver copies every frame of a sender on this machine once more, and those that are the kernel's.
-std::string port_for_sharing(const std::string& port) {
+bool shares_without_xdp(const std::string& port) {
+  if (!port.starts_with("net_af_xdp") || value_of(port, "share") != "kernel") return false;
   const std::string mode = value_of(port, "xdp");
-  if (!port.starts_with("net_af_xdp") || value_of(port, "share") != "kernel") return port;
-  if (mode != "no" && (!mode.empty() || !is_virtual(interface_of(port)) || !may_classify())) return port;
+  return mode == "no" || (mode.empty() && is_virtual(interface_of(port)));
+}
+
+std::string port_for_sharing(const std::string& port) {
+  if (!shares_without_xdp(port) || (value_of(port, "xdp") != "no" && !may_classify())) return port;
   return port_of_packet_sockets(port);
 }
 

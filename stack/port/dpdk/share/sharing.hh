@@ -16,6 +16,8 @@ struct Sharing {
   std::string summary;
 };
 
+// Whether an interface is to be shared without XDP: it has no hardware, or `port` says so.
+[[nodiscard]] bool shares_without_xdp(const std::string& port);
 // The port string of the device that serves it: where an interface has no hardware, one of packet sockets, if the kernel lets us.
 [[nodiscard]] std::string port_for_sharing(const std::string& port);
 // The same whatever the interface is.
