@@ -161,6 +161,8 @@ def main():
                 print(f"{sum(results)} right in the installed system", flush=True)
                 os._exit(not all(results))
             check("used", os.waitpid(inner, 0)[1] == 0)
+            (inside / "run/mtcp-open").mkdir(exist_ok=True)
+            (inside / "run/mtcp-open/card.sock").touch()  # of an mtcp-open that was killed
             run("chroot", inside, "dpkg", "--purge", "mtcp")
             (inside / "root/mtcp.deb").unlink()
             own = ("var/lib/dpkg", "var/log", "var/cache", "etc/ld.so.cache", "usr/lib/python3", "root/")
