@@ -2,18 +2,17 @@
 
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
-#include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstring>
 #include <span>
 
 #include "intercept/sockets/freebind.hh"
+#include "intercept/support/sock_diag.hh"
 
 namespace mtcp::intercept {
 namespace {
@@ -50,45 +49,23 @@ struct Found {
 
 // INET_DIAG_SOCKOPT, since Linux 5.10, of which Debian 12's header has what is needed.
 bool is_marked(std::span<const std::byte> attributes) {
-  while (attributes.size() >= sizeof(rtattr)) {
-    rtattr a;
-    std::memcpy(&a, attributes.data(), sizeof a);
-    if (a.rta_len < sizeof a || a.rta_len > attributes.size()) break;
-    inet_diag_sockopt options{};
-    if (a.rta_type == INET_DIAG_SOCKOPT && a.rta_len >= RTA_LENGTH(sizeof options)) {
-      std::memcpy(&options, attributes.data() + RTA_LENGTH(0), sizeof options);
-      return options.freebind != 0;
-    }
-    attributes = attributes.subspan(std::min<std::size_t>(RTA_ALIGN(a.rta_len), attributes.size()));
-  }
-  return false;
+  inet_diag_sockopt options{};
+  const auto value = attribute_of(attributes, INET_DIAG_SOCKOPT);
+  if (value.size() < sizeof options) return false;
+  std::memcpy(&options, value.data(), sizeof options);
+  return options.freebind != 0;
 }
 
 std::optional<Found> listening_socket(Kernel& kernel, const stack::Endpoint& local) {
-  const int fd = kernel.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-  if (fd < 0) return std::nullopt;
-  Question q = question_about(local);
-  iovec out{&q, sizeof q};
-  msghdr message{};
-  message.msg_iov = &out;
-  message.msg_iovlen = 1;
   std::optional<Found> found;
-  struct Answer {
-    nlmsghdr head;
+  const Question question = question_about(local);
+  ask_sock_diag(kernel, std::as_bytes(std::span(&question, 1)), [&](std::span<const std::byte> answer) {
     inet_diag_msg socket;
-    std::array<std::byte, 512> attributes;
-  } answer{};
-  if (kernel.sendmsg(fd, &message, 0) == static_cast<ssize_t>(sizeof q)) {
-    iovec in{&answer, sizeof answer};
-    message.msg_iov = &in;
-    // The kernel has answered when it takes the question.
-    const ssize_t n = kernel.recvmsg(fd, &message, MSG_DONTWAIT);
-    const bool listens = n >= static_cast<ssize_t>(sizeof(nlmsghdr) + sizeof(inet_diag_msg)) &&
-                         answer.head.nlmsg_type == SOCK_DIAG_BY_FAMILY && answer.socket.idiag_state == TCP_LISTEN;
-    constexpr std::size_t kBefore = offsetof(Answer, attributes);
-    if (listens) found = {answer.socket, is_marked(std::span(answer.attributes).first(static_cast<std::size_t>(n) - kBefore))};
-  }
-  (void)kernel.close(fd);
+    if (answer.size() < sizeof socket) return false;
+    std::memcpy(&socket, answer.data(), sizeof socket);
+    if (socket.idiag_state == TCP_LISTEN) found = {socket, is_marked(answer.subspan(sizeof socket))};
+    return false;
+  });
   return found;
 }
 

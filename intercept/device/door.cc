@@ -1,11 +1,6 @@
 #include "intercept/device/door.hh"
 
 #include <errno.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
-#include <linux/sock_diag.h>
-#include <linux/unix_diag.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -105,60 +100,6 @@ int connect_trusted(Process& process, const sockaddr* name, socklen_t size) {
   return error;
 }
 
-bool has_name(const nlmsghdr& message, std::span<const std::byte> name, std::optional<uid_t>& user) {
-  bool has = false;
-  std::size_t left = message.nlmsg_len - NLMSG_LENGTH(sizeof(unix_diag_msg));
-  const auto* a = reinterpret_cast<const rtattr*>(static_cast<const std::byte*>(NLMSG_DATA(&message)) + NLMSG_ALIGN(sizeof(unix_diag_msg)));
-  for (; RTA_OK(a, left); a = RTA_NEXT(a, left)) {
-    const std::span value(static_cast<const std::byte*>(RTA_DATA(a)), RTA_PAYLOAD(a));
-    if (a->rta_type == UNIX_DIAG_NAME) has = std::ranges::equal(value, name);
-    std::uint32_t number = 0;
-    if (a->rta_type == UNIX_DIAG_UID && value.size() == sizeof number) {
-      std::memcpy(&number, value.data(), sizeof number);
-      user = number;
-    }
-  }
-  return has;
-}
-
-// Whose the Unix socket is that is bound to this name (sock_diag(7); its user since Linux 5.3). None: there is none, or the kernel does
-// not tell. It may not listen, or have no room for one more that asks, so that it does not tell itself.
-std::optional<uid_t> owner_of(Kernel& kernel, std::span<const std::byte> name) {
-  const int fd = kernel.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-  if (fd < 0) return std::nullopt;
-  struct {
-    nlmsghdr head{};
-    unix_diag_req what{};
-  } question;
-  question.head.nlmsg_len = sizeof question;
-  question.head.nlmsg_type = SOCK_DIAG_BY_FAMILY;
-  question.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-  question.what.sdiag_family = AF_UNIX;
-  question.what.udiag_states = 1U << TCP_LISTEN | 1U << TCP_CLOSE;  // those that have come to it have its name as well
-  question.what.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_UID;
-  iovec v{&question, sizeof question};
-  msghdr message{};
-  message.msg_iov = &v;
-  message.msg_iovlen = 1;
-  std::optional<uid_t> owner;
-  alignas(nlmsghdr) std::array<std::byte, 16384> answer{};
-  bool over = kernel.sendmsg(fd, &message, 0) < 0;
-  // The kernel fills what is asked for next as soon as this has been taken.
-  while (!over) {
-    v = {answer.data(), answer.size()};
-    const ssize_t n = kernel.recvmsg(fd, &message, MSG_DONTWAIT);
-    over = n <= 0;
-    auto left = static_cast<std::uint32_t>(std::max<ssize_t>(n, 0));
-    for (const auto* m = reinterpret_cast<const nlmsghdr*>(answer.data()); !over && NLMSG_OK(m, left); m = NLMSG_NEXT(m, left)) {
-      std::optional<uid_t> user;
-      over = m->nlmsg_type != SOCK_DIAG_BY_FAMILY;
-      if (!over && has_name(*m, name, user)) owner = user;
-    }
-  }
-  (void)kernel.close(fd);
-  return owner;
-}
-
 // The device of an invitation, whose descriptors it has from now on. Null, and they are closed, if there is an error.
 std::unique_ptr<stack::Device> open_invited(const Process& process, const stack::DeviceInvitation& invitation, int error) {
   if (error == 0) return process.open_as_guest(invitation, process.program, process.cpus);
@@ -202,7 +143,7 @@ Door::Name Door::name() const {
 // Who is asked does not answer as one of this user's would. Everybody can read a name once it has been taken, and take it himself when
 // its owner has ended; so there is another one from now on.
 bool Door::leave_to_stranger(const Name& name) const {
-  const std::optional<uid_t> user = owner_of(process_.kernel, name.in_path());
+  const std::optional<uid_t> user = user_of_name(process_.kernel, SOCK_SEQPACKET, name.in_path());
   if (!user.has_value() || *user == ::geteuid() || *user == 0 || name.nonce == nullptr) return false;
   std::uint64_t fresh = 0, seen = name.seen;
   if (!fill_random(std::as_writable_bytes(std::span(&fresh, 1)))) return false;

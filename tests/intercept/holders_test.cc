@@ -2,10 +2,17 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "intercept/support/peer_user.hh"
 #include "tests/intercept/fake_kernel.hh"
 
 using namespace mtcp;
@@ -59,4 +66,28 @@ TEST_CASE("a listener on :: that is marked is the stack's for both families", "[
     CHECK(is_listener_of_stack(kernel, {one, ntohs(a.sin6_port)}) == marked);
   }
   ::close(fd);
+}
+
+TEST_CASE("the kernel tells whose a Unix socket's name is, whether it listens or has no more room; of other types it is another name", "[holders]") {
+  testing::FakeKernel kernel;
+  const std::string name = std::string(1, '\0') + "mtcp-holders-test-" + std::to_string(::getpid());
+  sockaddr_un a{};
+  a.sun_family = AF_UNIX;
+  std::ranges::copy(name, a.sun_path);
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
+  const auto user_of = [&](int type) { return user_of_name(kernel, type, std::as_bytes(std::span(name))); };
+  const int fd = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  CHECK_FALSE(user_of(SOCK_SEQPACKET).has_value());
+  REQUIRE(::bind(fd, reinterpret_cast<const sockaddr*>(&a), size) == 0);
+  CHECK(user_of(SOCK_SEQPACKET) == ::geteuid());
+  CHECK_FALSE(user_of(SOCK_DGRAM).has_value());
+  REQUIRE(::listen(fd, 0) == 0);
+  std::vector<int> waiting;
+  do waiting.push_back(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  while (::connect(waiting.back(), reinterpret_cast<const sockaddr*>(&a), size) == 0);
+  CHECK(errno == EAGAIN);
+  CHECK(user_of(SOCK_SEQPACKET) == ::geteuid());
+  for (const int each : waiting) ::close(each);
+  ::close(fd);
+  CHECK_FALSE(user_of(SOCK_SEQPACKET).has_value());
 }
