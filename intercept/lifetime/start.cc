@@ -218,7 +218,7 @@ int Process::load_secrets() {
     log(LogLevel::info, "the secret of sequence numbers can't be kept for the next start of this program");
   if (!usable) return -EAGAIN;
   lasting = loaded;
-  if (loaded.port_counters != nullptr) door_nonces = load_door_nonces(kernel, keeping_places(::geteuid()));
+  if (loaded.port_counters != nullptr && door.is_for_others()) door_nonces = load_door_nonces(kernel, keeping_places(::geteuid()));
   return 0;
 }
 
