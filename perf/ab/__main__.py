@@ -124,8 +124,8 @@ def run_against(arguments, cleanup):
     cpus, shim = check_environment(arguments)
     commit, build = against.build_revision(ROOT, arguments.against, arguments.build.resolve(), arguments.out.resolve())
     huge = huge_pages(arguments, cleanup)
-    both = [equip(arguments, cleanup, f"ab{os.getpid()}{letter}", cpus, library)
-            for letter, library in (("o", build / "preload/libmtcp_shim.so"), ("n", shim))]
+    both = [equip(arguments, cleanup, f"ab{os.getpid()}{mark}", cpus, library)
+            for mark, library in (("o", build / "preload/libmtcp_shim.so"), ("n", shim))]
     sides, benches = zip(*both)
     settings = against.describe(ROOT, arguments.against, commit) | settings_of(arguments, cpus, huge)
     print(f"before: {arguments.against} ({commit[:12]}); {arguments.rounds} rounds of {arguments.seconds} s")

@@ -244,8 +244,8 @@ bool take(std::string_view text, T low, T high, T& to) {
   return value.has_value();
 }
 
-bool parse_option(int letter, const char* value, Wanted& out) {
-  switch (letter) {
+bool parse_option(int option, const char* value, Wanted& out) {
+  switch (option) {
     case 'r':
       return take(value, 0.1, 1e8, out.rate);
     case 'c':
@@ -266,8 +266,8 @@ bool parse(int argc, char** argv, Wanted& out) {
   static const option kOptions[] = {{"rate", required_argument, nullptr, 'r'},    {"connections", required_argument, nullptr, 'c'},
                                     {"seconds", required_argument, nullptr, 's'}, {"http", required_argument, nullptr, 'h'},
                                     {"echo", required_argument, nullptr, 'e'},    {}};
-  for (int letter; (letter = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;)
-    if (!parse_option(letter, optarg, out)) return false;
+  for (int option; (option = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;)
+    if (!parse_option(option, optarg, out)) return false;
   if (argc - optind != 2 || out.path.empty() == (out.bytes == 0) || out.rate * out.seconds < 1 || out.rate * out.seconds > 1e10) return false;
   out.host = argv[optind];
   out.server.sin_family = AF_INET;

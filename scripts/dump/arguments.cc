@@ -34,8 +34,8 @@ bool complain(const char* what, const char* value) {
   return false;
 }
 
-bool parse_option(int letter, const char* value, Arguments& out) {
-  switch (letter) {
+bool parse_option(int option, const char* value, Arguments& out) {
+  switch (option) {
     case 'i':
       if (strcmp(value, "all") == 0) out.pid = 0;
       else if (!parse_number<pid_t>(value, 1, INT32_MAX, out.pid)) return complain("-i wants a process's number, or all", value);
@@ -85,14 +85,14 @@ std::optional<Arguments> parse_arguments(int count, char** words, int& status) {
   static const option kLong[] = {{"help", no_argument, nullptr, 'h'}, {"version", no_argument, nullptr, 'V'}, {}};
   Arguments out;
   status = 2;
-  for (int letter; (letter = getopt_long(count, words, "i:w:c:s:B:h", kLong, nullptr)) != -1;) {
-    if (letter == 'h' || letter == 'V') {
+  for (int option; (option = getopt_long(count, words, "i:w:c:s:B:h", kLong, nullptr)) != -1;) {
+    if (option == 'h' || option == 'V') {
       status = 0;
-      if (letter == 'h') printf("%s\n%s", kUsage, kHelp);
+      if (option == 'h') printf("%s\n%s", kUsage, kHelp);
       else printf("%s, %s\n", MTCP_VERSION, pcap_lib_version());
       return std::nullopt;
     }
-    if (!parse_option(letter, optarg, out)) return std::nullopt;
+    if (!parse_option(option, optarg, out)) return std::nullopt;
   }
   for (int i = optind; i < count; ++i) out.wanted.filter += (i == optind ? "" : " ") + std::string(words[i]);
   status = 1;

@@ -9,6 +9,7 @@ from nginx import Nginx
 from registry import test
 from suite_af_xdp import program_on
 from suite_family import ASK
+from suite_machine import NOBODY
 from suite_programs import expect_benchmark, redis_cli, start_redis
 from suite_share import expect_on_kernel, expect_refused, refused, serve_files
 from suite_wire import counters_of, stack_opens, wait_for_stack
@@ -17,7 +18,6 @@ from web import expect_files, expect_wrk, get, get_status
 
 HERE = Path(__file__).resolve().parent
 PYTHON = "/usr/bin/python3"
-NOBODY = "65534"
 CAPABILITIES = "+net_raw,+net_admin,+bpf,+ipc_lock"
 
 
