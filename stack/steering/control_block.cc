@@ -171,7 +171,7 @@ bool ControlBlock::left_something(std::uint8_t stack) const {
   return !present(stack) && (p.untold_end.load(std::memory_order_acquire) != 0 || p.senders.load(std::memory_order_acquire) != 0);
 }
 
-void ControlBlock::take_unclaimed(std::uint8_t stack, std::uint64_t program, const SharedDevice& device, const std::function<void(const Message&)>& visit) {
+void ControlBlock::take_unclaimed(std::uint8_t stack, std::uint64_t program, SharedDevice& device, const std::function<void(const Message&)>& visit) {
   for (std::uint32_t i = 0; i < slots(); ++i) {
     const auto wanted = [&](std::uint64_t destination) { return unclaimed_for(slot(i), stack, destination, program); };
     const auto has = [&](const auto& w) { return wanted(w.load(std::memory_order_acquire)); };
@@ -191,8 +191,11 @@ void ControlBlock::take_unclaimed(std::uint8_t stack, std::uint64_t program, con
       box.release();
       if (box.write(0, message)) box.announce(1);  // behind the others: what is a connection's stays together
     }
-    for (auto& w : slot(i).unclaimed)
-      if (has(w)) w.store(0, std::memory_order_release);
+    for (auto& w : slot(i).unclaimed) {
+      if (!has(w)) continue;
+      const auto port = port_of(w.exchange(0, std::memory_order_acq_rel));
+      if (!any_unclaimed_at(port)) device.keep_port(port, false);
+    }
   }
 }
 

@@ -153,6 +153,7 @@ class ControlBlock {
   [[nodiscard]] Listening listening(std::uint32_t stack, const Endpoint& local) const { return listening(stack, destination(local)); }
   // Where a connection goes, as a word: of two IPv6 addresses that have the same, one is taken for the other.
   [[nodiscard]] static std::uint64_t destination(const Endpoint& local);
+  [[nodiscard]] static std::uint16_t port_of(std::uint64_t destination) { return static_cast<std::uint16_t>(destination); }
   [[nodiscard]] Listening listening(std::uint32_t stack, std::uint64_t destination) const;
   // Leaves the messages of a connection for whoever of this program has the listener next. False without room. For `stack` itself;
   // in reap(), which has the lock, without `device`.
@@ -160,10 +161,11 @@ class ControlBlock {
                                      std::span<const std::span<const std::byte>> messages, const SharedDevice* device);
   // Whether such wait for `local`; if it is any, for its port.
   [[nodiscard]] bool unclaimed(const Endpoint& local) const;
+  [[nodiscard]] bool any_unclaimed_at(std::uint16_t port) const;
   [[nodiscard]] bool any_unclaimed() const;  // as of the last change of members
   // Shows the messages that wait for a listener which `stack` has (kNobody: all of them) and that are this program's, and forgets
   // them.
-  void take_unclaimed(std::uint8_t stack, std::uint64_t program, const SharedDevice& device, const std::function<void(const Message&)>& visit);
+  void take_unclaimed(std::uint8_t stack, std::uint64_t program, SharedDevice& device, const std::function<void(const Message&)>& visit);
   // Its flows by index in the stack's slab; only the stack itself writes. Empty if it can't be mapped.
   [[nodiscard]] std::span<FlowRecord> records(std::uint32_t stack);
   // Flows of the dead whose peers `stack` is to tell; the first untold_end of them count, and those that are not used have

@@ -99,6 +99,15 @@ bool ControlBlock::any_unclaimed() const {
   });
 }
 
+bool ControlBlock::any_unclaimed_at(std::uint16_t port) const {
+  return std::ranges::any_of(head().slots, [port](const Slot& p) {
+    return std::ranges::any_of(p.unclaimed, [port](const auto& w) {
+      const std::uint64_t word = w.load(std::memory_order_acquire);
+      return word != 0 && port_of(word) == port;
+    });
+  });
+}
+
 bool ControlBlock::unclaimed(const Endpoint& local) const {
   const std::uint64_t wanted = destination(local);
   for (std::uint32_t i = 0; i < slots(); ++i)
@@ -195,7 +204,13 @@ bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_
       return true;
     }
   }
-  return may_wait && control_.leave_unclaimed(me_, local, program_, flow, messages, &device_);
+  return may_wait && leave_unclaimed(local, program_, flow, messages, &device_);
+}
+
+// Told first: what comes for it must not go to somebody else in between.
+bool SteeringPort::leave_unclaimed(std::uint64_t destination, std::uint64_t program, std::uint64_t flow, Messages messages, const SharedDevice* device) {
+  device_.keep_port(ControlBlock::port_of(destination), true);
+  return control_.leave_unclaimed(me_, destination, program, flow, messages, device);
 }
 
 void SteeringPort::offer(const Endpoint& local) {
@@ -224,7 +239,7 @@ bool SteeringPort::pass_on(std::span<const Message> messages, std::uint8_t gone,
   const Messages all = std::span(parts).first(messages.size());
   for (const std::uint32_t to : who_takes_over(first.tag, Listening::yes, program) - StackSet::of(gone))
     if (send_messages(to, first.tag, first.flow, all)) return true;
-  return control_.leave_unclaimed(me_, first.tag, program, first.flow, all, device) || program != program_;
+  return leave_unclaimed(first.tag, program, first.flow, all, device) || program != program_;
 }
 
 }  // namespace mtcp::stack

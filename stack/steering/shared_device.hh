@@ -43,6 +43,9 @@ class SharedDevice {
   virtual void point_flow(std::uint32_t /*hash*/, std::uint32_t /*queue*/) {}
   // As the table says again, unless another stack has pointed them elsewhere in the meantime.
   virtual void unpoint_flow(std::uint32_t /*hash*/, std::uint32_t /*queue*/) {}
+  // Connections to this local port wait on the control block for a stack that will have their listener: their segments are still to come
+  // to the stacks, though none has the port. Or (not `on`) no more do. Only a device that the stacks share with somebody else needs it.
+  virtual void keep_port(std::uint16_t /*port*/, bool /*on*/) {}
   // The packets of stack `stack`, which the calling process has just joined as: all of them are free. Null without
   // memory.
   virtual PacketPool* pool(std::uint32_t stack) = 0;

@@ -142,6 +142,7 @@ class SteeringPort final : public Port, public Steering {
   void reap(std::uint8_t stack);
   bool pass_on(std::span<const Message> messages, std::uint8_t gone, std::uint64_t program, const SharedDevice* device);
   void inherit(const Message& message, std::vector<Packet*>& to_send);
+  bool leave_unclaimed(std::uint64_t destination, std::uint64_t program, std::uint64_t flow, Messages messages, const SharedDevice* device);
   void take_unclaimed(std::uint8_t stack);
   void take_over_messages();
   bool send_messages(std::uint32_t to, std::uint64_t destination, std::uint64_t flow, Messages messages);

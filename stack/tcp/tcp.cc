@@ -192,7 +192,8 @@ void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
       return passive.on_listen(*l, s, hash, now);
   }
   if (others.forward_unknown(s, now)) return;
-  if (others.parting() || passive.left_to_another(s) || passive.is_expected(s, now)) return stats.add(Counter::left_to_another);
+  if (others.parting() || passive.left_to_another(s) || passive.is_expected(s, now) || passive.is_kernels_next(s))
+    return stats.add(Counter::left_to_another);
   stats.add(Counter::no_socket);
   passive.refuse(s, now);
 }

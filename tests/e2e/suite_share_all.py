@@ -17,7 +17,7 @@ from suite_join import expect_nothing_left
 from suite_programs import redis_cli, start_redis, use_store
 from suite_share import expect_refused, refused
 from suite_wire import counters_of, stack_opens
-from suite_workers import PID, expect_no_failure, result_of, start_flows
+from suite_workers import PID, expect_no_failure, result_of, start_flows, without_workers
 from web import expect_files, expect_wrk, get
 
 HERE = Path(__file__).resolve().parent
@@ -132,3 +132,29 @@ def kill_in_turn(server, client, kernels, nginx, redis, wrk):
 
 everything_test("share-everything-at-once", 1)
 everything_test("share-everything-at-once-4-workers", 4)
+
+
+def gap_test(name, share, **options):
+    @test(name, shim_only=True, **options)
+    def run(context):
+        """Connections that nobody has accepted wait for the next worker, while only nginx's master has the listener and another program has a
+        stack on the interface: neither that nor the kernel, which listens as well, resets or refuses any."""
+        server, client = context.veth(driver="af_xdp", share=share, queues=4)
+        upstream = Nginx(client, port=9000).start()
+        nginx = Nginx(server, workers=2, server=PID).start()
+        wrk = server.start("wrk", "-t1", "-c8", "-d60", f"{upstream.url}/k8")
+        wait_until(lambda: counters_of(wrk.pid, check=False).get("active_opens", 0) > 0, 10, "wrk's connections on the stack")
+        wait_until(lambda: len(nginx.workers()) == 2, 10, "2 workers")
+        load = client.start(PYTHON, HERE / "flows.py", "--patient", "load", server.address, nginx.port, "/k8", 4, 16, 0)
+        time.sleep(1)
+        without_workers(nginx, signal.SIGQUIT, 2)
+        expect_no_failure(result_of(load), 500)
+        wrk.kill()
+        for program in (nginx, upstream):
+            program.stop()
+
+    return run
+
+
+gap_test("share-workers-leave-before-their-successors-come", True)
+gap_test("share-by-xdp-workers-leave-before-their-successors-come", "generic", long_only=True)

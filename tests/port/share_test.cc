@@ -128,6 +128,19 @@ TEST_CASE("shared with the kernel: the port of a connection takes its segments, 
         }) == 0);
 }
 
+TEST_CASE("shared with the kernel: a port at which connections wait for a stack takes their segments, and leaves new ones to the kernel") {
+  CHECK(apart([](Shared& s) {
+          s.ports().keep(80, true);
+          EXPECT(s.takes_segment(80, kAck) && !s.takes_segment(80, kSyn) && !s.takes_segment(81, kAck) && !s.takes_segment(80 + 64, kAck));
+          EXPECT(!s.takes(frame(ip(kPeer, kPeer, 6, tcp(5000, 80, kAck)))));
+          s.ports().leave(0);  // whoever they waited at may be gone
+          s.ports().leave(1);
+          EXPECT(s.takes_segment(80, kAck));
+          s.ports().keep(80, false);
+          EXPECT(!s.takes_segment(80, kAck));
+        }) == 0);
+}
+
 TEST_CASE("shared with the kernel: a listener on any address has those that are the stack's") {
   CHECK(apart([](Shared& s) {
           s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, true);

@@ -237,11 +237,13 @@ TEST_CASE("whoever ends while only a process without a stack has the listener: c
   for (Socket* s : sockets) CHECK((s->error == Errc::ok && s->received == 0));
   CHECK(w.device.control().unclaimed({Sim::kShared, 80}));
   CHECK_FALSE(w.device.control().unclaimed({Sim::kShared, 81}));
+  CHECK(w.device.kept == std::set<std::uint16_t>{80});
   Host& next = w.process();
   w.sim.run_for(seconds(8));
   for (Socket* s : sockets) CHECK(World::good(*s, 3000));
   CHECK(next.accepted.size() == 30);
   CHECK_FALSE(w.device.control().unclaimed({Sim::kShared, 80}));
+  CHECK(w.device.kept.empty());
   if (other != nullptr) CHECK(other->count(Counter::resets_sent) == 0);
   // And those of who is the last to have it are reset at once.
   w.sim.held.clear();
@@ -273,6 +275,7 @@ TEST_CASE("what was on its way to a stack that has gone, and whose successor lac
   a.exit();
   b.kill();  // with all of it in its message ring
   w.sim.run_for(seconds(3));
+  CHECK(w.device.kept == std::set<std::uint16_t>{80});
   for (Socket* s : sockets) CHECK(s->error == Errc::ok);
   CHECK(other.count(Counter::adoptions_refused) == 0);
   Host& next = w.process();
@@ -299,6 +302,7 @@ TEST_CASE("the last process resets what waits for the next one, and refuses nobo
   w.sim.run_for(milliseconds(100));
   for (Socket* s : waiting) CHECK(s->error == Errc::connection_reset);
   CHECK_FALSE(w.device.control().any_unclaimed());
+  CHECK(w.device.kept.empty());
   CHECK((late.error == Errc::ok && !late.connected));
   last.exit();
   w.process();

@@ -44,10 +44,12 @@ class SimSharedDevice final : public SharedDevice {
   [[nodiscard]] std::uint32_t queue_for(std::span<const std::byte> frame) const;
 
   [[nodiscard]] std::uint64_t program() const override { return next_program; }
+  void keep_port(std::uint16_t port, bool on) override { on ? (void)kept.insert(port) : (void)kept.erase(port); }
 
   std::uint64_t next_program = 0;  // of who joins
   std::uint64_t process = 0;  // who joins, leaves or ends just now
   std::set<std::uint64_t> dead;
+  std::set<std::uint16_t> kept;  // as keep_port() said
 
  private:
   friend class SimQueue;

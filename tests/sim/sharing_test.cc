@@ -4,8 +4,9 @@
 
 #include "stack/wire/ethernet.hh"
 #include "stack/wire/ipv4.hh"
-#include "tests/sim/raw_peer.hh"
+#include "tests/sim/fake_kernel_share.hh"
 #include "tests/sim/fake_steering.hh"
+#include "tests/sim/raw_peer.hh"
 
 using namespace mtcp::sim;
 
@@ -198,6 +199,19 @@ TEST_CASE("peers of a dead process are told by another stack of its address", "[
   for (Socket* s : sockets) reset += s->error == Errc::connection_reset ? 1U : 0U;
   CHECK(reset == 200);
   CHECK(client.worker->connections() == 0);
+}
+
+TEST_CASE("on an interface that is the kernel's as well a SYN for no listener is the kernel's to refuse, what belongs to no connection is not", "[sharing]") {
+  FakeKernelShare kernel;
+  Sim sim;
+  Host& server = sim.add_host();
+  server.share_with(kernel);
+  RawPeer peer(sim, server, 4000, 80);
+  peer.say({.flags = kSyn, .seq = 10});
+  CHECK(peer.silent());
+  CHECK(server.count(Counter::left_to_another) == 1);
+  peer.say({.flags = kAck, .seq = 10, .ack = 999, .data = "x"});
+  CHECK(peer.hear().is(kRst));
 }
 
 TEST_CASE("200,000 connections in a row to one address do not run out of the ports that hash to their own stack", "[sharing]") {

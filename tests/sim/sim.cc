@@ -162,6 +162,10 @@ void Host::share_with(Steering& others) {
   worker = std::make_unique<Worker>(options, Attachment(&port, &others), pool, stats, secrets, sim.now);
 }
 
+void Host::share_with(KernelShare& kernel) {
+  worker = std::make_unique<Worker>(options, Attachment(&port, nullptr, &kernel), pool, stats, secrets, sim.now);
+}
+
 void Host::exit() {
   worker->abort_orphans(clock());
   worker->flush(clock());

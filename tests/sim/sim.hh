@@ -108,6 +108,7 @@ class Host {
   Time clock();
   // Others are said to be on its device, who must outlive it: before it has done anything.
   void share_with(Steering& others);
+  void share_with(KernelShare& kernel);  // the interface; before it has done anything
   // Called for each accepted socket.
   std::function<void(Socket&)> on_accept;
   // One turn of the application: poll, events, flush. Returns what poll() did.

@@ -88,6 +88,9 @@ class DpdkDevice final : public Device, public SharedDevice {
   void unpoint_flow(std::uint32_t hash, std::uint32_t queue) override {
     if (fanout_ != nullptr) fanout_->unpoint_flow(hash, queue);
   }
+  void keep_port(std::uint16_t port, bool on) override {
+    if (shared_ports_ != nullptr) shared_ports_->keep(port, on);
+  }
   [[nodiscard]] MacAddress mac() const override { return state_.mac; }
   [[nodiscard]] std::uint32_t mtu() const override { return state_.mtu; }
   [[nodiscard]] bool tx_checksum_offload() const override { return state_.tx_checksum; }

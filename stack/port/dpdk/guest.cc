@@ -17,7 +17,7 @@
 namespace mtcp::stack::dpdk {
 namespace {
 
-constexpr std::uint32_t kVersion = 5;
+constexpr std::uint32_t kVersion = 6;
 
 std::size_t maps_of(const GuestTerms& t) { return t.addresses != 0 ? SharedPorts::kMaps : 0; }
 

@@ -84,6 +84,9 @@ class GuestDevice final : public Device, public SharedDevice {
   void unpoint_flow(std::uint32_t hash, std::uint32_t queue) override {
     if (fanout_ != nullptr) fanout_->unpoint_flow(hash, queue);
   }
+  void keep_port(std::uint16_t port, bool on) override {
+    if (ports_ != nullptr) ports_->keep(port, on);
+  }
   std::unique_ptr<Port> claim_queue(std::uint32_t queue, std::uint32_t stack) override;
   PacketPool* pool(std::uint32_t stack) override;
   [[nodiscard]] int wake_descriptor(std::uint32_t stack) const override { return shared_->wake_descriptor(stack); }

@@ -91,8 +91,9 @@ void OtherStacks::update_serving() {
 void OtherStacks::note_listener(const Listener& l) {
   if (l.local.address.is_loopback()) return;
   const Listening how = l.left ? Listening::left : l.unwatched ? Listening::yes : Listening::accepting;
-  if (tcp_.steering != nullptr) tcp_.steering->note_listener(l.index, l.local, l.v6_only, how);
+  // First the kernel: connections that have waited for this listener no longer keep the port from it.
   if (tcp_.kernel_share != nullptr) tcp_.kernel_share->note_listener(l.index, l.local, l.v6_only, true);
+  if (tcp_.steering != nullptr) tcp_.steering->note_listener(l.index, l.local, l.v6_only, how);
 }
 
 void OtherStacks::forget_listener(const Listener& l) {

@@ -100,6 +100,8 @@ bool PassiveOpens::left_to_another(const Segment& s) const {
   });
 }
 
+bool PassiveOpens::is_kernels_next(const Segment& s) const { return tcp_.kernel_share != nullptr && may_be_anothers(tcp_.network, s); }
+
 bool PassiveOpens::is_expected(const Segment& s, Time now) {
   constexpr Duration kBetweenQuestions = milliseconds(1), kPatience = seconds(3);
   if (!expected_ || !may_be_anothers(tcp_.network, s)) return false;

@@ -39,6 +39,9 @@ class PassiveOpens {
   [[nodiscard]] bool left_to_another(const Segment& s) const;
   // A SYN for what nobody listens to here, but soon will: Worker::set_expected.
   [[nodiscard]] bool is_expected(const Segment& s, Time now);
+  // On an interface that is shared with the kernel: a SYN that was given to the stacks while one had its listener. The kernel, which listens as
+  // well if anybody does, answers when it comes again.
+  [[nodiscard]] bool is_kernels_next(const Segment& s) const;
   void set_expected(std::function<bool(const Endpoint&)> expected) { expected_ = std::move(expected); }
 
   // --- syn.cc: LISTEN and SYN-RECEIVED

@@ -39,4 +39,6 @@ struct mtcp_share_state {
   struct mtcp_share_address address[MTCP_SHARE_ADDRESSES];
   __u64 owner[MTCP_SHARE_STACKS]; /* of a stack's bits: its process (claims.hh); 0: nobody */
   struct mtcp_share_address elsewhere[MTCP_SHARE_ELSEWHERE]; /* remote ones; ::, nobody */
+  /* A bit for each port number, of whatever address: connections of nobody's wait for a stack that will have their listener. */
+  __u64 waiting[MTCP_SHARE_PORTS / 64];
 };

@@ -139,8 +139,16 @@ struct tcp_start {
 enum { SYN = 0x02, ACK = 0x10 };
 enum { FIRST_FRAGMENT = 8 };
 
+/* Connections to this port wait for the next stack that has their listener. What comes for them meanwhile the kernel, which may listen
+ * as well, would answer with a reset. */
+static __always_inline int is_waited_at(__be16 local_port) {
+  const __u32 zero = 0, port = bpf_ntohs(local_port);
+  const struct mtcp_share_state *now = bpf_map_lookup_elem(&state, &zero);
+  return now && (now->waiting[port / 64] >> (port % 64) & 1);
+}
+
 static __always_inline int is_flow(packet *context, struct flow *flow, const struct mtcp_share_port *port, int v4) {
-  return port && (port->listeners | port->flows) && !is_kernels(context, flow, v4);
+  return port && ((port->listeners | port->flows) || is_waited_at(flow->local_port)) && !is_kernels(context, flow, v4);
 }
 
 /* `fragmented`: the first fragment. A connection that is opened by fragments is the kernel's, which listens as well. */

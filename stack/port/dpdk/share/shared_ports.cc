@@ -165,6 +165,8 @@ void SharedPorts::set(std::uint32_t stack, Kind kind, const Endpoint& local, boo
   }
 }
 
+void SharedPorts::keep(std::uint16_t port, bool on) { change(state_->waiting[port / 64], std::uint64_t{1} << (port % 64), on); }
+
 // The program may see the halves of two: it compares both.
 void SharedPorts::leave_opens_of(const IpAddress& remote) {
   mtcp_share_address address;

@@ -40,6 +40,9 @@ class SharedPorts {
   // Adds or takes away this stack at a port. An address that is none of the stack's has no ports; 0.0.0.0
   // has those of all IPv4 addresses, :: those of all, or (`v6_only`) of all IPv6 addresses.
   void set(std::uint32_t stack, Kind kind, const Endpoint& local, bool on, bool v6_only = false);
+  // Connections to this port number wait for a stack that will have their listener: what comes for them is the stacks' until then,
+  // though none of them has the port. What opens connections is not.
+  void keep(std::uint16_t port, bool on);
   // Addresses of the stack beyond those that are there, as far as there is room. One stack at a time: is_first().
   void add(std::span<const IpAddress> addresses);
   [[nodiscard]] bool is_first(std::uint32_t stack) const;
