@@ -54,6 +54,8 @@ bool SteeringPort::offer_to_listeners(Packet* p, const Endpoint& local, bool ope
     if (control_.listening(me_, local) < Listening::yes) takers = who_listens(local, Listening::yes);
     if (takers.empty() && opens) takers = who_listens(local, Listening::left);
     if (!takers.empty()) return pass(p, pick(takers, p->flow_hash / control_.entries()), kFinal);
+  } else if (opens && others_.has(home)) {  // which had asked us, because we had the flow: it is over (TIME-WAIT)
+    return pass(p, home, kFinal);
   }
   // Connections wait for a stack that will have the listener: so does this one.
   if (!unclaimed_ || !control_.unclaimed(local) || control_.listening(me_, local) >= Listening::yes) {

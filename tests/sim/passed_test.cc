@@ -197,3 +197,29 @@ TEST_CASE("rfc6191: a connection that opens anew where one rests on a stack with
   CHECK(World::good(*second, 100));
   CHECK(b.count(Counter::time_wait_recycled) == 1);
 }
+
+TEST_CASE("rfc6191: a connection that opens anew where one rests on a stack whose listener was left goes to the successor, at once", "[passed]") {
+  World w(2);
+  INFO(w.sim.label());
+  Host& a = w.process();
+  Socket& first = w.connect(100);
+  REQUIRE(w.sim.run_until([&] { return first.received == 100; }));
+  const std::uint16_t port = first.key.local_port;
+  a.accepted.back()->close();
+  REQUIRE(w.sim.run_until([&] { return first.eof; }));
+  first.shutdown_when_sent = true;
+  first.kick();
+  w.sim.run_for(milliseconds(100));
+  REQUIRE(a.worker->time_waits() == 1);
+  Host& b = w.process();  // nginx's new worker
+  a.leave(*a.listeners.front());
+  w.sim.run_for(seconds(2));
+  REQUIRE(a.worker->time_waits() == 1);
+  Socket* second = w.client.try_connect({Sim::kShared, 80}, {}, port);
+  REQUIRE(second != nullptr);
+  second->to_send = 100;
+  w.sim.run_for(milliseconds(300));
+  CHECK(World::good(*second, 100));
+  CHECK(b.accepted.size() == 1);
+  CHECK(a.count(Counter::time_wait_recycled) == 1);
+}
