@@ -22,8 +22,6 @@ using namespace mtcp::test;
 
 namespace {
 
-using Kind = SharedPorts::Kind;
-
 constexpr std::uint8_t kSyn = 2, kAck = 16;
 const IpAddress kOurs = IpAddress::v4(127, 0, 0, 2), kPeer = IpAddress::v4(127, 0, 0, 3);
 IpAddress v6(std::uint8_t last) {
@@ -79,6 +77,11 @@ class Shared {
     EXPECT(bpf(BPF_PROG_TEST_RUN, a) == 0);
     return a.test.duration;
   }
+  // A connection of this stack's, with the peer that takes_segment() sends from.
+  void add_flow(std::uint32_t stack, const Endpoint& local, const Endpoint& remote = {kPeer, 5000}) {
+    ports_->add_flow(stack, number_of(local), remote);
+  }
+  std::uint32_t number_of(const Endpoint& local) const { return static_cast<std::uint32_t>(ports_->index_of(local.address)) * MTCP_SHARE_PORTS + local.port; }
   bool takes_segment(std::uint16_t to, std::uint8_t flags) const {
     return takes(frame(ip(kPeer, kOurs, 6, tcp(5000, to, flags))));
   }
@@ -111,20 +114,45 @@ int apart(Body body) {
 TEST_CASE("shared with the kernel: a listener's port takes what opens connections, and all else to it") {
   CHECK(apart([](Shared& s) {
           EXPECT(!s.takes_segment(80, kSyn) && !s.takes_segment(80, kAck));
-          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
+          s.ports().set_listener(0, {kOurs, 80}, true);
           EXPECT(s.takes_segment(80, kSyn) && s.takes_segment(80, kAck) && s.takes_segment(80, kSyn | kAck));
           EXPECT(!s.takes_segment(81, kSyn) && !s.takes_segment(81, kAck));
           EXPECT(!s.takes(frame(ip(kPeer, kPeer, 6, tcp(5000, 80, kSyn)))));
-          s.ports().set(0, Kind::listeners, {kOurs, 80}, false);
+          s.ports().set_listener(0, {kOurs, 80}, false);
           EXPECT(!s.takes_segment(80, kSyn) && !s.takes_segment(80, kAck));
         }) == 0);
 }
 
 TEST_CASE("shared with the kernel: the port of a connection takes its segments, and no new connection") {
   CHECK(apart([](Shared& s) {
-          s.ports().set(0, Kind::flows, {kOurs, 40000}, true);
+          s.add_flow(0, {kOurs, 40000});
           EXPECT(s.takes_segment(40000, kAck) && s.takes_segment(40000, kSyn | kAck));
           EXPECT(!s.takes_segment(40000, kSyn));
+        }) == 0);
+}
+
+TEST_CASE("shared with the kernel: what comes from others to the port of a connection is the kernel's, which may have given it to NAT") {
+  CHECK(apart([](Shared& s) {
+          const auto from = [&](const Endpoint& remote) { return s.takes(frame(ip(remote.address, kOurs, 6, tcp(remote.port, 40000, kAck)))); };
+          const auto of_others = [&] {
+            int taken = 0;
+            for (std::uint8_t host = 1; host <= 20; ++host)
+              for (std::uint16_t port = 400; port < 450; ++port) taken += from({IpAddress::v4(192, 0, 2, host), port}) ? 1 : 0;
+            return taken;
+          };
+          s.add_flow(0, {kOurs, 40000}, {kPeer, 443});
+          EXPECT(from({kPeer, 443}) && !from({kPeer, 444}) && of_others() <= 1);
+          s.add_flow(1, {kOurs, 40000}, {kPeer, 444});
+          EXPECT(from({kPeer, 443}) && from({kPeer, 444}) && of_others() <= 5);
+          s.ports().forget_flows(0, s.number_of({kOurs, 40000}));
+          EXPECT(from({kPeer, 444}) && of_others() <= 5);
+          // With many they can't be told apart any more; when all are gone, so is that.
+          for (std::uint16_t port = 1000; port < 1100; ++port) s.add_flow(0, {kOurs, 40000}, {kPeer, port});
+          EXPECT(of_others() > 900);
+          s.ports().forget_flows(0, s.number_of({kOurs, 40000}));
+          s.ports().leave(1);
+          s.add_flow(0, {kOurs, 40000}, {kPeer, 443});
+          EXPECT(from({kPeer, 443}) && !from({kPeer, 444}) && of_others() <= 1);
         }) == 0);
 }
 
@@ -143,20 +171,20 @@ TEST_CASE("shared with the kernel: a port at which connections wait for a stack 
 
 TEST_CASE("shared with the kernel: a listener on any address has those that are the stack's") {
   CHECK(apart([](Shared& s) {
-          s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, true);
+          s.ports().set_listener(0, {IpAddress::any_v6(), 80}, true);
           EXPECT(s.takes_segment(80, kSyn) && s.takes(frame(ip(v6(1), v6(2), 6, tcp(5000, 80, kSyn)))));
           EXPECT(!s.takes(frame(ip(v6(1), v6(3), 6, tcp(5000, 80, kSyn)))));
-          s.ports().set(0, Kind::listeners, {IpAddress::any_v4(), 80}, false);
+          s.ports().set_listener(0, {IpAddress::any_v4(), 80}, false);
           EXPECT(!s.takes_segment(80, kSyn) && s.takes(frame(ip(v6(1), v6(2), 6, tcp(5000, 80, kSyn)))));
         }) == 0);
 }
 
 TEST_CASE("shared with the kernel: a listener on :: that is for IPv6 only leaves the port's IPv4 to the kernel, or to another listener") {
   CHECK(apart([](Shared& s) {
-          s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, true, true);
+          s.ports().set_listener(0, {IpAddress::any_v6(), 80}, true, true);
           EXPECT(!s.takes_segment(80, kSyn) && s.takes(frame(ip(v6(1), v6(2), 6, tcp(5000, 80, kSyn)))));
-          s.ports().set(0, Kind::listeners, {IpAddress::any_v4(), 80}, true);
-          s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, false, true);
+          s.ports().set_listener(0, {IpAddress::any_v4(), 80}, true);
+          s.ports().set_listener(0, {IpAddress::any_v6(), 80}, false, true);
           EXPECT(s.takes_segment(80, kSyn) && !s.takes(frame(ip(v6(1), v6(2), 6, tcp(5000, 80, kSyn)))));
         }) == 0);
 }
@@ -166,7 +194,7 @@ TEST_CASE("shared with the kernel: who is given the maps changes the same ports"
           const auto& maps = s.ports().maps();
           const auto given = SharedPorts::adopt(maps, s.ports().room());
           EXPECT(given != nullptr && given->addresses() == s.ports().addresses());
-          given->set(1, Kind::listeners, {kOurs, 80}, true);
+          given->set_listener(1, {kOurs, 80}, true);
           EXPECT(s.takes_segment(80, kSyn) && s.ports().owned({kOurs, 80}));
           EXPECT(SharedPorts::adopt(maps, s.ports().room() + 1) == nullptr);  // there is no more of it
           EXPECT(SharedPorts::adopt(std::array{maps[1], maps[1]}, 100) == nullptr);
@@ -179,7 +207,7 @@ TEST_CASE("shared with the kernel: what a peer opens that is not answered over t
           const auto opens = [&](const IpAddress& peer) {
             return s.takes(frame(ip(peer, peer.is_v4() ? kOurs : v6(2), 6, tcp(5000, 80, kSyn))));
           };
-          s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, true);
+          s.ports().set_listener(0, {IpAddress::any_v6(), 80}, true);
           s.ports().leave_opens_of(kPeer);
           s.ports().leave_opens_of(v6(1));
           EXPECT(!opens(kPeer) && !opens(v6(1)) && s.takes_segment(80, kAck));
@@ -191,14 +219,14 @@ TEST_CASE("shared with the kernel: what a peer opens that is not answered over t
 
 TEST_CASE("shared with the kernel: an address that comes later takes part, as long as there is room") {
   CHECK(apart([](Shared& s) {
-          s.ports().set(0, Kind::listeners, {kPeer, 80}, true);
+          s.ports().set_listener(0, {kPeer, 80}, true);
           EXPECT(!s.takes(frame(ip(kOurs, kPeer, 6, tcp(5000, 80, kSyn)))));
           s.ports().add(std::vector{v6(2), kPeer, v6(4)});
           EXPECT(s.ports().addresses() == 3);
           EXPECT(!s.takes(frame(ip(kOurs, kPeer, 6, tcp(5000, 80, kSyn)))));
-          s.ports().set(0, Kind::listeners, {kPeer, 80}, true);
+          s.ports().set_listener(0, {kPeer, 80}, true);
           EXPECT(s.takes(frame(ip(kOurs, kPeer, 6, tcp(5000, 80, kSyn)))));
-          s.ports().set(0, Kind::listeners, {v6(4), 80}, true);
+          s.ports().set_listener(0, {v6(4), 80}, true);
           EXPECT(!s.takes(frame(ip(v6(1), v6(4), 6, tcp(5000, 80, kSyn)))));
           EXPECT(s.ports().is_first(0) && !s.ports().is_first(1));
           s.ports().leave(0);
@@ -208,7 +236,7 @@ TEST_CASE("shared with the kernel: an address that comes later takes part, as lo
 
 TEST_CASE("shared with the kernel: UDP, ARP, fragments, tagged and short frames stay the kernel's") {
   CHECK(apart([](Shared& s) {
-          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
+          s.ports().set_listener(0, {kOurs, 80}, true);
           const Bytes syn = tcp(5000, 80, kSyn);
           EXPECT(s.takes(frame(ip(kPeer, kOurs, 6, syn))));
           EXPECT(!s.takes(frame(ip(kPeer, kOurs, 17, syn))));
@@ -230,7 +258,7 @@ TEST_CASE("shared with the kernel: of a connection's fragments the first is the 
   CHECK(apart([](Shared& s) {
           constexpr std::uint16_t kMore = 0x2000, kBehind = kMore | 3;
           const Bytes ack = tcp(5000, 80, kAck), syn = tcp(5000, 80, kSyn), tiny(ack.begin(), ack.begin() + 8);
-          s.ports().set(0, Kind::listeners, {IpAddress::any_v6(), 80}, true);
+          s.ports().set_listener(0, {IpAddress::any_v6(), 80}, true);
           EXPECT(s.takes(frame(ip(kPeer, kOurs, 6, ack, kMore))) && s.takes(frame(ip(kPeer, kOurs, 6, tiny, kMore))));
           EXPECT(!s.takes(frame(ip(kPeer, kOurs, 6, ack, kBehind))) && !s.takes(frame(ip(kPeer, kOurs, 6, ack, 3))));
           EXPECT(!s.takes(frame(ip(kPeer, kOurs, 6, syn, kMore))));  // the kernel listens, too
@@ -255,7 +283,7 @@ TEST_CASE("shared with the kernel: of a connection's fragments the first is the 
 
 TEST_CASE("shared with the kernel: extension headers of IPv6 are stepped over") {
   CHECK(apart([](Shared& s) {
-          s.ports().set(0, Kind::listeners, {v6(2), 80}, true);
+          s.ports().set_listener(0, {v6(2), 80}, true);
           const auto behind = [&s](std::vector<std::uint8_t> kinds, std::uint8_t last, std::uint16_t port) {
             Bytes b;
             for (std::size_t i = 0; i < kinds.size(); ++i) {
@@ -277,8 +305,8 @@ TEST_CASE("shared with the kernel: extension headers of IPv6 are stepped over") 
 
 TEST_CASE("shared with the kernel: ICMP errors about the stack's connections are the stack's, others and echo are not") {
   CHECK(apart([](Shared& s) {
-          s.ports().set(0, Kind::flows, {kOurs, 40000}, true);
-          s.ports().set(0, Kind::flows, {v6(2), 40000}, true);
+          s.add_flow(0, {kOurs, 40000}, {kPeer, 80});
+          s.add_flow(0, {v6(2), 40000}, {v6(1), 80});
           const Bytes ours = ip(kOurs, kPeer, 6, tcp(40000, 80, kAck)), others = ip(kOurs, kPeer, 6, tcp(40001, 80, kAck));
           EXPECT(s.takes(frame(ip(kPeer, kOurs, 1, icmp(3, ours)))) && s.takes(frame(ip(kPeer, kOurs, 1, icmp(11, ours)))));
           EXPECT(!s.takes(frame(ip(kPeer, kOurs, 1, icmp(3, others)))));
@@ -304,7 +332,7 @@ TEST_CASE("shared with the kernel: a connection that the kernel has stays the ke
           EXPECT(bind(listener, reinterpret_cast<const sockaddr*>(&here), sizeof here) == 0 && listen(listener, 5) == 0);
           EXPECT(bind(client, reinterpret_cast<const sockaddr*>(&there), sizeof there) == 0);
           EXPECT(connect(client, reinterpret_cast<const sockaddr*>(&here), sizeof here) == 0);
-          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
+          s.ports().set_listener(0, {kOurs, 80}, true);
           EXPECT(!s.takes_segment(80, kAck));  // of 5000
           EXPECT(s.takes(frame(ip(kPeer, kOurs, 6, tcp(5001, 80, kAck)))) && s.takes_segment(80, kSyn));
           EXPECT(!s.takes(frame(ip(kPeer, kOurs, 1, icmp(3, ip(kOurs, kPeer, 6, tcp(80, 5000, kAck)))))));
@@ -313,8 +341,8 @@ TEST_CASE("shared with the kernel: a connection that the kernel has stays the ke
 
 TEST_CASE("shared with the kernel: a port is the stack's as long as one of several stacks has it") {
   CHECK(apart([](Shared& s) {
-          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
-          s.ports().set(1, Kind::listeners, {kOurs, 80}, true);
+          s.ports().set_listener(0, {kOurs, 80}, true);
+          s.ports().set_listener(1, {kOurs, 80}, true);
           s.ports().leave(0);
           EXPECT(s.takes_segment(80, kSyn));
           s.ports().leave(1);
@@ -329,8 +357,8 @@ TEST_CASE("shared with the kernel: what a killed process had is withdrawn by ano
             const pid_t child = fork();
             if (child == 0) {
               s.ports().join(2);
-              s.ports().set(2, Kind::listeners, {kOurs, 80}, true);
-              s.ports().set(2, Kind::flows, {kOurs, 40000}, true);
+              s.ports().set_listener(2, {kOurs, 80}, true);
+              s.add_flow(2, {kOurs, 40000});
               _exit(0);  // as if killed: nothing is given back
             }
             EXPECT(waitpid(child, nullptr, 0) == child);
@@ -341,7 +369,7 @@ TEST_CASE("shared with the kernel: what a killed process had is withdrawn by ano
               for (int i = 0; i < MTCP_SHARE_STACKS; ++i) s.ports().look_for_the_dead(static_cast<std::uint32_t>(i));
             EXPECT(!s.takes_segment(80, kSyn) && !s.takes_segment(40000, kAck));
           }
-          s.ports().set(0, Kind::listeners, {kOurs, 80}, true);
+          s.ports().set_listener(0, {kOurs, 80}, true);
           for (int i = 0; i < MTCP_SHARE_STACKS; ++i) s.ports().look_for_the_dead(static_cast<std::uint32_t>(i));
           EXPECT(s.takes_segment(80, kSyn));  // of the living
         }) == 0);
@@ -349,7 +377,7 @@ TEST_CASE("shared with the kernel: what a killed process had is withdrawn by ano
 
 TEST_CASE("shared with the kernel: nanoseconds for a packet", "[.bench]") {
   CHECK(apart([](Shared& s) {
-          if (!s.classifies()) s.ports().set(0, Kind::listeners, {kOurs, 80}, true);  // what a classifier has taken is another frame the next time
+          if (!s.classifies()) s.ports().set_listener(0, {kOurs, 80}, true);  // what a classifier has taken is another frame the next time
           const auto time = [&](const char* what, const Bytes& packet) { printf("%-10s %-40s %u ns\n", s.classifies() ? "classifier" : "XDP", what, s.nanoseconds(packet)); };
           time("a segment of the stack's", frame(ip(kPeer, kOurs, 6, tcp(5000, 80, kAck))));
           time("a SYN for the stack", frame(ip(kPeer, kOurs, 6, tcp(5000, 80, kSyn))));

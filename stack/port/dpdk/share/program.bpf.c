@@ -147,8 +147,14 @@ static __always_inline int is_waited_at(__be16 local_port) {
   return now && (now->waiting[port / 64] >> (port % 64) & 1);
 }
 
+/* Of a port that only connections have, the kernel may have others, which it knows no socket of: those that NAT has given this port. */
+static __always_inline int is_with(const struct mtcp_share_port *port, const struct flow *flow) {
+  const __u64 bits = mtcp_share_remote(&flow->remote, flow->remote_port);
+  return port->flows && (port->remotes & bits) == bits;
+}
+
 static __always_inline int is_flow(packet *context, struct flow *flow, const struct mtcp_share_port *port, int v4) {
-  return port && ((port->listeners | port->flows) || is_waited_at(flow->local_port)) && !is_kernels(context, flow, v4);
+  return port && (port->listeners || is_with(port, flow) || is_waited_at(flow->local_port)) && !is_kernels(context, flow, v4);
 }
 
 /* `fragmented`: the first fragment. A connection that is opened by fragments is the kernel's, which listens as well. */

@@ -1,5 +1,6 @@
 #include "stack/port/dpdk/share/shared_ports.hh"
 
+#include <arpa/inet.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -26,10 +27,12 @@ void* map(int fd, std::size_t bytes) {
   return at == -1 ? nullptr : reinterpret_cast<void*>(at);
 }
 
-void change(__u64& set, std::uint64_t bit, bool on) {
+// Whether it was otherwise.
+bool change(__u64& set, std::uint64_t bits, bool on) {
   std::atomic_ref<__u64> all(set);
-  if (((all.load(std::memory_order_relaxed) & bit) != 0) == on) return;
-  on ? all.fetch_or(bit, std::memory_order_seq_cst) : all.fetch_and(~bit, std::memory_order_seq_cst);
+  if ((all.load(std::memory_order_relaxed) & bits) == (on ? bits : 0)) return false;
+  on ? all.fetch_or(bits, std::memory_order_seq_cst) : all.fetch_and(~bits, std::memory_order_seq_cst);
+  return true;
 }
 
 }  // namespace
@@ -74,7 +77,7 @@ void SharedPorts::join(std::uint32_t stack) {
     system_call(SYS_sched_yield);
     whose = owner.load(std::memory_order_acquire);
   }
-  // Who left, or found it dead, has withdrawn before storing 0: then the 8 MB need not be walked.
+  // Who left, or found it dead, has withdrawn before storing 0: then the 12 MB need not be walked.
   if (whose != 0) withdraw(stack);
   owner.store(own_identity(), std::memory_order_release);
 }
@@ -116,7 +119,7 @@ void SharedPorts::withdraw(std::uint32_t stack) {
   const std::uint64_t bit = std::uint64_t{1} << stack;
   for (mtcp_share_port& p : ports_) {
     change(p.listeners, bit, false);
-    change(p.flows, bit, false);
+    if (change(p.flows, bit, false)) forget_remotes(p);
   }
 }
 
@@ -153,16 +156,38 @@ Endpoint SharedPorts::endpoint(std::uint32_t port) const {
   return e;
 }
 
-void SharedPorts::set(std::uint32_t stack, Kind kind, const Endpoint& local, bool on, bool v6_only) {
+void SharedPorts::set_listener(std::uint32_t stack, const Endpoint& local, bool on, bool v6_only) {
   const std::uint64_t bit = std::uint64_t{1} << stack;
   const bool v4 = local.address.is_v4() || !v6_only, v6 = !local.address.is_v4();
   const std::uint32_t n = addresses();
   for (std::uint32_t i = 0; i < n; ++i) {
     const IpAddress its = endpoint(i * MTCP_SHARE_PORTS).address;
     if (local.address.is_any() ? !(its.is_v4() ? v4 : v6) : its != local.address) continue;
-    mtcp_share_port& p = port(i, local.port);
-    change(kind == Kind::listeners ? p.listeners : p.flows, bit, on);
+    change(port(i, local.port).listeners, bit, on);
   }
+}
+
+// Once more at the end: another stack may have found no flow there in between.
+void SharedPorts::add_flow(std::uint32_t stack, std::uint32_t port, const Endpoint& remote) {
+  mtcp_share_address address;
+  memcpy(&address, remote.address.bytes.data(), sizeof address);
+  const __u64 bits = mtcp_share_remote(&address, htons(remote.port));
+  mtcp_share_port& p = ports_[port];
+  change(p.remotes, bits, true);
+  if (change(p.flows, std::uint64_t{1} << stack, true)) change(p.remotes, bits, true);
+}
+
+void SharedPorts::forget_flows(std::uint32_t stack, std::uint32_t port) {
+  mtcp_share_port& p = ports_[port];
+  if (change(p.flows, std::uint64_t{1} << stack, false)) forget_remotes(p);
+}
+
+// Nobody's are left, unless a stack has just come: then whatever it has said counts, and more.
+void SharedPorts::forget_remotes(mtcp_share_port& port) {
+  const std::atomic_ref flows(port.flows), remotes(port.remotes);
+  if (flows.load(std::memory_order_seq_cst) != 0) return;
+  remotes.store(0, std::memory_order_seq_cst);
+  if (flows.load(std::memory_order_seq_cst) != 0) remotes.store(~__u64{0}, std::memory_order_seq_cst);
 }
 
 void SharedPorts::keep(std::uint16_t port, bool on) { change(state_->waiting[port / 64], std::uint64_t{1} << (port % 64), on); }

@@ -36,10 +36,12 @@ class SharedPorts {
   // at each however many there are, and the next one with each call. What a dead one had is withdrawn.
   void look_for_the_dead(std::uint32_t stack);
 
-  enum class Kind { listeners, flows };
-  // Adds or takes away this stack at a port. An address that is none of the stack's has no ports; 0.0.0.0
+  // This stack has a listener at a port, or no longer. An address that is none of the stack's has no ports; 0.0.0.0
   // has those of all IPv4 addresses, :: those of all, or (`v6_only`) of all IPv6 addresses.
-  void set(std::uint32_t stack, Kind kind, const Endpoint& local, bool on, bool v6_only = false);
+  void set_listener(std::uint32_t stack, const Endpoint& local, bool on, bool v6_only = false);
+  // It has a connection at a port (by number, see endpoint()) with this peer. forget_flows(): it has had none there for a while.
+  void add_flow(std::uint32_t stack, std::uint32_t port, const Endpoint& remote);
+  void forget_flows(std::uint32_t stack, std::uint32_t port);
   // Connections to this port number wait for a stack that will have their listener: what comes for them is the stacks' until then,
   // though none of them has the port. What opens connections is not.
   void keep(std::uint16_t port, bool on);
@@ -61,6 +63,7 @@ class SharedPorts {
   SharedPorts(std::uint32_t room, std::array<int, kMaps> maps, bool made) : room_(room), maps_(maps), made_(made) {}
   bool map_memory();
   void withdraw(std::uint32_t stack);
+  static void forget_remotes(mtcp_share_port& port);
   [[nodiscard]] std::uint32_t next_joined(std::uint32_t stack) const;
   bool withdraw_if_dead(std::uint32_t stack);
   mtcp_share_port& port(std::uint32_t index, std::uint16_t number) const {

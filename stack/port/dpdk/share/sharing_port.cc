@@ -13,8 +13,6 @@
 
 namespace mtcp::stack::dpdk {
 
-using Kind = SharedPorts::Kind;
-
 OwnedAttachment SharingPort::join(SharedDevice& device, SharedPorts* ports, const std::string& interface, bool follows,
                                   HeldPorts::Tell tell) {
   auto stack = SteeringPort::join(device);
@@ -126,18 +124,18 @@ void SharingPort::follow_addresses(Time now) {
   if (ports_.addresses() == addresses_) return;
   addresses_ = ports_.addresses();
   for (const Listens& l : listeners_)
-    if (l.local.port != 0) ports_.set(stack_, Kind::listeners, l.local, true, l.v6_only);
+    if (l.local.port != 0) ports_.set_listener(stack_, l.local, true, l.v6_only);
 }
 
 void SharingPort::note_listener(std::uint32_t index, const Endpoint& local, bool v6_only, bool here) {
   if (index >= listeners_.size()) listeners_.resize(index + 1);
   listeners_[index] = here ? Listens{local, v6_only} : Listens{};
   if (here) {
-    ports_.set(stack_, Kind::listeners, local, true, v6_only);
+    ports_.set_listener(stack_, local, true, v6_only);
   } else {
-    ports_.set(stack_, Kind::listeners, local, false, v6_only);
+    ports_.set_listener(stack_, local, false, v6_only);
     for (const Listens& other : listeners_)  // a wildcard's and an address's share some
-      if (other.local.port == local.port) ports_.set(stack_, Kind::listeners, other.local, true, other.v6_only);
+      if (other.local.port == local.port) ports_.set_listener(stack_, other.local, true, other.v6_only);
   }
 }
 
@@ -171,7 +169,8 @@ void SharingPort::note_flow(std::uint32_t index, const FlowKey& key) {
     flow_ports_[index] |= kHeld;
     reserved_ = {};
   }
-  if (uses_[port].flows++ == 0) ports_.set(stack_, Kind::flows, {key.local, key.local_port}, true);
+  ++uses_[port].flows;
+  ports_.add_flow(stack_, port, {key.remote, key.remote_port});
 }
 
 void SharingPort::forget_flow(std::uint32_t index) {
@@ -189,7 +188,7 @@ void SharingPort::end_lingering(Time now) {
     const std::uint32_t port = lingering_.front().port;
     lingering_.pop_front();
     uses_[port].lingers = false;
-    if (uses_[port].flows == 0) ports_.set(stack_, Kind::flows, ports_.endpoint(port), false);
+    if (uses_[port].flows == 0) ports_.forget_flows(stack_, port);
   }
 }
 
