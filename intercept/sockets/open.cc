@@ -24,6 +24,10 @@ int record_local(Process& process, Socket& s) {
   if (const int error = read_address(reinterpret_cast<sockaddr*>(&a), n, s.v6, s.local); error != 0)
     return error;
   s.bound = true;
+  // Of an address of IPv6 the kernel switches it on.
+  int only = 0;
+  n = sizeof only;
+  if (s.v6 && process.kernel.getsockopt(s.fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &n) == 0) s.v6_only = only != 0;
   return 0;
 }
 

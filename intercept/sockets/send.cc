@@ -104,7 +104,7 @@ ssize_t send_with_extras(Process& process, Guard& guard, Socket& s, std::span<co
                          const msghdr* control) {
   SendControl wanted;
   if (control != nullptr)
-    if (const int error = read_send_control(*control, wanted); error != 0) return error;
+    if (const int error = read_send_control(s, *control, wanted); error != 0) return error;
   const Hold hold_it(process, s);
   if (wanted.asks) ask_for_stamps(s, wanted);
   const ssize_t sent = Send<>(process, guard, s, v, total, flags).run();

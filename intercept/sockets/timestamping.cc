@@ -14,6 +14,7 @@
 
 #include "intercept/descriptors/socket.hh"
 #include "intercept/shards/shard.hh"
+#include "intercept/sockopt/sockopt_kept.hh"
 #include "intercept/support/clock.hh"
 
 namespace mtcp::intercept {
@@ -181,7 +182,7 @@ void put_receive_times(ControlMessages& out, const Timestamping& t, stack::Time 
 }
 
 // As sock_cmsg_send().
-int read_send_control(const msghdr& m, SendControl& control) {
+int read_send_control(const Socket& s, const msghdr& m, SendControl& control) {
   if (m.msg_control == nullptr) return -EFAULT;
   msghdr walked = m;  // CMSG_NXTHDR takes it so
   for (const cmsghdr* c = CMSG_FIRSTHDR(&walked); c != nullptr; c = CMSG_NXTHDR(&walked, const_cast<cmsghdr*>(c))) {
@@ -195,6 +196,9 @@ int read_send_control(const msghdr& m, SendControl& control) {
         std::memcpy(&control.flags, CMSG_DATA(c), sizeof control.flags);
         if ((control.flags & ~kSendFlags) != 0) return -EINVAL;
         control.asks = true;
+        break;
+      case SCM_TXTIME:  // which a stream does not heed
+        if (!has_kept_option(s, SOL_SOCKET, SO_TXTIME) || c->cmsg_len != CMSG_LEN(sizeof(std::uint64_t))) return -EINVAL;
         break;
       case SCM_RIGHTS:
       case SCM_CREDENTIALS:

@@ -43,7 +43,7 @@ struct SendControl {
   bool asks = false;        // for other times than the socket does
   std::uint32_t flags = 0;  // SOF_TIMESTAMPING_TX_*
 };
-int read_send_control(const msghdr& m, SendControl& control);
+int read_send_control(const Socket& s, const msghdr& m, SendControl& control);
 // The next writes of `s`, until ask_for_stamps().
 void ask_for_stamps(Socket& s, const SendControl& control);
 

@@ -15,8 +15,10 @@
 #include "intercept/call.hh"
 #include "intercept/relay/relayed.hh"
 #include "intercept/sockets/address.hh"
+#include "intercept/sockopt/sockopt_ip.hh"
 #include "intercept/sockopt/sockopt_kept.hh"
 #include "intercept/sockopt/sockopt_table.hh"
+#include "intercept/sockopt/sockopt_value.hh"
 #include "intercept/sockopt/tcp_info.hh"
 #include "intercept/support/errors.hh"
 
@@ -30,14 +32,6 @@ constexpr int kReceiveTimeoutNew = 66, kSendTimeoutNew = 67;  // the 64-bit vari
 
 bool is_receive_timeout(int name) { return name == SO_RCVTIMEO || name == kReceiveTimeoutNew; }
 bool is_send_timeout(int name) { return name == SO_SNDTIMEO || name == kSendTimeoutNew; }
-
-template <typename T>
-int give(const T& value, void* v, socklen_t* n) {
-  const auto size = static_cast<socklen_t>(std::min<std::size_t>(*n, sizeof value));
-  std::memcpy(v, &value, size);
-  *n = size;
-  return 0;
-}
 
 // --- options that are structures
 
@@ -264,19 +258,10 @@ int set_structure(Socket& s, int level, int name, const void* v, socklen_t n) {
   return -ENOTSUP;
 }
 
-int set_v6_only(Process& process, Socket& s, const void* v, socklen_t n) {
-  const int error = try_in_kernel(process, s, IPPROTO_IPV6, IPV6_V6ONLY, v, n);
-  if (error != 0 || s.state != Socket::State::undecided) return error;
-  int value = 0;
-  std::memcpy(&value, v, std::min<std::size_t>(n, sizeof value));
-  s.v6_only = value != 0;
-  return 0;
-}
-
 // What says what a socket is, beside the rows.
 bool is_read_only(int level, int name) {
   if (level == SOL_SOCKET) return name == SO_ERROR || name == kMemInfo || name == kCookie || name == SO_PEERNAME;
-  if (level == IPPROTO_IP) return name == IP_MTU;
+  if (level == IPPROTO_IP || level == IPPROTO_IPV6) return is_read_only_ip(level, name);
   return level == IPPROTO_TCP && (name == TCP_INFO || name == TCP_CC_INFO);
 }
 
@@ -299,11 +284,7 @@ int get_structure(Process& process, Socket& s, int level, int name, void* v, soc
   if (level == IPPROTO_TCP && name == TCP_CONGESTION) return get_congestion(process, s, v, n);
   if (level == IPPROTO_TCP && name == TCP_CC_INFO) return get_congestion_info(process, s, v, n);
   if (level == IPPROTO_TCP && name == TCP_FASTOPEN_KEY) return get_fast_open_key(s, v, n);
-  if (level == IPPROTO_IP && name == IP_MTU) {
-    if (s.state != Socket::State::stream) return -ENOTCONN;
-    return give(static_cast<int>(s.shard->instance->worker().info(*s.connection).path_mtu), v, n);
-  }
-  return -ENOTSUP;
+  return level == IPPROTO_IP || level == IPPROTO_IPV6 ? get_ip_option(s, level, name, v, n) : -ENOTSUP;
 }
 
 int replay_structures(Process& process, const Socket& s) {

@@ -11,6 +11,7 @@
 
 #include "intercept/sockets/freebind.hh"
 #include "intercept/sockopt/sockopt_kinds.hh"
+#include "intercept/sockopt/sockopt_value.hh"
 
 namespace mtcp::intercept {
 namespace {
@@ -82,13 +83,9 @@ bool is_for_kernels_rules(const Process& process, int level, int name, const voi
   return mark != 0;
 }
 
-int give_int(int value, void* v, socklen_t* n) {
-  *n = std::min<socklen_t>(*n, sizeof value);
-  std::memcpy(v, &value, *n);
-  return 0;
-}
-
 }  // namespace
+
+bool has_kept_option(const Socket& s, int level, int name) { return find(s, level, name) != nullptr; }
 
 std::shared_ptr<const KeptOptions> inherited(const std::shared_ptr<const KeptOptions>& all) {
   const auto stays = [](const KeptOption& o) { return o.level == SOL_SOCKET && o.name == SO_PRIORITY; };
@@ -126,7 +123,9 @@ int set_kept_option(Process& process, Socket& s, int level, int name, const void
       return error;
     }
     case OptionKind::kernels:
+    case OptionKind::absent:
     case OptionKind::unknown: {
+      if (kind == OptionKind::absent && !undecided) return -ENOPROTOOPT;
       const bool usual = is_usual(level, name, v, n);
       if (!usual && !undecided) return -ENOPROTOOPT;
       const int error = set_in_kernel(process, s, level, name, v, n, true);
@@ -140,14 +139,15 @@ int set_kept_option(Process& process, Socket& s, int level, int name, const void
 int get_kept_option(Process& process, const Socket& s, int level, int name, void* v, socklen_t* n) {
   const OptionKind kind = kind_of_option(level, name);
   const bool undecided = s.state == Socket::State::undecided;
-  if (kind == OptionKind::refused || (kind == OptionKind::unknown && !undecided)) return -ENOPROTOOPT;
+  const bool only_before = kind == OptionKind::unknown || kind == OptionKind::absent;
+  if (kind == OptionKind::refused || (only_before && !undecided)) return -ENOPROTOOPT;
   if (const KeptOption* option = find(s, level, name); option != nullptr && !undecided) {
     *n = std::min(*n, option->size);
     std::memcpy(v, option->value.data(), *n);
     return 0;
   }
-  if (is_freebind(s, level, name)) return give_int(wants_freebind(s) ? 1 : 0, v, n);
-  if (level == SOL_SOCKET && name == SO_INCOMING_CPU && s.state == Socket::State::stream) return give_int(sched_getcpu(), v, n);
+  if (is_freebind(s, level, name)) return give(wants_freebind(s) ? 1 : 0, v, n);
+  if (level == SOL_SOCKET && name == SO_INCOMING_CPU && s.state == Socket::State::stream) return give(sched_getcpu(), v, n);
   const KernelSide side(process, s, false);
   return side.fd() < 0 ? side.fd() : process.kernel.getsockopt(side.fd(), level, name, v, n);
 }

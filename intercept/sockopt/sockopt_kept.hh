@@ -9,6 +9,7 @@ namespace mtcp::intercept {
 
 int set_kept_option(Process& process, Socket& s, int level, int name, const void* v, socklen_t n);
 int get_kept_option(Process& process, const Socket& s, int level, int name, void* v, socklen_t* n);
+[[nodiscard]] bool has_kept_option(const Socket& s, int level, int name);
 // What a connection has of its listener's: all but SO_PRIORITY (inet_csk_clone_lock).
 [[nodiscard]] std::shared_ptr<const KeptOptions> inherited(const std::shared_ptr<const KeptOptions>& all);
 // IP_FREEBIND (IPV6_FREEBIND is the same) as the program has set it: the kernel socket of a listener may have

@@ -11,12 +11,13 @@ namespace {
 struct Listed {
   int name;
   OptionKind kind;
-  int usual = 0;  // of kind `kernels`
+  int usual = 0;  // of kinds `kernels` and `absent`
 };
 
 constexpr auto kKept = OptionKind::kept;
 constexpr auto kKernels = OptionKind::kernels;
 constexpr auto kPassed = OptionKind::passed;
+constexpr auto kAbsent = OptionKind::absent;
 constexpr auto kRefused = OptionKind::refused;
 
 // By number, because most are younger than the headers of the systems on which this is built: include/uapi/asm-generic/socket.h.
@@ -50,7 +51,7 @@ constexpr Listed kSocketLevel[] = {
     {53, kKept},        // SO_CNX_ADVICE
     {56, kPassed},      // SO_INCOMING_NAPI_ID
     {59, kPassed},      // SO_PEERGROUPS
-    {61, kKept},        // SO_TXTIME
+    {61, kKept},        // SO_TXTIME: of a stream Linux looks at no SCM_TXTIME either
     {62, kKernels},     // SO_BINDTOIFINDEX
     {68, kPassed},      // SO_DETACH_REUSEPORT_BPF
     {69, kKept},        // SO_PREFER_BUSY_POLL
@@ -73,7 +74,7 @@ constexpr Listed kIpLevel[] = {
     {6, kKept},         // IP_RECVOPTS
     {7, kKept},         // IP_RETOPTS
     {8, kKept},         // IP_PKTINFO
-    {9, kRefused},      // IP_PKTOPTIONS
+    {9, kPassed},       // IP_PKTOPTIONS: nothing, of a connection
     {10, kKernels, 1},  // IP_MTU_DISCOVER: IP_PMTUDISC_WANT, and IP_PMTUDISC_DO is the same for TCP
     {11, kKernels},     // IP_RECVERR
     {12, kKept},        // IP_RECVTTL
@@ -105,17 +106,17 @@ constexpr Listed kIpLevel[] = {
 // include/uapi/linux/tcp.h
 constexpr Listed kTcpLevel[] = {
     {14, kKernels},   // TCP_MD5SIG: keys
-    {16, kKernels},   // TCP_THIN_LINEAR_TIMEOUTS
+    {16, kAbsent},    // TCP_THIN_LINEAR_TIMEOUTS
     {17, kKept},      // TCP_THIN_DUPACK: Linux looks at it no more
     {19, kKernels},   // TCP_REPAIR
     {20, kPassed}, {21, kPassed}, {22, kPassed},  // TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_REPAIR_OPTIONS: without TCP_REPAIR
-    {27, kKernels},   // TCP_SAVE_SYN
+    {27, kAbsent},    // TCP_SAVE_SYN
     {28, kRefused},   // TCP_SAVED_SYN
     {29, kPassed},    // TCP_REPAIR_WINDOW
     {31, kRefused},   // TCP_ULP
     {32, kKernels},   // TCP_MD5SIG_EXT: keys
     {35, kRefused},   // TCP_ZEROCOPY_RECEIVE
-    {37, kKernels},   // TCP_TX_DELAY
+    {37, kAbsent},    // TCP_TX_DELAY
     {38, kKernels}, {39, kKernels}, {40, kKernels}, {41, kKernels}, {42, kKernels},  // TCP_AO: keys
     {43, kPassed},    // TCP_IS_MPTCP
     {44, kRefused},   // TCP_RTO_MAX_MS
@@ -139,6 +140,7 @@ constexpr Listed kIpv6Level[] = {
     {25, kKept},        // IPV6_RECVERR
     {27, kPassed}, {28, kPassed},  // anycast
     {29, kKept},        // IPV6_MULTICAST_ALL
+    {30, kKept},        // IPV6_ROUTER_ALERT_ISOLATE
     {31, kKept},        // IPV6_RECVERR_RFC4884
     {32, kKernels},     // IPV6_FLOWLABEL_MGR: a structure
     {33, kKept},        // IPV6_FLOWINFO_SEND
@@ -166,7 +168,7 @@ constexpr Listed kIpv6Level[] = {
     {74, kKept},        // IPV6_ORIGDSTADDR
     {75, kKernels},     // IPV6_TRANSPARENT
     {76, kKernels},     // IPV6_UNICAST_IF
-    {77, kPassed},      // IPV6_RECVFRAGSIZE
+    {77, kKept},        // IPV6_RECVFRAGSIZE
     {78, kKept},        // IPV6_FREEBIND
     {80, kPassed},      // IP6T_SO_ORIGINAL_DST
 };

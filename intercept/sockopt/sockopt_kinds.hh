@@ -18,6 +18,9 @@ enum class OptionKind : std::uint8_t {
   // Its usual value is kept. Another one only the kernel can honour: the socket becomes the kernel's, or, if it is on
   // the stack already, the call fails with ENOPROTOOPT.
   kernels,
+  // As `kernels` before it is decided whose the socket is. On the stack neither read nor written, as on a kernel that is older
+  // than the option: nobody needs to read it there.
+  absent,
   // The kernel socket's own answer, for reading and writing.
   passed,
   // Neither read nor written, in any state.
@@ -27,7 +30,7 @@ enum class OptionKind : std::uint8_t {
 };
 
 [[nodiscard]] OptionKind kind_of_option(int level, int name);
-// Whether a value of an option of kind `kernels` is the usual one.
+// Whether a value of an option of kind `kernels` or `absent` is the usual one.
 [[nodiscard]] bool is_usual(int level, int name, const void* v, socklen_t n);
 
 // A value as getsockopt gave it.

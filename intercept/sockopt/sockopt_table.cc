@@ -31,10 +31,10 @@ int or_default(Duration own, Duration common) {
   return whole_seconds(own == Duration::zero() ? common : own);
 }
 
-// SO_RCVBUF and SO_SNDBUF are doubled for bookkeeping overhead, in Linux and so here (socket(7)).
+// SO_RCVBUF and SO_SNDBUF are doubled for bookkeeping overhead, in Linux and so here (socket(7)). A negative size is a huge one
+// there, but for SO_RCVBUFFORCE and SO_SNDBUFFORCE.
 std::uint32_t doubled(int value, std::uint32_t most, int least) {
-  const auto wanted =
-      std::min(static_cast<std::uint32_t>(std::max(value, 0)), std::min<std::uint32_t>(most, INT_MAX / 2));
+  const auto wanted = std::min(static_cast<std::uint32_t>(value), std::min<std::uint32_t>(most, INT_MAX / 2));
   return std::max(wanted * 2, static_cast<std::uint32_t>(least));
 }
 
@@ -49,6 +49,13 @@ int get_send_buffer(const Socket& s, const Options& o) {
   if (s.connection != nullptr && s.connection->tx.buffer != 0)
     return static_cast<int>(s.connection->tx.buffer);
   return static_cast<int>(o.stack.tcp.wmem.initial);
+}
+
+// As tcp_set_rcvlowat(): no more than a window can be, or nobody would ever be woken.
+int set_low_water(Socket& s, const Options& o, int v) {
+  const std::uint32_t most = (s.options.rcvbuf != 0 ? s.options.rcvbuf : o.stack.tcp.rmem.max) / 2;
+  s.options.rcvlowat = std::clamp(static_cast<std::uint32_t>(v < 0 ? INT_MAX : v), 1U, most);
+  return 0;
 }
 
 int get_mss(const Socket& s, const Options&) {
@@ -85,11 +92,11 @@ int set_linger2(Socket& s, const Options&, int v) {
 }
 
 // TCP_DEFER_ACCEPT counts in retransmissions of the SYN-ACK, which come after 1, 2, 4, ... seconds: a time is
-// rounded up to their sum (secs_to_retrans and back).
+// rounded up to their sum, of at most 255 (secs_to_retrans and back).
 int deferral(int wanted) {
-  constexpr int kLongest = 120;
-  int sum = 0;
-  for (int step = 1; sum < wanted && sum < 255 * kLongest; step = std::min(step * 2, kLongest)) sum += step;
+  constexpr int kLongest = 120, kMost = 255;
+  int sum = 0, step = 1;
+  for (int n = 0; sum < wanted && n < kMost; ++n, step = std::min(step * 2, kLongest)) sum += step;
   return sum;
 }
 int set_defer_accept(Socket& s, const Options&, int v) {
@@ -104,7 +111,7 @@ int get_window_clamp(const Socket& s, const Options& o) {
   return static_cast<int>(std::max(o.stack.tcp.rmem.max, s.options.rcvbuf) / 2);
 }
 int set_window_clamp(Socket& s, const Options&, int v) {
-  if (v < 0 || (v == 0 && s.state != Socket::State::undecided)) return -EINVAL;
+  if (v == 0 && s.state != Socket::State::undecided) return -EINVAL;
   s.options.window_clamp = v == 0 ? 0 : static_cast<std::uint32_t>(std::max(v, kMinReceiveBuffer / 2));
   return 0;
 }
@@ -195,11 +202,7 @@ constexpr std::array kRows = {
               [](const Socket& s, const Options&) { return static_cast<int>(s.options.sndbuf / 2); }},
     OptionRow{SOL_SOCKET, SO_RCVLOWAT,
               [](const Socket& s, const Options&) { return static_cast<int>(s.options.rcvlowat); },
-              [](Socket& s, const Options&, int v) {
-                s.options.rcvlowat = static_cast<std::uint32_t>(v < 0 ? INT_MAX : std::max(v, 1));
-                return 0;
-              },
-              nullptr},
+              set_low_water, nullptr},
     OptionRow{SOL_SOCKET, SO_SNDLOWAT, READ_ONLY(1)},
     OptionRow{SOL_SOCKET, SO_TYPE, READ_ONLY(SOCK_STREAM)},
     OptionRow{SOL_SOCKET, SO_PROTOCOL, READ_ONLY(IPPROTO_TCP)},
@@ -288,13 +291,13 @@ constexpr std::array kRows = {
     OptionRow{SOL_SOCKET, kBufLock, get_buffer_lock, set_buffer_lock, nullptr},
     OptionRow{SOL_SOCKET, SO_SNDBUFFORCE, nullptr,
               [](Socket& s, const Options&, int v) {
-                s.options.sndbuf = doubled(v, INT_MAX / 2, kMinSendBuffer);
+                s.options.sndbuf = doubled(std::max(v, 0), INT_MAX / 2, kMinSendBuffer);
                 return 0;
               },
               [](const Socket& s, const Options&) { return static_cast<int>(s.options.sndbuf / 2); }},
     OptionRow{SOL_SOCKET, SO_RCVBUFFORCE, nullptr,
               [](Socket& s, const Options&, int v) {
-                s.options.rcvbuf = doubled(v, INT_MAX / 2, kMinReceiveBuffer);
+                s.options.rcvbuf = doubled(std::max(v, 0), INT_MAX / 2, kMinReceiveBuffer);
                 return 0;
               },
               [](const Socket& s, const Options&) { return static_cast<int>(s.options.rcvbuf / 2); }},

@@ -1,6 +1,8 @@
 // Every option of Linux, in every state: what can be read can be set to what was read, or it is one that Linux does not let
 // anybody set either; and what was set is read back. So a runtime can copy the options of one socket to another.
+#include <climits>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <iomanip>
 
@@ -48,7 +50,7 @@ constexpr Name kReadOnly[] = {
     {IPPROTO_IPV6, 24},  // IPV6_MTU
     {IPPROTO_IPV6, 1},  // IPV6_ADDRFORM: of mapped addresses
     {IPPROTO_IPV6, 7}, {IPPROTO_IPV6, 17}, {IPPROTO_IPV6, 18}, {IPPROTO_IPV6, 22}, {IPPROTO_IPV6, 61}, {IPPROTO_IPV6, 77},
-    {IPPROTO_IPV6, IPV6_V6ONLY},  // before bind
+    {IPPROTO_IPV6, IPV6_V6ONLY},  // before bind only
     {IPPROTO_IPV6, 6},  // IPV6_2292PKTOPTIONS
     {IPPROTO_IPV6, 36},  // IPV6_HDRINCL
 };
@@ -191,4 +193,146 @@ TEST_CASE("option sweep: SO_PEERNAME is the peer's address", "[sockopt][sweep]")
 TEST_CASE("option sweep: TCP_NOTSENT_LOWAT is 0 at first", "[sockopt][sweep]") {
   const Pair pair = connected_pair();
   REQUIRE(option(pair.client, IPPROTO_TCP, TCP_NOTSENT_LOWAT) == 0);
+}
+
+TEST_CASE("option sweep: odd values are bounded as Linux bounds them", "[sockopt][sweep]") {
+  const Pair pair = connected_pair();
+  const Fd fresh = stream_socket();
+  for (const int fd : {int(fresh), int(pair.client), int(pair.server)}) {
+    CAPTURE(fd);
+    set_option(fd, SOL_SOCKET, SO_RCVBUF, 1 << 20);
+    set_option(fd, SOL_SOCKET, SO_RCVLOWAT, -1);
+    REQUIRE(option(fd, SOL_SOCKET, SO_RCVLOWAT) == option(fd, SOL_SOCKET, SO_RCVBUF) / 2);
+    for (const int buffer : {SO_SNDBUF, SO_RCVBUF}) {  // negative is huge
+      set_option(fd, SOL_SOCKET, buffer, INT_MAX);
+      const int most = option(fd, SOL_SOCKET, buffer);
+      set_option(fd, SOL_SOCKET, buffer, 10000);
+      set_option(fd, SOL_SOCKET, buffer, -1);
+      REQUIRE(option(fd, SOL_SOCKET, buffer) == most);
+    }
+    set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 70000);
+    REQUIRE(option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT) == 127 + 248 * 120);  // 255 repetitions
+    set_option(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, -1);
+    REQUIRE(option(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP) == 1152);
+  }
+}
+
+TEST_CASE("option sweep: a window is opened for a large SO_RCVLOWAT", "[sockopt][sweep]") {
+  const Pair pair = connected_pair();
+  constexpr int kMuch = 400'000;
+  set_option(pair.server, SOL_SOCKET, SO_RCVLOWAT, kMuch);
+  set_option(pair.client, SOL_SOCKET, SO_SNDBUF, 1 << 20);
+  REQUIRE(send_all(pair.client, pattern(kMuch)));
+  REQUIRE(becomes(pair.server, POLLIN));
+  REQUIRE(queued(pair.server) == kMuch);
+}
+
+TEST_CASE("option sweep: IPV6_V6ONLY can be read and not set once there is a port", "[sockopt][sweep]") {
+  const Fd fresh = stream_socket(AF_INET6);
+  for (const int value : {1, 0}) {
+    set_option(fresh, IPPROTO_IPV6, IPV6_V6ONLY, value);
+    REQUIRE(option(fresh, IPPROTO_IPV6, IPV6_V6ONLY) == value);
+  }
+  const Pair pair = connected_pair(AF_INET6);
+  const Fd specific = listener(8, AF_INET6);
+  REQUIRE(option(specific, IPPROTO_IPV6, IPV6_V6ONLY) == 1);  // of such an address nothing else is possible
+  REQUIRE(option(pair.server, IPPROTO_IPV6, IPV6_V6ONLY) == 1);
+  REQUIRE(option(pair.client, IPPROTO_IPV6, IPV6_V6ONLY) == 0);
+  const int zero = 0;
+  for (const int fd : {int(specific), int(pair.client), int(pair.server)}) {
+    CAPTURE(fd);
+    REQUIRE(error_of(::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero)) == EINVAL);
+  }
+  for (const int only : {0, 1}) {
+    Fd wild = stream_socket(AF_INET6);
+    set_option(wild, IPPROTO_IPV6, IPV6_V6ONLY, only);
+    const Address any = wildcard_address(AF_INET6);
+    REQUIRE(error_of(::bind(wild, any.get(), any.size)) == 0);
+    REQUIRE(error_of(::listen(wild, 1)) == 0);
+    REQUIRE(option(wild, IPPROTO_IPV6, IPV6_V6ONLY) == only);
+  }
+}
+
+TEST_CASE("option sweep: what says something about a connection says it", "[sockopt][sweep]") {
+  const Pair six = connected_pair(AF_INET6);
+  for (const int fd : {int(six.client), int(six.server)}) {
+    constexpr int kPathMtu = 61;  // IPV6_PATHMTU
+    struct {
+      sockaddr_in6 address;
+      std::uint32_t mtu;
+    } path{};
+    const int mtu = option(fd, IPPROTO_IPV6, IPV6_MTU);
+    REQUIRE(mtu >= 1280);
+    path = option<decltype(path)>(fd, IPPROTO_IPV6, kPathMtu);
+    REQUIRE(path.mtu == static_cast<std::uint32_t>(mtu));
+  }
+  const Fd fresh = stream_socket(AF_INET6);
+  int value = 0;
+  socklen_t size = sizeof value;
+  REQUIRE(error_of(::getsockopt(fresh, IPPROTO_IPV6, IPV6_MTU, &value, &size)) == ENOTCONN);
+
+  const Pair pair = connected_pair();
+  const Fd bound = bound_socket();
+  for (const int fd : {int(pair.client), int(pair.server), int(bound)}) {
+    CAPTURE(fd);
+    constexpr int kProtocol = 52;  // IP_PROTOCOL, which is the port
+    REQUIRE(option(fd, IPPROTO_IP, kProtocol) == local_of(fd).port());
+    char messages[64];
+    size = sizeof messages;
+    REQUIRE(error_of(::getsockopt(fd, IPPROTO_IP, IP_PKTOPTIONS, messages, &size)) == 0);
+    REQUIRE(size == 0);
+    REQUIRE(error_of(::setsockopt(fd, IPPROTO_IP, IP_PKTOPTIONS, messages, sizeof messages)) == ENOPROTOOPT);
+  }
+  constexpr int kReceiveFragmentSize = 77, kRouterAlertIsolate = 30;  // of IPv6
+  for (const int name : {kReceiveFragmentSize, kRouterAlertIsolate}) {
+    set_option(six.client, IPPROTO_IPV6, name, 1);
+    REQUIRE(option(six.client, IPPROTO_IPV6, name) == 1);
+  }
+}
+
+namespace {
+
+// One byte with a control message that says when it shall leave.
+Errno send_at_time(int fd) {
+  char byte = 'x';
+  iovec v{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(std::uint64_t))] = {};
+  msghdr m{};
+  m.msg_iov = &v;
+  m.msg_iovlen = 1;
+  m.msg_control = control;
+  m.msg_controllen = sizeof control;
+  cmsghdr* c = CMSG_FIRSTHDR(&m);
+  c->cmsg_level = SOL_SOCKET;
+  c->cmsg_type = SO_TXTIME;
+  c->cmsg_len = CMSG_LEN(sizeof(std::uint64_t));
+  return error_of(::sendmsg(fd, &m, 0));
+}
+
+}  // namespace
+
+TEST_CASE("option sweep: a stream takes SO_TXTIME and its message, and heeds neither", "[sockopt][sweep]") {
+  const Pair pair = connected_pair();
+  REQUIRE(send_at_time(pair.client) == EINVAL);
+  struct Clock {
+    int id;
+    std::uint32_t flags;
+  };
+  set_option(pair.client, SOL_SOCKET, SO_TXTIME, Clock{CLOCK_MONOTONIC, 0});
+  REQUIRE(option<Clock>(pair.client, SOL_SOCKET, SO_TXTIME).id == CLOCK_MONOTONIC);
+  REQUIRE(send_at_time(pair.client) == 0);
+  REQUIRE(receive_exactly(pair.server, 1) == "x");
+}
+
+// Of an option that can be read, another value can be set, or neither is possible: TCP_TX_DELAY and its like.
+TEST_CASE("option sweep: an option that is not there can neither be read nor set", "[sockopt][sweep]") {
+  const Pair pair = connected_pair();
+  for (const int name : {16, 27, 37}) {  // TCP_THIN_LINEAR_TIMEOUTS, TCP_SAVE_SYN, TCP_TX_DELAY
+    CAPTURE(name);
+    int value = 1;
+    socklen_t size = sizeof value;
+    const bool settable = ::setsockopt(pair.client, IPPROTO_TCP, name, &value, sizeof value) == 0;
+    REQUIRE((::getsockopt(pair.client, IPPROTO_TCP, name, &value, &size) == 0) == settable);
+    REQUIRE(value == 1);
+  }
 }

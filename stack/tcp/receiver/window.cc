@@ -42,7 +42,11 @@ std::uint32_t Receiver::initial_window(const SocketOptions& o) const {
 }
 
 void Receiver::resize_buffer(Connection& c) {
-  if (c.options.rcvbuf != 0 || c.rx.buffer == 0) c.rx.buffer = receive_buffer(c.options, options_.tcp);
+  const auto& o = c.options;
+  if (o.rcvbuf != 0 || c.rx.buffer == 0) c.rx.buffer = receive_buffer(o, options_.tcp);
+  // As tcp_set_rcvlowat(): who waits for so much gets a window for it.
+  if (o.rcvbuf == 0 && o.rcvlowat > window_of_buffer(c.rx.buffer)) [[unlikely]]
+    c.rx.buffer = std::max(c.rx.buffer, 2 * std::min(o.rcvlowat, options_.tcp.rmem.max / 2));
 }
 
 void Receiver::start(Connection& c, Time now) {
