@@ -113,6 +113,26 @@ TEST_CASE("TCP_CORK holds a remainder no longer than 200 ms") {
   CHECK(s.sent().data == "held");
 }
 
+TEST_CASE("rfc9293 3.9.1.2: what a timer sends because nothing has followed has PSH (as Linux)") {
+  Setup setup;
+  setup.peer_wscale = -1;
+  Script s(setup);
+  SECTION("after MSG_MORE") {
+    s.write("held", true);
+    REQUIRE(s.sent_nothing());
+  }
+  SECTION("what fits into a small window") {
+    s.peer_ack(0, 0);
+    s.write("held and more");
+    s.peer_ack(0, 4);
+    REQUIRE(s.sent_nothing());
+  }
+  s.wait_for_segment(seconds(2));
+  const Out out = s.sent();
+  CHECK(out.data == "held");
+  CHECK(out.flags == (kAck | kPsh));
+}
+
 TEST_CASE("MSG_MORE holds a remainder until a write without it") {
   Script s;
   s.write("head", true);

@@ -18,6 +18,11 @@ bool window_is_closed(const Connection& c) {
   return needed > h.snd_wnd;
 }
 
+// As Linux's tcp_write_wakeup(): nothing will follow for a while.
+void push_out(Packet* p) {
+  if (p != nullptr) p->marks = static_cast<std::uint8_t>(p->marks | kPush);
+}
+
 }  // namespace
 
 void Sender::arm_probe(Connection& c, Time now) {
@@ -39,6 +44,7 @@ void Sender::on_probe_timer(Connection& c, Time now) {
   t.timer_use = TimerUse::timeout;
   if (t.unsent == nullptr && (!h.fin_queued || h.fin_sent)) return;
   if (!window_is_closed(c)) {
+    push_out(t.unsent);
     push(c, now, true);  // the cork's time is over
     return;
   }
@@ -48,6 +54,7 @@ void Sender::on_probe_timer(Connection& c, Time now) {
   if (give_up(c, c.detached ? t.backoff : t.probes, now)) return;
   if (h.snd_wnd > 0 && t.unsent != nullptr && split(c, t.unsent, h.snd_wnd)) {
     // Silly window avoidance has waited long enough (RFC 9293 3.8.6.2.1 (4)): what fits.
+    push_out(t.unsent);
     push(c, now, true);
     if (h.snd_una != h.snd_nxt) return;
   }
