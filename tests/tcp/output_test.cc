@@ -431,6 +431,33 @@ TEST_CASE("The send buffer grows with the congestion window") {
   CHECK(s.info().tx_queued + s.worker->writable_bytes(*s.c) > 2 * first);
 }
 
+TEST_CASE("A peer with tiny segments does not use up the send buffer") {
+  Setup setup;
+  setup.peer_mss = static_cast<std::uint16_t>(GENERATE(48, 100, 250));
+  CAPTURE(setup.peer_mss);
+  Script s(setup);
+  const std::string data = pattern(8000);
+  REQUIRE(s.write(data.substr(0, 4000)) == 4000);
+  CHECK(s.worker->readiness(*s.c).writable);
+  REQUIRE(s.write(data.substr(4000)) == 4000);
+  std::string came;
+  std::size_t pushed = 0;
+  while (came.size() < data.size()) {
+    const auto all = s.all_sent();
+    REQUIRE(!all.empty());
+    for (const Out& out : all) {
+      CHECK(out.data.size() <= setup.peer_mss);
+      CHECK(out.seq == came.size());
+      came += out.data;
+      pushed += (out.flags & kPsh) != 0 ? 1 : 0;
+    }
+    s.peer_ack(static_cast<std::uint32_t>(came.size()));
+  }
+  CHECK(came == data);
+  CHECK(pushed <= 2U + 8000U / setup.peer_mss / 4);
+  CHECK(s.info().tx_queued == 0);
+}
+
 TEST_CASE("TCP_NOTSENT_LOWAT: writable only while little waits to be sent") {
   Setup setup;
   setup.socket.notsent_lowat = 1000;

@@ -77,8 +77,12 @@ void Sender::resize_buffer(Connection& c) {
   }
   // Unless it was asked for, room for what the path will take soon: the buffer must not be what limits slow
   // start.
-  const std::uint32_t start = std::max(2 * std::uint32_t{c.hot.cwnd}, 4 * d.initial_window * c.hot.mss);
-  c.tx.buffer = std::max(c.tx.buffer, std::min(std::max(d.wmem.initial, start), d.wmem.max));
+  std::uint64_t start = std::max(2 * std::uint32_t{c.hot.cwnd}, 4 * d.initial_window * c.hot.mss);
+  // As tcp_sndbuf_expand(): by what segments are charged.
+  const std::size_t charge = tcp_.memory.buffer() / 2;
+  if (c.hot.mss < charge) [[unlikely]] start = start * charge / c.hot.mss;
+  start = std::max<std::uint64_t>(d.wmem.initial, start);
+  c.tx.buffer = std::max(c.tx.buffer, static_cast<std::uint32_t>(std::min<std::uint64_t>(start, d.wmem.max)));
 }
 
 std::uint32_t Sender::send_room(const Connection& c) const {

@@ -75,6 +75,10 @@ std::uint32_t Sender::whole_segments(const Connection& c, const Packet& p, std::
 // Leaves as much in `p`, more than a segment, as may leave at once. False: not possible now.
 bool Sender::cut_to_leave(Connection& c, Packet* p, std::uint32_t full) {
   const std::uint32_t n = whole_segments(c, *p, full);
+  // By halves, so that each byte is copied as seldom as can be.
+  while ((p->flags & kExternal) == 0 && p->payload_len > 2 * full) {
+    if (!split(c, p, p->payload_len / full / 2 * full)) return false;
+  }
   if (!split(c, p, n)) return false;
   if (n > full) {
     set_segment(*p, full);

@@ -53,8 +53,9 @@ bool is_continued(const Packet& p) { return p.next != nullptr && (p.next->flags 
 bool ends_burst(const Connection& c, const Packet& p, std::uint32_t full, bool override) {
   const auto& h = c.hot;
   const Packet* next = p.next;
-  if (next == nullptr || after(next->seq + next->payload_len, h.snd_una + h.snd_wnd)) return true;
-  if (h.flight() + p.payload_len + next->payload_len > h.cwnd) return true;
+  if (next == nullptr) return true;
+  const std::uint32_t n = std::min<std::uint32_t>(next->payload_len, full);
+  if (after(next->seq + n, h.snd_una + h.snd_wnd) || h.flight() + p.payload_len + n > h.cwnd) return true;
   return next->next == nullptr && !override && next->payload_len < full && must_wait(c);
 }
 

@@ -18,6 +18,14 @@ Seq queue_end(const Connection& c) {
   return last != nullptr ? last->seq + last->payload_len : c.hot.snd_nxt;
 }
 
+// Bytes of payload that a packet is filled with. Where many segments fit it is of several, and is cut when they leave: with a packet for
+// each, what has been written would use up the send buffer.
+std::uint32_t bytes_of_packet(const Connection& c) {
+  constexpr std::uint32_t kSmall = 256, kMany = 1024;
+  const std::uint32_t mss = c.hot.mss;
+  return mss > kSmall ? mss : kMany / mss * mss;
+}
+
 // Bytes that may still be added to the last packet: it must not have been sent, nor wait for the device.
 std::uint32_t room_in_last(const Connection& c, std::uint32_t segment) {
   const Packet* p = c.tx.queue.back();
@@ -129,7 +137,7 @@ Result<std::size_t> Sender::send(Connection& c, std::span<const iovec> data, boo
   const std::uint32_t n = *admitted;
   if (n == 0) return std::size_t{0};
   if (is_paced(c)) note_app_limited(c);
-  const std::uint32_t segment = c.hot.mss;
+  const std::uint32_t segment = bytes_of_packet(c);
   Source source(data, sums_payload);
   std::uint32_t left = n;
   if (const std::uint32_t part = std::min(left, room_in_last(c, segment)); part != 0) {
@@ -202,7 +210,7 @@ Result<std::size_t> Sender::reserve(Connection& c, std::size_t bytes, std::span<
   const auto admitted = admit(c, bytes);
   if (!admitted) return admitted.error();
   std::size_t left = *admitted, pieces = 0;
-  const std::uint32_t segment = c.hot.mss;
+  const std::uint32_t segment = bytes_of_packet(c);
   if (const std::uint32_t room = room_in_last(c, segment); room != 0 && left != 0 && !out.empty()) {
     out[pieces++] = {tail_of(c.tx.queue.back()), std::min<std::size_t>(room, left)};
     left -= out[0].iov_len;

@@ -1,5 +1,7 @@
 // Tail loss probes (RFC 8985 section 7): when the last of a flight stays unanswered, something is sent to draw an ACK that
 // shows what is lost, long before the timeout would.
+#include <algorithm>
+
 #include "stack/tcp/sender/congestion.hh"
 #include "stack/tcp/sender/rto.hh"
 #include "stack/tcp/sender/scoreboard.hh"
@@ -16,7 +18,7 @@ void Sender::on_tail_probe_timer(Connection& c, Time now) {
   if (r.probe_pending) return arm_from_head(c, now);
   bool sent = false;
   Packet* next = t.unsent;
-  if (next != nullptr && !after(next->seq + next->payload_len, h.snd_una + h.snd_wnd)) {
+  if (next != nullptr && !after(next->seq + std::min(next->payload_len, h.mss), h.snd_una + h.snd_wnd)) {
     if (must_stop(c) || !transmit(c, next, now)) return arm_from_head(c, now);
     t.unsent = next->next;
     sent = true;
