@@ -173,3 +173,12 @@ def interrupted(context):
     expect("interrupted" in program.output() and "requests/s" in program.output().split("interrupted")[1], f"no partial report: {program.output()[-500:]}")
     expect_equal("its status", program.child.returncode, 130)
     expect_equal("namespaces left", namespaces(program.pid), [])
+
+
+@test("ab-what-the-kernels-traffic-loses-beside-the-stack", shim_only=True)
+def beside(context):
+    done = command(ROOT / "perf/others", "--build", context.build, "--rounds", 1, "--seconds", 1, "--how", "packet", check=False, timeout=60)
+    expect_equal(f"its status; it said: {done.stdout} {done.stderr}", done.returncode, 0)
+    rows = re.findall(r"^packet +(\w+) +([\d.]+) +([\d.]+) ", done.stdout, re.M)
+    expect_equal("its rows", [row[0] for row in rows], ["receives", "sends", "messages"])
+    expect(all(float(alone) > 0 and float(beside) > 0 for _, alone, beside in rows), done.stdout)

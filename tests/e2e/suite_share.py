@@ -58,6 +58,9 @@ def beside_test(name, workers, share=True):
             expect(queues == workers if isinstance(share, str) else queues >= workers, f"{workers} workers have {queues} queues")
             expect(stack_opens(nginx) > 100, "the connections were not the stack's")
             expect_equal("the program on the interface", program_on(server.namespace), "xdp" if isinstance(share, str) else "classifier")
+            by = {"generic": "xdp-generic", "native": "xdp-copy", True: "packet-socket"}[share]  # what copies nothing takes a card
+            said = {re.search(r"^wire .*\bby=(\S+)", stat(pid, "-r"), re.MULTILINE)[1] for pid in nginx.workers()}
+            expect_equal("what is said of how frames are taken", said, {by})
         nginx.stop()
         wait_until(lambda: not program_on(server.namespace), 5, "the end of the program on the interface")
         expect_refused(client, f"{nginx.url}/hello", "the port of what has ended")

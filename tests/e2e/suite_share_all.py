@@ -158,3 +158,27 @@ def gap_test(name, share, **options):
 
 gap_test("share-workers-leave-before-their-successors-come", True)
 gap_test("share-by-xdp-workers-leave-before-their-successors-come", "generic", long_only=True)
+
+
+@test("share-two-nginx", shim_only=True)
+def two_nginx(context):
+    """Two masters with workers of their own: each has its connections, and neither notices that the other is reloaded or killed."""
+    server, client = context.veth(driver="af_xdp", share=True, queues=4)
+    one, two = (Nginx(server, port=port, workers=2, greeting=str(port), server=PID).start() for port in (8080, 8081))
+    for nginx in (one, two):
+        wait_until(lambda nginx=nginx: len(nginx.workers()) == 2, 10, "2 workers")
+        wait_until(lambda nginx=nginx: get(client, f"{nginx.url}/hello") and stack_opens(nginx) > 0, 10, "an answer of the stack's")
+    load = start_flows(client, "load", two, "/k8", 4, 4, 4)
+    others = start_flows(client, "load", one, "/k8", 1, 4, 4)
+    old = one.workers()
+    one.command("reload")
+    one.wait_gone(old)
+    expect_no_failure(result_of(others), 100)
+    expect_equal("the greeting of the first", get(client, f"{one.url}/hello"), "8080\n")
+    for pid in one.all_pids():
+        kill(pid, signal.SIGKILL)
+    one.program.child.wait()
+    wait_until(lambda: refused(client, f"{one.url}/hello"), 3, "the refusal of what was killed")
+    expect_no_failure(result_of(load), 100)
+    expect_equal("the greeting of the second", get(client, f"{two.url}/hello"), "8081\n")
+    two.stop()

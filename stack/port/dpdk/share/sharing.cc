@@ -42,12 +42,13 @@ bool read_sharing(const DeviceConfig& config, bool on_virtual, Sharing& sharing,
     return true;
   }
   // A driver without hardware that has the program takes from the other end what lets it send 64 KB at a time; the kernel's own
-  // connections would have a third of their speed.
+  // connections would have a sixth of their speed.
   sharing.generic = mode.empty() ? sharing.shared && on_virtual : mode == "generic";
   sharing.native = mode.empty() ? sharing.shared && !sharing.generic : mode == "native";
   if (!sharing.shared && mode.empty()) return true;
   sharing.summary = interface_of(config.port) + (sharing.shared ? " is shared with the kernel" : " is the stack's") + ": XDP in " +
-                    (sharing.generic ? "generic" : "native") + " mode" + (mode.empty() ? "" : ", as xdp= says");
+                    (sharing.generic ? "generic" : "native") + " mode" + (mode.empty() ? "" : ", as xdp= says") +
+                    (sharing.shared && sharing.generic ? ": the kernel's programs receive bulk data from this machine a third slower" : "");
   return true;
 }
 
