@@ -20,16 +20,21 @@ namespace mtcp::conf {
 namespace {
 
 constexpr const char* kSystemFile = "/etc/mtcp/mtcp.toml";
-constexpr std::size_t kLargest = 1 << 20;  // bytes; a configuration is a few hundred
+constexpr std::size_t kLargest = 1 << 20, kPart = 1 << 14;  // bytes; a configuration is a few hundred
 constexpr std::string_view kRule = "rule", kFilter = "filter";
 
 // The file's text, or nothing with errno set.
 std::optional<std::string> read_file(const std::string& path) {
   FILE* f = fopen(path.c_str(), "re");
   if (f == nullptr) return std::nullopt;
-  std::string text(kLargest + 1, '\0');
+  std::string text;
   errno = 0;
-  text.resize(fread(text.data(), 1, text.size(), f));
+  for (std::size_t n = kPart; n == kPart && text.size() <= kLargest;) {
+    const std::size_t had = text.size();
+    text.resize(had + kPart);
+    n = fread(text.data() + had, 1, kPart, f);
+    text.resize(had + n);
+  }
   const int error = ferror(f) != 0 ? errno : text.size() > kLargest ? EFBIG : 0;
   fclose(f);
   errno = error;

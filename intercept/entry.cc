@@ -43,6 +43,12 @@ Engine* start(const Services& services, EngineFailure& failure) {
     failure.message = "no configuration (MTCP_CONF or /etc/mtcp/mtcp.toml)";
     return nullptr;
   }
+  constexpr std::size_t kBeside = 1 << 20;  // for the configuration, and what is made with the first socket
+  constexpr const char* kNoMemory = "no memory for the engine: is there a limit (ulimit -v)?";
+  if (!memory_available(kBeside)) {
+    failure = {.message = kNoMemory, .exit_status = kExitUnavailable};
+    return nullptr;
+  }
   Options options;
   if (const conf::LoadError error = conf::load(path, options); error.failed) {
     static std::string reason;  // the shim reads it after this has returned
@@ -54,9 +60,8 @@ Engine* start(const Services& services, EngineFailure& failure) {
   const bool known = take_log_level(options);
   log_start(services, options.log_level, options.log_file.c_str());
   if (!known) log(LogLevel::warning, "MTCP_LOG is none of none, error, warning, info, debug: ignored");
-  constexpr std::size_t kBeside = 1 << 20;  // what is made with the first socket
   if (!memory_available(Files::memory_for(*services.fds) + kBeside)) {
-    failure = {.message = "no memory for the engine: is there a limit (ulimit -v)?",
+    failure = {.message = kNoMemory,
                .exit_status = options.device.falls_back() ? 0 : kExitUnavailable};
     return nullptr;
   }

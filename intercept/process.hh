@@ -313,6 +313,8 @@ class Process final : public Engine {
   void finish(EpollSet& set);
   bool open_follower(Shard& shard);
   int open_device_now();
+  int lack_device(const std::string& port, const std::string& message);  // -ENETDOWN, or all is the kernel's (on_failure)
+  int start_without_device();
   int share_device();
   void await_device(Guard& guard);
   int number_device(stack::DeviceConfig& config, std::string& message);

@@ -196,11 +196,15 @@ int Process::open_device_now() {
     if (const std::string how = device->summary(); !how.empty()) log(LogLevel::info, "%s", how.c_str());
     return 0;
   }
+  return lack_device(config.port, message);
+}
+
+int Process::lack_device(const std::string& port, const std::string& message) {
   on_kernel = options.device.falls_back() && !misconfigured && !(successor && in_use);
   if (on_kernel)
-    log(LogLevel::warning, "%s: %s. This program runs on the kernel (on_failure)", config.port.c_str(), message.c_str());
+    log(LogLevel::warning, "%s: %s. This program runs on the kernel (on_failure)", port.c_str(), message.c_str());
   else if (message != start_error)
-    log(LogLevel::error, "%s: %s", config.port.c_str(), message.c_str());
+    log(LogLevel::error, "%s: %s", port.c_str(), message.c_str());
   start_error = message;
   door.close();
   release_worker_number();
@@ -301,10 +305,27 @@ int Process::wait_for_slot(stack::Time t) {
 }
 
 int Process::wait_for_memory(stack::Time t) {
-  if (start_error != "memory") log(LogLevel::warning, "no memory for a stack: is there a limit (ulimit -v)?");
+  constexpr const char* kReason = "no memory for a stack: is there a limit (ulimit -v)?";
+  if (!options.device.port.empty() && device == nullptr) {  // as if it were opening the device that takes too much
+    in_use = misconfigured = false;
+    (void)lack_device(options.device.port, kReason);
+    return start_without_device();
+  }
+  if (start_error != "memory") log(LogLevel::warning, "%s", kReason);
   start_error = "memory";
   next_attempt = t + kRetryInterval;
   return -ENOMEM;
+}
+
+// The device can't be opened: -ENETDOWN, if it is not the end.
+int Process::start_without_device() {
+  if (on_kernel) return next_attempt = stack::kNever, -ENETDOWN;
+  for (int fd = 0; fd < files.end(); ++fd) {
+    const Socket* s = files.socket(fd);
+    if (s != nullptr && s->state == Socket::State::listening) exit_without_device();
+  }
+  if (misconfigured) exit_without_device();  // as for any other mistake in the configuration
+  return -ENETDOWN;
 }
 
 void Process::set_captures(stack::CaptureSet* set) {
@@ -330,15 +351,7 @@ int Process::ensure_started(Shard& shard) {
   } else {
     const int opened = open_device_now();
     if (opened == -EBUSY || (opened != 0 && successor && in_use)) return wait_for_slot(t);
-    if (opened != 0 && on_kernel) return next_attempt = stack::kNever, -ENETDOWN;
-    if (opened != 0) {
-      for (int fd = 0; fd < files.end(); ++fd) {
-        const Socket* s = files.socket(fd);
-        if (s != nullptr && s->state == Socket::State::listening) exit_without_device();
-      }
-      if (misconfigured) exit_without_device();  // as for any other mistake in the configuration
-      return -ENETDOWN;
-    }
+    if (opened != 0) return start_without_device();
     attachment = device->join();
     if (attachment.port == nullptr) return wait_for_slot(t);
   }

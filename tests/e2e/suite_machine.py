@@ -231,6 +231,22 @@ def limited_from_the_start(context):
     expect("mtcp: no memory" in said, f"it never lacked the engine's: {said}")
 
 
+LISTENS = "import select,socket,sys; s=socket.socket(); s.bind((sys.argv[1],7004)); s.listen(4); p=select.poll(); p.register(s,1); p.poll(700)"
+
+
+@test("memory-limit-from-the-start-of-a-server", shim_only=True)
+def server_limited_from_the_start(context):
+    """However little there is: a server on a device ends with a line that says why, and is never deaf."""
+    server, _ = context.veth()
+    ended = 0
+    for megabytes in (26, 28, 30, 33, 40, 50, 55, 58, 60, 65, 70, 80, 90):
+        done = server.run("prlimit", f"--as={megabytes << 20}", PYTHON, "-c", LISTENS, server.address, check=False)
+        reasons = re.findall(r"mtcp.*memory|MemoryError|Errno 12|annot allocate memory|failed to map segment", done.stderr)
+        expect(reasons and done.returncode > 0 or not reasons and done.returncode == 0, f"{megabytes} MB: status {done.returncode}: {done.stderr[-300:]}")
+        ended += done.returncode == 69 and "no memory for a stack" in done.stderr
+    expect(ended > 0, "it never lacked a stack's")
+
+
 @test("log-file-that-is-a-link", shim_only=True)
 def linked_log(context):
     """In a directory where others may write a link would lead a root's log wherever they like."""
