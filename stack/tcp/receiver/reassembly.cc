@@ -82,7 +82,10 @@ bool Receiver::trim_known(Connection& c, Packet& p) {
   const Seq seq = p.seq;
   if (const std::uint32_t prev = islands_.at_or_before(set, seq); prev != kNone) {
     const Island& i = islands_.at(prev);
-    if (after(i.end, seq)) {
+    if (i.begin == seq && before(i.end, seq + p.len)) {  // as Linux: what comes later and has all of it replaces it
+      note_duplicate(c, i.begin, i.end);
+      drop_island(c, prev);
+    } else if (after(i.end, seq)) {
       const std::uint32_t known = std::min(i.end - seq, p.len);
       note_duplicate(c, seq, seq + known);
       if (known == p.len) {
