@@ -68,6 +68,25 @@ def mtu_lowered(context):
     nginx.stop()
 
 
+# Goes on reading while the link is down: what opens its window is lost as well.
+PAUSING_READER = SLOW_READER.replace("first=False", "first=False; time.sleep(0.3)").replace("time.sleep(0.02)", "pass")
+
+
+@test("interface-down-while-data-is-on-its-way")
+def bounce_in_transfer(context):
+    server, client = context.veth()
+    nginx = Nginx(server).start()
+    for side in (server, client):
+        reader = client.start(PYTHON, "-c", PAUSING_READER, nginx.side.address, nginx.port)
+        reader.says("begun")
+        side.namespace.run("ip", "link", "set", "wire", "down")
+        time.sleep(0.5)
+        side.namespace.run("ip", "link", "set", "wire", "up")
+        expect_equal("the reader's status", reader.wait(20), 0)
+        expect(context.files.sums["m10"] in reader.output(), "the file arrived damaged")
+    nginx.stop()
+
+
 TALKER = """
 import socket,sys,time
 l=socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind((sys.argv[1],7002)); l.listen()
@@ -229,6 +248,31 @@ def limited_from_the_start(context):
         said.update(reasons)
         expect(done.returncode == 0 or (done.returncode > 0 and reasons), f"{megabytes} MB: status {done.returncode}: {done.stderr[-300:]}")
     expect("mtcp: no memory" in said, f"it never lacked the engine's: {said}")
+
+
+OTHERS_LISTENER = """
+import socket,subprocess,sys
+listener='import socket; l=socket.create_server(("127.0.0.1",7005)); print("ready",flush=True); c,_=l.accept(); c.sendall(c.recv(4)+b"!")'
+other=subprocess.Popen([sys.executable,'-c',listener],env={},stdout=subprocess.PIPE); other.stdout.readline()
+own=socket.create_server(('127.0.0.1',7006))
+for port,answer in ((7006,b'ping'),(7005,b'ping!')):
+    c=socket.create_connection(('127.0.0.1',port),5); c.sendall(b'ping')
+    if port==7006: a,_=own.accept(); a.sendall(a.recv(4))
+    assert c.recv(9)==answer, port
+other.wait()
+try: socket.create_connection(('127.0.0.1',7005),5); print('not refused')
+except ConnectionRefusedError: print('well')
+"""
+
+
+@test("loopback-to-a-program-of-the-kernel", shim_only=True)
+def loopback_to_the_kernel(context):
+    """Where no listener of the stack is, the kernel's takes the connection; where none is at all, it is refused."""
+    space = context.namespace("b")
+    config = context.write_config("", "", "[stack]\nloopback = true\n")
+    done = space.run("env", f"LD_PRELOAD={context.shim}", f"MTCP_CONF={config}", "MTCP_LOG=info", PYTHON, "-c", OTHERS_LISTENER, check=False)
+    expect_equal("its words", (done.returncode, done.stdout), (0, "well\n"))
+    expect("listen 127.0.0.1:7006: stack" in done.stderr, f"its own listener was not on the stack: {done.stderr[-400:]}")
 
 
 LISTENS = "import select,socket,sys; s=socket.socket(); s.bind((sys.argv[1],7004)); s.listen(4); p=select.poll(); p.register(s,1); p.poll(700)"

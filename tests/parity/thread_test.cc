@@ -29,6 +29,37 @@ TEST_CASE("threads: one reads and one writes the same connection", "[threads]") 
   REQUIRE((got == data));
 }
 
+TEST_CASE("threads: what one has connected, filled and closed, others accept with its name, its bytes and its end", "[threads]") {
+  constexpr std::size_t kConnections = 60;
+  const Fd l = listener(static_cast<int>(kConnections));
+  std::atomic<std::size_t> accepted{0}, wrong{0}, named{0};
+  auto acceptor = [&] {
+    while (accepted++ < kConnections) {
+      const Fd server(::accept(l, nullptr, nullptr));
+      if (server < 0) return;
+      Address name;
+      name.size = sizeof name.storage;
+      if (::getpeername(server, name.get(), &name.size) == 0) ++named;
+      if (receive_until_end(server) != std::to_string(name.port())) ++wrong;
+    }
+  };
+  std::thread a(acceptor);
+  std::thread b(acceptor);
+  std::thread connector([&] {
+    const Address to = local_of(l);
+    for (std::size_t i = 0; i < kConnections; ++i) {
+      const Fd client = stream_socket();
+      if (::connect(client, to.get(), to.size) != 0) return;
+      send_all(client, std::to_string(local_of(client).port()));
+    }
+  });
+  connector.join();
+  a.join();
+  b.join();
+  REQUIRE(named == kConnections);
+  REQUIRE(wrong == 0);
+}
+
 TEST_CASE("threads: two read one connection, and every byte goes to one of them", "[threads]") {
   const Pair pair = connected_pair();
   std::atomic<std::size_t> sum{0};
