@@ -209,8 +209,11 @@ bool SteeringPort::migrate_away(const FlowKey& key, Messages messages, bool may_
 
 // Told first: what comes for it must not go to somebody else in between.
 bool SteeringPort::leave_unclaimed(std::uint64_t destination, std::uint64_t program, std::uint64_t flow, Messages messages, const SharedDevice* device) {
-  device_.keep_port(ControlBlock::port_of(destination), true);
-  return control_.leave_unclaimed(me_, destination, program, flow, messages, device);
+  const std::uint16_t port = ControlBlock::port_of(destination);
+  device_.keep_port(port, true);
+  if (control_.leave_unclaimed(me_, destination, program, flow, messages, device)) return true;
+  if (!control_.any_unclaimed_at(port)) device_.keep_port(port, false);
+  return false;
 }
 
 void SteeringPort::offer(const Endpoint& local) {

@@ -180,7 +180,7 @@ void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
   // It came here because the table was another one: its home is to see it first.
   if ((s.packet->flags & (kNotHome | kFinal)) == kNotHome && others.forward_unknown(s, now)) return;
   if (migration.closing() && s.has(kSyn) && !s.has(kAck) && !network.is_local(s.key.remote)) [[unlikely]] {
-    if (!others.forward_unknown(s, now)) stats.add(Counter::left_to_another);  // it comes again
+    if (!others.send_on(s, now)) stats.add(Counter::left_to_another);  // it comes again
     return;
   }
   const Endpoint local{s.key.local, s.key.local_port};
@@ -192,8 +192,9 @@ void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
       return passive.on_listen(*l, s, hash, now);
   }
   if (others.forward_unknown(s, now)) return;
-  if (others.parting() || passive.left_to_another(s) || passive.is_expected(s, now) || passive.is_kernels_next(s))
-    return stats.add(Counter::left_to_another);
+  const bool left = !others.parting() && passive.left_to_another(s);
+  if (left && others.send_on(s, now)) return;
+  if (left || others.parting() || passive.is_expected(s, now) || passive.is_kernels_next(s)) return stats.add(Counter::left_to_another);
   stats.add(Counter::no_socket);
   passive.refuse(s, now);
 }

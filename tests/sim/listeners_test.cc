@@ -213,6 +213,29 @@ TEST_CASE("more listeners than the control block tells apart: they are handed ov
   for (Socket* s : sockets) CHECK(World::good(*s, 1000));
 }
 
+TEST_CASE("a SYN that was sent to a stack just before its listener was left goes on to one that has it, at once", "[listeners]") {
+  World w(2);
+  INFO(w.sim.label());
+  w.process(81);  // home of some flows
+  Host& a = w.process();
+  Host& b = w.process();
+  const bool ends = GENERATE(false, true);
+  CAPTURE(ends);
+  a.stalled_until = w.sim.now + milliseconds(50);
+  std::vector<Socket*> sockets;
+  for (int i = 0; i < 40; ++i) sockets.push_back(&w.connect(100));
+  w.sim.run_for(milliseconds(20));
+  const auto connected = [&] { return std::ranges::count_if(sockets, [](Socket* s) { return s->connected; }); };
+  REQUIRE(connected() < 40);  // the others' wait for a
+  a.leave(*a.listeners.front());
+  if (ends) a.exit();
+  w.sim.run_for(milliseconds(200));
+  CHECK(connected() == 40);
+  for (Socket* s : sockets) CHECK(World::good(*s, 100));
+  CHECK(b.accepted.size() == 40);
+  if (!ends) CHECK(a.count(Counter::left_to_another) == 0);
+}
+
 TEST_CASE("whoever ends while only a process without a stack has the listener: connections wait for the next", "[listeners]") {
   World w(2);
   INFO(w.sim.label());

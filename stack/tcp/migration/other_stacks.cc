@@ -28,6 +28,13 @@ bool OtherStacks::forward_unknown(Segment& s, Time now) {
   return offer(s.packet, s.key, (s.flags & (kSyn | kAck | kRst)) == kSyn, now);
 }
 
+// Who sent it here, as the last one to be asked, did not know that yet.
+bool OtherStacks::send_on(Segment& s, Time now) {
+  if (tcp_.steering == nullptr || !tcp_.steering->others_listen({s.key.local, s.key.local_port})) return false;
+  s.packet->flags &= static_cast<std::uint16_t>(~kFinal);
+  return forward_unknown(s, now);
+}
+
 void OtherStacks::enter_table(Connection& c) {
   c.in_table = true;
   if (c.path->local) return;

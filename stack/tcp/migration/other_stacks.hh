@@ -23,6 +23,7 @@ class OtherStacks {
 
   bool forward_unknown(Segment& s, Time now);  // another stack may know the flow: takes the packet (true)
   bool offer(Packet*& p, const FlowKey& key, bool opens, Time now);
+  bool send_on(Segment& s, Time now);  // a SYN for a listener that has been left; false: nobody else has it
   void publish_flows();
   void publish(SynEntry& e);
   void settle(Connection& c);  // it is here, though this stack may not be its home: its packets are to come directly
