@@ -191,9 +191,8 @@ void Tcp::on_new_flow(Segment& s, std::uint32_t hash, Time now) {
     if (Listener* l = passive.find_listener(local, hash, true); l != nullptr && (!opens || migration.takes_new(*l, local, now)))
       return passive.on_listen(*l, s, hash, now);
   }
-  if (others.forward_unknown(s, now)) return;
   const bool left = !others.parting() && passive.left_to_another(s);
-  if (left && others.send_on(s, now)) return;
+  if (left ? others.send_on(s, now) : others.forward_unknown(s, now)) return;
   if (left || others.parting() || passive.is_expected(s, now) || passive.is_kernels_next(s)) return stats.add(Counter::left_to_another);
   stats.add(Counter::no_socket);
   passive.refuse(s, now);

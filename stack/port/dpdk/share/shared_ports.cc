@@ -119,7 +119,7 @@ void SharedPorts::withdraw(std::uint32_t stack) {
   const std::uint64_t bit = std::uint64_t{1} << stack;
   for (mtcp_share_port& p : ports_) {
     change(p.listeners, bit, false);
-    if (change(p.flows, bit, false)) forget_remotes(p);
+    forget_flows(p, bit);
   }
 }
 
@@ -177,13 +177,11 @@ void SharedPorts::add_flow(std::uint32_t stack, std::uint32_t port, const Endpoi
   if (change(p.flows, std::uint64_t{1} << stack, true)) change(p.remotes, bits, true);
 }
 
-void SharedPorts::forget_flows(std::uint32_t stack, std::uint32_t port) {
-  mtcp_share_port& p = ports_[port];
-  if (change(p.flows, std::uint64_t{1} << stack, false)) forget_remotes(p);
-}
+void SharedPorts::forget_flows(std::uint32_t stack, std::uint32_t port) { forget_flows(ports_[port], std::uint64_t{1} << stack); }
 
-// Nobody's are left, unless a stack has just come: then whatever it has said counts, and more.
-void SharedPorts::forget_remotes(mtcp_share_port& port) {
+// With whom the last ones were is forgotten, unless another stack has just come: then whatever it has said counts, and more.
+void SharedPorts::forget_flows(mtcp_share_port& port, std::uint64_t bit) {
+  if (!change(port.flows, bit, false)) return;
   const std::atomic_ref flows(port.flows), remotes(port.remotes);
   if (flows.load(std::memory_order_seq_cst) != 0) return;
   remotes.store(0, std::memory_order_seq_cst);

@@ -63,7 +63,7 @@ class SharedPorts {
   SharedPorts(std::uint32_t room, std::array<int, kMaps> maps, bool made) : room_(room), maps_(maps), made_(made) {}
   bool map_memory();
   void withdraw(std::uint32_t stack);
-  static void forget_remotes(mtcp_share_port& port);
+  static void forget_flows(mtcp_share_port& port, std::uint64_t bit);
   [[nodiscard]] std::uint32_t next_joined(std::uint32_t stack) const;
   bool withdraw_if_dead(std::uint32_t stack);
   mtcp_share_port& port(std::uint32_t index, std::uint16_t number) const {
