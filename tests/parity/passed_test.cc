@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "tests/parity/child.hh"
+#include "tests/parity/control_message.hh"
 
 using namespace parity;
 
@@ -101,40 +102,18 @@ TEST_CASE("shared: a connection passed by SCM_RIGHTS works at the receiver", "[s
   Child child([&] {
     pair.client.reset();
     pair.server.reset();
-    char byte = 0;
-    iovec v{&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-    msghdr m{};
-    m.msg_iov = &v;
-    m.msg_iovlen = 1;
-    m.msg_control = control;
-    m.msg_controllen = sizeof control;
-    if (::recvmsg(way[1], &m, 0) != 1) return 1;
-    cmsghdr* c = CMSG_FIRSTHDR(&m);
-    if (c == nullptr) return 2;
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    DescriptorMessage in;
+    if (::recvmsg(way[1], &in.m, 0) != 1) return 1;
+    const int fd = in.descriptor();
+    if (fd < 0) return 2;
     return echo_until_end(fd);
   });
-  char byte = 'x';
-  iovec v{&byte, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr m{};
-  m.msg_iov = &v;
-  m.msg_iovlen = 1;
-  m.msg_control = control;
-  m.msg_controllen = sizeof control;
-  cmsghdr* c = CMSG_FIRSTHDR(&m);
-  c->cmsg_level = SOL_SOCKET;
-  c->cmsg_type = SCM_RIGHTS;
-  c->cmsg_len = CMSG_LEN(sizeof(int));
-  const int passed = pair.server;
-  std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
+  DescriptorMessage out(pair.server);
   if (many) {
-    mmsghdr list{m, 0};
+    mmsghdr list{out.m, 0};
     REQUIRE(::sendmmsg(way[0], &list, 1, 0) == 1);
   } else {
-    REQUIRE(::sendmsg(way[0], &m, 0) == 1);
+    REQUIRE(::sendmsg(way[0], &out.m, 0) == 1);
   }
   pair.server.reset();
   REQUIRE(send_all(pair.client, "passed on"));

@@ -6,6 +6,7 @@
 #include <functional>
 #include <iomanip>
 
+#include "tests/parity/control_message.hh"
 #include "tests/parity/net.hh"
 
 using namespace parity;
@@ -294,19 +295,8 @@ namespace {
 
 // One byte with a control message that says when it shall leave.
 Errno send_at_time(int fd) {
-  char byte = 'x';
-  iovec v{&byte, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(std::uint64_t))] = {};
-  msghdr m{};
-  m.msg_iov = &v;
-  m.msg_iovlen = 1;
-  m.msg_control = control;
-  m.msg_controllen = sizeof control;
-  cmsghdr* c = CMSG_FIRSTHDR(&m);
-  c->cmsg_level = SOL_SOCKET;
-  c->cmsg_type = SO_TXTIME;
-  c->cmsg_len = CMSG_LEN(sizeof(std::uint64_t));
-  return error_of(::sendmsg(fd, &m, 0));
+  const ControlMessage<std::uint64_t> message(SOL_SOCKET, SO_TXTIME, 0);
+  return error_of(::sendmsg(fd, &message.m, 0));
 }
 
 }  // namespace

@@ -6,34 +6,11 @@
 #include <cstring>
 
 #include "tests/parity/child.hh"
+#include "tests/parity/control_message.hh"
 
 using namespace parity;
 
 namespace {
-
-struct Message {
-  explicit Message(int fd = -1) {
-    v = {&byte, 1};
-    m.msg_iov = &v;
-    m.msg_iovlen = 1;
-    m.msg_control = control;
-    m.msg_controllen = sizeof control;
-    cmsghdr* c = CMSG_FIRSTHDR(&m);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof fd);
-    std::memcpy(CMSG_DATA(c), &fd, sizeof fd);
-  }
-  int descriptor() {
-    int fd = -1;
-    if (cmsghdr* c = CMSG_FIRSTHDR(&m); c != nullptr) std::memcpy(&fd, CMSG_DATA(c), sizeof fd);
-    return fd;
-  }
-  char byte = 'x';
-  iovec v{};
-  msghdr m{};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-};
 
 struct Wire {
   Wire() {
@@ -76,7 +53,7 @@ std::string conversation(int fd) {
 TEST_CASE("taken up: a bound socket that came in a message is listened on and served", "[taken_up]") {
   const Wire wire;
   Child child([&] {
-    Message in;
+    DescriptorMessage in;
     if (::recvmsg(wire.far, &in.m, 0) != 1) return 1;
     const Fd l(in.descriptor());
     if (::listen(l, 9) != 0) return 2;
@@ -85,7 +62,7 @@ TEST_CASE("taken up: a bound socket that came in a message is listened on and se
   });
   Fd bound = bound_socket();
   const Address to = local_of(bound);
-  const Message out(bound);
+  const DescriptorMessage out(bound);
   REQUIRE(::sendmsg(wire.near, &out.m, 0) == 1);
   bound.reset();
   char listens = 0;
@@ -99,7 +76,7 @@ TEST_CASE("taken up: a listener that came in a message is served", "[taken_up]")
   const Gate closed;
   Child child([&] {
     closed.wait();
-    Message in;
+    DescriptorMessage in;
     if (::recvmsg(wire.far, &in.m, MSG_CMSG_CLOEXEC) != 1) return 1;
     const Fd l(in.descriptor());
     if (option(l, SOL_SOCKET, SO_ACCEPTCONN) != 1 || local_of(l).port() == 0) return 2;
@@ -108,7 +85,7 @@ TEST_CASE("taken up: a listener that came in a message is served", "[taken_up]")
   });
   Fd l = listener();
   const Address to = local_of(l);
-  const Message out(l);
+  const DescriptorMessage out(l);
   REQUIRE(::sendmsg(wire.near, &out.m, 0) == 1);
   l.reset();
   closed.open();

@@ -61,6 +61,13 @@ struct Out {
   [[nodiscard]] bool rst() const { return (flags & kRst) != 0; }
 };
 
+// Bytes of payload in all of them.
+inline std::size_t payload(const std::vector<Out>& all) {
+  std::size_t n = 0;
+  for (const Out& o : all) n += o.data.size();
+  return n;
+}
+
 struct Setup {
   Options options;
   SocketOptions socket;
